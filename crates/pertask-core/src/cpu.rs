@@ -1,0 +1,355 @@
+//! A CPU: one thread that runs tasks, what runs on it now, and the switch.
+
+use crate::MAX_PMUS;
+use crate::pmu::{AnyPmu, Edge};
+use crate::primitive::{Arc, AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use crate::site::Site;
+use crate::system::System;
+use crate::task::{OwnedTask, Task, TaskId};
+use std::any::Any;
+use std::cell::Cell;
+use std::hash::{Hash, Hasher};
+use std::marker::PhantomData;
+use std::panic::Location;
+use std::ptr;
+use std::sync::OnceLock;
+
+/// How many spawn sites a CPU remembers, so that making a task takes no lock.
+const SITE_CACHE: usize = 64;
+
+/// A CPU as others see it: which thread it is, and what runs there.
+///
+/// Written by its thread alone. Another thread reads numbers; a signal handler on the CPU's own thread may also follow
+/// `current`, which stays valid while the handler runs.
+#[repr(align(128))]
+pub struct CpuRecord {
+    system: &'static System,
+    index: u32,
+    /// INVARIANT: null, or the task that runs here, which is kept alive by whoever runs it. The tasks it was switched
+    /// in over hang behind it, each from its `outer`.
+    current: AtomicPtr<Task>,
+    current_id: AtomicU64,
+    /// Grows with every switch, so that another thread can tell one turn from the next.
+    switches: AtomicU64,
+    /// The PMUs whose `sched_in` the current task has had, and whose `sched_out` it is owed.
+    owed: AtomicU32,
+    /// The kernel's number of the thread, or 0 while no thread has this record.
+    thread: AtomicU32,
+    online: AtomicBool,
+    data: [OnceLock<Box<dyn Any + Send + Sync>>; MAX_PMUS],
+}
+
+/// A CPU as its own thread has it: the right to switch tasks in and out.
+///
+/// Neither `Send` nor `Sync`: all that it writes is written by one thread. Most users reach it through
+/// [`Cpu::with`].
+pub struct Cpu {
+    record: &'static CpuRecord,
+    sites: [Cell<Option<&'static Site>>; SITE_CACHE],
+    not_send: PhantomData<*const ()>,
+}
+
+impl CpuRecord {
+    pub(crate) fn new(system: &'static System, index: u32) -> Self {
+        Self {
+            system,
+            index,
+            current: AtomicPtr::new(ptr::null_mut()),
+            current_id: AtomicU64::new(0),
+            switches: AtomicU64::new(0),
+            owed: AtomicU32::new(0),
+            thread: AtomicU32::new(0),
+            online: AtomicBool::new(false),
+            data: [const { OnceLock::new() }; MAX_PMUS],
+        }
+    }
+
+    /// A number, dense from 0. When a thread ends, the next new one gets its number.
+    #[must_use]
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// The kernel's number of the thread (`gettid`), or `None` while no thread has this CPU.
+    #[must_use]
+    pub fn thread(&self) -> Option<u32> {
+        // Relaxed: a figure.
+        Some(self.thread.load(Ordering::Relaxed)).filter(|thread| *thread != 0)
+    }
+
+    /// The task that runs here, by number: what another thread may know.
+    ///
+    /// Acquire: pairs with the Release of the switch, so that what `switches` counts is at least as new.
+    #[must_use]
+    pub fn current_id(&self) -> Option<TaskId> {
+        TaskId::new(self.current_id.load(Ordering::Acquire))
+    }
+
+    /// How many switches there have been. While it stays the same, so does the current task.
+    ///
+    /// Acquire: pairs with the Release of the switch.
+    #[must_use]
+    pub fn switches(&self) -> u64 {
+        self.switches.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_of(&self, system: &System) -> bool {
+        ptr::eq(self.system, system)
+    }
+
+    pub(crate) fn data(&self, pmu: usize) -> Option<&(dyn Any + Send + Sync)> {
+        self.data[pmu].get().map(|data| &**data)
+    }
+
+    pub(crate) fn set_data(&self, pmu: &dyn AnyPmu) {
+        self.data[pmu.state().index].get_or_init(|| pmu.new_cpu_data());
+    }
+
+    /// Claims the record for the calling thread. Under the system's lock.
+    pub(crate) fn go_online(&self) -> bool {
+        // Acquire: pairs with the Release in `go_offline`; the former owner's writes come first.
+        if self.online.swap(true, Ordering::Acquire) {
+            return false;
+        }
+        self.thread.store(thread_number(), Ordering::Relaxed);
+        true
+    }
+
+    fn go_offline(&self) {
+        self.thread.store(0, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `go_online`.
+        self.online.store(false, Ordering::Release);
+    }
+
+    fn current(&self) -> *mut Task {
+        // Relaxed: read by the thread that writes it.
+        self.current.load(Ordering::Relaxed)
+    }
+
+    fn set_current(&self, task: *mut Task) {
+        // SAFETY: null, or the task that is about to run, which its runner keeps alive.
+        let id = unsafe { task.as_ref() }.map_or(0, |task| task.id().get());
+        // Relaxed: other threads do not follow the pointer; this thread's signal handlers see it in program order.
+        self.current.store(task, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `switches` and `current_id`.
+        self.current_id.store(id, Ordering::Release);
+        let switches = self.switches.load(Ordering::Relaxed);
+        self.switches.store(switches + 1, Ordering::Release);
+    }
+}
+
+impl Cpu {
+    /// A CPU of a system, for the calling thread: a record that no thread has, or a new one.
+    ///
+    /// Simulations and tests make their own. A program's threads get theirs from [`Cpu::with`].
+    pub fn new(system: &'static System) -> Self {
+        Self {
+            record: system.cpu_record(),
+            sites: [const { Cell::new(None) }; SITE_CACHE],
+            not_send: PhantomData,
+        }
+    }
+
+    /// What others see of it.
+    #[must_use]
+    pub fn record(&self) -> &'static CpuRecord {
+        self.record
+    }
+
+    /// The task that runs here now: the innermost, if they are nested.
+    #[cfg(not(pertask_loom))]
+    #[must_use]
+    pub fn current(&self) -> Option<Arc<Task>> {
+        let task: *const Task = self.current_task()?;
+        // SAFETY: every task that runs is in an `Arc`, whose pointer this is, and is kept alive by its runner.
+        unsafe {
+            Arc::increment_strong_count(task);
+            Some(Arc::from_raw(task))
+        }
+    }
+
+    /// The same, for the time that it certainly runs: the borrow must not be handed out.
+    fn current_task(&self) -> Option<&Task> {
+        // SAFETY: null, or a task that its runner keeps alive until it is switched out, on this thread.
+        unsafe { self.record.current().as_ref() }
+    }
+
+    /// The site of that name and place. Takes no lock when this CPU has asked for it before.
+    #[must_use]
+    pub fn site(&self, name: Option<&str>, location: &'static Location<'static>) -> &'static Site {
+        let place = &self.sites[site_hash(name, location) as usize % SITE_CACHE];
+        if let Some(site) = place.get()
+            && site.is(name, location)
+        {
+            return site;
+        }
+        let site = self.record.system.site(name, location);
+        // What overflowed is asked for again each time, and counted each time.
+        if !site.is_other() {
+            place.set(Some(site));
+        }
+        site
+    }
+
+    /// Makes a task, as a child of the one that runs here.
+    pub fn fork(&self, site: &'static Site) -> OwnedTask {
+        self.record.system.fork(site, self.current_task(), self.record.index as usize)
+    }
+
+    /// Runs `f` as `task`: switches it in, and out again however `f` ends.
+    ///
+    /// The task that ran here until now is switched out for the time. It does not allocate and takes no lock.
+    ///
+    /// `f` must not leave this thread's stack behind (a fiber that is suspended inside `f` and abandoned): for such
+    /// tasks there are [`switch_in`](Self::switch_in) and [`switch_out`](Self::switch_out).
+    #[inline]
+    pub fn run<R>(&self, task: &mut OwnedTask, f: impl FnOnce() -> R) -> R {
+        if !ptr::eq(task.system(), self.record.system) {
+            return f();
+        }
+        let task: *const Task = &**task;
+        self.begin(task.cast_mut());
+        let _turn = Turn { cpu: self, task };
+        f()
+    }
+
+    /// Switches a task in; the CPU keeps it until it is switched out, and ends it if the thread ends first.
+    ///
+    /// For executors whose switches are no function calls.
+    ///
+    /// # Errors
+    /// The task itself, if it belongs to another system.
+    pub fn switch_in(&self, task: OwnedTask) -> Result<(), OwnedTask> {
+        if !ptr::eq(task.system(), self.record.system) {
+            return Err(task);
+        }
+        task.set_carried(true);
+        // The CPU has the right to run the task now: `OwnedTask`'s drop must not run.
+        let task = std::mem::ManuallyDrop::new(task);
+        self.begin(Arc::as_ptr(&task.0).cast_mut());
+        Ok(())
+    }
+
+    /// Switches out the task that was last given to [`switch_in`](Self::switch_in), and returns it.
+    ///
+    /// `None` if the current task is not of that kind: nothing runs, or a [`run`](Self::run) does.
+    #[must_use = "a task ends when this is dropped"]
+    pub fn switch_out(&self) -> Option<OwnedTask> {
+        let task = self.current_task().filter(|task| task.is_carried())?;
+        task.set_carried(false);
+        let task: *const Task = task;
+        self.end(task);
+        // SAFETY: `switch_in` kept one strong count of exactly this `Arc`, and `carried` said that it is still ours.
+        Some(OwnedTask(unsafe { Arc::from_raw(task) }))
+    }
+
+    #[inline(always)]
+    fn begin(&self, task: *mut Task) {
+        let outer = self.record.current();
+        // SAFETY: the caller has the right to run it, and with it a strong count.
+        let incoming = unsafe { &*task };
+        incoming.set_outer(outer);
+        if self.record.system.any_event() | (self.owed() != 0) {
+            self.switch(Some(incoming), Edge::Nested, Edge::Turn);
+        }
+        self.record.set_current(task);
+    }
+
+    /// Switches out `task`, and before it whatever was switched in over it and left there.
+    #[inline(always)]
+    fn end(&self, task: *const Task) {
+        while !ptr::eq(self.record.current(), task) {
+            match self.switch_out() {
+                Some(left_behind) => drop(left_behind),
+                // Cannot be: what is above a turn was switched in by `switch_in`.
+                None => return,
+            }
+        }
+        // SAFETY: it is current, so its runner keeps it alive.
+        let outer = unsafe { &*task }.outer();
+        if self.record.system.any_event() | (self.owed() != 0) {
+            // SAFETY: null, or a task whose turn goes on.
+            self.switch(unsafe { outer.as_ref() }, Edge::Turn, Edge::Nested);
+        }
+        self.record.set_current(outer);
+    }
+
+    /// The hooks' side of a switch: the current task leaves, `incoming` comes.
+    #[inline(never)]
+    fn switch(&self, incoming: Option<&Task>, leaves: Edge, comes: Edge) {
+        let record = self.record;
+        let active = record.system.active();
+        if let Some(outgoing) = self.current_task() {
+            // Also for the PMUs that were attached while the task ran.
+            let told = active | self.owed();
+            record.system.for_each_pmu(told, |pmu| pmu.sched_out(record, outgoing, leaves));
+        }
+        let owed = incoming.map_or(0, |incoming| {
+            record.system.for_each_pmu(active, |pmu| pmu.sched_in(record, incoming, comes));
+            active
+        });
+        record.owed.store(owed, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    fn owed(&self) -> u32 {
+        // Relaxed: this thread's own.
+        self.record.owed.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Cpu {
+    fn drop(&mut self) {
+        while let Some(left_behind) = self.switch_out() {
+            drop(left_behind);
+        }
+        self.record.system.cpu_offline(self.record);
+        self.record.go_offline();
+    }
+}
+
+/// One `run`: ends it, also when the closure panics.
+struct Turn<'a> {
+    cpu: &'a Cpu,
+    task: *const Task,
+}
+
+impl Drop for Turn<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.cpu.end(self.task);
+    }
+}
+
+fn site_hash(name: Option<&str>, location: &'static Location<'static>) -> u64 {
+    let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
+    (ptr::from_ref(location).addr() as u64 >> 3).hash(&mut hasher);
+    hasher.write(name.unwrap_or_default().as_bytes());
+    hasher.0 ^ (hasher.0 >> 32)
+}
+
+/// FNV-1a: names are short.
+struct Fnv(u64);
+
+impl Hasher for Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn thread_number() -> u32 {
+    // SAFETY: no arguments, no memory.
+    unsafe { libc::gettid() }.cast_unsigned()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn thread_number() -> u32 {
+    0
+}

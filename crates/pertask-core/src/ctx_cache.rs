@@ -1,0 +1,90 @@
+//! Where per-task data comes from: one cache of equal objects for each PMU (the kernel's `kmem_cache`).
+
+use crate::ctx_data::CtxData;
+use crate::error::Error;
+use std::alloc::Layout;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Allocates one PMU's [`CtxData`], payload included: always the same size, always zeroed, counted, and within
+/// a limit if there is one.
+///
+/// Objects go back to the cache that they came from; each carries a pointer to it.
+#[derive(Debug)]
+pub struct CtxCache {
+    pmu: &'static str,
+    layout: Layout,
+    // Plain counters of no protocol: std's also in the models.
+    live: AtomicUsize,
+    limit_bytes: AtomicUsize,
+}
+
+impl CtxCache {
+    /// A cache of objects for payloads of type `D`.
+    pub(crate) fn new<D: bytemuck::Zeroable>(pmu: &'static str) -> Self {
+        Self {
+            pmu,
+            layout: CtxData::layout::<D>(),
+            live: AtomicUsize::new(0),
+            limit_bytes: AtomicUsize::new(usize::MAX),
+        }
+    }
+
+    /// Objects allocated and not yet freed. Those that wait for the last reader are among them.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        // Relaxed: a figure.
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// The memory of the live objects.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.live() * self.object_bytes()
+    }
+
+    /// The memory of one object.
+    #[must_use]
+    pub fn object_bytes(&self) -> usize {
+        self.layout.size()
+    }
+
+    /// Limits the cache to `bytes`; what is beyond it now stays. `None` lifts the limit.
+    pub fn set_limit_bytes(&self, bytes: Option<usize>) {
+        self.limit_bytes.store(bytes.unwrap_or(usize::MAX), Ordering::Relaxed);
+    }
+
+    /// A zeroed object.
+    ///
+    /// # Errors
+    /// [`Error::CacheLimit`] and [`Error::OutOfMemory`].
+    pub(crate) fn alloc(&self) -> Result<NonNull<u8>, Error> {
+        // Relaxed: the sum of the counter's own changes is what is limited.
+        let live = self.live.fetch_add(1, Ordering::Relaxed) + 1;
+        let limit_bytes = self.limit_bytes.load(Ordering::Relaxed);
+        if live.saturating_mul(self.object_bytes()) > limit_bytes {
+            self.live.fetch_sub(1, Ordering::Relaxed);
+            return Err(Error::CacheLimit { pmu: self.pmu, limit_bytes });
+        }
+        // SAFETY: the layout is that of a `CtxData`, which is not empty.
+        NonNull::new(unsafe { std::alloc::alloc_zeroed(self.layout) }).ok_or_else(|| {
+            self.live.fetch_sub(1, Ordering::Relaxed);
+            Error::OutOfMemory { pmu: self.pmu, bytes: self.object_bytes() }
+        })
+    }
+
+    /// Takes an object back.
+    ///
+    /// # Safety
+    /// It came from this cache's `alloc`, and nobody holds it.
+    pub(crate) unsafe fn free(&self, object: NonNull<u8>) {
+        // SAFETY: the caller's; all objects of a cache have its layout.
+        #[cfg(not(pertask_loom))]
+        unsafe {
+            std::alloc::dealloc(object.as_ptr(), self.layout);
+        }
+        #[cfg(pertask_loom)]
+        crate::rcu::stand_in::quarantine(object, self.layout);
+        self.live.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,61 @@
+//! Why an operation of the core was refused.
+
+use std::fmt;
+
+/// Why an operation of the core was refused. Nothing is left behind by an operation that fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// The PMU's cache has reached its byte limit.
+    CacheLimit {
+        /// The PMU whose cache it is.
+        pmu: &'static str,
+        /// The limit in force.
+        limit_bytes: usize,
+    },
+    /// The allocator gave no memory.
+    OutOfMemory {
+        /// The PMU whose data was to be allocated.
+        pmu: &'static str,
+        /// How much was asked for.
+        bytes: usize,
+    },
+    /// The task has ended: it gets no new data.
+    TaskExited,
+    /// The task and the PMU belong to different systems.
+    OtherSystem,
+    /// An inherited event has no single zero to reset to: attach a new one.
+    Inherited,
+    /// All slots are taken: a system has room for [`MAX_PMUS`](crate::MAX_PMUS) PMUs.
+    TooManyPmus,
+    /// The call waits for other threads, and was made from inside a PMU's hook, for which they wait.
+    InsideHook,
+    /// The kernel refuses `membarrier(2)` after having granted it: a seccomp filter was set after start-up.
+    BarrierRefused,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CacheLimit { pmu, limit_bytes } => write!(
+                f,
+                "{pmu}: the limit of {limit_bytes} bytes for per-task data is reached; raise it, or attach to fewer tasks"
+            ),
+            Self::OutOfMemory { pmu, bytes } => {
+                write!(f, "{pmu}: no memory for {bytes} bytes of per-task data")
+            }
+            Self::TaskExited => f.write_str("the task has ended"),
+            Self::OtherSystem => f.write_str("the task belongs to another system than the PMU"),
+            Self::Inherited => f.write_str("an inherited event cannot be reset; attach a new one"),
+            Self::TooManyPmus => {
+                write!(f, "all {} places for PMUs are taken", crate::MAX_PMUS)
+            }
+            Self::InsideHook => f.write_str("called from inside a PMU's hook, where it would wait for itself"),
+            Self::BarrierRefused => f.write_str(
+                "membarrier(2) is refused, though it was granted at start-up; allow it in the seccomp filter",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

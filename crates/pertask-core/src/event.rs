@@ -1,0 +1,183 @@
+//! An attached use of a PMU (the kernel's `perf_event`). Dropping it detaches.
+
+use crate::ctx_data::CtxRef;
+use crate::error::Error;
+use crate::family::Family;
+use crate::pmu::{Count, Pmu, PmuHandle, Registered};
+use crate::primitive::Arc;
+use crate::slot::Attached;
+use crate::task::Task;
+use std::fmt;
+use std::sync::Arc as StdArc;
+
+/// What an event is attached to.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'a> {
+    /// One task (`perf_event`'s `hw.target`).
+    Task(&'a Arc<Task>, Inherit),
+    /// Every task of the system, those to come included.
+    Global,
+}
+
+/// Whether a task's event is passed on to the tasks which that task makes, and to theirs (`perf_event_attr.inherit`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inherit {
+    /// It counts the task alone.
+    No,
+    /// It counts the task, and every task that descends from it from now on.
+    Children,
+}
+
+/// An attached use of one PMU.
+///
+/// An event owns exactly the references that it took, and gives exactly those back when it is dropped. It can be read
+/// at any time, also when its task is gone. Forgotten ([`std::mem::forget`]), it stays attached.
+#[must_use = "an event detaches when it is dropped"]
+pub struct Event<P: Pmu> {
+    pmu: &'static Registered<P>,
+    uses: Uses<P>,
+}
+
+enum Uses<P: Pmu> {
+    Task { task: Arc<Task>, held: Option<CtxRef>, base: P::Count },
+    Family(StdArc<Family<P>>),
+    Global { base: P::Count },
+    /// A task's, of a PMU that keeps no data.
+    NoData,
+}
+
+impl<P: Pmu> PmuHandle<P> {
+    /// Attaches an event.
+    ///
+    /// # Errors
+    /// Those of [`attach_task`](Self::attach_task) and [`attach_global`](Self::attach_global).
+    pub fn attach(self, target: Target<'_>) -> Result<Event<P>, Error> {
+        match target {
+            Target::Task(task, inherit) => self.attach_task(task, inherit),
+            Target::Global => self.attach_global(),
+        }
+    }
+
+    /// Attaches an event to a task. It counts from now on. Lock-free, and independent of how many tasks there are.
+    ///
+    /// # Errors
+    /// [`Error::TaskExited`], [`Error::CacheLimit`], [`Error::OutOfMemory`]; then nothing is left behind.
+    pub fn attach_task(self, task: &Arc<Task>, inherit: Inherit) -> Result<Event<P>, Error> {
+        let pmu = self.0;
+        if !std::ptr::eq(task.system(), pmu.state.system) {
+            return Err(Error::OtherSystem);
+        }
+        // Before there is data, so that no switch with data goes unseen.
+        let switches = pmu.state.count_event();
+        let uses = match inherit {
+            _ if !pmu.state.has_data => Uses::NoData,
+            Inherit::Children => Uses::Family(Family::begin(pmu, task)?),
+            Inherit::No => {
+                let held = match task.slot(pmu.state.index).attach(&pmu.state.cache)? {
+                    Attached::Installed(held) | Attached::Shared(held) => held,
+                    Attached::Exited => return Err(Error::TaskExited),
+                };
+                let base = pmu.read_held(&held);
+                Uses::Task { task: Arc::clone(task), held: Some(held), base }
+            }
+        };
+        switches.keep();
+        Ok(Event { pmu, uses })
+    }
+
+    /// Attaches an event to every task, those to come included.
+    ///
+    /// When it returns, every live task has data before it next runs. The first such event of a PMU walks all tasks
+    /// (spawn and exit do not wait for it); those that follow take a reference and return.
+    ///
+    /// # Errors
+    /// [`Error::CacheLimit`], [`Error::OutOfMemory`], [`Error::InsideHook`], [`Error::BarrierRefused`]; then nothing is
+    /// left behind.
+    pub fn attach_global(self) -> Result<Event<P>, Error> {
+        let switches = self.0.state.count_event();
+        self.0.state.attach_global()?;
+        switches.keep();
+        Ok(Event { pmu: self.0, uses: Uses::Global { base: P::Count::default() } })
+    }
+}
+
+impl<P: Pmu> Event<P> {
+    /// The counts.
+    ///
+    /// On a task: since the attach (or the last [`reset`](Self::reset)), those of ended descendants included. Global:
+    /// the sum over all tasks' data, which may be older than this event if it was not the first; take the difference
+    /// of two reads, or `reset` first. What the task does at this moment is counted when it is next switched out.
+    #[must_use]
+    pub fn read(&self) -> P::Count {
+        match &self.uses {
+            Uses::Task { held: Some(held), base, .. } => self.pmu.read_held(held).since(base),
+            Uses::Task { held: None, .. } | Uses::NoData => P::Count::default(),
+            Uses::Family(family) => family.read(),
+            Uses::Global { base } => self.sum().since(base),
+        }
+    }
+
+    /// Starts counting from zero (`PERF_EVENT_IOC_RESET`). For an inherited event this is not offered: `Err`.
+    ///
+    /// # Errors
+    /// [`Error::Inherited`].
+    pub fn reset(&mut self) -> Result<(), Error> {
+        let now = match &self.uses {
+            Uses::Task { held: Some(held), .. } => self.pmu.read_held(held),
+            Uses::Global { .. } => self.sum(),
+            Uses::Task { held: None, .. } | Uses::NoData => return Ok(()),
+            Uses::Family(_) => return Err(Error::Inherited),
+        };
+        if let Uses::Task { base, .. } | Uses::Global { base } = &mut self.uses {
+            *base = now;
+        }
+        Ok(())
+    }
+
+    /// How many descendants could be given no data, and are missing from the counts. For a global event see
+    /// [`PmuHandle::tasks_without_data`].
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        match &self.uses {
+            Uses::Family(family) => family.lost(),
+            Uses::Task { .. } | Uses::Global { .. } | Uses::NoData => 0,
+        }
+    }
+
+    fn sum(&self) -> P::Count {
+        let mut sum = P::Count::default();
+        for site in PmuHandle(self.pmu).snapshot(|_, _| {}) {
+            sum.add(&site.count);
+        }
+        sum
+    }
+}
+
+impl<P: Pmu> Drop for Event<P> {
+    fn drop(&mut self) {
+        let state = &self.pmu.state;
+        match &mut self.uses {
+            Uses::Task { task, held, .. } => {
+                if let Some(held) = held.take() {
+                    let _ = task.slot(state.index).put(held);
+                }
+            }
+            Uses::Family(family) => family.close(),
+            Uses::Global { .. } => state.detach_global(),
+            Uses::NoData => {}
+        }
+        state.uncount_event();
+    }
+}
+
+impl<P: Pmu> fmt::Debug for Event<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let target = match &self.uses {
+            Uses::Task { task, .. } => format!("task {}", task.id()),
+            Uses::Family(_) => "a task and its descendants".to_owned(),
+            Uses::Global { .. } => "all tasks".to_owned(),
+            Uses::NoData => "a task, without data".to_owned(),
+        };
+        f.debug_struct("Event").field("pmu", &P::NAME).field("target", &target).finish()
+    }
+}

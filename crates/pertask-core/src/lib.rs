@@ -1,0 +1,106 @@
+//! Per-task data for performance monitoring, for tasks that the kernel cannot see.
+//!
+//! Linux perf hangs *PMU-specific data* on each thread: a reference-counted, RCU-protected object, attached for one task
+//! or for the whole system, inherited over fork, dropped at exit, saved and restored at each context switch. This crate
+//! is that system for tasks in user space: async tasks, fibers, jobs.
+//!
+//! It knows no clock, no runtime and no file format. What is measured is a [`Pmu`]'s business; who runs tasks tells a
+//! [`Cpu`]; who wants counts attaches an [`Event`].
+//!
+//! ```
+//! use pertask_core::{Cpu, Edge, Inherit, Pmu, Switch, System};
+//! use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+//!
+//! /// Counts how often each task is switched in.
+//! struct Turns;
+//!
+//! impl Pmu for Turns {
+//!     const NAME: &'static str = "turns";
+//!     type Data = AtomicU64;
+//!     type CpuData = ();
+//!     type Count = u64;
+//!
+//!     fn sched_in(&self, switch: Switch<'_, Self>) {
+//!         if let (Some(turns), Edge::Turn) = (switch.data, switch.edge) {
+//!             turns.fetch_add(1, Relaxed);
+//!         }
+//!     }
+//!     fn sched_out(&self, _: Switch<'_, Self>) {}
+//!     fn read(&self, turns: &AtomicU64) -> u64 {
+//!         turns.load(Relaxed)
+//!     }
+//! }
+//!
+//! let system = System::leak();
+//! let turns = system.register(Turns)?;
+//!
+//! // A thread that runs tasks.
+//! let cpu = Cpu::new(system);
+//! let site = cpu.site(Some("worker"), std::panic::Location::caller());
+//! let mut task = cpu.fork(site);
+//!
+//! // Nobody is attached: a run costs next to nothing and counts nothing.
+//! cpu.run(&mut task, || {});
+//!
+//! let event = turns.attach_task(&task.handle(), Inherit::Children)?;
+//! let mut child = cpu.run(&mut task, || cpu.fork(site));
+//! cpu.run(&mut child, || {});
+//! drop(child);
+//! drop(task);
+//! // Counts outlive the tasks, and include the children's.
+//! assert_eq!(event.read(), 2);
+//! # Ok::<(), pertask_core::Error>(())
+//! ```
+
+#![deny(unsafe_code)]
+
+mod primitive;
+
+// Memory: who may still look at an object, and who frees it.
+#[allow(unsafe_code)]
+mod membarrier;
+mod percpu_rwsem;
+#[allow(unsafe_code)]
+pub mod rcu;
+mod refcount;
+
+// Data: where it comes from, what it is, and the word that holds it.
+#[allow(unsafe_code)]
+mod ctx_cache;
+#[allow(unsafe_code)]
+mod ctx_data;
+#[allow(unsafe_code)]
+mod slot;
+
+// Tasks: what they are, where they come from, where they are found.
+mod site;
+mod task;
+mod task_table;
+mod tally;
+
+// PMUs and events: what measures, and for whom.
+mod event;
+mod family;
+mod global;
+#[allow(unsafe_code)]
+mod pmu;
+
+// CPUs: where tasks run.
+#[allow(unsafe_code)]
+mod cpu;
+#[cfg(not(pertask_loom))]
+#[allow(unsafe_code)]
+mod local;
+
+mod error;
+mod system;
+
+pub use cpu::{Cpu, CpuRecord};
+pub use ctx_cache::CtxCache;
+pub use error::Error;
+pub use event::{Event, Inherit, Target};
+pub use pmu::{Count, Edge, MAX_PMUS, Pmu, PmuHandle, SiteCounts, Switch};
+pub use refcount::Refcount;
+pub use site::{MAX_SITES, Site};
+pub use system::System;
+pub use task::{OwnedTask, Task, TaskId};

@@ -1,0 +1,374 @@
+//! What measures: a source of counts that is told of each switch, and the data it keeps for each task.
+
+use crate::cpu::CpuRecord;
+use crate::ctx_cache::CtxCache;
+use crate::ctx_data::{CtxData, CtxRef};
+use crate::global::GlobalUse;
+use crate::primitive::{Arc, Mutex, lock};
+use crate::rcu;
+use crate::site::Site;
+use crate::system::System;
+use crate::tally::{Tally, Totals};
+use crate::task::Task;
+use bytemuck::Zeroable;
+use std::any::Any;
+
+/// How many PMUs a [`System`] has room for: each task has a slot for each.
+pub const MAX_PMUS: usize = 6;
+
+/// A source of counts that is saved and restored with each task (the kernel's `struct pmu`).
+///
+/// The hooks run on the worker, at each switch while any event of this PMU is attached, inside an RCU section. They
+/// must not block, allocate, attach or detach events, make tasks, or panic.
+pub trait Pmu: Send + Sync + Sized + 'static {
+    /// The PMU's name, for messages.
+    const NAME: &'static str;
+
+    /// What is kept for each task. All-zero when new, shared between threads, freed without being dropped.
+    ///
+    /// A type without size means that the PMU keeps nothing: an attach then allocates and walks nothing, and the hooks
+    /// get `None`.
+    type Data: Zeroable + Send + Sync + 'static;
+
+    /// What is kept for each [`Cpu`](crate::Cpu).
+    type CpuData: Default + Send + Sync + 'static;
+
+    /// What an event of this PMU reads.
+    type Count: Count;
+
+    /// A task comes onto a CPU (the kernel's `sched_task(ctx, task, true)`).
+    fn sched_in(&self, switch: Switch<'_, Self>);
+
+    /// A task leaves its CPU (the kernel's `sched_task(ctx, task, false)`).
+    ///
+    /// Every `sched_in` is answered by one of these on the same CPU; the task's data may have come or gone in between.
+    /// One that answers no `sched_in` is for a task that was running when the PMU's first event was attached.
+    fn sched_out(&self, switch: Switch<'_, Self>);
+
+    /// A thread begins to be a CPU. Its data is new, or that of a thread which has ended.
+    fn cpu_online(&self, _cpu: &CpuRecord, _cpu_data: &Self::CpuData) {}
+
+    /// The thread behind a CPU ends. Called on that thread.
+    fn cpu_offline(&self, _cpu: &CpuRecord, _cpu_data: &Self::CpuData) {}
+
+    /// The counts in a task's data, on any thread.
+    fn read(&self, data: &Self::Data) -> Self::Count;
+}
+
+/// What an event reads: a sum that can be added up over tasks and taken as a difference over time.
+pub trait Count: Clone + Default + Send + 'static {
+    /// Adds the counts of another task.
+    fn add(&mut self, other: &Self);
+
+    /// What has come since `base` was read from the same source.
+    #[must_use]
+    fn since(&self, base: &Self) -> Self;
+}
+
+/// A PMU without counts reads nothing.
+impl Count for () {
+    fn add(&mut self, (): &Self) {}
+    fn since(&self, (): &Self) -> Self {}
+}
+
+/// Plain sums.
+impl Count for u64 {
+    fn add(&mut self, other: &Self) {
+        *self = self.wrapping_add(*other);
+    }
+    fn since(&self, base: &Self) -> Self {
+        self.wrapping_sub(*base)
+    }
+}
+
+/// Why a task comes or goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edge {
+    /// Its turn begins or ends: a poll of a future, a run of a fiber.
+    Turn,
+    /// A task inside it takes over for a while, or gives back.
+    Nested,
+}
+
+/// One side of a switch, as a hook sees it.
+pub struct Switch<'a, P: Pmu> {
+    /// The CPU.
+    pub cpu: &'a CpuRecord,
+    /// The PMU's own data for the CPU.
+    pub cpu_data: &'a P::CpuData,
+    /// The task that comes or goes.
+    pub task: &'a Task,
+    /// The PMU's data for the task, if anybody is attached to it.
+    pub data: Option<&'a P::Data>,
+    /// Why it comes or goes.
+    pub edge: Edge,
+}
+
+/// A PMU's place in a system. What events are attached through.
+pub struct PmuHandle<P: Pmu>(pub(crate) &'static Registered<P>);
+
+impl<P: Pmu> Clone for PmuHandle<P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P: Pmu> Copy for PmuHandle<P> {}
+
+impl<P: Pmu> PmuHandle<P> {
+    /// The PMU.
+    #[must_use]
+    pub fn pmu(self) -> &'static P {
+        &self.0.pmu
+    }
+
+    /// Where the PMU's per-task data comes from: how much there is, and its limit.
+    #[must_use]
+    pub fn cache(self) -> &'static CtxCache {
+        &self.0.state.cache
+    }
+
+    /// The system that the PMU is registered with.
+    #[must_use]
+    pub fn system(self) -> &'static System {
+        self.0.state.system
+    }
+
+    /// The PMU's data for a CPU of the same system.
+    #[must_use]
+    pub fn cpu_data(self, cpu: &CpuRecord) -> Option<&P::CpuData> {
+        if !cpu.is_of(self.0.state.system) {
+            return None;
+        }
+        self.0.cpu_data(cpu)
+    }
+
+    /// How many tasks were born without data although a global event was attached, since the start.
+    #[must_use]
+    pub fn tasks_without_data(self) -> u64 {
+        self.0.state.global.tasks_without_data()
+    }
+
+    /// Reads all counts: those of the tasks that have ended, site by site, and of each that lives.
+    ///
+    /// `live` is called for each live task that has data. A task that ends meanwhile is counted once, among the
+    /// living or the ended. It is a walk over all tasks; spawn and exit do not wait for it.
+    pub fn snapshot(
+        self,
+        mut live: impl FnMut(&Arc<Task>, &P::Count),
+    ) -> Vec<SiteCounts<P::Count>> {
+        self.0.snapshot(&mut live)
+    }
+}
+
+/// The counts of all tasks of one spawn site.
+#[derive(Clone, Debug)]
+pub struct SiteCounts<C> {
+    /// The site.
+    pub site: &'static Site,
+    /// Tasks with data that have ended.
+    pub exited: u64,
+    /// Tasks with data that live.
+    pub live: u64,
+    /// The counts of both.
+    pub count: C,
+}
+
+/// What the core keeps of a PMU, whatever its types.
+pub(crate) struct PmuState {
+    pub(crate) system: &'static System,
+    pub(crate) index: usize,
+    pub(crate) has_data: bool,
+    pub(crate) cache: CtxCache,
+    pub(crate) global: GlobalUse,
+}
+
+impl PmuState {
+    pub(crate) fn bit(&self) -> u32 {
+        1 << self.index
+    }
+}
+
+pub(crate) struct Registered<P: Pmu> {
+    pub(crate) pmu: P,
+    pub(crate) state: PmuState,
+    /// The number of the last walk over counts; one at a time.
+    walks: Mutex<u64>,
+}
+
+/// A registered PMU, its types forgotten.
+pub(crate) trait AnyPmu: Send + Sync {
+    fn state(&self) -> &PmuState;
+    fn new_cpu_data(&self) -> Box<dyn Any + Send + Sync>;
+    fn cpu_online(&self, cpu: &CpuRecord);
+    fn cpu_offline(&self, cpu: &CpuRecord);
+    fn sched_in(&self, cpu: &CpuRecord, task: &Task, edge: Edge);
+    fn sched_out(&self, cpu: &CpuRecord, task: &Task, edge: Edge);
+    /// Folds the counts of a task that ends into its site's.
+    fn fold(&self, task: &Task);
+}
+
+impl<P: Pmu> Registered<P> {
+    pub(crate) fn new(pmu: P, system: &'static System, index: usize) -> Self {
+        let state = PmuState {
+            system,
+            index,
+            has_data: size_of::<P::Data>() != 0,
+            cache: CtxCache::new::<P::Data>(P::NAME),
+            global: GlobalUse::new(),
+        };
+        Self { pmu, state, walks: Mutex::new(0) }
+    }
+
+    /// The CPU must be of this PMU's system: there the index stands for the type.
+    fn cpu_data<'c>(&self, cpu: &'c CpuRecord) -> Option<&'c P::CpuData> {
+        let data: *const (dyn Any + Send + Sync) = cpu.data(self.state.index)?;
+        // SAFETY: what stands at a PMU's index was made by that PMU's `new_cpu_data`.
+        Some(unsafe { &*data.cast::<P::CpuData>() })
+    }
+
+    /// # Safety
+    /// `data` comes from this PMU's slot of a task.
+    pub(crate) unsafe fn payload<'d>(&self, data: &'d CtxData) -> &'d P::Data {
+        // SAFETY: a PMU's slot holds only objects from its own cache.
+        unsafe { data.payload() }
+    }
+
+    pub(crate) fn read_held(&self, held: &CtxRef) -> P::Count {
+        // SAFETY: it was taken from this PMU's slot.
+        self.pmu.read(unsafe { self.payload(held.data()) })
+    }
+
+    #[inline]
+    fn switch(
+        &self,
+        cpu: &CpuRecord,
+        task: &Task,
+        edge: Edge,
+        hook: impl FnOnce(&P, Switch<'_, P>),
+    ) {
+        let guard = rcu::enter();
+        let Some(cpu_data) = self.cpu_data(cpu) else { return };
+        let data = task.slot(self.state.index).data(&guard);
+        // SAFETY: it comes from this PMU's slot.
+        let data = data.map(|data| unsafe { self.payload(data) });
+        hook(&self.pmu, Switch { cpu, cpu_data, task, data, edge });
+    }
+
+    fn snapshot(
+        &self,
+        live: &mut dyn FnMut(&Arc<Task>, &P::Count),
+    ) -> Vec<SiteCounts<P::Count>> {
+        let mut walk = lock(&self.walks);
+        *walk += 1;
+        let mut by_site = BySite::default();
+        self.state.system.tasks().for_each(|task| {
+            if let Some(count) = self.see(task, *walk) {
+                by_site.add_live(task.site(), &count);
+                live(task, &count);
+            }
+        });
+        self.state.system.sites().for_each(|site| {
+            let ended = lock(self.tally(site)).total_beside(*walk);
+            by_site.add_ended(site, &ended);
+        });
+        by_site.0
+    }
+
+    /// Reads a live task's counts and marks them as seen by `walk`.
+    fn see(&self, task: &Task, walk: u64) -> Option<P::Count> {
+        let guard = rcu::enter();
+        let data = task.slot(self.state.index).data(&guard)?;
+        let tally = lock(self.tally(task.site()));
+        let live = data.refcount.read() != 0 && data.see_in_walk(walk);
+        // SAFETY: it comes from this PMU's slot.
+        let count = live.then(|| self.pmu.read(unsafe { self.payload(data) }));
+        drop(tally);
+        count
+    }
+
+    fn tally<'s>(&self, site: &'s Site) -> &'s Mutex<Tally<P::Count>> {
+        site.tally(self.state.index)
+    }
+}
+
+impl<P: Pmu> AnyPmu for Registered<P> {
+    fn state(&self) -> &PmuState {
+        &self.state
+    }
+
+    fn new_cpu_data(&self) -> Box<dyn Any + Send + Sync> {
+        Box::new(P::CpuData::default())
+    }
+
+    fn cpu_online(&self, cpu: &CpuRecord) {
+        if let Some(data) = self.cpu_data(cpu) {
+            self.pmu.cpu_online(cpu, data);
+        }
+    }
+
+    fn cpu_offline(&self, cpu: &CpuRecord) {
+        if let Some(data) = self.cpu_data(cpu) {
+            self.pmu.cpu_offline(cpu, data);
+        }
+    }
+
+    #[inline]
+    fn sched_in(&self, cpu: &CpuRecord, task: &Task, edge: Edge) {
+        self.switch(cpu, task, edge, P::sched_in);
+    }
+
+    #[inline]
+    fn sched_out(&self, cpu: &CpuRecord, task: &Task, edge: Edge) {
+        self.switch(cpu, task, edge, P::sched_out);
+    }
+
+    fn fold(&self, task: &Task) {
+        let guard = rcu::enter();
+        let Some(data) = task.slot(self.state.index).data(&guard) else { return };
+        if data.refcount.read() == 0 {
+            return;
+        }
+        // SAFETY: it comes from this PMU's slot.
+        let count = self.pmu.read(unsafe { self.payload(data) });
+        let mut tally = lock(self.tally(task.site()));
+        if data.fold_once() {
+            tally.fold(data.seen_in_walk(), &count);
+        }
+    }
+}
+
+/// A snapshot under way: one row for each site that has any.
+struct BySite<C>(Vec<SiteCounts<C>>);
+
+impl<C> Default for BySite<C> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<C: Count> BySite<C> {
+    fn add_live(&mut self, site: &'static Site, count: &C) {
+        let row = self.row(site);
+        row.live += 1;
+        row.count.add(count);
+    }
+
+    fn add_ended(&mut self, site: &'static Site, ended: &Totals<C>) {
+        if ended.tasks != 0 {
+            let row = self.row(site);
+            row.exited += ended.tasks;
+            row.count.add(&ended.count);
+        }
+    }
+
+    fn row(&mut self, site: &'static Site) -> &mut SiteCounts<C> {
+        let place = self.0.binary_search_by_key(&site.id(), |row| row.site.id());
+        let index = place.unwrap_or_else(|index| {
+            let row = SiteCounts { site, exited: 0, live: 0, count: C::default() };
+            self.0.insert(index, row);
+            index
+        });
+        &mut self.0[index]
+    }
+}

@@ -1,0 +1,32 @@
+//! The one door through which the core takes its shared-memory primitives.
+//!
+//! A normal build gets std's. Under the private `--cfg pertask_loom` the same names are loom's, so that the models
+//! check the code that ships and not a copy of it.
+
+#[cfg(not(pertask_loom))]
+mod imp {
+    pub(crate) use std::sync::atomic::{
+        AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering,
+    };
+    pub(crate) use std::sync::{Arc, Mutex, MutexGuard};
+    pub(crate) use std::thread::yield_now;
+}
+
+#[cfg(pertask_loom)]
+mod imp {
+    pub(crate) use loom::sync::atomic::{
+        AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence,
+    };
+    pub(crate) use loom::sync::{Arc, Mutex, MutexGuard};
+    pub(crate) use loom::thread::yield_now;
+}
+
+pub(crate) use imp::*;
+
+/// Locks `mutex`, also when a thread has panicked while it held it.
+///
+/// Nothing in the core panics under a lock with its data half changed; what could is a [`Count`](crate::Count) of
+/// the caller's, and a wrong count is a lesser harm to the host program than a second panic.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

@@ -1,0 +1,37 @@
+//! Read-copy-update: readers never wait and never see freed memory; who frees waits for them.
+//!
+//! The four calls are the kernel's: [`enter`] is `rcu_read_lock`, [`retire`] is `call_rcu`, [`synchronize`] is
+//! `synchronize_rcu`, [`barrier`] is `rcu_barrier`. The algorithm is in [`domain`]; this file binds one
+//! process-wide domain to each thread. Models of the rest of the core run on [`stand_in`], which frees at the first
+//! moment that the contract allows and notices what is used afterwards.
+
+mod domain;
+#[cfg(pertask_loom)]
+pub(crate) mod stand_in;
+#[cfg(not(pertask_loom))]
+mod thread;
+
+use std::ptr::NonNull;
+
+#[cfg(pertask_loom)]
+pub(crate) use stand_in::{Guard, enter, held, retire, synchronize};
+#[cfg(not(pertask_loom))]
+pub(crate) use thread::{Guard, enter, held, retire, synchronize};
+#[cfg(not(pertask_loom))]
+pub use thread::{barrier, pending};
+
+/// What a retired object carries: the link of the list it waits in, and how to free it.
+///
+/// It stands first in the object (`repr(C)`), so that a pointer to it is a pointer to the object.
+pub(crate) struct Head {
+    /// Used only while the object is retired.
+    next: std::sync::atomic::AtomicPtr<Head>,
+    free: unsafe fn(NonNull<Head>),
+}
+
+impl Head {
+    /// `free` is called once, on any thread, when no reader can hold the object any more.
+    pub(crate) fn new(free: unsafe fn(NonNull<Head>)) -> Self {
+        Self { next: std::sync::atomic::AtomicPtr::new(std::ptr::null_mut()), free }
+    }
+}

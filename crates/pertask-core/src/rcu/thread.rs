@@ -1,0 +1,120 @@
+//! The process-wide domain, and each thread's record in it.
+//!
+//! A thread claims its record at its first section and gives it back when it ends. What still runs on it after that
+//! (destructors of other thread-locals) claims a record for the one section.
+
+use super::{Head, domain::Domain, domain::Reader};
+use crate::error::Error;
+use crate::membarrier;
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
+use std::sync::LazyLock;
+
+static DOMAIN: LazyLock<Domain> = LazyLock::new(|| {
+    membarrier::init();
+    Domain::new()
+});
+
+thread_local! {
+    /// The thread's record, or null before its first section and after its end.
+    static READER: Cell<*const Reader> = const { Cell::new(ptr::null()) };
+    /// Gives the record back when the thread ends.
+    static OWNER: Owner = const { Owner };
+}
+
+struct Owner;
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let reader = READER.replace(ptr::null());
+        // SAFETY: null, or a record of the domain, which lives for ever.
+        if let Some(reader) = unsafe { reader.as_ref() } {
+            reader.release();
+        }
+    }
+}
+
+/// A section: while it lives, nothing that was reachable in it is freed.
+///
+/// It belongs to its thread and must not be held over a wait for another thread.
+#[must_use]
+pub(crate) struct Guard {
+    reader: &'static Reader,
+    /// Whether the record was claimed for this section alone.
+    borrowed: bool,
+    not_send: PhantomData<*const ()>,
+}
+
+/// Begins a section on this thread. Sections nest. Neither allocates nor locks after the thread's first.
+#[inline(always)]
+pub(crate) fn enter() -> Guard {
+    // SAFETY: null, or a record of the domain, which lives for ever.
+    let (reader, borrowed) = match unsafe { READER.get().as_ref() } {
+        Some(reader) => (reader, false),
+        None => claim(),
+    };
+    DOMAIN.enter(reader);
+    Guard { reader, borrowed, not_send: PhantomData }
+}
+
+impl Drop for Guard {
+    #[inline(always)]
+    fn drop(&mut self) {
+        DOMAIN.leave(self.reader);
+        if self.borrowed {
+            self.reader.release();
+        }
+    }
+}
+
+/// Frees `object` once no section that runs now can hold it.
+///
+/// # Safety
+/// The object is no longer reachable for new readers, and is retired once.
+pub(crate) unsafe fn retire(object: NonNull<Head>) {
+    let guard = enter();
+    // SAFETY: the caller's.
+    unsafe { DOMAIN.retire(guard.reader, object) };
+}
+
+/// Waits until every section that runs now has ended.
+pub(crate) fn synchronize() -> Result<(), Error> {
+    if held() {
+        return Err(Error::InsideHook);
+    }
+    DOMAIN.synchronize().map_err(|_| Error::BarrierRefused)
+}
+
+/// Whether this thread is inside a section.
+pub(crate) fn held() -> bool {
+    // SAFETY: null, or a record of the domain, which lives for ever.
+    unsafe { READER.get().as_ref() }.is_some_and(Reader::inside)
+}
+
+/// Waits until all data that was released before the call has been freed (the kernel's `rcu_barrier`).
+///
+/// Useful before memory is measured. Nothing needs it for correctness.
+///
+/// # Errors
+/// [`Error::InsideHook`] when called from a PMU's hook; [`Error::BarrierRefused`] when the kernel refuses
+/// `membarrier` after having granted it.
+pub fn barrier() -> Result<(), Error> {
+    if held() {
+        return Err(Error::InsideHook);
+    }
+    DOMAIN.barrier().map_err(|_| Error::BarrierRefused)
+}
+
+/// How many released objects still wait to be freed.
+#[must_use]
+pub fn pending() -> usize {
+    DOMAIN.pending()
+}
+
+#[cold]
+fn claim() -> (&'static Reader, bool) {
+    let reader = DOMAIN.claim();
+    let alive = OWNER.try_with(|_| READER.set(reader)).is_ok();
+    (reader, !alive)
+}

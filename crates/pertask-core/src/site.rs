@@ -1,0 +1,144 @@
+//! Where tasks are made: name and place in the source, interned, with the counts of the tasks that have ended.
+
+use crate::MAX_PMUS;
+use crate::pmu::Count;
+use crate::primitive::{Mutex, lock};
+use crate::tally::Tally;
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::panic::Location;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// How many sites a system keeps apart. Names made up at run time could be without end; what comes later shares one
+/// site, and is counted.
+pub const MAX_SITES: usize = 4096;
+
+/// A spawn site: the name that its tasks were given, and where in the source they are made.
+///
+/// Sites are interned and never freed.
+pub struct Site {
+    id: u32,
+    /// The system it belongs to, by number: the types behind `tallies` are those of that system's PMUs.
+    system: u32,
+    name: Option<Box<str>>,
+    location: &'static Location<'static>,
+    /// One `Mutex<Tally<P::Count>>` for each PMU that has had a task here.
+    tallies: [OnceLock<Box<dyn Any + Send + Sync>>; MAX_PMUS],
+}
+
+impl Site {
+    fn new(
+        id: u32,
+        system: u32,
+        name: Option<&str>,
+        location: &'static Location<'static>,
+    ) -> &'static Self {
+        let tallies = [const { OnceLock::new() }; MAX_PMUS];
+        Box::leak(Box::new(Self { id, system, name: name.map(Box::from), location, tallies }))
+    }
+
+    /// A number, unique in the system and dense from 0.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// The name, if the tasks were given one.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// The place in the source.
+    #[must_use]
+    pub fn location(&self) -> &'static Location<'static> {
+        self.location
+    }
+
+    /// Whether it is the site that stands for all that found no place.
+    #[must_use]
+    pub fn is_other(&self) -> bool {
+        self.id == 0
+    }
+
+    pub(crate) fn is(&self, name: Option<&str>, location: &'static Location<'static>) -> bool {
+        std::ptr::eq(self.location, location) && self.name.as_deref() == name
+    }
+
+    pub(crate) fn tally<C: Count>(&self, pmu: usize) -> &Mutex<Tally<C>> {
+        let tally = self.tallies[pmu].get_or_init(|| Box::new(Mutex::new(Tally::<C>::default())));
+        // A PMU's index always stands for the same type.
+        tally.downcast_ref().expect("a tally has its PMU's type")
+    }
+}
+
+impl fmt::Debug for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Site")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("location", &format_args!("{}", self.location))
+            .finish_non_exhaustive()
+    }
+}
+
+/// All sites of a system.
+pub(crate) struct SiteTable {
+    system: u32,
+    sites: Mutex<Interned>,
+    overflowed: AtomicU64,
+}
+
+struct Interned {
+    all: Vec<&'static Site>,
+    by_name: HashMap<(Option<Box<str>>, Location<'static>), &'static Site>,
+}
+
+impl SiteTable {
+    pub(crate) fn new() -> Self {
+        static SYSTEMS: AtomicU32 = AtomicU32::new(0);
+        let system = SYSTEMS.fetch_add(1, Ordering::Relaxed);
+        let other = Site::new(0, system, Some("(other)"), Location::caller());
+        let interned = Interned { all: vec![other], by_name: HashMap::new() };
+        Self { system, sites: Mutex::new(interned), overflowed: AtomicU64::new(0) }
+    }
+
+    /// The site itself, or the one of the same name and place here if it belongs to another system.
+    pub(crate) fn own(&self, site: &'static Site) -> &'static Site {
+        if site.system == self.system { site } else { self.intern(site.name(), site.location) }
+    }
+
+    /// The site of that name and place. Takes a lock: see [`Cpu::site`](crate::Cpu::site) for the common way.
+    pub(crate) fn intern(
+        &self,
+        name: Option<&str>,
+        location: &'static Location<'static>,
+    ) -> &'static Site {
+        let mut interned = lock(&self.sites);
+        let key = (name.map(Box::from), *location);
+        if let Some(site) = interned.by_name.get(&key) {
+            return site;
+        }
+        if interned.all.len() >= MAX_SITES {
+            self.overflowed.fetch_add(1, Ordering::Relaxed);
+            return interned.all[0];
+        }
+        let id = u32::try_from(interned.all.len()).unwrap_or(u32::MAX);
+        let site = Site::new(id, self.system, name, location);
+        interned.all.push(site);
+        interned.by_name.insert(key, site);
+        site
+    }
+
+    /// How many tasks found no place for their site.
+    pub(crate) fn overflowed(&self) -> u64 {
+        self.overflowed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn for_each(&self, f: impl FnMut(&'static Site)) {
+        let all = lock(&self.sites).all.clone();
+        all.into_iter().for_each(f);
+    }
+}

@@ -1,0 +1,196 @@
+//! A task: any unit of work that is switched in and out, seen by all who know of it, and owned by whoever runs it.
+
+use crate::MAX_PMUS;
+use crate::family::Links;
+use crate::primitive::{Arc, AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use crate::site::Site;
+use crate::slot::Slot;
+use crate::system::System;
+use std::fmt;
+use std::num::NonZeroU64;
+use std::ptr;
+
+/// A task's number: unique in its system, never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskId(NonZeroU64);
+
+impl TaskId {
+    pub(crate) fn new(id: u64) -> Option<Self> {
+        NonZeroU64::new(id).map(Self)
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A task as others see it (the kernel's `task_struct`): its identity, and a slot for each PMU's data.
+///
+/// Who holds one may attach events to it; that keeps neither the task nor its data alive.
+pub struct Task {
+    id: TaskId,
+    parent: Option<TaskId>,
+    site: &'static Site,
+    system: &'static System,
+    slots: [Slot; MAX_PMUS],
+    /// Events that this task's children inherit.
+    pub(crate) links: Links,
+    /// Where the task stands in the table. Written under the table's lock.
+    pub(crate) place: AtomicU64,
+    /// While the task runs: the task that it was switched in over, on the same CPU. Only that CPU touches it.
+    outer: AtomicPtr<Task>,
+    /// Whether the CPU that runs the task has been given the right to it. Only that CPU touches it.
+    carried: AtomicBool,
+}
+
+impl Task {
+    pub(crate) fn new(
+        id: TaskId,
+        parent: Option<TaskId>,
+        site: &'static Site,
+        system: &'static System,
+    ) -> Self {
+        Self {
+            id,
+            parent,
+            site,
+            system,
+            slots: std::array::from_fn(|_| Slot::new()),
+            links: Links::new(),
+            place: AtomicU64::new(0),
+            outer: AtomicPtr::new(ptr::null_mut()),
+            carried: AtomicBool::new(false),
+        }
+    }
+
+    /// The task's number.
+    #[must_use]
+    pub fn id(&self) -> TaskId {
+        self.id
+    }
+
+    /// The task that made it. It may have ended.
+    #[must_use]
+    pub fn parent(&self) -> Option<TaskId> {
+        self.parent
+    }
+
+    /// Where it was made, and its name.
+    #[must_use]
+    pub fn site(&self) -> &'static Site {
+        self.site
+    }
+
+    /// The system that it belongs to.
+    #[must_use]
+    pub fn system(&self) -> &'static System {
+        self.system
+    }
+
+    /// Whether the task has ended. It may end at any time after the answer "no".
+    #[must_use]
+    pub fn has_exited(&self) -> bool {
+        self.slots[0].is_tombstone()
+    }
+
+    pub(crate) fn slot(&self, pmu: usize) -> &Slot {
+        &self.slots[pmu]
+    }
+
+    pub(crate) fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    pub(crate) fn outer(&self) -> *mut Task {
+        // Relaxed: one CPU's own chain.
+        self.outer.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_outer(&self, outer: *mut Task) {
+        // Relaxed: as above.
+        self.outer.store(outer, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_carried(&self) -> bool {
+        // Relaxed: as above.
+        self.carried.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_carried(&self, carried: bool) {
+        // Relaxed: as above.
+        self.carried.store(carried, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task")
+            .field("id", &self.id)
+            .field("parent", &self.parent)
+            .field("site", self.site)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The one right to run a task. Dropping it ends the task.
+///
+/// It cannot be copied, and a run borrows it exclusively or takes it along: a task runs on one CPU at a time because
+/// nothing else can be written. Forgotten ([`std::mem::forget`]), the task stays in the table as one that is never
+/// polled again.
+#[must_use = "a task ends when this is dropped"]
+pub struct OwnedTask(pub(crate) Arc<Task>);
+
+impl OwnedTask {
+    /// The task, for others to look at and attach to.
+    #[must_use]
+    pub fn handle(&self) -> Arc<Task> {
+        Arc::clone(&self.0)
+    }
+
+    /// The right to the task as a pointer, to be kept in an atomic word. The task lives until it comes back through
+    /// [`from_raw`](Self::from_raw) and is dropped.
+    #[cfg(not(pertask_loom))]
+    #[must_use]
+    pub fn into_raw(self) -> *const Task {
+        Arc::as_ptr(&std::mem::ManuallyDrop::new(self).0)
+    }
+
+    /// The right to a task back from [`into_raw`](Self::into_raw).
+    ///
+    /// # Safety
+    /// The pointer comes from `into_raw`, and is given back once.
+    #[cfg(not(pertask_loom))]
+    #[allow(unsafe_code)]
+    pub unsafe fn from_raw(task: *const Task) -> Self {
+        // SAFETY: `into_raw` kept one strong count of the `Arc` whose pointer this is; the rest is the caller's.
+        Self(unsafe { Arc::from_raw(task) })
+    }
+}
+
+impl std::ops::Deref for OwnedTask {
+    type Target = Task;
+
+    fn deref(&self) -> &Task {
+        &self.0
+    }
+}
+
+impl fmt::Debug for OwnedTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OwnedTask").field(&self.0).finish()
+    }
+}
+
+impl Drop for OwnedTask {
+    fn drop(&mut self) {
+        self.0.system.exit(&self.0);
+    }
+}
