@@ -1,0 +1,77 @@
+//! The clocks: which CPU time, which wall time, and what each reading costs.
+//!
+//! CPU time comes from the kernel's own clocks, one system call a reading: exact under contention, and the same figure
+//! that `top` and `getrusage` add up.
+
+use std::sync::LazyLock;
+use std::time::Instant;
+
+/// What a report says of the clock that measures tasks.
+pub(crate) const DESCRIPTION: &str =
+    "thread CPU clock (CLOCK_THREAD_CPUTIME_ID), a system call at each switch";
+
+/// CPU time of the calling thread, user and system.
+#[inline]
+pub(crate) fn thread_cpu_ns() -> u64 {
+    read(libc::CLOCK_THREAD_CPUTIME_ID).unwrap_or(0)
+}
+
+/// CPU time of a thread of this process. `None` when it has ended.
+pub(crate) fn cpu_ns_of_thread(thread: u32) -> Option<u64> {
+    read(clock_of_thread(thread))
+}
+
+/// CPU time of the whole process, threads that have ended included.
+pub(crate) fn process_cpu_ns() -> u64 {
+    read(libc::CLOCK_PROCESS_CPUTIME_ID).unwrap_or(0)
+}
+
+/// Wall time since some moment before the first reading.
+#[inline]
+pub(crate) fn wall_ns() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The clock id of a thread's CPU time: `CPUCLOCK_SCHED` for one thread, in the kernel's encoding (what
+/// `pthread_getcpuclockid` returns).
+fn clock_of_thread(thread: u32) -> libc::clockid_t {
+    const CPUCLOCK_SCHED: libc::clockid_t = 2;
+    const CPUCLOCK_PERTHREAD_MASK: libc::clockid_t = 4;
+    (!thread.cast_signed()) << 3 | CPUCLOCK_SCHED | CPUCLOCK_PERTHREAD_MASK
+}
+
+#[inline]
+#[allow(unsafe_code)]
+fn read(clock: libc::clockid_t) -> Option<u64> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one timespec, which is ours.
+    let result = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    (result == 0)
+        .then(|| time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_threads_clock_is_its_own() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let start = thread_cpu_ns();
+            while thread_cpu_ns() < start + 5_000_000 {}
+            // SAFETY: no arguments, no memory.
+            #[allow(unsafe_code)]
+            let number = unsafe { libc::gettid() }.cast_unsigned();
+            tell.send((number, thread_cpu_ns())).unwrap();
+            stopped.recv().unwrap_err();
+        });
+        let (number, own) = told.recv().unwrap();
+        let seen = cpu_ns_of_thread(number).unwrap();
+        assert!(seen >= own && seen < own + 5_000_000, "{seen} is not shortly after {own}");
+        drop(stop);
+        thread.join().unwrap();
+    }
+}

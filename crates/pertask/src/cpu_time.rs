@@ -1,0 +1,280 @@
+//! The CPU-time PMU: for each task its time on the CPU, its polls, the longest of them, and their wall time.
+//!
+//! Time in a task polled inside another belongs to the inner one: the outer is switched out meanwhile. Where one task
+//! leaves and another comes, one reading of the clock serves both.
+
+use crate::clock;
+use bytemuck::Zeroable;
+use pertask_core::{Count, CpuRecord, Edge, Error, Pmu, PmuHandle, Switch, System};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Measures each task's time on the CPU.
+///
+/// ```
+/// use pertask::{CpuTime, Inherit, TaskExt};
+///
+/// let work = async { std::hint::black_box((0..100_000).sum::<u64>()) }.task("sum");
+/// let event = CpuTime::handle()?.attach_task(work.handle().unwrap(), Inherit::No)?;
+/// futures::executor::block_on(work);
+///
+/// let count = event.read();
+/// assert_eq!(count.polls, 1);
+/// assert!(count.cpu_ns > 0);
+/// # Ok::<(), pertask::Error>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct CpuTime {
+    /// Threads that ran tasks and have ended: their CPU time, and the part of it in tasks.
+    ended_cpu_ns: AtomicU64,
+    ended_tasks_ns: AtomicU64,
+}
+
+/// What the PMU keeps for a task. Written by the CPU that runs the task, read by all.
+#[derive(Debug)]
+#[repr(C)]
+pub struct CpuTimeData {
+    cpu_ns: AtomicU64,
+    wall_ns: AtomicU64,
+    polls: AtomicU64,
+    longest_poll_ns: AtomicU64,
+    /// Wall time of the poll under way, up to the last switch.
+    this_poll_ns: AtomicU64,
+}
+
+// SAFETY: all fields are integers, for which zero is a value.
+#[allow(unsafe_code)]
+unsafe impl Zeroable for CpuTimeData {}
+
+/// What the PMU keeps for a CPU. Written by the CPU's own thread but for `adopted`.
+#[derive(Debug, Default)]
+pub struct CpuTimeCpu {
+    /// When the current stint of a task with data began.
+    start: Stamp,
+    /// The same, for a task that ran already when the PMU was attached: written by who attaches.
+    adopted: Stamp,
+    /// The last reading, and at which switch it was taken.
+    last: Stamp,
+    /// CPU time in tasks, of the thread that is this CPU now.
+    tasks_ns: AtomicU64,
+    /// The count of switches when the thread became this CPU.
+    online_at: AtomicU64,
+}
+
+/// A reading of both clocks, good for one stint: the time between two switches of a CPU.
+#[derive(Debug, Default)]
+struct Stamp {
+    /// The CPU's count of switches during the stint, plus one; 0 for none.
+    stint: AtomicU64,
+    cpu_ns: AtomicU64,
+    wall_ns: AtomicU64,
+}
+
+/// The two clocks.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reading {
+    cpu_ns: u64,
+    wall_ns: u64,
+}
+
+/// What an event of this PMU reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CpuTimeCount {
+    /// Time on the CPU, user and system.
+    pub cpu_ns: u64,
+    /// Wall time inside polls.
+    pub wall_ns: u64,
+    /// Polls begun.
+    pub polls: u64,
+    /// Wall time of the longest poll that has ended; `None` where it may be older than what the count is since.
+    pub longest_poll_ns: Option<u64>,
+}
+
+impl Default for CpuTimeCount {
+    fn default() -> Self {
+        Self { cpu_ns: 0, wall_ns: 0, polls: 0, longest_poll_ns: Some(0) }
+    }
+}
+
+impl Count for CpuTimeCount {
+    fn add(&mut self, other: &Self) {
+        self.cpu_ns += other.cpu_ns;
+        self.wall_ns += other.wall_ns;
+        self.polls += other.polls;
+        self.longest_poll_ns = match (self.longest_poll_ns, other.longest_poll_ns) {
+            (Some(ours), Some(theirs)) => Some(ours.max(theirs)),
+            _ => None,
+        };
+    }
+
+    fn since(&self, base: &Self) -> Self {
+        // A maximum has no difference: it is known if it is new.
+        let is_new = |longest: &u64| *longest == 0 || Some(*longest) > base.longest_poll_ns;
+        Self {
+            cpu_ns: self.cpu_ns.saturating_sub(base.cpu_ns),
+            wall_ns: self.wall_ns.saturating_sub(base.wall_ns),
+            polls: self.polls.saturating_sub(base.polls),
+            longest_poll_ns: self.longest_poll_ns.filter(is_new),
+        }
+    }
+}
+
+impl Pmu for CpuTime {
+    const NAME: &'static str = "cpu-time";
+    type Data = CpuTimeData;
+    type CpuData = CpuTimeCpu;
+    type Count = CpuTimeCount;
+
+    fn sched_in(&self, switch: Switch<'_, Self>) {
+        let Some(data) = switch.data else { return };
+        let stint = switch.cpu.switches() + 2;
+        switch.cpu_data.start.set(stint, switch.cpu_data.read(switch.cpu));
+        if switch.edge == Edge::Turn {
+            add(&data.polls, 1);
+        }
+    }
+
+    fn sched_out(&self, switch: Switch<'_, Self>) {
+        let Some(data) = switch.data else { return };
+        let cpu_data = switch.cpu_data;
+        let stint = switch.cpu.switches() + 1;
+        let Some(start) = cpu_data.start.get(stint).or_else(|| cpu_data.adopted.get(stint)) else {
+            return;
+        };
+        let stint_time = cpu_data.read(switch.cpu).since(start);
+        add(&cpu_data.tasks_ns, stint_time.cpu_ns);
+        data.charge(stint_time, switch.edge);
+    }
+
+    fn read(&self, data: &CpuTimeData) -> CpuTimeCount {
+        // Relaxed: each is right for itself; together they may be one stint apart.
+        CpuTimeCount {
+            cpu_ns: data.cpu_ns.load(Ordering::Relaxed),
+            wall_ns: data.wall_ns.load(Ordering::Relaxed),
+            polls: data.polls.load(Ordering::Relaxed),
+            longest_poll_ns: Some(data.longest_poll_ns.load(Ordering::Relaxed)),
+        }
+    }
+
+    fn cpu_online(&self, cpu: &CpuRecord, data: &CpuTimeCpu) {
+        data.tasks_ns.store(0, Ordering::Relaxed);
+        data.online_at.store(cpu.switches(), Ordering::Relaxed);
+    }
+
+    fn cpu_offline(&self, cpu: &CpuRecord, data: &CpuTimeCpu) {
+        if data.ran_tasks(cpu) {
+            self.ended_cpu_ns.fetch_add(clock::thread_cpu_ns(), Ordering::Relaxed);
+            self.ended_tasks_ns.fetch_add(data.tasks_ns(), Ordering::Relaxed);
+        }
+    }
+}
+
+impl CpuTime {
+    /// The PMU's place in the program's system. The first call registers it.
+    ///
+    /// # Errors
+    /// [`Error::TooManyPmus`].
+    pub fn handle() -> Result<PmuHandle<Self>, Error> {
+        static HANDLE: OnceLock<Result<PmuHandle<CpuTime>, Error>> = OnceLock::new();
+        *HANDLE.get_or_init(|| System::global().register(CpuTime::default()))
+    }
+
+    /// CPU time of the threads that ran tasks and have ended, and the part of it in tasks.
+    pub(crate) fn ended_workers(&self) -> (u64, u64) {
+        (self.ended_cpu_ns.load(Ordering::Relaxed), self.ended_tasks_ns.load(Ordering::Relaxed))
+    }
+}
+
+impl CpuTimeData {
+    fn charge(&self, stint: Reading, edge: Edge) {
+        add(&self.cpu_ns, stint.cpu_ns);
+        add(&self.wall_ns, stint.wall_ns);
+        let this_poll_ns = self.this_poll_ns.load(Ordering::Relaxed) + stint.wall_ns;
+        if edge == Edge::Nested {
+            self.this_poll_ns.store(this_poll_ns, Ordering::Relaxed);
+            return;
+        }
+        self.this_poll_ns.store(0, Ordering::Relaxed);
+        if this_poll_ns > self.longest_poll_ns.load(Ordering::Relaxed) {
+            self.longest_poll_ns.store(this_poll_ns, Ordering::Relaxed);
+        }
+    }
+}
+
+impl CpuTimeCpu {
+    /// CPU time in tasks, of the thread that is this CPU now.
+    pub(crate) fn tasks_ns(&self) -> u64 {
+        self.tasks_ns.load(Ordering::Relaxed)
+    }
+
+    /// Whether the thread that is this CPU now has run a task.
+    pub(crate) fn ran_tasks(&self, cpu: &CpuRecord) -> bool {
+        cpu.switches() > self.online_at.load(Ordering::Relaxed)
+    }
+
+    /// Starts the clock for the task that runs at this moment, if it does not run yet. By who has just attached.
+    pub(crate) fn adopt_running(&self, cpu: &CpuRecord) {
+        let stint = cpu.switches() + 1;
+        if cpu.current_id().is_none() || self.start.get(stint).is_some() {
+            return;
+        }
+        if let Some(cpu_ns) = cpu.thread().and_then(clock::cpu_ns_of_thread) {
+            self.adopted.set(stint, Reading { cpu_ns, wall_ns: clock::wall_ns() });
+        }
+    }
+
+    /// The CPU and wall time of the stint that runs now and ran already at the switch count `since`.
+    pub(crate) fn running_since(&self, cpu: &CpuRecord, since: u64) -> Option<(u64, u64)> {
+        let start = self.start.get(since + 1).or_else(|| self.adopted.get(since + 1))?;
+        let cpu_ns = clock::cpu_ns_of_thread(cpu.thread()?)?;
+        let now = Reading { cpu_ns, wall_ns: clock::wall_ns() };
+        let stint = now.since(start);
+        // Still the same one: the clock was that stint's.
+        (cpu.switches() == since).then_some((stint.cpu_ns, stint.wall_ns))
+    }
+
+    /// Reads the clocks, once for each switch.
+    fn read(&self, cpu: &CpuRecord) -> Reading {
+        let switch = cpu.switches() + 1;
+        self.last.get(switch).unwrap_or_else(|| {
+            let now = Reading { cpu_ns: clock::thread_cpu_ns(), wall_ns: clock::wall_ns() };
+            self.last.set(switch, now);
+            now
+        })
+    }
+}
+
+impl Stamp {
+    fn set(&self, stint: u64, reading: Reading) {
+        // Relaxed: ordered by the Release below.
+        self.cpu_ns.store(reading.cpu_ns, Ordering::Relaxed);
+        self.wall_ns.store(reading.wall_ns, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `get`. A reader that finds the number of a stint which is still running
+        // after it has read the times has read that stint's.
+        self.stint.store(stint, Ordering::Release);
+    }
+
+    fn get(&self, stint: u64) -> Option<Reading> {
+        // Acquire: pairs with the Release in `set`.
+        (self.stint.load(Ordering::Acquire) == stint).then(|| Reading {
+            cpu_ns: self.cpu_ns.load(Ordering::Relaxed),
+            wall_ns: self.wall_ns.load(Ordering::Relaxed),
+        })
+    }
+}
+
+impl Reading {
+    fn since(self, start: Self) -> Self {
+        Self {
+            cpu_ns: self.cpu_ns.saturating_sub(start.cpu_ns),
+            wall_ns: self.wall_ns.saturating_sub(start.wall_ns),
+        }
+    }
+}
+
+/// Adds to a counter that one thread writes at a time; readers see the old or the new.
+#[inline(always)]
+fn add(counter: &AtomicU64, amount: u64) {
+    // Relaxed: a task goes from one CPU to the next by way of its executor, which orders the two.
+    counter.store(counter.load(Ordering::Relaxed) + amount, Ordering::Relaxed);
+}

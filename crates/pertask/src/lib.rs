@@ -1,0 +1,51 @@
+//! Which async task spends the CPU.
+//!
+//! Three lines show it, on any executor and on stable Rust:
+//!
+//! ```
+//! use pertask::TaskExt; // 1
+//!
+//! let session = pertask::Session::start()?; // 2
+//! futures::executor::block_on(async {
+//!     async { std::hint::black_box((0..1_000_000).sum::<u64>()) }.task("sum").await; // 3
+//! });
+//! println!("{}", session.stop());
+//! # Ok::<(), pertask::Error>(())
+//! ```
+//!
+//! - [`TaskExt::task`] makes a task of any future. Until somebody attaches, a task costs next to nothing.
+//! - [`Session`] attaches to all tasks, or some, while the program runs, and detaches.
+//! - [`Report`] says where the process's CPU time went: tasks by spawn site, workers outside tasks, other threads.
+//! - `pertask::tokio` (feature `tokio`) has tokio's spawn functions with tokio's return types.
+//!
+//! What is behind it is [`pertask_core`]: Linux perf's per-task data, for tasks that the kernel cannot see.
+
+#![deny(unsafe_code)]
+
+// Making tasks.
+#[allow(unsafe_code)]
+mod tracked;
+
+#[cfg(feature = "tokio")]
+pub mod tokio;
+
+// Measuring them.
+mod clock;
+mod cpu_time;
+
+// Showing it.
+mod reading;
+mod report;
+mod session;
+mod threads;
+
+mod error;
+
+pub use cpu_time::{CpuTime, CpuTimeCount, CpuTimeCpu, CpuTimeData};
+pub use error::Error;
+pub use pertask_core::{self as core, Event, Inherit, Target, Task, TaskId};
+#[cfg(feature = "table")]
+pub use report::{Table, TableStyle};
+pub use report::{Lost, Report, SCHEMA, SiteReport, TaskReport, ThreadReport};
+pub use session::{Session, SessionOptions};
+pub use tracked::{TaskExt, Tracked};

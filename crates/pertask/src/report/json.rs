@@ -1,0 +1,220 @@
+//! The report as JSON: its fields, by name.
+
+use super::Report;
+
+impl Report {
+    /// This report as JSON, indented, as `docs/REPORT.md` describes it.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // Plain data under string keys: serde_json fails on neither, nor does writing to memory.
+        serde_json::to_string_pretty(self).expect("a report is plain data")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    use serde_json::Value;
+
+    use super::super::{Lost, SCHEMA, SiteReport, TaskReport, ThreadReport};
+    use super::*;
+
+    /// The documented objects: the heading in `docs/REPORT.md`, and where one lies in the JSON.
+    const OBJECTS: [(&str, &str); 5] = [
+        ("The report", ""),
+        ("A site", "/sites/0"),
+        ("A task", "/tasks/0"),
+        ("A thread", "/threads/0"),
+        ("Lost", "/lost"),
+    ];
+
+    #[test]
+    fn every_field_is_documented_and_every_documented_field_exists() {
+        let json = parsed(&example());
+        for (heading, pointer) in OBJECTS {
+            let types: BTreeMap<_, _> = object(&json, pointer)
+                .iter()
+                .map(|(field, value)| (field.clone(), type_of(value).to_owned()))
+                .collect();
+            let documented: BTreeMap<_, _> =
+                documented(heading).into_iter().map(|field| (field.name, field.kind)).collect();
+            assert_eq!(types, documented, "{heading}");
+        }
+    }
+
+    #[test]
+    fn exactly_the_fields_documented_as_nullable_can_be_null() {
+        let json = parsed(&unknowns());
+        for (heading, pointer) in OBJECTS {
+            for field in documented(heading) {
+                let null = object(&json, pointer)[&field.name].is_null();
+                assert_eq!(null, field.null != "never", "{heading}: {}", field.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_documented_example_is_a_real_one() {
+        let docs = docs();
+        let (_, after) = docs.split_once("```json\n").expect("an example");
+        let (shown, _) = after.split_once("\n```").expect("its end");
+        assert_eq!(shown, example().to_json());
+    }
+
+    #[test]
+    fn the_documented_schema_is_the_one_written() {
+        assert!(docs().contains(&format!("`{SCHEMA}`")));
+        assert_eq!(parsed(&example())["schema"], SCHEMA);
+    }
+
+    #[test]
+    fn numbers_and_names_survive() {
+        let name = "a \"quoted\"\nname, \u{1b}[31m, 画像 👩‍👩‍👧";
+        let mut report = example();
+        report.process_cpu_ns = u64::MAX;
+        report.sites[0].name = Some(name.to_owned());
+        let json = parsed(&report);
+        assert_eq!(json["process_cpu_ns"].as_u64(), Some(u64::MAX));
+        assert_eq!(json["sites"][0]["name"], name);
+        assert_eq!(json["sites"][0]["cpu_ns"], 11_204_551_003_u64);
+        assert_eq!(json["threads"][1]["tid"], Value::Null);
+        assert_eq!(json["lost"]["polls_untracked"], 1);
+    }
+
+    /// A line of a table of fields.
+    struct Field {
+        name: String,
+        kind: String,
+        null: String,
+    }
+
+    /// The fields listed below `heading`, by columns: field, type, unit, null, meaning.
+    fn documented(heading: &str) -> Vec<Field> {
+        let docs = docs();
+        let start = docs.find(&format!("## {heading}\n")).expect("the heading");
+        let section = &docs[start + 3..];
+        let section = &section[..section.find("\n## ").unwrap_or(section.len())];
+        let rows = section.lines().filter(|line| line.starts_with("| `"));
+        rows.map(|line| {
+            let cells: Vec<_> = line.split('|').map(str::trim).collect();
+            let [name, kind, null] = [1, 2, 4].map(|at| cells[at].trim_matches('`').to_owned());
+            Field { name, kind, null }
+        })
+        .collect()
+    }
+
+    /// Read when the test runs: a packaged crate does not have the file.
+    fn docs() -> String {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/REPORT.md");
+        fs::read_to_string(path).expect("docs/REPORT.md")
+    }
+
+    fn parsed(report: &Report) -> Value {
+        serde_json::from_str(&report.to_json()).expect("JSON")
+    }
+
+    fn object<'a>(json: &'a Value, pointer: &str) -> &'a serde_json::Map<String, Value> {
+        json.pointer(pointer).and_then(Value::as_object).expect("an object")
+    }
+
+    fn type_of(value: &Value) -> &'static str {
+        match value {
+            Value::Null => "null",
+            Value::Bool(_) => "boolean",
+            Value::Number(number) if number.is_u64() => "integer",
+            Value::Number(_) => "number",
+            Value::String(_) => "string",
+            Value::Array(_) => "array",
+            Value::Object(_) => "object",
+        }
+    }
+
+    /// The example of the documentation: every field has a value in the first row of its list.
+    fn example() -> Report {
+        Report {
+            schema: SCHEMA,
+            duration_ns: 10_004_312_876,
+            process_cpu_ns: 13_547_865_899,
+            tasks_cpu_ns: 11_243_663_007,
+            workers_cpu_ns: 2_094_518_772,
+            other_cpu_ns: 209_671_779,
+            clock: "thread CPU clock (perf events refused: kernel.perf_event_paranoid is 4)".into(),
+            sites: vec![site(), SiteReport { name: None, max_poll_ns: None, ..main_site() }],
+            tasks: vec![task()],
+            threads: vec![worker(), ended_threads()],
+            lost: Lost { tasks_without_data: 0, tasks_without_site: 0, polls_untracked: 1 },
+        }
+    }
+
+    /// A report in which everything is null that can be.
+    fn unknowns() -> Report {
+        Report {
+            sites: vec![SiteReport { name: None, max_poll_ns: None, ..site() }],
+            tasks: vec![TaskReport { name: None, parent: None, max_poll_ns: None, ..task() }],
+            threads: vec![ended_threads()],
+            ..example()
+        }
+    }
+
+    fn site() -> SiteReport {
+        SiteReport {
+            name: Some("resize_image".into()),
+            file: "src/handlers/image.rs".into(),
+            line: 88,
+            tasks_started: 412,
+            tasks_live: 1,
+            polls: 9_874,
+            cpu_ns: 11_204_551_003,
+            wall_ns: 11_698_200_114,
+            max_poll_ns: Some(141_204_551),
+        }
+    }
+
+    fn main_site() -> SiteReport {
+        SiteReport {
+            file: "src/main.rs".into(),
+            line: 71,
+            tasks_started: 0,
+            polls: 1_204,
+            cpu_ns: 39_112_004,
+            wall_ns: 41_220_118,
+            ..site()
+        }
+    }
+
+    fn task() -> TaskReport {
+        TaskReport {
+            id: 18_412,
+            name: Some("resize_image".into()),
+            parent: Some(1),
+            file: "src/handlers/image.rs".into(),
+            line: 88,
+            polls: 31,
+            cpu_ns: 98_204_551,
+            wall_ns: 101_330_118,
+            max_poll_ns: Some(12_204_551),
+        }
+    }
+
+    fn worker() -> ThreadReport {
+        ThreadReport {
+            name: "tokio-rt-worker".into(),
+            tid: Some(41_203),
+            worker: true,
+            cpu_ns: 13_338_181_779,
+            tasks_cpu_ns: 11_243_663_007,
+        }
+    }
+
+    fn ended_threads() -> ThreadReport {
+        ThreadReport {
+            name: "(ended threads)".into(),
+            tid: None,
+            worker: false,
+            cpu_ns: 209_671_779,
+            tasks_cpu_ns: 0,
+        }
+    }
+}

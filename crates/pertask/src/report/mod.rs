@@ -1,0 +1,131 @@
+//! What a session saw: plain data, and its two renderings.
+//!
+//! A [`Report`] is made by a `Session` and is never changed by rendering. Its fields *are* the JSON schema: a field
+//! added is a minor change, a field renamed or removed raises [`SCHEMA`].
+
+#[cfg(feature = "table")]
+mod human;
+#[cfg(feature = "json")]
+mod json;
+#[cfg(feature = "table")]
+mod table;
+
+#[cfg(feature = "table")]
+pub use table::{Table, TableStyle};
+
+/// The name and version of the report's JSON schema.
+pub const SCHEMA: &str = "pertask.report/1";
+
+/// What was seen between two moments: which tasks, threads and spawn sites spent the process's CPU time.
+///
+/// `tasks_cpu_ns + workers_cpu_ns + other_cpu_ns` is `process_cpu_ns`, up to the time it takes to read the clocks.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "json", derive(serde::Serialize))]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// Wall time from the start of the session to this report.
+    pub duration_ns: u64,
+    /// CPU time of the whole process, user and system, by the kernel's process clock.
+    pub process_cpu_ns: u64,
+    /// CPU time inside tasks.
+    pub tasks_cpu_ns: u64,
+    /// CPU time of the threads that run tasks, outside any task: scheduler, I/O driver, untracked futures.
+    pub workers_cpu_ns: u64,
+    /// CPU time of the threads that ran no task.
+    pub other_cpu_ns: u64,
+    /// Which clock measured the tasks, and why when a better one was refused.
+    pub clock: String,
+    /// One row for each spawn site and name, most CPU time first.
+    pub sites: Vec<SiteReport>,
+    /// The live tasks with the most CPU time, most first. How many is the session's choice.
+    pub tasks: Vec<TaskReport>,
+    /// One row for each thread of the process, most CPU time first.
+    pub threads: Vec<ThreadReport>,
+    /// What could not be counted.
+    pub lost: Lost,
+}
+
+/// The tasks of one spawn site and name, taken together.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "json", derive(serde::Serialize))]
+pub struct SiteReport {
+    /// The tasks' name, or `None` where the site alone names them.
+    pub name: Option<String>,
+    /// Source file of the spawn site.
+    pub file: String,
+    /// Line of the spawn site.
+    pub line: u32,
+    /// Tasks born during the session.
+    pub tasks_started: u64,
+    /// Tasks alive at the end.
+    pub tasks_live: u64,
+    /// Times that such a task was polled.
+    pub polls: u64,
+    /// CPU time inside these tasks.
+    pub cpu_ns: u64,
+    /// Wall time inside their polls.
+    pub wall_ns: u64,
+    /// Wall time of their longest poll, or `None` where it may date from before the session.
+    pub max_poll_ns: Option<u64>,
+}
+
+/// One live task.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "json", derive(serde::Serialize))]
+pub struct TaskReport {
+    /// The task's number, unique in the process.
+    pub id: u64,
+    /// Its name, or `None` where the site alone names it.
+    pub name: Option<String>,
+    /// The task that spawned it.
+    pub parent: Option<u64>,
+    /// Source file of its spawn site.
+    pub file: String,
+    /// Line of its spawn site.
+    pub line: u32,
+    /// Times it was polled.
+    pub polls: u64,
+    /// CPU time inside it.
+    pub cpu_ns: u64,
+    /// Wall time inside its polls.
+    pub wall_ns: u64,
+    /// Wall time of its longest poll, or `None` where it may date from before the session.
+    pub max_poll_ns: Option<u64>,
+}
+
+/// One thread of the process.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "json", derive(serde::Serialize))]
+pub struct ThreadReport {
+    /// The thread's name, as the kernel knows it.
+    pub name: String,
+    /// Its kernel id, or `None` for the row that gathers the threads which ended during the session.
+    pub tid: Option<u32>,
+    /// Whether it runs tasks.
+    pub worker: bool,
+    /// Its CPU time during the session.
+    pub cpu_ns: u64,
+    /// The part of it spent inside tasks.
+    pub tasks_cpu_ns: u64,
+}
+
+/// What could not be counted. All zero in a healthy session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "json", derive(serde::Serialize))]
+pub struct Lost {
+    /// Tasks born during the session that could be given no data; their time is in `workers_cpu_ns`.
+    pub tasks_without_data: u64,
+    /// Tasks whose spawn site found no place in the bounded table of sites; they share the row `(other)`.
+    pub tasks_without_site: u64,
+    /// Polls on a thread that was already ending; their time is in `workers_cpu_ns`.
+    pub polls_untracked: u64,
+}
+
+impl Lost {
+    /// Whether nothing was lost.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}

@@ -1,0 +1,169 @@
+//! The report as text for a terminal, in the manner of `perf report`.
+//!
+//! Rendering changes nothing and hides nothing: the parts of the summary add up to the process, or the
+//! difference has its own row, and rows that are cut off are counted.
+
+mod grid;
+mod ink;
+mod rows;
+mod summary;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::fmt;
+
+use self::grid::Grid;
+use self::ink::{Ink, Tint};
+use self::rows::Row;
+use self::text::{harmless, wrap};
+use super::{Lost, Report, human};
+
+/// How a [`Table`] looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableStyle {
+    /// No line is wider than this, or than 60 columns where it is less. `None` sets no limit.
+    pub width: Option<u16>,
+    /// Whether to use ANSI colours.
+    pub color: bool,
+    /// Spawn sites shown at most.
+    pub max_sites: usize,
+    /// Live tasks shown at most.
+    pub max_tasks: usize,
+    /// Threads shown at most.
+    pub max_threads: usize,
+}
+
+impl Default for TableStyle {
+    fn default() -> Self {
+        Self { width: None, color: false, max_sites: 30, max_tasks: 10, max_threads: 12 }
+    }
+}
+
+/// A [`Report`] to be displayed as text, made by [`Report::table`].
+#[derive(Clone, Copy, Debug)]
+pub struct Table<'a> {
+    report: &'a Report,
+    style: TableStyle,
+}
+
+impl Report {
+    /// This report as text.
+    ///
+    /// Every name in it is shown harmless: control characters are escaped.
+    #[must_use]
+    pub fn table(&self, style: TableStyle) -> Table<'_> {
+        Table { report: self, style }
+    }
+}
+
+/// The table with [`TableStyle::default`].
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.table(TableStyle::default()).fmt(f)
+    }
+}
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report { sites, tasks, threads, .. } = self.report;
+        let mut sections = vec![
+            self.header(),
+            summary::lines(self.report, self.max_width(), self.ink()),
+            self.list(sites, self.style.max_sites),
+            self.list(tasks, self.style.max_tasks),
+            self.list(threads, self.style.max_threads),
+            self.lost(),
+        ];
+        sections.retain(|lines| !lines.is_empty());
+        let sections: Vec<_> = sections.iter().map(|lines| lines.join("\n")).collect();
+        f.write_str(&sections.join("\n\n"))
+    }
+}
+
+/// Below this width the columns that matter do not fit.
+const MIN_WIDTH: u16 = 60;
+
+impl Table<'_> {
+    fn header(&self) -> Vec<String> {
+        let Report { duration_ns, process_cpu_ns, clock, .. } = self.report;
+        let totals = format!(
+            "{} of CPU time in {}: {} CPUs busy",
+            human::duration_ns(*process_cpu_ns),
+            human::duration_ns(*duration_ns),
+            busy_cpus(*process_cpu_ns, *duration_ns),
+        );
+        let mut lines = self.prose(&totals, Tint::Title);
+        if !clock.is_empty() {
+            lines.extend(self.prose(&format!("clock: {clock}"), Tint::Secondary));
+        }
+        lines
+    }
+
+    fn list<R: Row>(&self, rows: &[R], max: usize) -> Vec<String> {
+        if rows.is_empty() {
+            return Vec::new();
+        }
+        let (shown, cut) = rows.split_at(max.min(rows.len()));
+        let mut lines = vec![self.ink().paint(R::TITLE, Tint::Title)];
+        if !shown.is_empty() {
+            let cells = shown.iter().map(|row| row.cells(self.report.process_cpu_ns)).collect();
+            lines.extend(Grid::new(R::COLUMNS, cells).lines(self.max_width(), self.ink()));
+        }
+        if !cut.is_empty() {
+            lines.push(self.ink().paint(&more(cut), Tint::Secondary));
+        }
+        lines
+    }
+
+    fn lost(&self) -> Vec<String> {
+        let Lost { tasks_without_data, tasks_without_site, polls_untracked } = self.report.lost;
+        let losses = [
+            (tasks_without_data, "task", "got no data: their time is in “workers, outside tasks”"),
+            (
+                tasks_without_site,
+                "task",
+                "found no place in the table of sites: they share “(other)”",
+            ),
+            (
+                polls_untracked,
+                "poll",
+                "on ending threads: their time is in “workers, outside tasks”",
+            ),
+        ];
+        let told = losses.iter().filter(|(n, ..)| *n > 0);
+        told.flat_map(|(n, what, meaning)| {
+            let plural = if *n == 1 { "" } else { "s" };
+            let loss = format!("lost: {} {what}{plural} {meaning}", human::count(*n));
+            self.prose(&loss, Tint::Warning)
+        })
+        .collect()
+    }
+
+    /// Running text, broken at spaces: unlike a row it loses its meaning when it is cut.
+    fn prose(&self, text: &str, tint: Tint) -> Vec<String> {
+        let lines = wrap(&harmless(text), self.max_width().unwrap_or(usize::MAX), 4);
+        lines.iter().map(|line| self.ink().paint(line, tint)).collect()
+    }
+
+    fn max_width(&self) -> Option<usize> {
+        self.style.width.map(|width| width.max(MIN_WIDTH).into())
+    }
+
+    fn ink(&self) -> Ink {
+        Ink { color: self.style.color }
+    }
+}
+
+fn busy_cpus(cpu_ns: u64, duration_ns: u64) -> String {
+    match duration_ns {
+        0 => human::NONE.into(),
+        _ => format!("{:.2}", cpu_ns as f64 / duration_ns as f64),
+    }
+}
+
+/// The line that stands for the rows beyond the maximum.
+fn more<R: Row>(cut: &[R]) -> String {
+    let cpu_ns = cut.iter().map(Row::cpu_ns).fold(0, u64::saturating_add);
+    format!("… and {} more, {} CPU", cut.len(), human::duration_ns(cpu_ns))
+}

@@ -1,0 +1,147 @@
+//! Rows: what the table shows of a spawn site, a task and a thread.
+
+use super::grid::{Cell, Column};
+use super::human;
+use super::ink::Tint;
+use crate::report::{SiteReport, TaskReport, ThreadReport};
+
+/// Something of which the table has a list.
+pub(super) trait Row {
+    /// The line above the list.
+    const TITLE: &str;
+    /// The list's columns.
+    const COLUMNS: &[Column];
+
+    /// One cell for each of the columns.
+    fn cells(&self, process_cpu_ns: u64) -> Vec<Cell>;
+
+    /// What is added up where rows are cut off.
+    fn cpu_ns(&self) -> u64;
+}
+
+/// Names and paths are not shown wider than this, however wide the terminal: one long name would
+/// push all the rest apart.
+const MAX_NAME: usize = 40;
+const MAX_PATH: usize = 56;
+
+/// A poll that holds its worker as long as this delays every task behind it.
+const SLOW_POLL_NS: u64 = 10_000_000;
+/// As long as this, users notice.
+const STUCK_POLL_NS: u64 = 100_000_000;
+
+impl Row for SiteReport {
+    const TITLE: &str = "Tasks by spawn site (% of process CPU)";
+    const COLUMNS: &[Column] = &[
+        Column::Number { title: "CPU%", rank: None },
+        Column::Number { title: "CPU", rank: None },
+        Column::Number { title: "WALL", rank: Some(2) },
+        Column::Number { title: "POLLS", rank: Some(4) },
+        Column::Number { title: "CPU/POLL", rank: Some(3) },
+        Column::Number { title: "MAX POLL", rank: None },
+        Column::Number { title: "STARTED", rank: Some(1) },
+        Column::Number { title: "LIVE", rank: Some(0) },
+        Column::Text { title: "TASK", least: 14, most: MAX_NAME },
+        Column::Text { title: "SITE", least: 20, most: MAX_PATH },
+    ];
+
+    fn cells(&self, process_cpu_ns: u64) -> Vec<Cell> {
+        vec![
+            Cell::new(&human::percent(self.cpu_ns, process_cpu_ns)),
+            duration(Some(self.cpu_ns)),
+            duration(Some(self.wall_ns)),
+            Cell::new(&human::count(self.polls)),
+            duration(self.cpu_ns.checked_div(self.polls)),
+            longest_poll(self.max_poll_ns),
+            Cell::new(&human::count(self.tasks_started)),
+            Cell::new(&human::count(self.tasks_live)),
+            Cell::new(self.name.as_deref().unwrap_or(human::NONE)),
+            Cell::path(&location(&self.file, self.line)).tint(Tint::Secondary),
+        ]
+    }
+
+    fn cpu_ns(&self) -> u64 {
+        self.cpu_ns
+    }
+}
+
+impl Row for TaskReport {
+    const TITLE: &str = "Live tasks with the most CPU time";
+    const COLUMNS: &[Column] = &[
+        Column::Number { title: "ID", rank: None },
+        Column::Number { title: "PARENT", rank: Some(0) },
+        Column::Number { title: "CPU", rank: None },
+        Column::Number { title: "POLLS", rank: Some(1) },
+        Column::Number { title: "MAX POLL", rank: None },
+        Column::Text { title: "TASK", least: 20, most: MAX_PATH },
+    ];
+
+    fn cells(&self, _process_cpu_ns: u64) -> Vec<Cell> {
+        vec![
+            Cell::new(&self.id.to_string()),
+            Cell::new(&self.parent.map_or(human::NONE.into(), |id| id.to_string())),
+            duration(Some(self.cpu_ns)),
+            Cell::new(&human::count(self.polls)),
+            longest_poll(self.max_poll_ns),
+            match &self.name {
+                Some(name) => Cell::new(name),
+                None => Cell::path(&location(&self.file, self.line)),
+            },
+        ]
+    }
+
+    fn cpu_ns(&self) -> u64 {
+        self.cpu_ns
+    }
+}
+
+impl Row for ThreadReport {
+    const TITLE: &str = "Threads (% of process CPU)";
+    const COLUMNS: &[Column] = &[
+        Column::Number { title: "CPU%", rank: None },
+        Column::Number { title: "CPU", rank: None },
+        Column::Number { title: "IN TASKS", rank: Some(1) },
+        Column::Text { title: "KIND", least: 6, most: 6 },
+        Column::Number { title: "TID", rank: Some(0) },
+        Column::Text { title: "THREAD", least: 16, most: MAX_NAME },
+    ];
+
+    fn cells(&self, process_cpu_ns: u64) -> Vec<Cell> {
+        let ended = Cell::new("(ended threads)").tint(Tint::Secondary);
+        vec![
+            Cell::new(&human::percent(self.cpu_ns, process_cpu_ns)),
+            duration(Some(self.cpu_ns)),
+            Cell::new(&human::percent(self.tasks_cpu_ns, self.cpu_ns)),
+            Cell::new(if self.worker { "worker" } else { "other" }),
+            Cell::new(&self.tid.map_or(human::NONE.into(), |tid| tid.to_string())),
+            if self.tid.is_some() { Cell::new(&self.name) } else { ended },
+        ]
+    }
+
+    fn cpu_ns(&self) -> u64 {
+        self.cpu_ns
+    }
+}
+
+fn duration(ns: Option<u64>) -> Cell {
+    let text = ns.map_or(human::NONE.into(), human::duration_ns);
+    // The blank keeps the digits of "1.23 s" above those of "1.23 ms".
+    let blank = if text.ends_with(" s") { " " } else { "" };
+    Cell::new(&(text + blank))
+}
+
+fn longest_poll(ns: Option<u64>) -> Cell {
+    let tint = match ns {
+        Some(STUCK_POLL_NS..) => Tint::Alarm,
+        Some(SLOW_POLL_NS..) => Tint::Warning,
+        _ => Tint::Plain,
+    };
+    duration(ns).tint(tint)
+}
+
+/// `file:line`, or the file alone where no line is known.
+fn location(file: &str, line: u32) -> String {
+    match line {
+        0 => file.to_owned(),
+        _ => format!("{file}:{line}"),
+    }
+}

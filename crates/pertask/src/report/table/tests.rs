@@ -1,0 +1,432 @@
+//! What the reader of a printed report sees.
+
+use super::super::{SCHEMA, SiteReport, TaskReport, ThreadReport};
+use super::text::width;
+use super::*;
+
+#[test]
+fn numbers_end_and_texts_begin_under_their_titles() {
+    for columns in [60, 80, 100, 160] {
+        let shown = print(&busy_service(), plain(columns));
+        for (title, rows) in [("Tasks by spawn site", 9), ("Live tasks", 4), ("Threads", 5)] {
+            let lines = section(&shown, title);
+            assert_eq!(lines.len(), 2 + rows, "{shown}");
+            lines[2..].iter().for_each(|row| assert_aligned(lines[1], row));
+        }
+    }
+}
+
+#[test]
+fn sites_are_shown_as_given_with_all_columns_where_there_is_room() {
+    let shown = print(&busy_service(), TableStyle::default());
+    let lines = section(&shown, "Tasks by spawn site");
+    let titles: Vec<_> = lines[1].split_whitespace().collect();
+    let expected = "CPU% CPU WALL POLLS CPU/POLL MAX POLL STARTED LIVE TASK SITE";
+    assert_eq!(titles.join(" "), expected);
+    let row: Vec<_> = lines[3].split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+    let expected =
+        "22.7%|5.31 s|5.40 s|1.20M|4.41 µs|12.9 ms|18.2k|12|GET /api/v1/search|src/search.rs:141";
+    assert_eq!(row.join("|"), expected);
+    let sites = busy_service().sites;
+    for (line, site) in lines[2..].iter().zip(&sites) {
+        assert!(line.ends_with(&format!("{}:{}", site.file, site.line)), "{line}");
+    }
+}
+
+#[test]
+fn the_columns_that_matter_least_go_first() {
+    let expected = [
+        (60, "CPU% CPU MAX POLL TASK SITE"),
+        (80, "CPU% CPU POLLS CPU/POLL MAX POLL TASK SITE"),
+        (100, "CPU% CPU WALL POLLS CPU/POLL MAX POLL STARTED TASK SITE"),
+    ];
+    for (columns, titles) in expected {
+        let shown = print(&busy_service(), plain(columns));
+        let lines = section(&shown, "Tasks by spawn site");
+        assert_eq!(lines[1].split_whitespace().collect::<Vec<_>>().join(" "), titles);
+        let site = lines[1].find("SITE").expect("its title");
+        assert!(columns == 60 || site + 20 <= columns.into(), "too little is left of the site");
+    }
+}
+
+#[test]
+fn a_narrow_terminal_cuts_names_at_their_end_and_paths_at_their_beginning() {
+    let shown = print(&busy_service(), plain(60));
+    let lines = section(&shown, "Tasks by spawn site");
+    assert!(lines[3].contains("  GET /api/v1") && lines[3].contains("…"), "{}", lines[3]);
+    assert!(lines[5].ends_with("worker.rs:219"), "{}", lines[5]);
+}
+
+#[test]
+fn the_units_of_a_column_stand_under_each_other() {
+    let shown = print(&busy_service(), plain(60));
+    let lines = section(&shown, "Tasks by spawn site");
+    assert!(lines[5].starts_with(" 4.4%  1.02 s "), "{}", lines[5]);
+    assert!(lines[6].starts_with(" 2.6%   612 ms"), "{}", lines[6]);
+    assert!(lines[8].starts_with(" 0.2%  39.1 ms"), "{}", lines[8]);
+}
+
+#[test]
+fn an_unknown_longest_poll_is_a_dash() {
+    let shown = print(&busy_service(), plain(60));
+    let row = section(&shown, "Tasks by spawn site")[5];
+    let cells: Vec<_> = row.split_whitespace().collect();
+    assert_eq!(cells[..4], ["4.4%", "1.02", "s", "-"], "{row}");
+}
+
+#[test]
+fn ended_threads_share_a_named_row() {
+    let shown = print(&busy_service(), TableStyle::default());
+    let rows = section(&shown, "Threads");
+    let ended: Vec<_> = rows[6].split_whitespace().collect();
+    assert_eq!(ended.join(" "), "0.9% 210 ms 0.0% other - (ended threads)");
+}
+
+#[test]
+fn no_line_is_wider_than_the_terminal() {
+    for report in [busy_service(), nasty(), extreme()] {
+        for columns in 60..=200 {
+            for color in [false, true] {
+                let shown = print(&report, TableStyle { color, ..plain(columns) });
+                for line in without_ansi(&shown).lines() {
+                    assert!(width(line) <= columns.into(), "{columns}: {line}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_width_below_the_minimum_is_the_minimum() {
+    for columns in [0, 1, 59] {
+        assert_eq!(print(&nasty(), plain(columns)), print(&nasty(), plain(60)));
+    }
+}
+
+#[test]
+fn names_steer_no_terminal() {
+    let shown = print(&nasty(), TableStyle::default());
+    assert!(shown.chars().all(|c| c == '\n' || !c.is_control()), "{shown:?}");
+    assert!(shown.contains(r"\u{1b}[2Jcleared\n\r\u{7}"), "{shown}");
+    assert!(shown.contains(r"two\nlines"), "{shown}");
+}
+
+#[test]
+fn colour_adds_nothing_but_colour() {
+    for columns in [60, 100, 200] {
+        for report in [busy_service(), nasty(), extreme()] {
+            let colored = print(&report, TableStyle { color: true, ..plain(columns) });
+            assert_eq!(without_ansi(&colored), print(&report, plain(columns)));
+        }
+    }
+}
+
+#[test]
+fn colour_marks_polls_that_block_their_worker() {
+    let shown = print(&busy_service(), TableStyle { color: true, ..TableStyle::default() });
+    assert!(shown.contains("\x1b[31m141 ms\x1b[0m"), "{shown:?}");
+    assert!(shown.contains("\x1b[33m12.9 ms\x1b[0m"), "{shown:?}");
+    assert!(shown.contains("  9.10 ms  "), "{shown:?}");
+}
+
+#[test]
+fn the_printed_summary_adds_up_to_the_nanosecond() {
+    let equal = Report { other_cpu_ns: 711_802_894, ..busy_service() };
+    let too_much = Report { other_cpu_ns: 911_802_894, ..busy_service() };
+    for (report, rows) in [(busy_service(), 4), (equal, 3), (too_much, 4), (extreme(), 4)] {
+        let shown = print(&report, plain(80));
+        let (parts, process) = summed(&shown);
+        assert_eq!(parts.len(), rows, "{shown}");
+        assert_eq!(parts.iter().sum::<i128>(), process, "{shown}");
+        assert_eq!(process, report.process_cpu_ns.into());
+        let told = [report.tasks_cpu_ns, report.workers_cpu_ns, report.other_cpu_ns];
+        assert_eq!(parts[..3], told.map(i128::from));
+    }
+}
+
+#[test]
+fn what_no_part_holds_is_said_either_way() {
+    let shown = print(&busy_service(), plain(60));
+    assert!(shown.contains("0.000012341 s   <0.1%  unattributed"), "{shown}");
+    let too_much = Report { other_cpu_ns: 911_802_894, ..busy_service() };
+    let shown = print(&too_much, plain(60));
+    assert!(shown.contains("-0.200000000 s   -0.9%  unattributed"), "{shown}");
+}
+
+#[test]
+fn rows_beyond_the_maximum_are_counted_with_their_time() {
+    let style = TableStyle { max_sites: 7, max_tasks: 3, max_threads: 0, ..TableStyle::default() };
+    let shown = print(&busy_service(), style);
+    let sites = section(&shown, "Tasks by spawn site");
+    assert_eq!((sites.len(), sites[9]), (10, "… and 2 more, 9.41 ms CPU"));
+    let tasks = section(&shown, "Live tasks");
+    assert_eq!((tasks.len(), tasks[5]), (6, "… and 1 more, 39.1 ms CPU"));
+    assert_eq!(section(&shown, "Threads")[1..], ["… and 5 more, 23.3 s CPU"]);
+    assert!(!print(&busy_service(), TableStyle::default()).contains("more"));
+}
+
+#[test]
+fn losses_are_told_each_by_itself_and_only_when_there_are_any() {
+    assert!(!print(&busy_service(), plain(80)).contains("lost"));
+    let lost = Lost { tasks_without_data: 12, tasks_without_site: 0, polls_untracked: 1 };
+    let shown = print(&Report { lost, ..busy_service() }, plain(100));
+    let told: Vec<_> = shown.lines().filter(|line| line.starts_with("lost: ")).collect();
+    assert_eq!(
+        told,
+        [
+            "lost: 12 tasks got no data: their time is in “workers, outside tasks”",
+            "lost: 1 poll on ending threads: their time is in “workers, outside tasks”",
+        ]
+    );
+    let lost = Lost { tasks_without_site: 3, ..Lost::default() };
+    let shown = print(&Report { lost, ..busy_service() }, plain(100));
+    assert!(shown.contains("lost: 3 tasks found no place in the table of sites"), "{shown}");
+}
+
+#[test]
+fn the_header_tells_how_many_cpus_were_busy() {
+    let shown = print(&busy_service(), plain(100));
+    let header: Vec<_> = shown.lines().take(2).collect();
+    assert_eq!(
+        header,
+        ["23.4 s of CPU time in 10.0 s: 2.34 CPUs busy", "clock: the thread CPU clock"]
+    );
+}
+
+#[test]
+fn an_empty_report_is_a_header_and_a_summary_of_nothing() {
+    let expected = "\
+0 ns of CPU time in 0 ns: - CPUs busy
+
+0.000000000 s       -  in tasks
+0.000000000 s       -  workers, outside tasks
+0.000000000 s       -  other threads
+─────────────
+0.000000000 s       -  process";
+    assert_eq!(print(&empty(), plain(60)), expected);
+}
+
+#[test]
+fn any_style_prints_any_report() {
+    for report in [empty(), busy_service(), nasty(), extreme()] {
+        for columns in [None, Some(0), Some(1), Some(60), Some(u16::MAX)] {
+            for max in [0, 1, usize::MAX] {
+                let maxima = (max, max, max);
+                let (max_sites, max_tasks, max_threads) = maxima;
+                let style =
+                    TableStyle { width: columns, color: true, max_sites, max_tasks, max_threads };
+                assert!(print(&report, style).contains("process"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_report_displays_as_its_default_table() {
+    let report = busy_service();
+    assert_eq!(report.to_string(), print(&report, TableStyle::default()));
+}
+
+fn print(report: &Report, style: TableStyle) -> String {
+    report.table(style).to_string()
+}
+
+fn plain(columns: u16) -> TableStyle {
+    TableStyle { width: Some(columns), ..TableStyle::default() }
+}
+
+/// The lines of the section whose first line begins with `title`.
+fn section<'a>(shown: &'a str, title: &str) -> Vec<&'a str> {
+    let section = shown.split("\n\n").find(|section| section.starts_with(title));
+    section.expect("no such section").lines().collect()
+}
+
+/// Numbers end where their title ends, texts begin where theirs begins.
+fn assert_aligned(titles: &str, row: &str) {
+    let cells: Vec<char> = row.chars().collect();
+    for title in ["CPU%", "POLLS", "STARTED", "LIVE", "ID", "PARENT", "IN TASKS", "TID"] {
+        let Some(start) = find_word(titles, title) else { continue };
+        let end = start + title.len();
+        assert!(cells[end - 1] != ' ' && cells[end] == ' ', "{title}\n{titles}\n{row}");
+    }
+    for title in ["TASK", "SITE", "KIND", "THREAD"] {
+        let Some(start) = find_word(titles, title) else { continue };
+        assert!(cells[start - 1] == ' ' && cells[start] != ' ', "{title}\n{titles}\n{row}");
+    }
+}
+
+fn find_word(line: &str, word: &str) -> Option<usize> {
+    format!("{line} ").match_indices(&format!("{word} ")).map(|(at, _)| at).find(|&at| {
+        let before = line[..at].chars().last();
+        before.is_none_or(|c| c == ' ')
+    })
+}
+
+/// The printed parts and the printed process, read back as nanoseconds.
+fn summed(shown: &str) -> (Vec<i128>, i128) {
+    let lines: Vec<_> = shown.split("\n\n").nth(1).expect("a summary").lines().collect();
+    let nanos = |line: &&str| {
+        let seconds = line.split_whitespace().next().expect("a time");
+        seconds.replace('.', "").parse::<i128>().expect("a number")
+    };
+    let rule = lines.iter().position(|line| line.starts_with('─')).expect("a rule");
+    (lines[..rule].iter().map(nanos).collect(), nanos(&lines[rule + 1]))
+}
+
+fn without_ansi(shown: &str) -> String {
+    let mut pieces = shown.split("\x1b[");
+    let first = pieces.next().unwrap_or("").to_owned();
+    first
+        + &pieces
+            .map(|piece| piece.split_once('m').map_or(piece, |(_, text)| text))
+            .collect::<String>()
+}
+
+fn empty() -> Report {
+    Report {
+        schema: SCHEMA,
+        duration_ns: 0,
+        process_cpu_ns: 0,
+        tasks_cpu_ns: 0,
+        workers_cpu_ns: 0,
+        other_cpu_ns: 0,
+        clock: String::new(),
+        sites: Vec::new(),
+        tasks: Vec::new(),
+        threads: Vec::new(),
+        lost: Lost::default(),
+    }
+}
+
+fn busy_service() -> Report {
+    Report {
+        duration_ns: 10_004_312_876,
+        process_cpu_ns: 23_418_225_107,
+        tasks_cpu_ns: 20_611_903_441,
+        workers_cpu_ns: 2_094_518_772,
+        other_cpu_ns: 711_790_553,
+        clock: "the thread CPU clock".into(),
+        sites: busy_sites(),
+        tasks: vec![
+            task(11, Some("kafka_consumer"), Some(1), 140_204_551, None),
+            task(18_412, Some("resize_image"), Some(18_377), 98_204_551, Some(141_204_551)),
+            task(204, None, Some(3), 41_009_117, Some(412_004)),
+            task(1, None, None, 39_112_004, None),
+        ],
+        threads: vec![
+            thread("tokio-rt-worker", Some(41_203), 7_802_113_004, 7_022_004_118),
+            thread("tokio-rt-worker", Some(41_204), 7_544_010_332, 6_911_440_021),
+            thread("tokio-rt-worker", Some(41_205), 7_360_298_877, 6_678_459_302),
+            thread("rdk:broker1", Some(41_210), 402_118_774, 0),
+            thread("", None, 209_671_779, 0),
+        ],
+        ..empty()
+    }
+}
+
+fn busy_sites() -> Vec<SiteReport> {
+    let search = SiteReport {
+        tasks_started: 18_233,
+        tasks_live: 12,
+        polls: 1_204_551,
+        wall_ns: 5_402_113_776,
+        ..site(Some("GET /api/v1/search"), "src/search.rs", 141, 5_310_774_219, Some(12_904_118))
+    };
+    let consumer = "crates/ingest/src/consumer/partition_worker.rs";
+    vec![
+        site(Some("resize_image"), "src/handlers/image.rs", 88, 11_204_551_003, Some(141_204_551)),
+        search,
+        site(None, "/registry/hyper-util-0.1.21/src/rt/tokio.rs", 42, 2_204_119_872, Some(880_412)),
+        site(Some("kafka_consumer"), consumer, 219, 1_019_335_004, None),
+        site(Some("metrics_flush"), "src/telemetry/flush.rs", 33, 612_003_118, Some(9_102_774)),
+        site(Some("session_gc"), "src/session.rs", 301, 210_004_551, Some(31_204_771)),
+        site(None, "src/main.rs", 71, 39_112_004, None),
+        site(Some("heartbeat"), "src/cluster/heartbeat.rs", 18, 9_204_771, Some(212_004)),
+        site(Some("config_watch"), "src/config.rs", 90, 204_551, Some(88_012)),
+    ]
+}
+
+/// A service whose names were chosen by someone unfriendly.
+fn nasty() -> Report {
+    let names = [
+        "\x1b[2Jcleared\n\r\u{7}",
+        "画像をリサイズするワーカータスクの名前はとても長いので切らなければならない",
+        "👨‍👩‍👧‍👦👨‍👩‍👧‍👦👨‍👩‍👧‍👦 ❤️❤️❤️❤️❤️❤️❤️❤️❤️❤️❤️❤️❤️❤️❤️❤️ 🏳️‍🌈",
+        "a\u{301}\u{302}\u{303}é\u{202e}desrever\u{200b}\u{feff}",
+        "",
+        &"no_space_anywhere_".repeat(100),
+    ];
+    let sites = names.iter().map(|name| site(Some(name), name, 7, 1_000_000, Some(1)));
+    let threads = names.iter().map(|name| thread(name, Some(7), 1_000_000, 1_000));
+    Report {
+        clock: format!("two\nlines {}", names.join(" ")),
+        sites: sites.collect(),
+        tasks: names.iter().map(|name| task(7, Some(name), Some(1), 1_000, Some(1))).collect(),
+        threads: threads.collect(),
+        ..busy_service()
+    }
+}
+
+/// Every number as large as it can be.
+fn extreme() -> Report {
+    const MAX: u64 = u64::MAX;
+    let name = "long_name_".repeat(20);
+    let site = SiteReport {
+        tasks_started: MAX,
+        tasks_live: MAX,
+        polls: MAX,
+        wall_ns: MAX,
+        ..site(Some(&name), &name, u32::MAX, MAX, Some(MAX))
+    };
+    Report {
+        duration_ns: 1,
+        process_cpu_ns: MAX,
+        tasks_cpu_ns: MAX,
+        workers_cpu_ns: MAX,
+        other_cpu_ns: MAX,
+        clock: name.clone(),
+        sites: vec![site.clone(), SiteReport { polls: 0, ..site }],
+        tasks: vec![task(MAX, Some(&name), Some(MAX), MAX, Some(MAX)); 2],
+        threads: vec![thread(&name, Some(u32::MAX), MAX, MAX), thread(&name, None, 0, MAX)],
+        lost: Lost { tasks_without_data: MAX, tasks_without_site: MAX, polls_untracked: MAX },
+        ..empty()
+    }
+}
+
+fn site(name: Option<&str>, file: &str, line: u32, cpu_ns: u64, max: Option<u64>) -> SiteReport {
+    SiteReport {
+        name: name.map(str::to_owned),
+        file: file.to_owned(),
+        line,
+        tasks_started: 41,
+        tasks_live: 3,
+        polls: 987,
+        cpu_ns,
+        wall_ns: cpu_ns,
+        max_poll_ns: max,
+    }
+}
+
+fn task(
+    id: u64,
+    name: Option<&str>,
+    parent: Option<u64>,
+    cpu_ns: u64,
+    max: Option<u64>,
+) -> TaskReport {
+    TaskReport {
+        id,
+        name: name.map(str::to_owned),
+        parent,
+        file: "src/accept.rs".into(),
+        line: 57,
+        polls: 1_204,
+        cpu_ns,
+        wall_ns: cpu_ns,
+        max_poll_ns: max,
+    }
+}
+
+fn thread(name: &str, tid: Option<u32>, cpu_ns: u64, tasks_cpu_ns: u64) -> ThreadReport {
+    ThreadReport { name: name.to_owned(), tid, worker: tasks_cpu_ns > 0, cpu_ns, tasks_cpu_ns }
+}

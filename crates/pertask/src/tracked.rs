@@ -1,0 +1,118 @@
+//! A future that is a task: switched in at each poll, on whatever thread polls it.
+
+use pertask_core::{Cpu, OwnedTask, Task};
+use std::future::Future;
+use std::mem::ManuallyDrop;
+use std::panic::Location;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+/// Makes a task of any future.
+pub trait TaskExt: Future + Sized {
+    /// Makes this future a task of that name. Its spawn site is where this is called, its parent the task that runs
+    /// here now.
+    ///
+    /// A name is a kind of task (`"GET /users"`), not one task: all tasks of one name and site share a row in reports,
+    /// and there is room for [`MAX_SITES`](pertask_core::MAX_SITES) of them.
+    ///
+    /// ```
+    /// use pertask::TaskExt;
+    ///
+    /// let answer = async { 42 }.task("deep thought");
+    /// assert_eq!(futures::executor::block_on(answer), 42);
+    /// ```
+    #[track_caller]
+    fn task(self, name: impl AsRef<str>) -> Tracked<Self> {
+        Tracked::new(self, Some(name.as_ref()), Location::caller())
+    }
+
+    /// Makes this future a task that is known by its spawn site alone.
+    #[track_caller]
+    fn task_here(self) -> Tracked<Self> {
+        Tracked::new(self, None, Location::caller())
+    }
+}
+
+impl<F: Future> TaskExt for F {}
+
+/// A future that is a task. Made by [`TaskExt::task`].
+///
+/// The task begins when the wrapper is made, and ends when the future is ready or dropped. The future's own destructor
+/// runs as part of the task.
+#[must_use = "futures do nothing unless polled"]
+#[derive(Debug)]
+pub struct Tracked<F> {
+    /// `None` when the task has ended.
+    task: Option<OwnedTask>,
+    /// INVARIANT: pinned when the wrapper is; dropped once, by the wrapper's `drop`.
+    future: ManuallyDrop<F>,
+}
+
+/// Polls and calls that ran on a thread too near its end to be a CPU.
+static UNTRACKED: AtomicU64 = AtomicU64::new(0);
+
+pub(crate) fn untracked_polls() -> u64 {
+    UNTRACKED.load(Ordering::Relaxed)
+}
+
+impl<F> Tracked<F> {
+    pub(crate) fn new(
+        future: F,
+        name: Option<&str>,
+        location: &'static Location<'static>,
+    ) -> Self {
+        Self { task: fork(name, location), future: ManuallyDrop::new(future) }
+    }
+
+    /// The task, to attach events to. `None` when it has ended, or could not begin because its thread was ending.
+    #[must_use]
+    pub fn handle(&self) -> Option<&Arc<Task>> {
+        self.task.as_ref().map(OwnedTask::handle_ref)
+    }
+}
+
+impl<F: Future> Future for Tracked<F> {
+    type Output = F::Output;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        // SAFETY: `future` is not moved, here or elsewhere, once the wrapper is pinned; `task` is not pinned.
+        let (task, future) = unsafe {
+            let this = self.get_unchecked_mut();
+            (&mut this.task, Pin::new_unchecked(&mut *this.future))
+        };
+        let poll = run_as(task.as_mut(), || future.poll(context));
+        if poll.is_ready() {
+            *task = None;
+        }
+        poll
+    }
+}
+
+impl<F> Drop for Tracked<F> {
+    fn drop(&mut self) {
+        let Self { task, future } = self;
+        // SAFETY: dropped here and nowhere else, in place.
+        run_as(task.as_mut(), || unsafe { ManuallyDrop::drop(future) });
+    }
+}
+
+/// Makes a task on this thread. `None` if the thread is ending.
+pub(crate) fn fork(name: Option<&str>, location: &'static Location<'static>) -> Option<OwnedTask> {
+    Cpu::with(|cpu| cpu.map(|cpu| cpu.fork(cpu.site(name, location))))
+}
+
+/// Runs `f` as `task`, on this thread.
+#[inline(always)]
+pub(crate) fn run_as<R>(task: Option<&mut OwnedTask>, f: impl FnOnce() -> R) -> R {
+    let Some(task) = task else { return f() };
+    Cpu::with(|cpu| match cpu {
+        Some(cpu) => cpu.run(task, f),
+        None => {
+            UNTRACKED.fetch_add(1, Ordering::Relaxed);
+            f()
+        }
+    })
+}
