@@ -2,9 +2,10 @@
 
 use crate::ctx_data::CtxData;
 use crate::error::Error;
+use crate::primitive::Ordering;
+use crate::primitive::plain::AtomicUsize;
 use std::alloc::Layout;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Allocates one PMU's [`CtxData`], payload included: always the same size, always zeroed, counted, and within
 /// a limit if there is one.
@@ -14,7 +15,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct CtxCache {
     pmu: &'static str,
     layout: Layout,
-    // Plain counters of no protocol: std's also in the models.
     live: AtomicUsize,
     limit_bytes: AtomicUsize,
 }

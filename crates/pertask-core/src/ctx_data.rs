@@ -2,7 +2,8 @@
 
 use crate::ctx_cache::CtxCache;
 use crate::error::Error;
-use crate::primitive::{AtomicBool, AtomicU64, Ordering};
+use crate::primitive::plain;
+use crate::primitive::{AtomicBool, Ordering};
 use crate::rcu;
 use crate::refcount::Refcount;
 use bytemuck::Zeroable;
@@ -20,12 +21,12 @@ pub(crate) struct CtxData {
     /// Whether the global event holds a reference. Taken and given back by swapping, so that it is done once.
     pub(crate) global: AtomicBool,
     /// Whether the task's end has been folded into its site's totals. Changes under the lock of those.
-    folded: AtomicBool,
+    folded: plain::AtomicBool,
     /// The last walk over counts that has seen this object. Changes under the lock of the site's totals.
-    seen_in_walk: AtomicU64,
+    seen_in_walk: plain::AtomicU64,
     cache: NonNull<CtxCache>,
     #[cfg(pertask_loom)]
-    freed: std::sync::atomic::AtomicBool,
+    freed: plain::AtomicBool,
 }
 
 /// A `CtxData` and its payload in one piece of memory.
@@ -63,11 +64,11 @@ impl CtxData {
             rcu: rcu::Head::new(free_retired),
             refcount: Refcount::new(1),
             global: AtomicBool::new(global),
-            folded: AtomicBool::new(false),
-            seen_in_walk: AtomicU64::new(0),
+            folded: plain::AtomicBool::new(false),
+            seen_in_walk: plain::AtomicU64::new(0),
             cache: NonNull::from(cache),
             #[cfg(pertask_loom)]
-            freed: std::sync::atomic::AtomicBool::new(false),
+            freed: plain::AtomicBool::new(false),
         };
         // SAFETY: freshly allocated with a layout that begins with a CtxData; the zeroed payload behind it stays.
         unsafe { object.write(header) };
@@ -126,7 +127,7 @@ impl CtxData {
 
     pub(crate) fn assert_not_freed(&self) {
         #[cfg(pertask_loom)]
-        assert!(!self.freed.load(std::sync::atomic::Ordering::Relaxed), "used after it was freed");
+        assert!(!self.freed.load(Ordering::Relaxed), "used after it was freed");
     }
 }
 
@@ -163,7 +164,7 @@ unsafe fn free(object: NonNull<CtxData>) {
     #[cfg(pertask_loom)]
     {
         // SAFETY: the models keep the memory of freed objects.
-        let again = unsafe { object.as_ref() }.freed.swap(true, std::sync::atomic::Ordering::Relaxed);
+        let again = unsafe { object.as_ref() }.freed.swap(true, Ordering::Relaxed);
         assert!(!again, "freed twice");
     }
     // SAFETY: the cache outlives its objects (it belongs to a registered PMU, and those stay), and this object came

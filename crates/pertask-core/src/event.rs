@@ -39,9 +39,15 @@ pub struct Event<P: Pmu> {
 }
 
 enum Uses<P: Pmu> {
-    Task { task: Arc<Task>, held: Option<CtxRef>, base: P::Count },
+    Task {
+        task: Arc<Task>,
+        held: Option<CtxRef>,
+        base: P::Count,
+    },
     Family(StdArc<Family<P>>),
-    Global { base: P::Count },
+    Global {
+        base: P::Count,
+    },
     /// A task's, of a PMU that keeps no data.
     NoData,
 }

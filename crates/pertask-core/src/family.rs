@@ -25,7 +25,10 @@ pub(crate) struct Links {
 }
 
 enum List {
-    /// Boxed: nearly all tasks have none, and each pays for the room.
+    #[expect(
+        clippy::box_collection,
+        reason = "nearly all tasks have none, and each pays for the room"
+    )]
     Open(Option<Box<Vec<Link>>>),
     Closed,
 }
@@ -116,7 +119,8 @@ impl<P: Pmu> Family<P> {
         pmu: &'static Registered<P>,
         task: &Arc<Task>,
     ) -> Result<StdArc<Self>, Error> {
-        let family = StdArc::new(Self { pmu, state: Mutex::new(State::new()), reads: Mutex::new(0) });
+        let family =
+            StdArc::new(Self { pmu, state: Mutex::new(State::new()), reads: Mutex::new(0) });
         StdArc::clone(&family).join(task)?;
         Ok(family)
     }
@@ -171,7 +175,12 @@ impl<P: Pmu> Family<P> {
             Attached::Installed(held) | Attached::Shared(held) => held,
             Attached::Exited => return Err(Error::TaskExited),
         };
-        let member = Member { task: Arc::clone(task), base: self.pmu.read_held(&held), held, seen_in_walk: 0 };
+        let member = Member {
+            task: Arc::clone(task),
+            base: self.pmu.read_held(&held),
+            held,
+            seen_in_walk: 0,
+        };
         let index = match lock(&self.state).add(member) {
             Ok(index) => index,
             Err(late) => {

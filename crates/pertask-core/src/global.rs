@@ -6,12 +6,12 @@
 
 use crate::error::Error;
 use crate::pmu::PmuState;
-use crate::primitive::{Mutex, lock};
+use crate::primitive::plain::AtomicU64;
+use crate::primitive::{Mutex, Ordering, lock};
 use crate::rcu;
 use crate::refcount::Refcount;
 use crate::slot::Marked;
 use crate::task::Task;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One PMU's attachment to all tasks.
 ///

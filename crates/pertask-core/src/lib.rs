@@ -74,9 +74,9 @@ mod slot;
 
 // Tasks: what they are, where they come from, where they are found.
 mod site;
+mod tally;
 mod task;
 mod task_table;
-mod tally;
 
 // PMUs and events: what measures, and for whom.
 mod event;
@@ -94,6 +94,10 @@ mod local;
 
 mod error;
 mod system;
+
+#[cfg(all(test, pertask_loom))]
+#[allow(unsafe_code)]
+mod models;
 
 pub use cpu::{Cpu, CpuRecord};
 pub use ctx_cache::CtxCache;

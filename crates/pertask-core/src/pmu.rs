@@ -14,7 +14,11 @@ use bytemuck::Zeroable;
 use std::any::Any;
 
 /// How many PMUs a [`System`] has room for: each task has a slot for each.
+#[cfg(not(pertask_loom))]
 pub const MAX_PMUS: usize = 6;
+/// The models have one, so that an exit is one step.
+#[cfg(pertask_loom)]
+pub const MAX_PMUS: usize = 1;
 
 /// A source of counts that is saved and restored with each task (the kernel's `struct pmu`).
 ///
@@ -255,10 +259,7 @@ impl<P: Pmu> Registered<P> {
         hook(&self.pmu, Switch { cpu, cpu_data, task, data, edge });
     }
 
-    fn snapshot(
-        &self,
-        live: &mut dyn FnMut(&Arc<Task>, &P::Count),
-    ) -> Vec<SiteCounts<P::Count>> {
+    fn snapshot(&self, live: &mut dyn FnMut(&Arc<Task>, &P::Count)) -> Vec<SiteCounts<P::Count>> {
         let mut walk = lock(&self.walks);
         *walk += 1;
         let mut by_site = BySite::default();

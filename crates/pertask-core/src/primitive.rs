@@ -5,9 +5,7 @@
 
 #[cfg(not(pertask_loom))]
 mod imp {
-    pub(crate) use std::sync::atomic::{
-        AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering,
-    };
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
     pub(crate) use std::sync::{Arc, Mutex, MutexGuard};
     pub(crate) use std::thread::yield_now;
 }
@@ -22,6 +20,12 @@ mod imp {
 }
 
 pub(crate) use imp::*;
+
+/// Atomics that no protocol depends on, std's also in the models: figures, and words that one thread writes or a lock
+/// guards.
+pub(crate) mod plain {
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
+}
 
 /// Locks `mutex`, also when a thread has panicked while it held it.
 ///

@@ -2,14 +2,14 @@
 
 use crate::MAX_PMUS;
 use crate::pmu::Count;
-use crate::primitive::{Mutex, lock};
+use crate::primitive::plain::{AtomicU32, AtomicU64};
+use crate::primitive::{Mutex, Ordering, lock};
 use crate::tally::Tally;
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::Location;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// How many sites a system keeps apart. Names made up at run time could be without end; what comes later shares one
 /// site, and is counted.

@@ -255,7 +255,7 @@ enum Try {
 }
 
 #[inline(always)]
-fn deref<'g>(data: *mut CtxData, _guard: &'g rcu::Guard) -> Option<&'g CtxData> {
+fn deref(data: *mut CtxData, _guard: &rcu::Guard) -> Option<&CtxData> {
     if data == tombstone() {
         return None;
     }

@@ -5,7 +5,8 @@ use crate::cpu::CpuRecord;
 use crate::error::Error;
 use crate::percpu_rwsem::PercpuRwsem;
 use crate::pmu::{AnyPmu, Pmu, PmuHandle, PmuState, Registered};
-use crate::primitive::{Arc, AtomicU32, AtomicU64, Mutex, Ordering, lock};
+use crate::primitive::plain::{AtomicU32, AtomicU64};
+use crate::primitive::{Arc, Mutex, Ordering, lock};
 use crate::site::{Site, SiteTable};
 use crate::task::{OwnedTask, Task, TaskId};
 use crate::task_table::TaskTable;
@@ -175,6 +176,29 @@ impl System {
 
     pub(crate) fn cpu_offline(&self, record: &CpuRecord) {
         self.for_each_pmu(u32::MAX, |pmu| pmu.cpu_offline(record));
+    }
+
+    /// Frees a model's system and all that a program's keeps for good.
+    ///
+    /// # Safety
+    /// Nothing of the system is used any more.
+    #[cfg(pertask_loom)]
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn dispose(&'static self) {
+        self.sites.for_each(|site| {
+            // SAFETY: made by `Box::leak`; the rest is the caller's.
+            drop(unsafe { Box::from_raw(std::ptr::from_ref(site).cast_mut()) });
+        });
+        self.for_each_cpu(|cpu| {
+            // SAFETY: as above.
+            drop(unsafe { Box::from_raw(std::ptr::from_ref(cpu).cast_mut()) });
+        });
+        self.for_each_pmu(u32::MAX, |pmu| {
+            // SAFETY: as above.
+            drop(unsafe { Box::from_raw(std::ptr::from_ref(pmu).cast_mut()) });
+        });
+        // SAFETY: as above.
+        drop(unsafe { Box::from_raw(std::ptr::from_ref(self).cast_mut()) });
     }
 
     pub(crate) fn tasks(&self) -> &TaskTable {

@@ -2,7 +2,8 @@
 
 use crate::MAX_PMUS;
 use crate::family::Links;
-use crate::primitive::{Arc, AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use crate::primitive::plain::{AtomicBool, AtomicPtr, AtomicU64};
+use crate::primitive::{Arc, Ordering};
 use crate::site::Site;
 use crate::slot::Slot;
 use crate::system::System;
@@ -153,6 +154,12 @@ impl OwnedTask {
     #[must_use]
     pub fn handle(&self) -> Arc<Task> {
         Arc::clone(&self.0)
+    }
+
+    /// The same, borrowed.
+    #[must_use]
+    pub fn handle_ref(&self) -> &Arc<Task> {
+        &self.0
     }
 
     /// The right to the task as a pointer, to be kept in an atomic word. The task lives until it comes back through

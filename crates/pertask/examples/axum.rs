@@ -10,6 +10,7 @@ use std::{error::Error, hint::black_box, net::SocketAddr, sync::Arc, thread, tim
 use axum::{
     Router,
     extract::{MatchedPath, Request, State},
+    http::Method,
     middleware::{self, Next},
     response::Response,
     routing::get,
@@ -50,10 +51,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Runs each request as a task named after its route, as in "GET /users/{id}".
+///
+/// Names are for kinds of requests. Take care that callers cannot invent them: use the route's pattern, not the path,
+/// and only the methods that you serve.
 async fn name_by_route(request: Request, next: Next) -> Response {
-    let route =
-        request.extensions().get::<MatchedPath>().map_or("no such route", MatchedPath::as_str);
-    let name = format!("{} {route}", request.method());
+    let name = match (request.method(), request.extensions().get::<MatchedPath>()) {
+        (&Method::GET, Some(path)) => format!("GET {}", path.as_str()),
+        _ => "no such route".to_owned(),
+    };
     next.run(request).task(name).await // pertask 3/3
 }
 

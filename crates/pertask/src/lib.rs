@@ -44,8 +44,8 @@ mod error;
 pub use cpu_time::{CpuTime, CpuTimeCount, CpuTimeCpu, CpuTimeData};
 pub use error::Error;
 pub use pertask_core::{self as core, Event, Inherit, Target, Task, TaskId};
+pub use report::{Lost, Report, SCHEMA, SiteReport, TaskReport, ThreadReport};
 #[cfg(feature = "table")]
 pub use report::{Table, TableStyle};
-pub use report::{Lost, Report, SCHEMA, SiteReport, TaskReport, ThreadReport};
 pub use session::{Session, SessionOptions};
 pub use tracked::{TaskExt, Tracked};

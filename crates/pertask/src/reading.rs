@@ -84,7 +84,8 @@ impl Reading {
 
     /// The report of what has come since `base`.
     pub(crate) fn since(&self, base: &Self, max_tasks: usize) -> Report {
-        let mut sites: Vec<_> = self.sites.values().map(|site| self.site_since(site, base)).collect();
+        let mut sites: Vec<_> =
+            self.sites.values().map(|site| self.site_since(site, base)).collect();
         sites.retain(|site| site.polls | site.cpu_ns | site.tasks_live | site.tasks_started != 0);
         sites.sort_by(|a, b| b.cpu_ns.cmp(&a.cpu_ns).then_with(|| a.file.cmp(&b.file)));
         let threads = self.threads_since(base);
@@ -212,9 +213,8 @@ impl Reading {
 
     /// The threads that have ended, workers and others: what the process has used and no live thread has.
     fn ended_since(&self, base: &Self) -> impl Iterator<Item = ThreadReport> {
-        let gone = || {
-            base.threads.live.iter().filter(|was| self.threads.cpu_ns_of(was.number).is_none())
-        };
+        let gone =
+            || base.threads.live.iter().filter(|was| self.threads.cpu_ns_of(was.number).is_none());
         let workers_before: u64 =
             gone().filter(|was| base.workers.contains_key(&was.number)).map(|was| was.cpu_ns).sum();
         let before: u64 = gone().map(|was| was.cpu_ns).sum();

@@ -47,7 +47,9 @@ impl Default for SessionOptions {
 #[derive(Debug)]
 enum Events {
     /// Counts are read from all tasks; the event is held for what its drop does.
-    Global { _attached: Event<CpuTime> },
+    Global {
+        _attached: Event<CpuTime>,
+    },
     Tasks(Vec<(Arc<Task>, Event<CpuTime>)>),
 }
 

@@ -50,20 +50,23 @@ pub struct Tracked<F> {
     future: ManuallyDrop<F>,
 }
 
-/// Polls and calls that ran on a thread too near its end to be a CPU.
+/// Polls and calls that could not be switched in.
 static UNTRACKED: AtomicU64 = AtomicU64::new(0);
 
 pub(crate) fn untracked_polls() -> u64 {
     UNTRACKED.load(Ordering::Relaxed)
 }
 
+pub(crate) fn count_untracked() {
+    UNTRACKED.fetch_add(1, Ordering::Relaxed);
+}
+
 impl<F> Tracked<F> {
-    pub(crate) fn new(
-        future: F,
-        name: Option<&str>,
-        location: &'static Location<'static>,
-    ) -> Self {
-        Self { task: fork(name, location), future: ManuallyDrop::new(future) }
+    pub(crate) fn new(future: F, name: Option<&str>, location: &'static Location<'static>) -> Self {
+        let task = fork(name, location);
+        #[cfg(all(tokio_unstable, feature = "tokio"))]
+        crate::tokio::hooks::made(task.as_deref().map(Task::id));
+        Self { task, future: ManuallyDrop::new(future) }
     }
 
     /// The task, to attach events to. `None` when it has ended, or could not begin because its thread was ending.
@@ -83,6 +86,10 @@ impl<F: Future> Future for Tracked<F> {
             let this = self.get_unchecked_mut();
             (&mut this.task, Pin::new_unchecked(&mut *this.future))
         };
+        #[cfg(all(tokio_unstable, feature = "tokio"))]
+        if let Some(task) = task {
+            crate::tokio::hooks::polled(task.id());
+        }
         let poll = run_as(task.as_mut(), || future.poll(context));
         if poll.is_ready() {
             *task = None;
@@ -111,7 +118,8 @@ pub(crate) fn run_as<R>(task: Option<&mut OwnedTask>, f: impl FnOnce() -> R) -> 
     Cpu::with(|cpu| match cpu {
         Some(cpu) => cpu.run(task, f),
         None => {
-            UNTRACKED.fetch_add(1, Ordering::Relaxed);
+            // The thread has given its CPU back.
+            count_untracked();
             f()
         }
     })

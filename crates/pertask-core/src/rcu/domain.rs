@@ -142,7 +142,7 @@ impl Domain {
         let mut head = reader.bag.load(Ordering::Relaxed);
         loop {
             // SAFETY: a retired object's link is ours to use. Relaxed: published by the exchange below.
-            unsafe { object.as_ref() }.next.store(head, std::sync::atomic::Ordering::Relaxed);
+            unsafe { object.as_ref() }.next.store(head, Ordering::Relaxed);
             // Release: pairs with the Acquire in `take_bags`; carries the unlinking of the object with it.
             match reader.bag.compare_exchange(
                 head,
@@ -324,7 +324,7 @@ fn free_all(batches: Vec<Batch>) {
         while let Some(object) = NonNull::new(at) {
             // SAFETY: the object is in one batch only, and no reader can hold it; its link is read before it goes.
             unsafe {
-                at = object.as_ref().next.load(std::sync::atomic::Ordering::Relaxed);
+                at = object.as_ref().next.load(Ordering::Relaxed);
                 (object.as_ref().free)(object);
             }
         }
@@ -336,7 +336,7 @@ fn length(mut at: *mut Head) -> usize {
     // SAFETY: called under the lock without which nothing on the list is freed.
     while let Some(object) = unsafe { at.as_ref() } {
         length += 1;
-        at = object.next.load(std::sync::atomic::Ordering::Relaxed);
+        at = object.next.load(Ordering::Relaxed);
     }
     length
 }

@@ -5,12 +5,13 @@
 //! process-wide domain to each thread. Models of the rest of the core run on [`stand_in`], which frees at the first
 //! moment that the contract allows and notices what is used afterwards.
 
-mod domain;
+pub(crate) mod domain;
 #[cfg(pertask_loom)]
 pub(crate) mod stand_in;
 #[cfg(not(pertask_loom))]
 mod thread;
 
+use crate::primitive::plain::AtomicPtr;
 use std::ptr::NonNull;
 
 #[cfg(pertask_loom)]
@@ -25,13 +26,13 @@ pub use thread::{barrier, pending};
 /// It stands first in the object (`repr(C)`), so that a pointer to it is a pointer to the object.
 pub(crate) struct Head {
     /// Used only while the object is retired.
-    next: std::sync::atomic::AtomicPtr<Head>,
+    next: AtomicPtr<Head>,
     free: unsafe fn(NonNull<Head>),
 }
 
 impl Head {
     /// `free` is called once, on any thread, when no reader can hold the object any more.
     pub(crate) fn new(free: unsafe fn(NonNull<Head>)) -> Self {
-        Self { next: std::sync::atomic::AtomicPtr::new(std::ptr::null_mut()), free }
+        Self { next: AtomicPtr::new(std::ptr::null_mut()), free }
     }
 }

@@ -3,8 +3,8 @@
 //! An object is freed at the very moment at which the contract first allows it, so that who relies on more is
 //! caught; its memory is kept, marked as freed, until the model ends, so that a late use is seen and not just
 //! undefined. The books are plain (loom runs one thread at a time); the only orderings are those that the real one
-//! gives: from whoever calls [`synchronize`] to sections that begin later, and from the end of a section to
-//! a [`synchronize`] that waited for it.
+//! gives: from whoever calls [`retire`] or [`synchronize`] to sections that begin later (they do not see what was
+//! unlinked before), and from the end of a section to a [`synchronize`] that waited for it.
 
 use super::Head;
 use crate::error::Error;
@@ -53,7 +53,7 @@ pub(crate) struct Guard {
 }
 
 pub(crate) fn enter() -> Guard {
-    // Acquire, and a read-modify-write so that it reads the newest: pairs with `synchronize`.
+    // Acquire, and a read-modify-write so that it reads the newest: pairs with `retire` and `synchronize`.
     words().grace.fetch_add(0, Ordering::Acquire);
     BOOKS.with_borrow_mut(|books| {
         books.next += 1;
@@ -80,6 +80,8 @@ impl Drop for Guard {
 }
 
 pub(crate) unsafe fn retire(object: NonNull<Head>) {
+    // Release, read-modify-write: pairs with `enter`.
+    words().grace.fetch_add(1, Ordering::Release);
     let now = BOOKS.with_borrow_mut(|books| {
         let holders = books.sections.clone();
         assert!(!books.retired.iter().any(|(_, other)| *other == object), "retired twice");
@@ -93,8 +95,8 @@ pub(crate) unsafe fn retire(object: NonNull<Head>) {
 }
 
 pub(crate) fn synchronize() -> Result<(), Error> {
-    // AcqRel, read-modify-write: pairs with `enter`.
-    words().grace.fetch_add(1, Ordering::AcqRel);
+    // Release, read-modify-write: pairs with `enter`.
+    words().grace.fetch_add(1, Ordering::Release);
     let running = BOOKS.with_borrow(|books| books.sections.clone());
     while BOOKS.with_borrow(|books| running.iter().any(|s| books.sections.contains(s))) {
         loom::thread::yield_now();

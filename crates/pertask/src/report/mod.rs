@@ -118,7 +118,8 @@ pub struct Lost {
     pub tasks_without_data: u64,
     /// Tasks whose spawn site found no place in the bounded table of sites; they share the row `(other)`.
     pub tasks_without_site: u64,
-    /// Polls on a thread that was already ending; their time is in `workers_cpu_ns`.
+    /// Polls that could not be followed: their thread was ending, or tokio polled the task before its last poll was seen to
+    /// end; their time is in `workers_cpu_ns`.
     pub polls_untracked: u64,
 }
 

@@ -128,7 +128,7 @@ impl Table<'_> {
             (
                 polls_untracked,
                 "poll",
-                "on ending threads: their time is in “workers, outside tasks”",
+                "could not be followed: their time is in “workers, outside tasks”",
             ),
         ];
         let told = losses.iter().filter(|(n, ..)| *n > 0);

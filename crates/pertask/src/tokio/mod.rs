@@ -4,16 +4,15 @@
 //! it to tokio itself: `tokio::spawn(future.task("name"))`. Both need stable Rust and no `tokio_unstable`.
 //!
 //! A program built with `--cfg tokio_unstable` can have every task of a runtime seen, also those that libraries
-//! spawn: see `track_runtime`.
+//! spawn: see `hooks` and `track_runtime`, which exist only in such a build.
 
 #[cfg(tokio_unstable)]
-mod hooks;
+#[allow(unsafe_code)]
+pub mod hooks;
 mod join_set;
 
 #[cfg(tokio_unstable)]
 pub use hooks::track_runtime;
-#[cfg(tokio_unstable)]
-pub(crate) use hooks::{made, polled};
 pub use join_set::JoinSet;
 
 use crate::tracked::{self, TaskExt};

@@ -51,7 +51,7 @@ impl Row for SiteReport {
             duration(Some(self.wall_ns)),
             Cell::new(&human::count(self.polls)),
             duration(self.cpu_ns.checked_div(self.polls)),
-            longest_poll(self.max_poll_ns),
+            longest_poll(self.max_poll_ns.filter(|_| self.polls > 0)),
             Cell::new(&human::count(self.tasks_started)),
             Cell::new(&human::count(self.tasks_live)),
             Cell::new(self.name.as_deref().unwrap_or(human::NONE)),

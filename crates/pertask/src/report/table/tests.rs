@@ -175,7 +175,7 @@ fn losses_are_told_each_by_itself_and_only_when_there_are_any() {
         told,
         [
             "lost: 12 tasks got no data: their time is in “workers, outside tasks”",
-            "lost: 1 poll on ending threads: their time is in “workers, outside tasks”",
+            "lost: 1 poll could not be followed: their time is in “workers, outside tasks”",
         ]
     );
     let lost = Lost { tasks_without_site: 3, ..Lost::default() };

@@ -1,0 +1,166 @@
+//! The command line: what can be typed, and the help that teaches it.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::duration;
+
+const ABOUT: &str = "See which async task spends the CPU";
+
+const LONG_ABOUT: &str = "\
+See which async task spends the CPU.
+
+The kernel accounts CPU time to threads, but an async service runs thousands of tasks on a few of them. \
+pertask keeps one account per task, switched at every poll, and reports where the CPU time of the process went: \
+by spawn site, by task and by thread.
+
+The measuring is done by the library of the same name, inside the service. \
+`pertask demo` shows the result on a real web service.";
+
+const TOP_HELP: &str = "\
+Examples:
+  pertask demo                      five seconds of a demo web service, then its report
+  pertask demo --help               what the demo does, and how to read the report
+
+In your own service:
+  use pertask::TaskExt;                         // 1. wrap any future; any executor may run it
+  handle(request).task(\"GET /users\").await;
+  let session = pertask::Session::start()?;     // 2. measure every task of the process
+  println!(\"{}\", session.stop());               // 3. print the report
+
+Exit status:
+  0  the report is complete
+  1  something failed; stderr says what, and what to do about it
+  2  the command line was not understood";
+
+const DEMO_ABOUT: &str =
+    "Serve real HTTP requests for a while and report which tasks spent the CPU";
+
+const DEMO_LONG_ABOUT: &str = "\
+Serve real HTTP requests for a while and report which tasks spent the CPU.
+
+The demo is an axum service on 127.0.0.1 and, in the same process, HTTP clients that call it over TCP. \
+Its routes differ in how they use a CPU:
+
+  GET /hash      computes for a millisecond or more
+  GET /render    builds and drops thousands of strings
+  GET /wait      waits for a timer, nearly without CPU
+  GET /fanout    shares its work among four child tasks
+  GET /blocking  blocks its thread inside async code, which is a mistake: look at its longest poll";
+
+const DEMO_HELP: &str = "\
+Reading the report:
+  The first lines divide the CPU time of the whole process: in tasks; in worker threads outside
+  any task (the scheduler, I/O, and futures that are no tasks to pertask, such as the connections
+  of axum's server here); in other threads.
+  Then one row for each task name and spawn site:
+    CPU, CPU%  CPU time inside these tasks, without that of tasks they spawned or awaited
+    WALL       time inside their polls: far above CPU, they block their thread or CPUs are short
+    POLLS      how often they were polled, and CPU/POLL at what price
+    MAX POLL   their longest poll: all other tasks of that thread waited as long
+    STARTED    tasks born while measuring; LIVE, alive at the end
+    TASK       the name given with .task(\"...\"), or - where the spawn site alone names the task
+    SITE       the line of code that made it a task
+
+Examples:
+  pertask demo
+  pertask demo --duration 30s --clients 8
+  pertask demo --json | jq '.sites[] | {name, cpu_ns, max_poll_ns}'
+  pertask demo --output report.json
+  pertask demo --port 8080                      call it yourself: curl http://127.0.0.1:8080/hash
+
+Exit status:
+  0  the report is complete, also where Ctrl-C or SIGTERM ended the run early
+  1  something failed (port in use, measuring refused, output not writable, wrong answers);
+     stderr says what, and what to do about it
+  2  the command line was not understood
+  130, 143  a second Ctrl-C or SIGTERM: quit at once, without a report";
+
+/// What was typed.
+#[derive(Debug, Parser)]
+#[command(name = "pertask", version, about = ABOUT, long_about = LONG_ABOUT, after_long_help = TOP_HELP)]
+#[command(max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `pertask` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs the demo service.
+    #[command(about = DEMO_ABOUT, long_about = DEMO_LONG_ABOUT, after_long_help = DEMO_HELP)]
+    Demo(DemoOptions),
+}
+
+/// The options of `pertask demo`.
+#[derive(Debug, Args)]
+pub struct DemoOptions {
+    /// How long to measure: 500ms, 5s, 2.5s, 1m; a plain number means seconds
+    // Hyphens are let through so that "-5s" meets the parser, whose error names the accepted forms.
+    #[arg(short, long, value_name = "TIME", default_value = "5s", value_parser = duration::parse, allow_hyphen_values = true)]
+    pub duration: Duration,
+
+    /// What to count; may be repeated or separated by commas
+    #[arg(
+        short,
+        long = "event",
+        value_name = "EVENT",
+        value_delimiter = ',',
+        default_value = "cpu-time"
+    )]
+    pub events: Vec<Event>,
+
+    /// HTTP clients for each route
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub clients: u16,
+
+    /// Port to serve on, at 127.0.0.1; 0 means any free one
+    #[arg(long, default_value_t = 0)]
+    pub port: u16,
+
+    /// Write the report as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Write the report to FILE (as JSON where its name ends in .json); - means stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Something that can be counted for each task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Event {
+    /// CPU time, in user mode and in the kernel
+    CpuTime,
+}
+
+impl Event {
+    /// The name that selects it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CpuTime => "cpu-time",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_event_is_selected_by_its_name() {
+        for event in Event::value_variants() {
+            assert_eq!(Event::from_str(event.name(), false), Ok(*event));
+        }
+    }
+}

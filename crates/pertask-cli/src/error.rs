@@ -1,0 +1,75 @@
+//! Why a command failed: each error says what was tried, what was found, and what to do.
+
+use std::{fmt, io, net::SocketAddr, path::PathBuf};
+
+/// A failure that ends the command with status 1.
+///
+/// Its `Display` is the whole message, causes included, because it is printed once and by itself.
+#[derive(Debug)]
+pub enum Error {
+    /// The async runtime did not start.
+    Runtime(io::Error),
+    /// The handlers for SIGINT and SIGTERM were refused.
+    Signals(io::Error),
+    /// The demo's service found no place to listen.
+    Listen { address: SocketAddr, cause: io::Error },
+    /// The library refused to measure.
+    Measure(pertask::Error),
+    /// The demo's service did not answer its first requests.
+    NotReady { first: String },
+    /// A signal came before there was anything to report.
+    StoppedTooSoon,
+    /// The report's file cannot be opened.
+    Open { path: PathBuf, cause: io::Error },
+    /// The report cannot be written.
+    Write { place: String, cause: io::Error },
+    /// The demo's service gave wrong answers, or none.
+    Requests { failed: u64, total: u64, first: String },
+}
+
+/// What to do about requests that fail.
+const LOAD_REMEDY: &str =
+    "The machine may be overloaded, or short of open files (ulimit -n): try fewer --clients.";
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Runtime(cause) => write!(
+                f,
+                "cannot start the async runtime: {cause}. Check the limits on threads and open files (ulimit -u, ulimit -n)."
+            ),
+            Self::Signals(cause) => write!(
+                f,
+                "cannot listen for Ctrl-C: {cause}. Check the limit on open files (ulimit -n)."
+            ),
+            Self::Listen { address, cause } => write!(
+                f,
+                "cannot listen on {address}: {cause}. Give another port with --port, or --port 0 for any free one."
+            ),
+            Self::Measure(cause) => write!(f, "{cause}"),
+            Self::NotReady { first } => write!(
+                f,
+                "the service does not answer, so nothing was measured: {first}. {LOAD_REMEDY}"
+            ),
+            Self::StoppedTooSoon => write!(
+                f,
+                "stopped before measuring began, so there is no report. Wait for the line 'measuring ...' before Ctrl-C."
+            ),
+            Self::Open { path, cause } => write!(
+                f,
+                "cannot open {} for the report: {cause}. Give a file in a writable folder with --output.",
+                path.display()
+            ),
+            Self::Write { place, cause } => write!(
+                f,
+                "cannot write the report to {place}: {cause}. What is there may be incomplete; write it elsewhere with --output."
+            ),
+            Self::Requests { failed, total, first } => write!(
+                f,
+                "{failed} of {total} requests failed, so the report may mislead. The first: {first}. {LOAD_REMEDY}"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,35 @@
+//! The command `pertask`: see which async task spends the CPU.
+//!
+//! It measures nothing itself: it parses a command line, lets the `pertask` library watch a service, and writes the
+//! report it gets.
+
+#![deny(unsafe_code)]
+
+mod cli;
+mod demo;
+mod duration;
+mod error;
+mod output;
+mod progress;
+mod stop;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    // A usage error ends the process here, with status 2.
+    let Cli { command } = Cli::parse();
+    let done = match command {
+        Command::Demo(options) => demo::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::note(format_args!("pertask: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! The command as its users meet it: the built binary, its streams, its exit status.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Child, ChildStderr, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// Longer than any test, so that only a signal ends it.
+const NEVER_OVER: &str = "10m";
+
+/// The names of the demo's requests.
+const ROUTES: [&str; 5] = ["GET /hash", "GET /render", "GET /wait", "GET /fanout", "GET /blocking"];
+
+#[test]
+fn every_route_has_a_row_of_its_own() {
+    let report = json(&run(&["demo", "--duration", "1s", "--json"]));
+    for route in ROUTES {
+        let row = site(&report, route);
+        assert!(number(row, "cpu_ns") > 0, "{route}: {row}");
+        assert!(number(row, "tasks_started") > 0, "{route}: {row}");
+        assert!(number(row, "polls") >= number(row, "tasks_started"), "{route}: {row}");
+    }
+}
+
+#[test]
+fn the_parts_add_up_to_the_process() {
+    let report = json(&run(&["demo", "--duration", "1s", "--json"]));
+    let parts =
+        ["tasks_cpu_ns", "workers_cpu_ns", "other_cpu_ns"].map(|part| number(&report, part));
+    let (told, process) = (parts.iter().sum::<u64>(), number(&report, "process_cpu_ns"));
+    assert!(told.abs_diff(process) <= process / 100, "{parts:?} of {process}");
+    assert!(number(&report, "duration_ns") >= 1_000_000_000);
+}
+
+#[test]
+fn the_rows_tell_the_routes_apart() {
+    let report = json(&run(&["demo", "--duration", "2s", "--json"]));
+    let [hash, wait, blocking] =
+        ["GET /hash", "GET /wait", "GET /blocking"].map(|name| site(&report, name));
+
+    assert!(number(hash, "cpu_ns") > 5 * number(wait, "cpu_ns"), "{hash} {wait}");
+    // /blocking sleeps for 15 ms inside one poll, and sleeping costs no CPU.
+    assert!(number(blocking, "max_poll_ns") >= 15_000_000, "{blocking}");
+    assert!(number(blocking, "wall_ns") > 5 * number(blocking, "cpu_ns"), "{blocking}");
+    // /wait sleeps as long, but in async code: it is polled when it starts and when it wakes.
+    assert!(number(wait, "polls") > number(wait, "tasks_started"), "{wait}");
+}
+
+#[test]
+fn child_tasks_and_the_clients_connections_have_rows_by_site() {
+    let report = json(&run(&["demo", "--duration", "1s", "--json"]));
+    for file in ["routes.rs", "clients.rs"] {
+        let unnamed = |row: &&Value| {
+            row["name"].is_null() && row["file"].as_str().is_some_and(|f| f.ends_with(file))
+        };
+        let row = sites(&report)
+            .iter()
+            .find(unnamed)
+            .unwrap_or_else(|| panic!("no row from {file}: {report}"));
+        assert!(number(row, "cpu_ns") > 0, "{row}");
+    }
+}
+
+#[test]
+fn the_table_is_plain_text_where_stdout_is_no_terminal() {
+    let output = run(&["demo", "--duration", "500ms"]);
+    let table = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(table.contains("GET /hash") && table.ends_with('\n'), "{table}");
+    assert!(!table.contains('\x1b'), "{table:?}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!stderr.contains('\x1b') && !stderr.contains('\r'), "{stderr:?}");
+    assert!(stderr.contains("none failed"), "{stderr}");
+}
+
+#[test]
+fn callers_cannot_invent_rows() {
+    let mut demo = Running::start(&["demo", "--duration", NEVER_OVER, "--json"]);
+    let address = demo.wait_for("serving on http://");
+    demo.wait_for("measuring");
+    for invented in ["FLUSH /hash", "POST /hash", "GET /a/b?c", "GET //hash"] {
+        ask(&address, invented);
+    }
+    demo.signal(libc::SIGINT);
+    let report = json(&demo.finish());
+    assert_eq!(number(site(&report, "no such route"), "tasks_started"), 4);
+    let known = [&ROUTES[..], &["no such route", "client", "accept connections"]].concat();
+    for name in sites(&report).iter().filter_map(|row| row["name"].as_str()) {
+        assert!(known.contains(&name), "{name}");
+    }
+}
+
+#[test]
+fn an_interrupt_ends_the_run_with_a_report() {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let mut demo = Running::start(&["demo", "--duration", NEVER_OVER, "--json"]);
+        demo.wait_for("measuring");
+        demo.signal(signal);
+        let report = json(&demo.finish());
+        assert!(number(&report, "duration_ns") < 60_000_000_000, "{report}");
+        assert_eq!(report["schema"], "pertask.report/1");
+    }
+}
+
+#[test]
+fn a_second_interrupt_quits_at_once() {
+    let mut demo = Running::start(&["demo", "--duration", NEVER_OVER]);
+    let address = demo.wait_for("serving on http://");
+    // A request that never ends holds up the orderly shutdown, so that the second signal falls into it.
+    let mut stalled =
+        TcpStream::connect(address.parse::<SocketAddr>().expect("an address")).expect("to connect");
+    stalled.write_all(b"GET /wait HTTP/1.1\r\nHost:").expect("to send");
+
+    demo.wait_for("measuring");
+    demo.signal(libc::SIGINT);
+    demo.wait_for("stopping early");
+    demo.signal(libc::SIGINT);
+    let output = demo.finish();
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+}
+
+#[test]
+fn usage_errors_exit_with_2_and_teach() {
+    let cases: &[(&[&str], &str)] = &[
+        (&["demo", "--duration", "0"], "a plain number means seconds"),
+        (&["demo", "--duration", "-5s"], "a plain number means seconds"),
+        (&["demo", "--duration", "soon"], "a plain number means seconds"),
+        (&["demo", "--event", "cache-misses"], "[possible values: cpu-time]"),
+        (&["demo", "-e", "cpu-time,nonsense"], "[possible values: cpu-time]"),
+        (&["demo", "--clients", "0"], "1..=256"),
+        (&["demo", "--port", "70000"], "0..=65535"),
+        (&["demo", "surprise"], "surprise"),
+        (&["dmeo"], "demo"),
+        (&[], "Usage: pertask"),
+    ];
+    for (arguments, lesson) in cases {
+        let output = run(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(lesson), "{arguments:?}: {stderr}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn events_may_be_repeated_and_listed() {
+    let output = run(&["demo", "-d", "100ms", "-e", "cpu-time,cpu-time", "-e", "cpu-time"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.contains("measuring cpu-time for 100ms"), "{stderr}");
+}
+
+#[test]
+fn help_teaches() {
+    for (arguments, lessons) in [
+        (&["--help"][..], ["pertask demo", "pertask::Session::start()", "Exit status"]),
+        (&["demo", "--help"][..], ["MAX POLL", "--duration 30s", "Exit status"]),
+    ] {
+        let output = run(arguments);
+        let help = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success());
+        for lesson in lessons {
+            assert!(help.contains(lesson), "{lesson}: {help}");
+        }
+    }
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("its address").port().to_string();
+    let output = run(&["demo", "--port", &port]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains(&format!("127.0.0.1:{port}")) && stderr.contains("--port 0"),
+        "{stderr}"
+    );
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
+
+#[test]
+fn a_file_gets_json_by_its_name_and_is_replaced_as_a_whole() {
+    let file = Scratch::new("report.json");
+    fs::write(&file.0, "x".repeat(1 << 20)).expect("to write");
+    let output = run(&["demo", "--duration", "200ms", "--output", file.text()]);
+    assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+    let report: Value = serde_json::from_slice(&fs::read(&file.0).expect("a file")).expect("JSON");
+    assert!(number(&report, "process_cpu_ns") > 0, "{report}");
+}
+
+#[test]
+fn a_file_of_another_name_gets_the_table() {
+    let file = Scratch::new("report.txt");
+    let output = run(&["demo", "--duration", "200ms", "-o", file.text()]);
+    assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+    assert!(fs::read_to_string(&file.0).expect("a file").contains("GET /wait"));
+}
+
+#[test]
+fn an_unwritable_file_costs_no_run() {
+    let output = run(&["demo", "--duration", NEVER_OVER, "--output", "/nonexistent/report.json"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("/nonexistent/report.json") && stderr.contains("--output"), "{stderr}");
+}
+
+#[test]
+fn a_full_disk_is_reported() {
+    let output = run(&["demo", "--duration", "100ms", "--output", "/dev/full"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("cannot write the report to /dev/full"), "{stderr}");
+}
+
+#[test]
+fn a_service_that_cannot_answer_is_not_measured() {
+    let script = r#"ulimit -n 64 && exec "$0" demo --clients 64 --json"#;
+    let shell = Command::new("sh").args(["-c", script, env!("CARGO_BIN_EXE_pertask")]).output();
+    let output = shell.expect("sh to run");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("nothing was measured") && stderr.contains("ulimit -n"), "{stderr}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    let mut demo = Running::start(&["demo", "--duration", "200ms"]);
+    drop(demo.child.stdout.take());
+    let output = demo.finish();
+    assert!(output.status.success(), "{output:?}");
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("panic"), "{output:?}");
+}
+
+#[test]
+fn a_closed_stderr_does_not_cost_the_report() {
+    let mut demo = Running::start(&["demo", "--duration", "200ms", "--json"]);
+    drop(demo.stderr.take());
+    json(&demo.finish());
+}
+
+fn pertask(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pertask"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    pertask(arguments).output().expect("pertask to run")
+}
+
+fn json(output: &Output) -> Value {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {stderr}", output.status);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+/// Sends one request and waits for its answer.
+fn ask(address: &str, method_and_path: &str) {
+    let mut connection = TcpStream::connect(address).expect("to connect");
+    let head =
+        format!("{method_and_path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    connection.write_all(head.as_bytes()).expect("to send");
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 40"), "{answer}");
+}
+
+fn sites(report: &Value) -> &[Value] {
+    report["sites"].as_array().expect("sites")
+}
+
+fn site<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let mut rows = sites(report).iter().filter(|row| row["name"] == name);
+    let row = rows.next().unwrap_or_else(|| panic!("no row for {name}: {report:#}"));
+    assert!(rows.next().is_none(), "two rows for {name}: {report:#}");
+    row
+}
+
+fn number(object: &Value, field: &str) -> u64 {
+    object[field].as_u64().unwrap_or_else(|| panic!("no number {field}: {object}"))
+}
+
+/// The command while it runs. Killed when dropped, so that a failed test leaves nothing behind.
+struct Running {
+    child: Child,
+    stderr: Option<BufReader<ChildStderr>>,
+    seen: Vec<u8>,
+}
+
+impl Running {
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = pertask(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("pertask to start");
+        let stderr = child.stderr.take().map(BufReader::new);
+        Self { child, stderr, seen: Vec::new() }
+    }
+
+    /// Reads stderr up to the line that begins so, and returns the rest of that line.
+    fn wait_for(&mut self, beginning: &str) -> String {
+        let stderr = self.stderr.as_mut().expect("stderr is open");
+        loop {
+            let mut line = String::new();
+            let length = stderr.read_line(&mut line).expect("to read stderr");
+            assert_ne!(
+                length,
+                0,
+                "no line {beginning:?} in {:?}",
+                String::from_utf8_lossy(&self.seen)
+            );
+            self.seen.extend(line.as_bytes());
+            if let Some(rest) = line.trim_end().strip_prefix(beginning) {
+                return rest.to_owned();
+            }
+        }
+    }
+
+    fn signal(&self, signal: libc::c_int) {
+        let id = libc::pid_t::try_from(self.child.id()).expect("a process id");
+        // SAFETY: `kill` touches no memory; the child is not reaped before `finish`, so the id is still its own.
+        assert_eq!(unsafe { libc::kill(id, signal) }, 0);
+    }
+
+    /// Waits for the end, which every caller has brought about, and fails if it does not come.
+    fn finish(mut self) -> Output {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let (mut stdout, mut stderr) = (Vec::new(), std::mem::take(&mut self.seen));
+        // The reports of these tests fit a pipe, so the streams can be read after the end.
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("to wait") {
+                break status;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "pertask did not end: {:?}",
+                String::from_utf8_lossy(&stderr)
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        if let Some(mut pipe) = self.child.stdout.take() {
+            pipe.read_to_end(&mut stdout).expect("to read stdout");
+        }
+        if let Some(mut pipe) = self.stderr.take() {
+            pipe.read_to_end(&mut stderr).expect("to read stderr");
+        }
+        Output { status, stdout, stderr }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Fails where the child has ended, which is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A file of this test process, removed when dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("pertask-{}-{name}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        Self(folder.join(name))
+    }
+
+    fn text(&self) -> &str {
+        self.0.to_str().expect("UTF-8")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Some(folder) = self.0.parent() {
+            let _ = fs::remove_dir_all(folder);
+        }
+    }
+}

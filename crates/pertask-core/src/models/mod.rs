@@ -1,0 +1,117 @@
+//! Models of the protocol: one for each race, each named after it, on the code that ships.
+//!
+//! ```text
+//! RUSTFLAGS="--cfg pertask_loom" cargo test -p pertask-core --lib --release models
+//! ```
+//!
+//! loom runs every interleaving of a model's threads, and every value that a load may return under the C11 memory
+//! model, with at most [`PREEMPTIONS`] preemptions; `LOOM_MAX_PREEMPTIONS` sets another bound. In a model: one PMU, one
+//! shard, chunks of one task, and an RCU that frees as early as it may and notices late uses ([`rcu::stand_in`]).
+//! RCU's own algorithm has its own models.
+
+mod counts;
+mod events;
+mod global;
+mod rcu_domain;
+
+use crate::primitive::Arc;
+use crate::rcu;
+use crate::task::{OwnedTask, Task};
+use crate::{Event, Inherit, Pmu, PmuHandle, Switch, System};
+use std::panic::Location;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Preemptions in a run of a model, unless `LOOM_MAX_PREEMPTIONS` says otherwise. Two are enough to find each fault of
+/// the kernel's versions that a pair of operations can have.
+const PREEMPTIONS: usize = 3;
+
+/// A PMU whose data is one number, which tests write themselves.
+struct Plain;
+
+impl Pmu for Plain {
+    const NAME: &'static str = "plain";
+    type Data = AtomicU64;
+    type CpuData = ();
+    type Count = u64;
+
+    fn sched_in(&self, _: Switch<'_, Self>) {}
+    fn sched_out(&self, _: Switch<'_, Self>) {}
+    fn read(&self, data: &AtomicU64) -> u64 {
+        data.load(Ordering::Relaxed)
+    }
+}
+
+/// One system with one PMU, for one run of a model.
+#[derive(Clone, Copy)]
+struct World {
+    system: &'static System,
+    pmu: PmuHandle<Plain>,
+}
+
+impl World {
+    fn new() -> Self {
+        let system = System::leak();
+        Self { system, pmu: system.register(Plain).unwrap() }
+    }
+
+    fn fork(self) -> OwnedTask {
+        self.fork_from(None)
+    }
+
+    fn fork_from(self, parent: Option<&Task>) -> OwnedTask {
+        self.system.fork(self.system.site(None, Location::caller()), parent, 0)
+    }
+
+    fn attach(self, task: &Arc<Task>) -> Option<Event<Plain>> {
+        self.pmu.attach_task(task, Inherit::No).ok()
+    }
+
+    /// How many references the live data of a task has, and whether one is the global event's. `None`: no live data.
+    fn references(self, task: &Task) -> Option<(u32, bool)> {
+        let guard = rcu::enter();
+        let data = task.slot(0).data(&guard)?;
+        let count = data.refcount.read();
+        (count != 0).then(|| (count, data.global.load(crate::primitive::Ordering::Relaxed)))
+    }
+
+    /// *Whole*: the task has live data, with one reference of the global event's and `events` others.
+    fn assert_whole(self, task: &Task, events: u32) {
+        assert_eq!(
+            self.references(task),
+            Some((events + 1, true)),
+            "a hole, or a reference too many"
+        );
+    }
+
+    /// *Whole*, while another thread may be giving its own reference back.
+    fn assert_whole_or_shared(self, task: &Task) {
+        let (references, global) = self.references(task).expect("a hole");
+        assert!(global && references <= 2, "a reference too many, or no mark");
+    }
+
+    /// Adds to a task's number, as its CPU would.
+    fn count(self, task: &Task, amount: u64) {
+        let guard = rcu::enter();
+        if let Some(data) = task.slot(0).data(&guard) {
+            // SAFETY: the one PMU's data.
+            unsafe { self.pmu.0.payload(data) }.fetch_add(amount, Ordering::Relaxed);
+        }
+    }
+
+    /// The end of a run: no task, no data, nothing in a section.
+    fn finish(self) {
+        assert_eq!(self.system.live_tasks(), 0, "a task is left in the table");
+        assert_eq!(self.pmu.cache().live(), 0, "data is left that nobody holds");
+        rcu::stand_in::finish();
+        // SAFETY: the threads have been joined and the tasks have ended.
+        unsafe { self.system.dispose() };
+    }
+}
+
+/// Runs a model.
+fn check(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.max_branches = 100_000;
+    builder.preemption_bound.get_or_insert(PREEMPTIONS);
+    builder.check(model);
+}

@@ -1,0 +1,127 @@
+//! RCU's algorithm: a reader against who frees, and against who waits.
+
+use super::check;
+use crate::primitive::{Arc, AtomicPtr, Ordering};
+use crate::rcu::{Head, domain::Domain};
+use loom::cell::UnsafeCell;
+use loom::thread;
+use std::ptr::{self, NonNull};
+
+/// An object that notices an access after its end.
+#[repr(C)]
+struct Object {
+    head: Head,
+    // loom reports an access that is not ordered with the one in `free`.
+    alive: UnsafeCell<bool>,
+}
+
+unsafe fn free(head: NonNull<Head>) {
+    let object: NonNull<Object> = head.cast();
+    // SAFETY: the head is an object's first field; the domain frees it once.
+    let object = unsafe { Box::from_raw(object.as_ptr()) };
+    // SAFETY: loom checks that nobody else is at it.
+    object.alive.with_mut(|alive| unsafe { *alive = false });
+}
+
+fn publish() -> Arc<AtomicPtr<Object>> {
+    let object = Object { head: Head::new(free), alive: UnsafeCell::new(true) };
+    Arc::new(AtomicPtr::new(Box::into_raw(Box::new(object))))
+}
+
+fn read(domain: &Domain, shared: &AtomicPtr<Object>) {
+    let reader = domain.claim();
+    domain.enter(reader);
+    // SAFETY: null, or an object that is not freed while the section lasts: what the model checks.
+    if let Some(object) = unsafe { shared.load(Ordering::Acquire).as_ref() } {
+        // SAFETY: as above.
+        object.alive.with(|alive| assert!(unsafe { *alive }, "used after it was freed"));
+    }
+    domain.leave(reader);
+    reader.release();
+}
+
+fn unlink_and_retire(domain: &Domain, shared: &AtomicPtr<Object>) {
+    let object = NonNull::new(shared.swap(ptr::null_mut(), Ordering::AcqRel)).unwrap();
+    let reader = domain.claim();
+    // SAFETY: unlinked, and by nobody else.
+    unsafe { domain.retire(reader, object.cast()) };
+    reader.release();
+}
+
+/// An object is taken out and freed while another thread reads it.
+#[test]
+fn reader_races_reclaim() {
+    check(|| {
+        let domain = Arc::new(Domain::new());
+        let shared = publish();
+        let reader = {
+            let (domain, shared) = (Arc::clone(&domain), Arc::clone(&shared));
+            thread::spawn(move || read(&domain, &shared))
+        };
+        unlink_and_retire(&domain, &shared);
+        // Twice: what the first must leave, the second may free.
+        domain.try_reclaim();
+        domain.try_reclaim();
+        reader.join().unwrap();
+        domain.try_reclaim();
+        assert_eq!(domain.pending(), 0, "retired and never freed");
+    });
+}
+
+/// `synchronize` returns only when a section that may have missed the change has ended.
+#[test]
+fn reader_races_synchronize() {
+    check(|| {
+        let domain = Arc::new(Domain::new());
+        let flag = Arc::new(AtomicPtr::new(ptr::null_mut::<()>()));
+        let effect = Arc::new(UnsafeCell::new(()));
+        let reader = {
+            let (domain, flag, effect) =
+                (Arc::clone(&domain), Arc::clone(&flag), Arc::clone(&effect));
+            thread::spawn(move || {
+                let reader = domain.claim();
+                domain.enter(reader);
+                if flag.load(Ordering::Acquire).is_null() {
+                    // Only a section that has not seen the flag does this.
+                    effect.with_mut(|_| {});
+                }
+                domain.leave(reader);
+                reader.release();
+            })
+        };
+        flag.store(ptr::dangling_mut(), Ordering::Release);
+        domain.synchronize().unwrap();
+        // loom reports it if the reader may still be at it.
+        effect.with_mut(|_| {});
+        reader.join().unwrap();
+    });
+}
+
+/// A section inside a section does not end the outer one.
+#[test]
+fn nested_reader_races_reclaim() {
+    check(|| {
+        let domain = Arc::new(Domain::new());
+        let shared = publish();
+        let reader = {
+            let (domain, shared) = (Arc::clone(&domain), Arc::clone(&shared));
+            thread::spawn(move || {
+                let reader = domain.claim();
+                domain.enter(reader);
+                // SAFETY: as in `read`.
+                let object = unsafe { shared.load(Ordering::Acquire).as_ref() };
+                domain.enter(reader);
+                domain.leave(reader);
+                if let Some(object) = object {
+                    // SAFETY: as in `read`.
+                    object.alive.with(|alive| assert!(unsafe { *alive }));
+                }
+                domain.leave(reader);
+                reader.release();
+            })
+        };
+        unlink_and_retire(&domain, &shared);
+        domain.try_reclaim();
+        reader.join().unwrap();
+    });
+}
