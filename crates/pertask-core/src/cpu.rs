@@ -8,7 +8,6 @@ use crate::system::System;
 use crate::task::{OwnedTask, Task, TaskId};
 use std::any::Any;
 use std::cell::Cell;
-use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 use std::panic::Location;
 use std::ptr;
@@ -89,6 +88,7 @@ impl CpuRecord {
     ///
     /// Acquire: pairs with the Release of the switch.
     #[must_use]
+    #[inline]
     pub fn switches(&self) -> u64 {
         self.switches.load(Ordering::Acquire)
     }
@@ -121,11 +121,13 @@ impl CpuRecord {
         self.online.store(false, Ordering::Release);
     }
 
+    #[inline]
     fn current(&self) -> *mut Task {
         // Relaxed: read by the thread that writes it.
         self.current.load(Ordering::Relaxed)
     }
 
+    #[inline]
     fn set_current(&self, task: *mut Task) {
         // SAFETY: null, or the task that is about to run, which its runner keeps alive.
         let id = unsafe { task.as_ref() }.map_or(0, |task| task.id().get());
@@ -169,6 +171,7 @@ impl Cpu {
     }
 
     /// The same, for the time that it certainly runs: the borrow must not be handed out.
+    #[inline]
     fn current_task(&self) -> Option<&Task> {
         // SAFETY: null, or a task that its runner keeps alive until it is switched out, on this thread.
         unsafe { self.record.current().as_ref() }
@@ -177,7 +180,7 @@ impl Cpu {
     /// The site of that name and place. Takes no lock when this CPU has asked for it before.
     #[must_use]
     pub fn site(&self, name: Option<&str>, location: &'static Location<'static>) -> &'static Site {
-        let place = &self.sites[site_hash(name, location) as usize % SITE_CACHE];
+        let place = &self.sites[site_place(name, location)];
         if let Some(site) = place.get()
             && site.is(name, location)
         {
@@ -258,12 +261,8 @@ impl Cpu {
     /// Switches out `task`, and before it whatever was switched in over it and left there.
     #[inline(always)]
     fn end(&self, task: *const Task) {
-        while !ptr::eq(self.record.current(), task) {
-            match self.switch_out() {
-                Some(left_behind) => drop(left_behind),
-                // Cannot be: what is above a turn was switched in by `switch_in`.
-                None => return,
-            }
+        if !ptr::eq(self.record.current(), task) {
+            self.end_left_behind(task);
         }
         // SAFETY: it is current, so its runner keeps it alive.
         let outer = unsafe { &*task }.outer();
@@ -272,6 +271,16 @@ impl Cpu {
             self.switch(unsafe { outer.as_ref() }, Edge::Turn, Edge::Nested);
         }
         self.record.set_current(outer);
+    }
+
+    /// Ends what was switched in over `task`, in its turn, and not out again.
+    #[cold]
+    fn end_left_behind(&self, task: *const Task) {
+        while !ptr::eq(self.record.current(), task) {
+            // What is above a turn was switched in by `switch_in`, for turns end in order.
+            let Some(left_behind) = self.switch_out() else { return };
+            drop(left_behind);
+        }
     }
 
     /// The hooks' side of a switch: the current task leaves, `incoming` comes.
@@ -321,26 +330,15 @@ impl Drop for Turn<'_> {
     }
 }
 
-fn site_hash(name: Option<&str>, location: &'static Location<'static>) -> u64 {
-    let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
-    (ptr::from_ref(location).addr() as u64 >> 3).hash(&mut hasher);
-    hasher.write(name.unwrap_or_default().as_bytes());
-    hasher.0 ^ (hasher.0 >> 32)
-}
-
-/// FNV-1a: names are short.
-struct Fnv(u64);
-
-impl Hasher for Fnv {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
+/// Where in the cache a site stands. Cheap: a collision costs a look into the table, no more.
+fn site_place(name: Option<&str>, location: &'static Location<'static>) -> usize {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let name = name.unwrap_or_default().as_bytes();
+    let ends = |eight: Option<&[u8; 8]>| eight.map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let name =
+        ends(name.first_chunk()) ^ ends(name.last_chunk()).rotate_left(29) ^ name.len() as u64;
+    let place = (ptr::from_ref(location).addr() as u64 >> 3).wrapping_add(name.wrapping_mul(ODD));
+    (place.wrapping_mul(ODD) >> 32) as usize % SITE_CACHE
 }
 
 #[cfg(target_os = "linux")]

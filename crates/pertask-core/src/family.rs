@@ -75,10 +75,15 @@ impl Links {
         Self { any: AtomicBool::new(false), list: Mutex::new(List::Open(None)) }
     }
 
+    /// Whether there may be any.
+    pub(crate) fn any(&self) -> bool {
+        // Relaxed: an event attached at this moment counts what comes next or does not.
+        self.any.load(Ordering::Relaxed)
+    }
+
     /// For fork: the child joins the families of its parent.
     pub(crate) fn fork(&self, child: &Arc<Task>) {
-        // Relaxed: an event attached while the task forks counts this child or does not.
-        if !self.any.load(Ordering::Relaxed) {
+        if !self.any() {
             return;
         }
         let families: Vec<_> = match &*lock(&self.list) {

@@ -27,6 +27,11 @@ pub(crate) mod plain {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
 }
 
+/// Something that one thread writes often, kept off the cache lines of what others read. (Two lines: they are fetched in
+/// pairs.)
+#[repr(align(128))]
+pub(crate) struct Padded<T>(pub(crate) T);
+
 /// Locks `mutex`, also when a thread has panicked while it held it.
 ///
 /// Nothing in the core panics under a lock with its data half changed; what could is a [`Count`](crate::Count) of

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::percpu_rwsem::PercpuRwsem;
 use crate::pmu::{AnyPmu, Pmu, PmuHandle, PmuState, Registered};
 use crate::primitive::plain::{AtomicU32, AtomicU64};
-use crate::primitive::{Arc, Mutex, Ordering, lock};
+use crate::primitive::{Arc, Mutex, Ordering, Padded, lock};
 use crate::site::{Site, SiteTable};
 use crate::task::{OwnedTask, Task, TaskId};
 use crate::task_table::TaskTable;
@@ -27,7 +27,8 @@ pub struct System {
     tasks: TaskTable,
     sites: SiteTable,
     cpus: Mutex<Cpus>,
-    last_task: AtomicU64,
+    /// Written by every fork; `events` is read by every switch.
+    last_task: Padded<AtomicU64>,
 }
 
 /// INVARIANT: each record has data for each of the first `pmus` PMUs.
@@ -59,7 +60,7 @@ impl System {
             tasks: TaskTable::new(),
             sites: SiteTable::new(),
             cpus: Mutex::new(Cpus { records: Vec::new(), pmus: 0 }),
-            last_task: AtomicU64::new(0),
+            last_task: Padded(AtomicU64::new(0)),
         }
     }
 
@@ -103,7 +104,7 @@ impl System {
         hint: usize,
     ) -> OwnedTask {
         // Relaxed: numbers need only differ.
-        let number = self.last_task.fetch_add(1, Ordering::Relaxed) + 1;
+        let number = self.last_task.0.fetch_add(1, Ordering::Relaxed) + 1;
         let id = TaskId::new(number).unwrap_or_else(|| unreachable!("2^64 tasks"));
         let site = self.sites.own(site);
         let parent = parent.filter(|parent| std::ptr::eq(parent.system(), self));
@@ -121,15 +122,18 @@ impl System {
 
     /// Ends a task (the kernel's `perf_event_exit_task`). Its counts are folded before it leaves the table, so that a
     /// snapshot finds them in one place or the other; the tombstones come last, so that nothing is attached any more.
-    pub(crate) fn exit(&self, task: &Task) {
+    pub(crate) fn exit(&self, task: &mut Arc<Task>) {
         self.for_each_pmu(u32::MAX, |pmu| {
             if pmu.state().has_data && !task.slot(pmu.state().index).is_empty() {
                 pmu.fold(task);
             }
         });
         self.tasks.remove(task);
-        task.slots().iter().for_each(|slot| slot.exit());
-        task.links.exit();
+        // Once it is out of the table, nobody finds it who does not hold it already.
+        match Arc::get_mut(task) {
+            Some(unshared) => unshared.exit_unshared(),
+            None => task.exit_shared(),
+        }
     }
 
     /// How many tasks live.

@@ -22,6 +22,7 @@ impl TaskId {
 
     /// The number.
     #[must_use]
+    #[inline]
     pub fn get(self) -> u64 {
         self.0.get()
     }
@@ -74,6 +75,7 @@ impl Task {
 
     /// The task's number.
     #[must_use]
+    #[inline]
     pub fn id(&self) -> TaskId {
         self.id
     }
@@ -92,6 +94,7 @@ impl Task {
 
     /// The system that it belongs to.
     #[must_use]
+    #[inline]
     pub fn system(&self) -> &'static System {
         self.system
     }
@@ -102,19 +105,32 @@ impl Task {
         self.slots[0].is_tombstone()
     }
 
+    #[inline]
     pub(crate) fn slot(&self, pmu: usize) -> &Slot {
         &self.slots[pmu]
     }
 
-    pub(crate) fn slots(&self) -> &[Slot] {
-        &self.slots
+    /// Ends the slots and leaves the families, while others may be attaching.
+    pub(crate) fn exit_shared(&self) {
+        self.slots.iter().for_each(Slot::exit);
+        self.links.exit();
     }
 
+    /// The same, when nobody else holds the task: what is empty stays so.
+    pub(crate) fn exit_unshared(&mut self) {
+        self.slots.iter().filter(|slot| !slot.is_empty()).for_each(Slot::exit);
+        if self.links.any() {
+            self.links.exit();
+        }
+    }
+
+    #[inline]
     pub(crate) fn outer(&self) -> *mut Task {
         // Relaxed: one CPU's own chain.
         self.outer.load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub(crate) fn set_outer(&self, outer: *mut Task) {
         // Relaxed: as above.
         self.outer.store(outer, Ordering::Relaxed);
@@ -185,6 +201,7 @@ impl OwnedTask {
 impl std::ops::Deref for OwnedTask {
     type Target = Task;
 
+    #[inline]
     fn deref(&self) -> &Task {
         &self.0
     }
@@ -198,6 +215,6 @@ impl fmt::Debug for OwnedTask {
 
 impl Drop for OwnedTask {
     fn drop(&mut self) {
-        self.0.system.exit(&self.0);
+        self.0.system.exit(&mut self.0);
     }
 }

@@ -1,6 +1,6 @@
 //! All live tasks (the kernel's task list), in shards, walked in chunks.
 
-use crate::primitive::{Arc, Mutex, Ordering, lock};
+use crate::primitive::{Arc, Mutex, Ordering, Padded, lock};
 use crate::task::Task;
 
 /// Spawning threads spread over this many locks.
@@ -29,9 +29,6 @@ const BLOCK: usize = 2;
 pub(crate) struct TaskTable {
     shards: Box<[Padded<Mutex<Shard>>]>,
 }
-
-#[repr(align(128))]
-struct Padded<T>(T);
 
 /// INVARIANT: `free` is the first of a list of free entries through all blocks, or `END`; an entry on it is no task.
 struct Shard {

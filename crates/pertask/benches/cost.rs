@@ -1,0 +1,332 @@
+//! What pertask costs: polls, spawn and exit, memory, attaching, and waiting for an attach.
+//!
+//! ```text
+//! cargo bench -p pertask --bench cost
+//! ```
+//!
+//! The variants of a row are measured in turn, round by round, so that a machine that drifts drifts for all. Medians;
+//! ratios to the same program without pertask. Nothing here fails: a figure is for reading.
+
+use pertask::core::{Cpu, OwnedTask, System};
+use pertask::{CpuTime, Session, TaskExt};
+use std::alloc::{GlobalAlloc, Layout, System as Heap};
+use std::future::Future;
+use std::hint::black_box;
+use std::panic::Location;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+
+#[global_allocator]
+static HEAP: Counting = Counting;
+
+fn main() {
+    machine();
+    pin_to_last_cpu();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    polls(&runtime);
+    spawn_and_exit(&runtime);
+    memory(&runtime);
+    attach();
+    unpin();
+    waiting_for_an_attach();
+}
+
+/// A future that is ready at once, or wakes itself so many times first.
+struct SelfWake(u64);
+
+impl Future for SelfWake {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.0 == 0 {
+            return Poll::Ready(());
+        }
+        self.0 -= 1;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// A self-waking poll, one task.
+fn polls(runtime: &Runtime) {
+    const POLLS: u64 = 100_000;
+    let bare = || in_a_task(runtime, SelfWake(POLLS));
+    let tracked = || in_a_task(runtime, SelfWake(POLLS).task("bench"));
+    let measured = || {
+        let session = Session::start().unwrap();
+        let start = Instant::now();
+        tracked();
+        let elapsed = start.elapsed();
+        black_box(session.stop());
+        elapsed
+    };
+    let [bare, off, on] = in_turn(40, [&|| timed(bare), &|| timed(tracked), &measured]);
+    heading("poll that wakes itself, ns");
+    let per_poll = |time: Duration| time.as_nanos() as f64 / POLLS as f64;
+    row("bare", per_poll(bare), None);
+    row("tracked, nothing attached", per_poll(off), Some(per_poll(bare)));
+    row("CPU time of every task", per_poll(on), Some(per_poll(bare)));
+}
+
+/// Spawn, run to its end, join: one task at a time.
+fn spawn_and_exit(runtime: &Runtime) {
+    const TASKS: u32 = 5_000;
+    // From inside a task: the root future of `block_on` is woken by another, slower road.
+    let bare = || {
+        in_a_task(runtime, async {
+            for _ in 0..TASKS {
+                tokio::spawn(async {}).await.unwrap();
+            }
+        })
+    };
+    let tracked = || {
+        in_a_task(runtime, async {
+            for _ in 0..TASKS {
+                tokio::spawn(async {}.task("bench")).await.unwrap();
+            }
+        })
+    };
+    let measured = || {
+        let session = Session::start().unwrap();
+        let start = Instant::now();
+        tracked();
+        let elapsed = start.elapsed();
+        black_box(session.stop());
+        elapsed
+    };
+    let [bare, off, on] = in_turn(40, [&|| timed(bare), &|| timed(tracked), &measured]);
+    heading("spawn + exit + join, ns");
+    let per_task = |time: Duration| time.as_nanos() as f64 / f64::from(TASKS);
+    row("bare", per_task(bare), None);
+    row("tracked, nothing attached", per_task(off), Some(per_task(bare)));
+    row("CPU time of every task", per_task(on), Some(per_task(bare)));
+}
+
+/// Heap of an idle task.
+fn memory(runtime: &Runtime) {
+    const TASKS: usize = 20_000;
+    let idle = |tracked: bool| {
+        runtime.block_on(async {
+            let before = Counting::bytes();
+            let tasks: Vec<_> = (0..TASKS)
+                .map(|_| match tracked {
+                    true => tokio::spawn(std::future::pending::<()>().task("bench")),
+                    false => tokio::spawn(std::future::pending::<()>()),
+                })
+                .collect();
+            tokio::task::yield_now().await;
+            let bytes = Counting::bytes() - before;
+            for task in tasks {
+                task.abort();
+                let _ = task.await;
+            }
+            bytes as f64 / TASKS as f64
+        })
+    };
+    // The first run grows the tables, which stay.
+    idle(true);
+    let (bare, off) = (idle(false), idle(true));
+    let session = Session::start().unwrap();
+    let on = idle(true);
+    drop(session);
+    heading("heap of an idle task, bytes (with its JoinHandle)");
+    row("bare", bare, None);
+    row("tracked, nothing attached", off, Some(bare));
+    row("CPU time of every task", on, Some(bare));
+}
+
+/// Attaching to all tasks, by how many there are.
+fn attach() {
+    heading("attach to all tasks, and detach: ns a task");
+    let handle = CpuTime::handle().unwrap();
+    for tasks in [1_000, 10_000, 100_000, 1_000_000] {
+        let live = fork(tasks);
+        let rounds = if tasks > 100_000 { 5 } else { 15 };
+        let [attach, detach] = medians(rounds, || {
+            let start = Instant::now();
+            let event = handle.attach_global().unwrap();
+            let attach = start.elapsed();
+            let start = Instant::now();
+            drop(event);
+            [attach, start.elapsed()]
+        });
+        let per_task = |time: Duration| time.as_nanos() as f64 / tasks as f64;
+        println!(
+            "{tasks:>9} tasks  {:>7.1}  {:>7.1}   ({:.3} ms, {:.3} ms)",
+            per_task(attach),
+            per_task(detach),
+            attach.as_secs_f64() * 1e3,
+            detach.as_secs_f64() * 1e3
+        );
+        if tasks == 1_000_000 {
+            let _first = handle.attach_global().unwrap();
+            let [second] = medians(15, || {
+                [timed(|| (0..1_000).for_each(|_| drop(handle.attach_global().unwrap())))]
+            });
+            println!("   a second attach and detach: {:.1} ns", second.as_nanos() as f64 / 1e3);
+        }
+        drop(live);
+    }
+}
+
+/// How long a spawn and an exit take while another thread attaches to a million tasks, again and again.
+fn waiting_for_an_attach() {
+    heading("one spawn + exit, ns: p50, p99, p99.99, max");
+    let live = fork(1_000_000);
+    latencies("alone", &AtomicBool::new(true));
+    let attaching = AtomicBool::new(true);
+    let walks = std::thread::scope(|scope| {
+        let walker = scope.spawn(|| {
+            let handle = CpuTime::handle().unwrap();
+            let mut walks = 0;
+            while attaching.load(Ordering::Relaxed) {
+                drop(handle.attach_global().unwrap());
+                walks += 1;
+            }
+            walks
+        });
+        latencies("while a thread attaches to 1,000,000 tasks", &attaching);
+        walker.join().unwrap()
+    });
+    println!("   ({walks} attaches and detaches meanwhile)");
+    drop(live);
+}
+
+fn latencies(what: &str, running: &AtomicBool) {
+    let mut times: Vec<u64> = Vec::with_capacity(2_000_000);
+    let end = Instant::now() + Duration::from_secs(3);
+    let site = System::global().site(Some("bench"), Location::caller());
+    Cpu::with(|cpu| {
+        let cpu = cpu.unwrap();
+        while times.len() < times.capacity() {
+            let start = Instant::now();
+            drop(cpu.fork(site));
+            let now = Instant::now();
+            times.push((now - start).as_nanos() as u64);
+            if now > end {
+                break;
+            }
+        }
+    });
+    running.store(false, Ordering::Relaxed);
+    times.sort_unstable();
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+    println!(
+        "{what:<44} {:>7} {:>7} {:>8} {:>9}   (of {})",
+        at(0.5),
+        at(0.99),
+        at(0.9999),
+        at(1.0),
+        times.len()
+    );
+}
+
+fn fork(tasks: usize) -> Vec<OwnedTask> {
+    let site = System::global().site(Some("idle"), Location::caller());
+    (0..tasks).map(|hint| System::global().fork(site, None, hint)).collect()
+}
+
+fn in_a_task(runtime: &Runtime, work: impl Future<Output = ()> + Send + 'static) {
+    runtime.block_on(async { tokio::spawn(work).await.unwrap() });
+}
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
+}
+
+/// The median time of each variant, measured in turn.
+fn in_turn<const N: usize>(rounds: usize, variants: [&dyn Fn() -> Duration; N]) -> [Duration; N] {
+    variants.iter().for_each(|variant| {
+        black_box(variant());
+    });
+    medians(rounds, || variants.map(|variant| variant()))
+}
+
+fn medians<const N: usize>(
+    rounds: usize,
+    mut round: impl FnMut() -> [Duration; N],
+) -> [Duration; N] {
+    let times: Vec<_> = (0..rounds).map(|_| round()).collect();
+    std::array::from_fn(|variant| {
+        let mut of_variant: Vec<_> = times.iter().map(|round| round[variant]).collect();
+        of_variant.sort_unstable();
+        of_variant[rounds / 2]
+    })
+}
+
+fn heading(text: &str) {
+    println!("\n{text}");
+}
+
+fn row(what: &str, value: f64, bare: Option<f64>) {
+    let against = bare.map_or(String::new(), |bare| {
+        format!("   {:+.1}, {:.2} times bare", value - bare, value / bare)
+    });
+    println!("{what:<28} {value:>8.1}{against}");
+}
+
+fn machine() {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpuinfo.lines().find(|line| line.starts_with("model name"));
+    let model = model.and_then(|line| line.split(": ").nth(1)).unwrap_or("unknown CPU");
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
+    println!("{model}, {cpus} CPUs, Linux {}", kernel.trim());
+    println!("pertask {}, tokio {}", env!("CARGO_PKG_VERSION"), locked_version("tokio"));
+}
+
+/// A dependency's version, from the lock file.
+fn locked_version(name: &str) -> &'static str {
+    let lock = include_str!("../../../Cargo.lock");
+    let package = lock.split(&format!("name = \"{name}\"\nversion = \"")).nth(1);
+    package.and_then(|rest| rest.split('"').next()).unwrap_or("unknown")
+}
+
+fn pin_to_last_cpu() {
+    set_affinity(|cpu, cpus| cpu + 1 == cpus);
+}
+
+fn unpin() {
+    set_affinity(|_, _| true);
+}
+
+fn set_affinity(allow: impl Fn(usize, usize) -> bool) {
+    // SAFETY: the sets are ours, and of the size that is passed.
+    unsafe {
+        let cpus = libc::sysconf(libc::_SC_NPROCESSORS_ONLN) as usize;
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        (0..cpus).filter(|cpu| allow(*cpu, cpus)).for_each(|cpu| libc::CPU_SET(cpu, &mut set));
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set);
+    }
+}
+
+/// The system's allocator, with the bytes in use counted.
+struct Counting;
+
+static BYTES: AtomicUsize = AtomicUsize::new(0);
+
+impl Counting {
+    fn bytes() -> usize {
+        BYTES.load(Ordering::Relaxed)
+    }
+}
+
+// SAFETY: everything is handed on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        BYTES.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's.
+        unsafe { Heap.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's.
+        unsafe { Heap.dealloc(pointer, layout) }
+    }
+}
