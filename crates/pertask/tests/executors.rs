@@ -426,7 +426,7 @@ fn live_tasks_are_listed_with_name_and_parent() {
     drop(parent);
     let report = session.stop();
     assert!(!report.tasks.iter().any(|row| row.name.as_deref() == Some("listed child")));
-    assert_eq!(row(&report, "listed child").polls, 1);
+    assert_eq!(row(&report, "listed child").tasks_live, 0);
 }
 
 #[track_caller]

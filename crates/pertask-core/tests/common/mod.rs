@@ -55,9 +55,19 @@ pub fn unanswered<P: Pmu<CpuData: Balanced>>(pmu: PmuHandle<P>) -> u64 {
     sum
 }
 
+/// How often hooks were called, on all CPUs.
+pub fn hook_calls<P: Pmu<CpuData: Balanced>>(pmu: PmuHandle<P>) -> u64 {
+    let mut sum = 0;
+    pmu.system().for_each_cpu(|cpu| {
+        sum += pmu.cpu_data(cpu).unwrap().balance().calls.load(SeqCst);
+    });
+    sum
+}
+
 /// What one CPU's hooks have seen. Hooks must not panic, so faults are counted.
 #[derive(Debug, Default)]
 pub struct Balance {
+    calls: AtomicU64,
     /// The task whose `sched_in` came last and has not been answered, or 0.
     inside: AtomicU64,
     unanswered: AtomicU64,
@@ -67,6 +77,7 @@ pub struct Balance {
 impl Balance {
     /// For `sched_in`.
     pub fn comes(&self, task: &Task) {
+        self.calls.fetch_add(1, Relaxed);
         if self.inside.swap(task.id().get(), Relaxed) != 0 {
             self.faults.fetch_add(1, Relaxed);
         }
@@ -74,6 +85,7 @@ impl Balance {
 
     /// For `sched_out`. Whether it answers a `sched_in`.
     pub fn leaves(&self, task: &Task) -> bool {
+        self.calls.fetch_add(1, Relaxed);
         let inside = self.inside.swap(0, Relaxed);
         if inside == 0 {
             self.unanswered.fetch_add(1, Relaxed);
@@ -227,26 +239,17 @@ impl Pmu for Probe {
 /// A PMU without data: its hooks are called, and are given none.
 pub struct Hollow;
 
-/// How often a [`Hollow`] was called on a CPU, and how often it was given data all the same.
+/// What a [`Hollow`] keeps for a CPU.
 #[derive(Debug, Default)]
 pub struct HollowCpu {
     balance: Balance,
-    /// Calls of either hook.
-    pub calls: AtomicU64,
-    /// Those that came with data.
+    /// How often it was given data all the same.
     pub with_data: AtomicU64,
 }
 
 impl Balanced for HollowCpu {
     fn balance(&self) -> &Balance {
         &self.balance
-    }
-}
-
-impl HollowCpu {
-    fn called(&self, data: Option<&()>) {
-        self.calls.fetch_add(1, Relaxed);
-        self.with_data.fetch_add(u64::from(data.is_some()), Relaxed);
     }
 }
 
@@ -257,12 +260,12 @@ impl Pmu for Hollow {
     type Count = ();
 
     fn sched_in(&self, switch: Switch<'_, Self>) {
-        switch.cpu_data.called(switch.data);
+        switch.cpu_data.with_data.fetch_add(u64::from(switch.data.is_some()), Relaxed);
         switch.cpu_data.balance.comes(switch.task);
     }
 
     fn sched_out(&self, switch: Switch<'_, Self>) {
-        switch.cpu_data.called(switch.data);
+        switch.cpu_data.with_data.fetch_add(u64::from(switch.data.is_some()), Relaxed);
         switch.cpu_data.balance.leaves(switch.task);
     }
 
