@@ -162,7 +162,10 @@ impl Cpu {
     #[cfg(not(pertask_loom))]
     #[must_use]
     pub fn current(&self) -> Option<Arc<Task>> {
-        let task: *const Task = self.current_task()?;
+        let task: *const Task = self.record.current();
+        if task.is_null() {
+            return None;
+        }
         // SAFETY: every task that runs is in an `Arc`, whose pointer this is, and is kept alive by its runner.
         unsafe {
             Arc::increment_strong_count(task);
@@ -207,12 +210,23 @@ impl Cpu {
     /// tasks there are [`switch_in`](Self::switch_in) and [`switch_out`](Self::switch_out).
     #[inline]
     pub fn run<R>(&self, task: &mut OwnedTask, f: impl FnOnce() -> R) -> R {
+        self.run_with_edge(task, Edge::Turn, f)
+    }
+
+    /// The same, for what is no turn of the task's: its destructor.
+    pub fn run_aside<R>(&self, task: &mut OwnedTask, f: impl FnOnce() -> R) -> R {
+        self.run_with_edge(task, Edge::Aside, f)
+    }
+
+    #[inline(always)]
+    fn run_with_edge<R>(&self, task: &mut OwnedTask, edge: Edge, f: impl FnOnce() -> R) -> R {
         if !ptr::eq(task.system(), self.record.system) {
             return f();
         }
-        let task: *const Task = &**task;
-        self.begin(task.cast_mut());
-        let _turn = Turn { cpu: self, task };
+        // The `Arc`'s own pointer: a handle may be made of it.
+        let task = Arc::as_ptr(&task.0);
+        self.begin(task.cast_mut(), edge);
+        let _turn = Turn { cpu: self, task, edge };
         f()
     }
 
@@ -229,7 +243,7 @@ impl Cpu {
         task.set_carried(true);
         // The CPU has the right to run the task now: `OwnedTask`'s drop must not run.
         let task = std::mem::ManuallyDrop::new(task);
-        self.begin(Arc::as_ptr(&task.0).cast_mut());
+        self.begin(Arc::as_ptr(&task.0).cast_mut(), Edge::Turn);
         Ok(())
     }
 
@@ -238,29 +252,28 @@ impl Cpu {
     /// `None` if the current task is not of that kind: nothing runs, or a [`run`](Self::run) does.
     #[must_use = "a task ends when this is dropped"]
     pub fn switch_out(&self) -> Option<OwnedTask> {
-        let task = self.current_task().filter(|task| task.is_carried())?;
-        task.set_carried(false);
-        let task: *const Task = task;
-        self.end(task);
+        let task: *const Task = self.record.current();
+        self.current_task().filter(|task| task.is_carried())?.set_carried(false);
+        self.end(task, Edge::Turn);
         // SAFETY: `switch_in` kept one strong count of exactly this `Arc`, and `carried` said that it is still ours.
         Some(OwnedTask(unsafe { Arc::from_raw(task) }))
     }
 
     #[inline(always)]
-    fn begin(&self, task: *mut Task) {
+    fn begin(&self, task: *mut Task, edge: Edge) {
         let outer = self.record.current();
         // SAFETY: the caller has the right to run it, and with it a strong count.
         let incoming = unsafe { &*task };
         incoming.set_outer(outer);
         if self.record.system.any_event() | (self.owed() != 0) {
-            self.switch(Some(incoming), Edge::Nested, Edge::Turn);
+            self.switch(Some(incoming), Edge::Nested, edge);
         }
         self.record.set_current(task);
     }
 
     /// Switches out `task`, and before it whatever was switched in over it and left there.
     #[inline(always)]
-    fn end(&self, task: *const Task) {
+    fn end(&self, task: *const Task, edge: Edge) {
         if !ptr::eq(self.record.current(), task) {
             self.end_left_behind(task);
         }
@@ -268,7 +281,7 @@ impl Cpu {
         let outer = unsafe { &*task }.outer();
         if self.record.system.any_event() | (self.owed() != 0) {
             // SAFETY: null, or a task whose turn goes on.
-            self.switch(unsafe { outer.as_ref() }, Edge::Turn, Edge::Nested);
+            self.switch(unsafe { outer.as_ref() }, edge, Edge::Nested);
         }
         self.record.set_current(outer);
     }
@@ -321,12 +334,13 @@ impl Drop for Cpu {
 struct Turn<'a> {
     cpu: &'a Cpu,
     task: *const Task,
+    edge: Edge,
 }
 
 impl Drop for Turn<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.cpu.end(self.task);
+        self.cpu.end(self.task, self.edge);
     }
 }
 

@@ -76,6 +76,7 @@ impl<P: Pmu> PmuHandle<P> {
         // Before there is data, so that no switch with data goes unseen.
         let switches = pmu.state.count_event();
         let uses = match inherit {
+            _ if !pmu.state.has_data && task.has_exited() => return Err(Error::TaskExited),
             _ if !pmu.state.has_data => Uses::NoData,
             Inherit::Children => Uses::Family(Family::begin(pmu, task)?),
             Inherit::No => {
@@ -111,8 +112,8 @@ impl<P: Pmu> Event<P> {
     /// The counts.
     ///
     /// On a task: since the attach (or the last [`reset`](Self::reset)), those of ended descendants included. Global:
-    /// the sum over all tasks' data, which may be older than this event if it was not the first; take the difference
-    /// of two reads, or `reset` first. What the task does at this moment is counted when it is next switched out.
+    /// the sum over all tasks' data, live and ended, which may be older than this event; take the difference of two reads,
+    /// or `reset` first. What the task does at this moment is counted when it is next switched out.
     #[must_use]
     pub fn read(&self) -> P::Count {
         match &self.uses {

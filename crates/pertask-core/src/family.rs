@@ -76,7 +76,7 @@ impl Links {
     }
 
     /// Whether there may be any.
-    pub(crate) fn any(&self) -> bool {
+    fn any(&self) -> bool {
         // Relaxed: an event attached at this moment counts what comes next or does not.
         self.any.load(Ordering::Relaxed)
     }

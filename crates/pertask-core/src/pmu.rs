@@ -12,6 +12,7 @@ use crate::tally::{Tally, Totals};
 use crate::task::Task;
 use bytemuck::Zeroable;
 use std::any::Any;
+use std::fmt;
 
 /// How many PMUs a [`System`] has room for: each task has a slot for each.
 #[cfg(not(pertask_loom))]
@@ -49,7 +50,8 @@ pub trait Pmu: Send + Sync + Sized + 'static {
     /// One that answers no `sched_in` is for a task that was running when the PMU's first event was attached.
     fn sched_out(&self, switch: Switch<'_, Self>);
 
-    /// A thread begins to be a CPU. Its data is new, or that of a thread which has ended.
+    /// A thread has begun to be a CPU, or the PMU been registered while one is. The data is new, or that of a thread which
+    /// has ended.
     fn cpu_online(&self, _cpu: &CpuRecord, _cpu_data: &Self::CpuData) {}
 
     /// The thread behind a CPU ends. Called on that thread.
@@ -81,7 +83,7 @@ impl Count for u64 {
         *self = self.wrapping_add(*other);
     }
     fn since(&self, base: &Self) -> Self {
-        self.wrapping_sub(*base)
+        self.saturating_sub(*base)
     }
 }
 
@@ -92,6 +94,8 @@ pub enum Edge {
     Turn,
     /// A task inside it takes over for a while, or gives back.
     Nested,
+    /// It runs outside its turns: its destructor.
+    Aside,
 }
 
 /// One side of a switch, as a hook sees it.
@@ -118,6 +122,12 @@ impl<P: Pmu> Clone for PmuHandle<P> {
 }
 
 impl<P: Pmu> Copy for PmuHandle<P> {}
+
+impl<P: Pmu> fmt::Debug for PmuHandle<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PmuHandle").field(&P::NAME).finish()
+    }
+}
 
 impl<P: Pmu> PmuHandle<P> {
     /// The PMU.
@@ -153,13 +163,27 @@ impl<P: Pmu> PmuHandle<P> {
         self.0.state.global.tasks_without_data()
     }
 
+    /// Reads a task's data. `None` if it has none, or belongs to another system.
+    #[must_use]
+    pub fn read_task(self, task: &Task) -> Option<P::Count> {
+        if !std::ptr::eq(task.system(), self.0.state.system) {
+            return None;
+        }
+        let guard = rcu::enter();
+        let data = task.slot(self.0.state.index).data(&guard)?;
+        // SAFETY: it comes from this PMU's slot.
+        Some(self.0.pmu.read(unsafe { self.0.payload(data) }))
+    }
+
     /// Reads all counts: those of the tasks that have ended, site by site, and of each that lives.
     ///
-    /// `live` is called for each live task that has data. A task that ends meanwhile is counted once, among the
-    /// living or the ended. It is a walk over all tasks; spawn and exit do not wait for it.
+    /// `live` is called for each live task that has data, and may amend its count (by what has not reached the data yet)
+    /// before it is added to its site's. A task that ends meanwhile is counted once, among the living or the ended. It is
+    /// a walk over all tasks; spawn and exit do not wait for it. One at a time for a PMU: `live` must not take another, nor
+    /// read a global event.
     pub fn snapshot(
         self,
-        mut live: impl FnMut(&Arc<Task>, &P::Count),
+        mut live: impl FnMut(&Arc<Task>, &mut P::Count),
     ) -> Vec<SiteCounts<P::Count>> {
         self.0.snapshot(&mut live)
     }
@@ -259,14 +283,17 @@ impl<P: Pmu> Registered<P> {
         hook(&self.pmu, Switch { cpu, cpu_data, task, data, edge });
     }
 
-    fn snapshot(&self, live: &mut dyn FnMut(&Arc<Task>, &P::Count)) -> Vec<SiteCounts<P::Count>> {
+    fn snapshot(
+        &self,
+        live: &mut dyn FnMut(&Arc<Task>, &mut P::Count),
+    ) -> Vec<SiteCounts<P::Count>> {
         let mut walk = lock(&self.walks);
         *walk += 1;
         let mut by_site = BySite::default();
         self.state.system.tasks().for_each(|task| {
-            if let Some(count) = self.see(task, *walk) {
+            if let Some(mut count) = self.see(task, *walk) {
+                live(task, &mut count);
                 by_site.add_live(task.site(), &count);
-                live(task, &count);
             }
         });
         self.state.system.sites().for_each(|site| {

@@ -77,6 +77,11 @@ impl System {
         cpus.records.iter().for_each(|cpu| cpu.set_data(registered));
         place.get_or_init(|| registered);
         cpus.pmus += 1;
+        let records = cpus.records.clone();
+        // Hooks run under no lock.
+        drop(cpus);
+        let online = records.into_iter().filter(|cpu| cpu.thread().is_some());
+        online.for_each(|cpu| registered.cpu_online(cpu));
         Ok(PmuHandle(registered))
     }
 
@@ -164,16 +169,20 @@ impl System {
     }
 
     pub(crate) fn cpu_record(&'static self) -> &'static CpuRecord {
+        let record = self.claim_cpu_record();
+        self.for_each_pmu(u32::MAX, |pmu| pmu.cpu_online(record));
+        record
+    }
+
+    fn claim_cpu_record(&'static self) -> &'static CpuRecord {
         let mut cpus = lock(&self.cpus);
         if let Some(record) = cpus.records.iter().find(|record| record.go_online()) {
-            self.for_each_pmu(u32::MAX, |pmu| pmu.cpu_online(record));
             return record;
         }
         let index = u32::try_from(cpus.records.len()).unwrap_or(u32::MAX);
         let record: &'static CpuRecord = Box::leak(Box::new(CpuRecord::new(self, index)));
         record.go_online();
         self.for_each_pmu(u32::MAX, |pmu| record.set_data(pmu));
-        self.for_each_pmu(u32::MAX, |pmu| pmu.cpu_online(record));
         cpus.records.push(record);
         record
     }

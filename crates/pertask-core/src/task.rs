@@ -116,12 +116,9 @@ impl Task {
         self.links.exit();
     }
 
-    /// The same, when nobody else holds the task: what is empty stays so.
+    /// The same, when nobody else holds the task: what is empty stays so, and no family has it.
     pub(crate) fn exit_unshared(&mut self) {
         self.slots.iter().filter(|slot| !slot.is_empty()).for_each(Slot::exit);
-        if self.links.any() {
-            self.links.exit();
-        }
     }
 
     #[inline]

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Turns, assert_live, site, system_with};
+use common::{Turns, alone, assert_live, site, system_with};
 use pertask_core::{Cpu, Inherit, OwnedTask, Pmu, PmuHandle, Switch, System, rcu};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -83,6 +83,7 @@ fn free_what_may_be_freed() {
 
 #[test]
 fn data_in_a_hook_outlives_its_event() {
+    let _alone = alone();
     let scene = Scene::new();
     let pmu = scene.pmu;
     let event = pmu.attach_task(&scene.task.handle(), Inherit::No).unwrap();
@@ -97,6 +98,7 @@ fn data_in_a_hook_outlives_its_event() {
 
 #[test]
 fn data_in_a_hook_is_not_given_to_the_next_event() {
+    let _alone = alone();
     let scene = Scene::new();
     let pmu = scene.pmu;
     let handle = scene.task.handle();
@@ -116,6 +118,7 @@ fn data_in_a_hook_is_not_given_to_the_next_event() {
 
 #[test]
 fn barrier_waits_for_a_hook() {
+    let _alone = alone();
     let scene = Scene::new();
     let event = scene.pmu.attach_task(&scene.task.handle(), Inherit::No).unwrap();
     let (done, is_done) = channel();
@@ -132,6 +135,7 @@ fn barrier_waits_for_a_hook() {
 /// A first global attach waits for sections that began before it; that is no walk, and others go on beside it.
 #[test]
 fn fork_and_exit_go_on_while_a_global_attach_waits_for_a_hook() {
+    let _alone = alone();
     let scene = Scene::new();
     let system = scene.system;
     let turns = system.register(Turns).unwrap();
@@ -148,9 +152,9 @@ fn fork_and_exit_go_on_while_a_global_attach_waits_for_a_hook() {
             (task.id().get() % 2 == 0).then_some(task)
         });
         let live: Vec<_> = live.collect();
-        (is_attached.recv_timeout(Duration::from_millis(100)).map(drop), live)
+        (is_attached.recv_timeout(Duration::from_millis(100)), live)
     });
-    assert_eq!(early.err(), Some(RecvTimeoutError::Timeout));
+    assert!(matches!(early, Err(RecvTimeoutError::Timeout)));
     let whole = is_attached.recv().unwrap().unwrap();
     assert_eq!(runs.load(SeqCst), 100);
     let mut with_data = 0;

@@ -195,6 +195,10 @@ fn pmu_is_told_of_cpus_that_come_and_go() {
     assert_eq!(online(watch), [1, 0]);
     drop(cpu);
     assert_eq!(online(watch), [0, 0]);
+    // The next one takes the place of the first.
+    let cpu = Cpu::new(system);
+    assert_eq!(online(watch), [1, 0]);
+    drop(cpu);
 }
 
 /// For each CPU, how many times it is online.

@@ -8,13 +8,13 @@
 
 mod common;
 
-use common::{Balance, Turns, assert_live, assert_nothing_left, site, system_with};
+use common::{Balance, Turns, alone, assert_live, assert_nothing_left, site, system_with};
 use pertask_core::{Cpu, Edge, Inherit, OwnedTask, Pmu, PmuHandle, Switch, System};
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -23,10 +23,6 @@ const TASKS: usize = 400;
 
 /// When to give up. Nothing that works takes this long.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Released data is freed by whichever thread comes by, and not while any is inside a section. The tests wait for one
-/// another, so that it is freed where they say.
-static ONE_TEST_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Where a walk stands until it may go on.
 struct Gate {
@@ -68,11 +64,6 @@ impl Gate {
         let (_state, time) = self.changed.wait_timeout_while(state, PATIENCE, waiting).unwrap();
         assert!(!time.timed_out(), "the walk did not come to the gate");
     }
-}
-
-/// The only test at this time; one that has failed holds up no other.
-fn alone() -> MutexGuard<'static, ()> {
-    ONE_TEST_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Does `work` on another thread while `walk` stands at its gate.

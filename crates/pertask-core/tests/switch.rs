@@ -22,7 +22,7 @@ enum Call {
     Out(u64, Edge),
 }
 use Call::{In, Out};
-use Edge::{Nested, Turn};
+use Edge::{Aside, Nested, Turn};
 
 impl Pmu for Log {
     const NAME: &'static str = "log";
@@ -73,6 +73,17 @@ fn hooks_of_nested_runs_come_in_order() {
     cpu.run(&mut one, || cpu.run(&mut two, || {}));
     let expected =
         [In(1, Turn), Out(1, Nested), In(2, Turn), Out(2, Turn), In(1, Nested), Out(1, Turn)];
+    assert_eq!(taken(log), expected);
+    drop(event);
+}
+
+#[test]
+fn run_aside_is_no_turn() {
+    let (log, cpu, mut one, mut two) = logged();
+    let event = log.attach_global().unwrap();
+    cpu.run_aside(&mut one, || cpu.run(&mut two, || {}));
+    let expected =
+        [In(1, Aside), Out(1, Nested), In(2, Turn), Out(2, Turn), In(1, Nested), Out(1, Aside)];
     assert_eq!(taken(log), expected);
     drop(event);
 }

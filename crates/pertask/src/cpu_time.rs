@@ -4,10 +4,11 @@
 //! leaves and another comes, one reading of the clock serves both.
 
 use crate::clock;
+use crate::ledger::{Ledger, Used};
 use bytemuck::Zeroable;
 use pertask_core::{Count, CpuRecord, Edge, Error, Pmu, PmuHandle, Switch, System};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// Measures each task's time on the CPU.
 ///
@@ -25,9 +26,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// ```
 #[derive(Debug, Default)]
 pub struct CpuTime {
-    /// Threads that ran tasks and have ended: their CPU time, and the part of it in tasks.
-    ended_cpu_ns: AtomicU64,
-    ended_tasks_ns: AtomicU64,
+    /// The threads that ran tasks and have ended.
+    ledger: Ledger,
 }
 
 /// What the PMU keeps for a task. Written by the CPU that runs the task, read by all.
@@ -57,7 +57,7 @@ pub struct CpuTimeCpu {
     last: Stamp,
     /// CPU time in tasks, of the thread that is this CPU now.
     tasks_ns: AtomicU64,
-    /// The count of switches when the thread became this CPU.
+    /// The count of switches when the thread became this CPU; the greatest number while none is.
     online_at: AtomicU64,
 }
 
@@ -142,6 +142,7 @@ impl Pmu for CpuTime {
             return;
         };
         let stint_time = cpu_data.read(switch.cpu).since(start);
+        cpu_data.end_stint();
         add(&cpu_data.tasks_ns, stint_time.cpu_ns);
         data.charge(stint_time, switch.edge);
     }
@@ -157,15 +158,21 @@ impl Pmu for CpuTime {
     }
 
     fn cpu_online(&self, cpu: &CpuRecord, data: &CpuTimeCpu) {
-        data.tasks_ns.store(0, Ordering::Relaxed);
         data.online_at.store(cpu.switches(), Ordering::Relaxed);
+        if let Some(thread) = cpu.thread() {
+            self.ledger.lock().begin(thread);
+        }
     }
 
     fn cpu_offline(&self, cpu: &CpuRecord, data: &CpuTimeCpu) {
-        if data.ran_tasks(cpu) {
-            self.ended_cpu_ns.fetch_add(clock::thread_cpu_ns(), Ordering::Relaxed);
-            self.ended_tasks_ns.fetch_add(data.tasks_ns(), Ordering::Relaxed);
+        // In one piece: a reading finds the thread among the workers or in the ledger.
+        let mut entries = self.ledger.lock();
+        if let (true, Some(thread)) = (data.ran_tasks(cpu), cpu.thread()) {
+            let last = Used { cpu_ns: clock::thread_cpu_ns(), tasks_ns: data.tasks_ns() };
+            entries.enter(thread, last);
         }
+        data.tasks_ns.store(0, Ordering::Relaxed);
+        data.online_at.store(u64::MAX, Ordering::Relaxed);
     }
 }
 
@@ -179,9 +186,8 @@ impl CpuTime {
         *HANDLE.get_or_init(|| System::global().register(CpuTime::default()))
     }
 
-    /// CPU time of the threads that ran tasks and have ended, and the part of it in tasks.
-    pub(crate) fn ended_workers(&self) -> (u64, u64) {
-        (self.ended_cpu_ns.load(Ordering::Relaxed), self.ended_tasks_ns.load(Ordering::Relaxed))
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 }
 
@@ -190,7 +196,7 @@ impl CpuTimeData {
         add(&self.cpu_ns, stint.cpu_ns);
         add(&self.wall_ns, stint.wall_ns);
         let this_poll_ns = self.this_poll_ns.load(Ordering::Relaxed) + stint.wall_ns;
-        if edge == Edge::Nested {
+        if edge != Edge::Turn {
             self.this_poll_ns.store(this_poll_ns, Ordering::Relaxed);
             return;
         }
@@ -214,23 +220,44 @@ impl CpuTimeCpu {
 
     /// Starts the clock for the task that runs at this moment, if it does not run yet. By who has just attached.
     pub(crate) fn adopt_running(&self, cpu: &CpuRecord) {
-        let stint = cpu.switches() + 1;
-        if cpu.current_id().is_none() || self.start.get(stint).is_some() {
+        let switches = cpu.switches();
+        // One that somebody else has adopted keeps its start: sessions take differences.
+        if cpu.current_id().is_none() || self.stint(switches).is_some() {
             return;
         }
+        let stint = switches + 1;
         if let Some(cpu_ns) = cpu.thread().and_then(clock::cpu_ns_of_thread) {
             self.adopted.set(stint, Reading { cpu_ns, wall_ns: clock::wall_ns() });
         }
     }
 
-    /// The CPU and wall time of the stint that runs now and ran already at the switch count `since`.
-    pub(crate) fn running_since(&self, cpu: &CpuRecord, since: u64) -> Option<(u64, u64)> {
-        let start = self.start.get(since + 1).or_else(|| self.adopted.get(since + 1))?;
+    /// The times of the stint that runs now, if it is the one of `switches`, and what has been read before this call of
+    /// what it will be added to does not have it yet.
+    pub(crate) fn running(&self, cpu: &CpuRecord, switches: u64) -> Option<CpuTimeCount> {
+        let start = self.stint(switches)?;
         let cpu_ns = clock::cpu_ns_of_thread(cpu.thread()?)?;
         let now = Reading { cpu_ns, wall_ns: clock::wall_ns() };
         let stint = now.since(start);
-        // Still the same one: the clock was that stint's.
-        (cpu.switches() == since).then_some((stint.cpu_ns, stint.wall_ns))
+        // Acquire: pairs with the Release in `end_stint`. If it comes after: whoever has read some of what is charged there
+        // finds no stint here.
+        fence(Ordering::Acquire);
+        (self.stint(switches).is_some() && cpu.switches() == switches).then(|| CpuTimeCount {
+            cpu_ns: stint.cpu_ns,
+            wall_ns: stint.wall_ns,
+            ..CpuTimeCount::default()
+        })
+    }
+
+    fn stint(&self, switches: u64) -> Option<Reading> {
+        self.start.get(switches + 1).or_else(|| self.adopted.get(switches + 1))
+    }
+
+    /// Before a stint is charged: from here on nobody adds it as running.
+    fn end_stint(&self) {
+        self.start.stint.store(0, Ordering::Relaxed);
+        self.adopted.stint.store(0, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `running`.
+        fence(Ordering::Release);
     }
 
     /// Reads the clocks, once for each switch.

@@ -32,6 +32,7 @@ pub mod tokio;
 // Measuring them.
 mod clock;
 mod cpu_time;
+mod ledger;
 
 // Showing it.
 mod reading;

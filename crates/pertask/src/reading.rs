@@ -1,12 +1,14 @@
 //! A reading of everything at one moment, and the difference of two: a report.
 
 use crate::clock;
-use crate::cpu_time::{CpuTime, CpuTimeCount};
+use crate::cpu_time::{CpuTime, CpuTimeCount, CpuTimeCpu};
+use crate::ledger::{AccountId, Entries, Used};
 use crate::report::{Lost, Report, SCHEMA, SiteReport, TaskReport, ThreadReport};
-use crate::threads::{self, Threads};
+use crate::threads::{self, Thread, Threads};
 use crate::tracked;
-use pertask_core::{Count, CpuRecord, PmuHandle, Site, SiteCounts, System, Task, TaskId};
+use pertask_core::{Count, CpuRecord, Event, PmuHandle, Site, SiteCounts, System, Task, TaskId};
 use std::collections::HashMap;
+use std::sync::MutexGuard;
 
 /// Everything, at one moment. Costs memory for each live task that has used the CPU.
 #[derive(Debug, Default)]
@@ -14,7 +16,8 @@ pub(crate) struct Reading {
     wall_ns: u64,
     threads: Threads,
     workers: HashMap<u32, Worker>,
-    ended: Ended,
+    /// What the workers have used that have ended since the session began.
+    ended: Used,
     sites: HashMap<u32, SiteCounts<CpuTimeCount>>,
     tasks: HashMap<TaskId, LiveTask>,
     lost: Lost,
@@ -25,7 +28,7 @@ pub(crate) struct Reading {
 /// Whose counts are read.
 pub(crate) enum Selection<'a> {
     All,
-    Tasks(&'a [(&'a Task, CpuTimeCount)]),
+    Tasks(&'a [(&'a Task, &'a Event<CpuTime>)]),
 }
 
 /// A thread that has been a CPU.
@@ -35,13 +38,6 @@ struct Worker {
     ran_tasks: bool,
 }
 
-/// Workers that have ended, since the program began.
-#[derive(Clone, Copy, Debug, Default)]
-struct Ended {
-    cpu_ns: u64,
-    tasks_ns: u64,
-}
-
 #[derive(Clone, Debug)]
 struct LiveTask {
     site: &'static Site,
@@ -49,37 +45,65 @@ struct LiveTask {
     count: CpuTimeCount,
 }
 
-/// A CPU on which a task runs while the reading is taken.
+/// A CPU on which a task ran when the reading began.
 struct Running {
     cpu: &'static CpuRecord,
     task: TaskId,
-    switches: u64,
 }
 
+/// Tries to read a task's data and its running stint without one ending in between.
+const TRIES: usize = 16;
+
 impl Reading {
-    pub(crate) fn take(selection: Selection<'_>) -> Self {
+    /// The first reading of a session, and its account in the ledger.
+    pub(crate) fn first(handle: PmuHandle<CpuTime>, selection: Selection<'_>) -> (Self, AccountId) {
+        let ledger = handle.pmu().ledger();
+        let (reading, mut entries) = Self::take(handle, selection);
+        let account = ledger.open(&mut entries, reading.used());
+        (reading, account)
+    }
+
+    /// A later reading.
+    pub(crate) fn next(
+        handle: PmuHandle<CpuTime>,
+        selection: Selection<'_>,
+        account: &AccountId,
+    ) -> Self {
+        let (mut reading, entries) = Self::take(handle, selection);
+        reading.ended = entries.ended(account);
+        reading
+    }
+
+    /// Everything, with the ledger locked in the state that belongs to it.
+    fn take(
+        handle: PmuHandle<CpuTime>,
+        selection: Selection<'_>,
+    ) -> (Self, MutexGuard<'static, Entries>) {
         let mut reading = Self::default();
-        let Ok(handle) = CpuTime::handle() else { return reading };
-        let running = running();
-        let ids: Vec<TaskId> = running.iter().map(|running| running.task).collect();
+        let running = Running::everywhere();
         match selection {
-            Selection::All => reading.take_all(handle, &ids),
-            Selection::Tasks(tasks) => reading.take_some(tasks),
+            Selection::All => reading.take_all(handle, &running),
+            Selection::Tasks(tasks) => reading.take_some(handle, tasks, &running),
         }
+        let entries = handle.pmu().ledger().lock();
         reading.take_workers(handle);
-        for running in running {
-            reading.add_running(handle, &running);
-        }
-        let (cpu_ns, tasks_ns) = handle.pmu().ended_workers();
-        reading.ended = Ended { cpu_ns, tasks_ns };
         reading.lost = Lost {
             tasks_without_data: handle.tasks_without_data(),
             tasks_without_site: System::global().tasks_without_site(),
             polls_untracked: tracked::untracked_polls(),
         };
-        reading.threads = Threads::read();
+        reading.threads = Threads::read(&entries);
         reading.wall_ns = clock::wall_ns();
-        reading
+        (reading, entries)
+    }
+
+    /// What each thread has used.
+    fn used(&self) -> HashMap<u32, Used> {
+        let used = self.threads.live.iter().filter(|thread| !thread.entered).map(|thread| {
+            let tasks_ns = self.workers.get(&thread.number).map_or(0, |worker| worker.tasks_ns);
+            (thread.number, Used { cpu_ns: thread.cpu_ns, tasks_ns })
+        });
+        used.collect()
     }
 
     /// The report of what has come since `base`.
@@ -112,18 +136,30 @@ impl Reading {
         }
     }
 
-    fn take_all(&mut self, handle: PmuHandle<CpuTime>, running: &[TaskId]) {
+    fn take_all(&mut self, handle: PmuHandle<CpuTime>, running: &[Running]) {
         let sites = handle.snapshot(|task, count| {
-            if count.cpu_ns != 0 || count.polls != 0 || running.contains(&task.id()) {
+            if let Some(running) = running.iter().find(|running| running.task == task.id()) {
+                running.amend(handle, task, count);
+            }
+            if count.cpu_ns != 0 || count.polls != 0 {
                 self.tasks.insert(task.id(), LiveTask::new(task, count));
             }
         });
         self.sites = sites.into_iter().map(|site| (site.site.id(), site)).collect();
     }
 
-    fn take_some(&mut self, tasks: &[(&Task, CpuTimeCount)]) {
+    fn take_some(
+        &mut self,
+        handle: PmuHandle<CpuTime>,
+        tasks: &[(&Task, &Event<CpuTime>)],
+        running: &[Running],
+    ) {
         self.selected = true;
-        for (task, count) in tasks {
+        for (task, event) in tasks {
+            let mut count = event.read();
+            if let Some(running) = running.iter().find(|running| running.task == task.id()) {
+                running.add_to(handle, || event.read(), &mut count);
+            }
             let site = task.site();
             let row = self.sites.entry(site.id()).or_insert_with(|| SiteCounts {
                 site,
@@ -131,12 +167,12 @@ impl Reading {
                 live: 0,
                 count: CpuTimeCount::default(),
             });
-            row.count.add(count);
+            row.count.add(&count);
             if task.has_exited() {
                 row.exited += 1;
             } else {
                 row.live += 1;
-                self.tasks.insert(task.id(), LiveTask::new(task, count));
+                self.tasks.insert(task.id(), LiveTask::new(task, &count));
             }
         }
     }
@@ -144,28 +180,11 @@ impl Reading {
     fn take_workers(&mut self, handle: PmuHandle<CpuTime>) {
         System::global().for_each_cpu(|cpu| {
             if let (Some(data), Some(thread)) = (handle.cpu_data(cpu), cpu.thread()) {
-                let worker = Worker { tasks_ns: data.tasks_ns(), ran_tasks: data.ran_tasks(cpu) };
+                let worker =
+                    Worker { tasks_ns: tasks_ns(cpu, data), ran_tasks: data.ran_tasks(cpu) };
                 self.workers.insert(thread, worker);
             }
         });
-    }
-
-    /// Adds what a task has used since it was last switched in, if it has run for the whole of the reading. Otherwise
-    /// the part that is missing is no longer than the reading took.
-    fn add_running(&mut self, handle: PmuHandle<CpuTime>, running: &Running) {
-        let Some(task) = self.tasks.get_mut(&running.task) else { return };
-        let Some(data) = handle.cpu_data(running.cpu) else { return };
-        let Some((cpu_ns, wall_ns)) = data.running_since(running.cpu, running.switches) else {
-            return;
-        };
-        let more = CpuTimeCount { cpu_ns, wall_ns, ..CpuTimeCount::default() };
-        task.count.add(&more);
-        if let Some(site) = self.sites.get_mut(&task.site.id()) {
-            site.count.add(&more);
-        }
-        if let Some(worker) = running.cpu.thread().and_then(|t| self.workers.get_mut(&t)) {
-            worker.tasks_ns += cpu_ns;
-        }
     }
 
     fn site_since(&self, now: &SiteCounts<CpuTimeCount>, base: &Self) -> SiteReport {
@@ -194,39 +213,40 @@ impl Reading {
     }
 
     fn threads_since(&self, base: &Self) -> Vec<ThreadReport> {
-        let live = self.threads.live.iter().map(|thread| {
-            let worker = self.workers.get(&thread.number).copied().unwrap_or_default();
-            let before = base.workers.get(&thread.number).copied().unwrap_or_default();
-            let base_ns = base.threads.cpu_ns_of(thread.number).unwrap_or(0);
-            ThreadReport {
-                name: threads::name(thread.number),
-                tid: Some(thread.number),
-                worker: worker.ran_tasks,
-                cpu_ns: thread.cpu_ns.saturating_sub(base_ns),
-                tasks_cpu_ns: worker.tasks_ns.saturating_sub(before.tasks_ns),
-            }
-        });
+        let live = self.threads.live.iter().map(|thread| self.thread_since(thread, base));
         let mut threads: Vec<_> = live.chain(self.ended_since(base)).collect();
         threads.sort_by(|a, b| b.cpu_ns.cmp(&a.cpu_ns).then(a.tid.cmp(&b.tid)));
         threads
     }
 
-    /// The threads that have ended, workers and others: what the process has used and no live thread has.
+    fn thread_since(&self, thread: &Thread, base: &Self) -> ThreadReport {
+        // One that has entered the ledger is no worker any more, whatever it was.
+        let worker_in = |reading: &Self| match thread.entered {
+            false => reading.workers.get(&thread.number).copied().unwrap_or_default(),
+            true => Worker::default(),
+        };
+        let worker = worker_in(self);
+        let base_ns = base.threads.find(thread).map_or(0, |thread| thread.cpu_ns);
+        ThreadReport {
+            name: threads::name(thread.number),
+            tid: Some(thread.number),
+            worker: worker.ran_tasks,
+            cpu_ns: thread.cpu_ns.saturating_sub(base_ns),
+            tasks_cpu_ns: worker.tasks_ns.saturating_sub(worker_in(base).tasks_ns),
+        }
+    }
+
+    /// The threads that have ended: workers by the ledger; others by what the process has used and no live thread has.
     fn ended_since(&self, base: &Self) -> impl Iterator<Item = ThreadReport> {
-        let gone =
-            || base.threads.live.iter().filter(|was| self.threads.cpu_ns_of(was.number).is_none());
-        let workers_before: u64 =
-            gone().filter(|was| base.workers.contains_key(&was.number)).map(|was| was.cpu_ns).sum();
-        let before: u64 = gone().map(|was| was.cpu_ns).sum();
-        let tasks_before: u64 =
-            gone().filter_map(|was| base.workers.get(&was.number)).map(|was| was.tasks_ns).sum();
-        let since = |now: u64, then: u64, before: u64| now.saturating_sub(then + before);
-        let workers = since(self.ended.cpu_ns, base.ended.cpu_ns, workers_before);
-        let in_tasks = since(self.ended.tasks_ns, base.ended.tasks_ns, tasks_before);
-        let all = self.threads.ended_cpu_ns() - base.threads.ended_cpu_ns() - i128::from(before);
-        let others = u64::try_from(all - i128::from(workers)).unwrap_or(0);
+        let gone = base.threads.live.iter().filter(|was| self.threads.find(was).is_none());
+        let before_ns: u64 = gone.map(|was| was.cpu_ns).sum();
+        let all_ns = self.threads.ended_cpu_ns()
+            - base.threads.ended_cpu_ns()
+            - i128::from(before_ns)
+            - i128::from(self.ended.cpu_ns);
+        let others_ns = u64::try_from(all_ns).unwrap_or(0);
         // Less than that cannot be told from the time that the readings took.
-        let uncertain = self.threads.uncertain_ns + base.threads.uncertain_ns;
+        let uncertain_ns = self.threads.uncertain_ns + base.threads.uncertain_ns;
         let row = |worker, cpu_ns, tasks_cpu_ns| ThreadReport {
             name: "(ended threads)".to_owned(),
             tid: None,
@@ -234,8 +254,9 @@ impl Reading {
             cpu_ns,
             tasks_cpu_ns,
         };
-        let workers = (workers > 0).then(|| row(true, workers, in_tasks));
-        let others = (others > uncertain).then(|| row(false, others, 0));
+        let workers =
+            (self.ended.cpu_ns > 0).then(|| row(true, self.ended.cpu_ns, self.ended.tasks_ns));
+        let others = (others_ns > uncertain_ns).then(|| row(false, others_ns, 0));
         workers.into_iter().chain(others)
     }
 
@@ -271,17 +292,59 @@ impl LiveTask {
     }
 }
 
-fn running() -> Vec<Running> {
-    let mut running = Vec::new();
-    System::global().for_each_cpu(|cpu| {
-        let switches = cpu.switches();
-        if let Some(task) = cpu.current_id()
-            && cpu.switches() == switches
-        {
-            running.push(Running { cpu, task, switches });
+impl Running {
+    fn everywhere() -> Vec<Self> {
+        let mut running = Vec::new();
+        System::global().for_each_cpu(|cpu| {
+            if let Some(task) = cpu.current_id() {
+                running.push(Self { cpu, task });
+            }
+        });
+        running
+    }
+
+    /// Makes `count` that of the task's data and of the stint that it runs, if it still does.
+    fn amend(&self, handle: PmuHandle<CpuTime>, task: &Task, count: &mut CpuTimeCount) {
+        let fallback = count.clone();
+        let read = || handle.read_task(task).unwrap_or_else(|| fallback.clone());
+        self.add_to(handle, read, count);
+    }
+
+    fn add_to(
+        &self,
+        handle: PmuHandle<CpuTime>,
+        read: impl Fn() -> CpuTimeCount,
+        count: &mut CpuTimeCount,
+    ) {
+        let Some(data) = handle.cpu_data(self.cpu) else { return };
+        for _ in 0..TRIES {
+            let switches = self.cpu.switches();
+            *count = read();
+            if self.cpu.current_id() != Some(self.task) {
+                // All that it did here is in its data.
+                return;
+            }
+            if let Some(stint) = data.running(self.cpu, switches) {
+                count.add(&stint);
+                return;
+            }
         }
-    });
-    running
+    }
+}
+
+/// CPU time that a worker has spent in tasks, the running stint included.
+fn tasks_ns(cpu: &CpuRecord, data: &CpuTimeCpu) -> u64 {
+    for _ in 0..TRIES {
+        let switches = cpu.switches();
+        let tasks_ns = data.tasks_ns();
+        if cpu.current_id().is_none() {
+            return tasks_ns;
+        }
+        if let Some(stint) = data.running(cpu, switches) {
+            return tasks_ns + stint.cpu_ns;
+        }
+    }
+    data.tasks_ns()
 }
 
 /// Where tasks of a site are made. The site that stands for all others has no place.

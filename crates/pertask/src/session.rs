@@ -3,11 +3,12 @@
 //! A session takes a reading of everything when it starts and another when a report is wanted; the report is the
 //! difference. Any number of sessions may run at once.
 
-use crate::cpu_time::{CpuTime, CpuTimeCount};
+use crate::cpu_time::CpuTime;
 use crate::error::Error;
+use crate::ledger::AccountId;
 use crate::reading::{Reading, Selection};
 use crate::report::Report;
-use pertask_core::{Event, Inherit, System, Task};
+use pertask_core::{Event, Inherit, PmuHandle, System, Task};
 use std::sync::Arc;
 
 /// Measures which tasks spend the CPU, from [`start`](Self::start) until it is stopped or dropped.
@@ -28,7 +29,9 @@ use std::sync::Arc;
 pub struct Session {
     events: Events,
     options: SessionOptions,
+    handle: PmuHandle<CpuTime>,
     base: Reading,
+    account: AccountId,
 }
 
 /// What a session measures and shows.
@@ -67,8 +70,9 @@ impl Session {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_with(options: SessionOptions) -> Result<Self, Error> {
-        let events = Events::Global { _attached: CpuTime::handle()?.attach_global()? };
-        Ok(Self::begin(events, options))
+        let handle = CpuTime::handle()?;
+        let events = Events::Global { _attached: handle.attach_global()? };
+        Ok(Self::begin(handle, events, options))
     }
 
     /// Attaches to some tasks, and to what they will spawn if `inherit` says so.
@@ -90,13 +94,16 @@ impl Session {
                 Err(refused) => return Err(refused.into()),
             }
         }
-        Ok(Self::begin(Events::Tasks(events), SessionOptions::default()))
+        Ok(Self::begin(handle, Events::Tasks(events), SessionOptions::default()))
     }
 
     /// What has been seen so far. The session goes on.
     #[must_use]
     pub fn snapshot(&self) -> Report {
-        self.read().since(&self.base, self.options.max_tasks)
+        let reading = self
+            .events
+            .with_selection(|selection| Reading::next(self.handle, selection, &self.account));
+        reading.since(&self.base, self.options.max_tasks)
     }
 
     /// What has been seen, and the end of the session.
@@ -105,27 +112,24 @@ impl Session {
         self.snapshot()
     }
 
-    fn begin(events: Events, options: SessionOptions) -> Self {
-        let handle = CpuTime::handle();
+    fn begin(handle: PmuHandle<CpuTime>, events: Events, options: SessionOptions) -> Self {
         System::global().for_each_cpu(|cpu| {
-            if let Ok(handle) = handle
-                && let Some(data) = handle.cpu_data(cpu)
-            {
+            if let Some(data) = handle.cpu_data(cpu) {
                 data.adopt_running(cpu);
             }
         });
-        let mut session = Self { events, options, base: Reading::default() };
-        session.base = session.read();
-        session
+        let (base, account) = events.with_selection(|selection| Reading::first(handle, selection));
+        Self { events, options, handle, base, account }
     }
+}
 
-    fn read(&self) -> Reading {
-        match &self.events {
-            Events::Global { .. } => Reading::take(Selection::All),
-            Events::Tasks(events) => {
-                let counts: Vec<(&Task, CpuTimeCount)> =
-                    events.iter().map(|(task, event)| (&**task, event.read())).collect();
-                Reading::take(Selection::Tasks(&counts))
+impl Events {
+    fn with_selection<R>(&self, read: impl FnOnce(Selection<'_>) -> R) -> R {
+        match self {
+            Self::Global { .. } => read(Selection::All),
+            Self::Tasks(events) => {
+                let events: Vec<_> = events.iter().map(|(task, event)| (&**task, event)).collect();
+                read(Selection::Tasks(&events))
             }
         }
     }

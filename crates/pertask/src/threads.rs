@@ -1,6 +1,7 @@
 //! The process's threads and their CPU time, from the kernel.
 
 use crate::clock;
+use crate::ledger::Entries;
 
 /// All threads of the process at one moment.
 #[derive(Debug, Default)]
@@ -16,28 +17,43 @@ pub(crate) struct Threads {
 pub(crate) struct Thread {
     pub(crate) number: u32,
     pub(crate) cpu_ns: u64,
+    /// It has been a worker and entered its figures in the ledger; `cpu_ns` is what has come since.
+    pub(crate) entered: bool,
 }
 
 impl Threads {
-    pub(crate) fn read() -> Self {
+    /// Under the ledger's lock, so that no worker ends in between.
+    pub(crate) fn read(ledger: &Entries) -> Self {
         let before_ns = clock::process_cpu_ns();
-        let live: Vec<_> = numbers()
-            .into_iter()
-            .filter_map(|number| Some(Thread { number, cpu_ns: clock::cpu_ns_of_thread(number)? }))
-            .collect();
+        let live: Vec<_> =
+            numbers().into_iter().filter_map(|number| Thread::read(number, ledger)).collect();
         let after_ns = clock::process_cpu_ns();
         let uncertain_ns = after_ns.saturating_sub(before_ns);
         Self { live, process_cpu_ns: before_ns + uncertain_ns / 2, uncertain_ns }
     }
 
-    /// CPU time of the threads that had ended by then.
+    /// CPU time of the threads that had ended by then, or entered the ledger.
     pub(crate) fn ended_cpu_ns(&self) -> i128 {
         let live: u64 = self.live.iter().map(|thread| thread.cpu_ns).sum();
         i128::from(self.process_cpu_ns) - i128::from(live)
     }
 
-    pub(crate) fn cpu_ns_of(&self, number: u32) -> Option<u64> {
-        self.live.iter().find(|thread| thread.number == number).map(|thread| thread.cpu_ns)
+    /// The same thread, in this list: one that has entered the ledger since is another.
+    pub(crate) fn find(&self, thread: &Thread) -> Option<&Thread> {
+        let same =
+            |other: &&Thread| (other.number, other.entered) == (thread.number, thread.entered);
+        self.live.iter().find(same)
+    }
+}
+
+impl Thread {
+    /// `None` when it has ended.
+    fn read(number: u32, ledger: &Entries) -> Option<Self> {
+        let cpu_ns = clock::cpu_ns_of_thread(number)?;
+        Some(match ledger.entered_ns(number, cpu_ns) {
+            Some(entered_ns) => Self { number, cpu_ns: cpu_ns - entered_ns, entered: true },
+            None => Self { number, cpu_ns, entered: false },
+        })
     }
 }
 

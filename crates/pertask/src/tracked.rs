@@ -102,7 +102,12 @@ impl<F> Drop for Tracked<F> {
     fn drop(&mut self) {
         let Self { task, future } = self;
         // SAFETY: dropped here and nowhere else, in place.
-        run_as(task.as_mut(), || unsafe { ManuallyDrop::drop(future) });
+        let mut drop = || unsafe { ManuallyDrop::drop(future) };
+        let Some(task) = task else { return drop() };
+        Cpu::with(|cpu| match cpu {
+            Some(cpu) => cpu.run_aside(task, drop),
+            None => drop(),
+        });
     }
 }
 

@@ -261,6 +261,8 @@ fn tokio_local_set() {
 
 #[test]
 fn smol_global_executor() {
+    // smol starts its thread at the first spawn, which would be the root's.
+    smol::block_on(smol::spawn(async {}));
     let session = Session::start().unwrap();
     let cases = Arc::new(Mutex::new(Vec::new()));
     let truth = Truth::default();

@@ -185,11 +185,18 @@ impl Domain {
     /// Waits until everything that was retired before has been freed. The caller must be outside any section.
     pub(crate) fn barrier(&self) -> Result<(), membarrier::Refused> {
         self.collect(&mut lock(&self.waiting));
-        self.synchronize()?;
-        // Under the lock: what another thread took out before us it has also freed.
-        let mut waiting = lock(&self.waiting);
-        free_all(self.ripe(&mut waiting));
-        Ok(())
+        // Acquire: what has just been collected has this tag or an older one.
+        let tag = self.epoch.load(Ordering::Acquire);
+        loop {
+            self.synchronize()?;
+            // Under the lock: what another thread took out before us it has also freed.
+            let mut waiting = lock(&self.waiting);
+            free_all(self.ripe(&mut waiting));
+            // A reader may announce an epoch long after it has loaded it, and hold up what it cannot hold: wait for it too.
+            if !waiting.batches.iter().any(|batch| batch.tag.is_some_and(|old| old <= tag)) {
+                return Ok(());
+            }
+        }
     }
 
     /// How many objects wait to be freed: an exact figure only while nothing else runs.

@@ -6,11 +6,11 @@
 
 use pertask_core::{Count, CpuRecord, Edge, Pmu, PmuHandle, Site, Switch, System, Task};
 use std::panic::Location;
-use std::sync::Arc;
 use std::sync::atomic::{
     AtomicU64,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
 };
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A system of its own with one PMU.
 pub fn system_with<P: Pmu>(pmu: P) -> (&'static System, PmuHandle<P>) {
@@ -21,6 +21,15 @@ pub fn system_with<P: Pmu>(pmu: P) -> (&'static System, PmuHandle<P>) {
 /// A spawn site, told apart by its name.
 pub fn site(system: &System, name: &str) -> &'static Site {
     system.site(Some(name), Location::caller())
+}
+
+/// Lets one test of the file run at a time; one that has failed holds up no other.
+///
+/// Released data is freed by whichever thread of the process comes by, and not while any is inside a section. Where it
+/// matters when that is, no other test may come by.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What must hold when all tasks have ended and all events are dropped.
@@ -181,7 +190,7 @@ pub struct Counts {
 pub fn by_edge(edge: Edge) -> usize {
     match edge {
         Edge::Turn => 0,
-        Edge::Nested => 1,
+        Edge::Nested | Edge::Aside => 1,
     }
 }
 
