@@ -153,7 +153,7 @@ impl<P: Pmu> Event<P> {
 
     fn sum(&self) -> P::Count {
         let mut sum = P::Count::default();
-        for site in PmuHandle(self.pmu).snapshot(|_, _| {}) {
+        for site in PmuHandle(self.pmu).snapshot(|_| {}) {
             sum.add(&site.count);
         }
         sum

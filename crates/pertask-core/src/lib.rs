@@ -103,7 +103,7 @@ pub use cpu::{Cpu, CpuRecord};
 pub use ctx_cache::CtxCache;
 pub use error::Error;
 pub use event::{Event, Inherit, Target};
-pub use pmu::{Count, Edge, MAX_PMUS, Pmu, PmuHandle, SiteCounts, Switch};
+pub use pmu::{Count, Edge, Live, MAX_PMUS, Pmu, PmuHandle, SiteCounts, Switch};
 pub use refcount::Refcount;
 pub use site::{MAX_SITES, Site};
 pub use system::System;

@@ -163,29 +163,32 @@ impl<P: Pmu> PmuHandle<P> {
         self.0.state.global.tasks_without_data()
     }
 
-    /// Reads a task's data. `None` if it has none, or belongs to another system.
-    #[must_use]
-    pub fn read_task(self, task: &Task) -> Option<P::Count> {
-        if !std::ptr::eq(task.system(), self.0.state.system) {
-            return None;
-        }
-        let guard = rcu::enter();
-        let data = task.slot(self.0.state.index).data(&guard)?;
-        // SAFETY: it comes from this PMU's slot.
-        Some(self.0.pmu.read(unsafe { self.0.payload(data) }))
-    }
-
     /// Reads all counts: those of the tasks that have ended, site by site, and of each that lives.
     ///
-    /// `live` is called for each live task that has data, and may amend its count (by what has not reached the data yet)
-    /// before it is added to its site's. A task that ends meanwhile is counted once, among the living or the ended. It is
+    /// `live` is called for each live task that has data. It may amend the count, before it is added to the site's, by what
+    /// has not reached the data yet; [`Live::read`] tells what has. A task that ends meanwhile is counted once, among the living or the ended. It is
     /// a walk over all tasks; spawn and exit do not wait for it. One at a time for a PMU: `live` must not take another, nor
-    /// read a global event.
-    pub fn snapshot(
-        self,
-        mut live: impl FnMut(&Arc<Task>, &mut P::Count),
-    ) -> Vec<SiteCounts<P::Count>> {
+    /// read a global event. It runs in an RCU section, as the hooks do.
+    pub fn snapshot(self, mut live: impl FnMut(&mut Live<'_, P>)) -> Vec<SiteCounts<P::Count>> {
         self.0.snapshot(&mut live)
+    }
+}
+
+/// A live task in a snapshot.
+pub struct Live<'a, P: Pmu> {
+    /// The task.
+    pub task: &'a Arc<Task>,
+    /// Its count, as it goes into the snapshot.
+    pub count: P::Count,
+    pmu: &'a P,
+    data: &'a P::Data,
+}
+
+impl<P: Pmu> Live<'_, P> {
+    /// Reads the task's data again, also when the task has ended meanwhile.
+    #[must_use]
+    pub fn read(&self) -> P::Count {
+        self.pmu.read(self.data)
     }
 }
 
@@ -283,17 +286,15 @@ impl<P: Pmu> Registered<P> {
         hook(&self.pmu, Switch { cpu, cpu_data, task, data, edge });
     }
 
-    fn snapshot(
-        &self,
-        live: &mut dyn FnMut(&Arc<Task>, &mut P::Count),
-    ) -> Vec<SiteCounts<P::Count>> {
+    fn snapshot(&self, live: &mut dyn FnMut(&mut Live<'_, P>)) -> Vec<SiteCounts<P::Count>> {
         let mut walk = lock(&self.walks);
         *walk += 1;
         let mut by_site = BySite::default();
         self.state.system.tasks().for_each(|task| {
-            if let Some(mut count) = self.see(task, *walk) {
-                live(task, &mut count);
-                by_site.add_live(task.site(), &count);
+            let guard = rcu::enter();
+            if let Some(mut seen) = self.see(task, *walk, &guard) {
+                live(&mut seen);
+                by_site.add_live(task.site(), &seen.count);
             }
         });
         self.state.system.sites().for_each(|site| {
@@ -304,15 +305,20 @@ impl<P: Pmu> Registered<P> {
     }
 
     /// Reads a live task's counts and marks them as seen by `walk`.
-    fn see(&self, task: &Task, walk: u64) -> Option<P::Count> {
-        let guard = rcu::enter();
-        let data = task.slot(self.state.index).data(&guard)?;
-        let tally = lock(self.tally(task.site()));
-        let live = data.refcount.read() != 0 && data.see_in_walk(walk);
+    fn see<'a>(
+        &'a self,
+        task: &'a Arc<Task>,
+        walk: u64,
+        guard: &'a rcu::Guard,
+    ) -> Option<Live<'a, P>> {
+        let data = task.slot(self.state.index).data(guard)?;
+        let _tally = lock(self.tally(task.site()));
+        if data.refcount.read() == 0 || !data.see_in_walk(walk) {
+            return None;
+        }
         // SAFETY: it comes from this PMU's slot.
-        let count = live.then(|| self.pmu.read(unsafe { self.payload(data) }));
-        drop(tally);
-        count
+        let data = unsafe { self.payload(data) };
+        Some(Live { task, count: self.pmu.read(data), pmu: &self.pmu, data })
     }
 
     fn tally<'s>(&self, site: &'s Site) -> &'s Mutex<Tally<P::Count>> {

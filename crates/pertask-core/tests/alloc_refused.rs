@@ -26,7 +26,7 @@ fn forks(system: &'static System, count: usize) -> Vec<OwnedTask> {
 /// The tasks that have data.
 fn with_data(turns: PmuHandle<Turns>) -> Vec<TaskId> {
     let mut tasks = Vec::new();
-    turns.snapshot(|task, _| tasks.push(task.id()));
+    turns.snapshot(|live| tasks.push(live.task.id()));
     tasks
 }
 

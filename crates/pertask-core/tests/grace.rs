@@ -158,7 +158,7 @@ fn fork_and_exit_go_on_while_a_global_attach_waits_for_a_hook() {
     let whole = is_attached.recv().unwrap().unwrap();
     assert_eq!(runs.load(SeqCst), 100);
     let mut with_data = 0;
-    turns.snapshot(|_, _| with_data += 1);
+    turns.snapshot(|_| with_data += 1);
     assert_eq!(with_data, tasks.len());
     drop((event, whole, tasks));
     assert_live(turns, 0);

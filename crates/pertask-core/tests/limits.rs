@@ -30,7 +30,7 @@ fn pmu_without_data_attaches_without_data() {
     let with_data = &hollow.cpu_data(cpu.record()).unwrap().with_data;
     assert_eq!((hook_calls(hollow), with_data.load(SeqCst)), (2, 0));
     assert_eq!((hollow.cache().live(), hollow.tasks_without_data()), (0, 0));
-    assert!(hollow.snapshot(|_, _| panic!("no task has data")).is_empty());
+    assert!(hollow.snapshot(|_| panic!("no task has data")).is_empty());
     for event in &mut events {
         assert_eq!((event.reset(), event.lost()), (Ok(()), 0));
         let () = event.read();
@@ -81,7 +81,7 @@ fn sites_beyond_the_limit_share_one_and_are_counted() {
         let mut task = cpu.fork(site);
         cpu.run(&mut task, || {});
     }
-    let rows = turns.snapshot(|_, _| {});
+    let rows = turns.snapshot(|_| {});
     assert_eq!(rows.len(), 1);
     assert_eq!((rows[0].site.id(), rows[0].exited, rows[0].count), (0, 2, 2));
     drop((event, cpu));

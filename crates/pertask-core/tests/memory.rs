@@ -59,7 +59,7 @@ fn day(turns: PmuHandle<Turns>, cpu: &Cpu, site: &'static Site, root: &mut Owned
         drop(cpu.switch_out());
     });
     assert_eq!(events[0].read(), 0);
-    turns.snapshot(|_, _| {});
+    turns.snapshot(|_| {});
     drop(child);
     drop(events);
 }

@@ -321,9 +321,9 @@ impl Pair {
         assert_eq!(real.cache().live(), self.model.objects(pmu));
         assert_eq!(real.tasks_without_data(), self.model.without_data(pmu));
         let mut living = BTreeMap::new();
-        let rows = real.snapshot(|task, count| {
-            let twice = living.insert(index(task), *count);
-            assert_eq!(twice, None, "{task:?} was seen twice");
+        let rows = real.snapshot(|live| {
+            let twice = living.insert(index(live.task), live.count);
+            assert_eq!(twice, None, "{:?} was seen twice", live.task);
         });
         assert_eq!(living, self.model.living(pmu));
         let rows: Vec<_> = rows.iter().map(|row| (row.exited, row.live, row.count)).collect();

@@ -237,7 +237,7 @@ fn snapshot() {
     let event = turns.attach_global().unwrap();
     let tasks = fork_many(system);
     let live = beside(
-        |gate| drop(turns.snapshot(|_, _| gate.stand())),
+        |gate| drop(turns.snapshot(|_| gate.stand())),
         || {
             let mut live = go_on(system, tasks);
             attach_to_each(turns, &mut live);
@@ -271,7 +271,7 @@ fn walk_of_a_global_attach() {
         );
         // Whole, for those that were there and for those that came meanwhile.
         let mut with_data = 0;
-        large.snapshot(|_, _| with_data += 1);
+        large.snapshot(|_| with_data += 1);
         assert_eq!(with_data, live.len());
         drop((live, attached.recv().unwrap()));
         assert_nothing_left(large);
@@ -296,7 +296,7 @@ fn walk_of_a_global_detach() {
             live
         },
     );
-    large.snapshot(|task, _| panic!("{task:?} has data, and nobody is attached"));
+    large.snapshot(|live| panic!("{:?} has data, and nobody is attached", live.task));
     drop(live);
     assert_nothing_left(large);
 }

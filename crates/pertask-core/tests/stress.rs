@@ -33,7 +33,7 @@ proptest! {
         let event = load.turns.attach_global().unwrap();
         load.run(seed, None, Some(&|| event.read()));
         prop_assert_eq!(event.read(), load.finished());
-        let ended: u64 = load.turns.snapshot(|_, _| {}).iter().map(|row| row.exited).sum();
+        let ended: u64 = load.turns.snapshot(|_| {}).iter().map(|row| row.exited).sum();
         prop_assert_eq!(ended, load.forked.load(SeqCst));
         drop(event);
         assert_nothing_left(load.turns);
@@ -399,9 +399,9 @@ fn whole_for_own_tasks(turns: PmuHandle<Turns>, seed: u64, steps: u64) {
 /// What a snapshot says of a task, if it has data.
 fn count_of(turns: PmuHandle<Turns>, id: TaskId) -> Option<u64> {
     let mut found = None;
-    turns.snapshot(|task, count| {
-        if task.id() == id {
-            assert_eq!(found.replace(*count), None, "seen twice");
+    turns.snapshot(|live| {
+        if live.task.id() == id {
+            assert_eq!(found.replace(live.count), None, "seen twice");
         }
     });
     found

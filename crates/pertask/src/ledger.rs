@@ -43,6 +43,9 @@ pub(crate) struct AccountId {
     id: u64,
 }
 
+/// How far a thread's own reading of its clock may be ahead.
+const AHEAD_NS: u64 = 1_000_000;
+
 /// Lingering threads looked for in the kernel's list when there are more of them.
 const PRUNE: usize = 256;
 
@@ -82,8 +85,10 @@ impl Entries {
 
     /// What of a listed thread's time is in the ledger already.
     pub(crate) fn entered_ns(&self, thread: u32, cpu_ns: u64) -> Option<u64> {
-        // A greater one is that of an earlier thread of the same number.
-        self.lingering.get(&thread).copied().filter(|entered_ns| *entered_ns <= cpu_ns)
+        // A much greater one is that of an earlier thread of the same number. A little greater it may be: what a thread reads
+        // of its own clock can be ahead of what others read.
+        let of_this_thread = |entered_ns: &u64| *entered_ns <= cpu_ns + AHEAD_NS;
+        self.lingering.get(&thread).copied().filter(of_this_thread)
     }
 
     /// A worker has begun: what lingers under its number is an earlier thread's.

@@ -92,7 +92,7 @@ impl Reading {
             tasks_without_site: System::global().tasks_without_site(),
             polls_untracked: tracked::untracked_polls(),
         };
-        reading.threads = Threads::read(&entries);
+        reading.threads = Threads::read(&entries, reading.workers.keys().copied());
         reading.wall_ns = clock::wall_ns();
         (reading, entries)
     }
@@ -137,12 +137,13 @@ impl Reading {
     }
 
     fn take_all(&mut self, handle: PmuHandle<CpuTime>, running: &[Running]) {
-        let sites = handle.snapshot(|task, count| {
-            if let Some(running) = running.iter().find(|running| running.task == task.id()) {
-                running.amend(handle, task, count);
+        let sites = handle.snapshot(|live| {
+            let id = live.task.id();
+            if let Some(running) = running.iter().find(|running| running.task == id) {
+                live.count = running.count(handle, || live.read());
             }
-            if count.cpu_ns != 0 || count.polls != 0 {
-                self.tasks.insert(task.id(), LiveTask::new(task, count));
+            if live.count.cpu_ns != 0 || live.count.polls != 0 {
+                self.tasks.insert(id, LiveTask::new(live.task, &live.count));
             }
         });
         self.sites = sites.into_iter().map(|site| (site.site.id(), site)).collect();
@@ -156,10 +157,9 @@ impl Reading {
     ) {
         self.selected = true;
         for (task, event) in tasks {
-            let mut count = event.read();
-            if let Some(running) = running.iter().find(|running| running.task == task.id()) {
-                running.add_to(handle, || event.read(), &mut count);
-            }
+            let running = running.iter().find(|running| running.task == task.id());
+            let read = || event.read();
+            let count = running.map_or_else(read, |running| running.count(handle, read));
             let site = task.site();
             let row = self.sites.entry(site.id()).or_insert_with(|| SiteCounts {
                 site,
@@ -180,8 +180,10 @@ impl Reading {
     fn take_workers(&mut self, handle: PmuHandle<CpuTime>) {
         System::global().for_each_cpu(|cpu| {
             if let (Some(data), Some(thread)) = (handle.cpu_data(cpu), cpu.thread()) {
-                let worker =
-                    Worker { tasks_ns: tasks_ns(cpu, data), ran_tasks: data.ran_tasks(cpu) };
+                let worker = Worker {
+                    tasks_ns: tasks_ns(handle, cpu, data),
+                    ran_tasks: data.ran_tasks(cpu),
+                };
                 self.workers.insert(thread, worker);
             }
         });
@@ -303,48 +305,43 @@ impl Running {
         running
     }
 
-    /// Makes `count` that of the task's data and of the stint that it runs, if it still does.
-    fn amend(&self, handle: PmuHandle<CpuTime>, task: &Task, count: &mut CpuTimeCount) {
-        let fallback = count.clone();
-        let read = || handle.read_task(task).unwrap_or_else(|| fallback.clone());
-        self.add_to(handle, read, count);
-    }
-
-    fn add_to(
-        &self,
-        handle: PmuHandle<CpuTime>,
-        read: impl Fn() -> CpuTimeCount,
-        count: &mut CpuTimeCount,
-    ) {
-        let Some(data) = handle.cpu_data(self.cpu) else { return };
-        for _ in 0..TRIES {
-            let switches = self.cpu.switches();
-            *count = read();
-            if self.cpu.current_id() != Some(self.task) {
-                // All that it did here is in its data.
-                return;
-            }
-            if let Some(stint) = data.running(self.cpu, switches) {
-                count.add(&stint);
-                return;
-            }
-        }
+    /// The count of the task's data, which `read` reads, and of the stint that it runs here, if it still does.
+    fn count(&self, handle: PmuHandle<CpuTime>, read: impl Fn() -> CpuTimeCount) -> CpuTimeCount {
+        with_running(handle, self.cpu, Some(self.task), &read, |mut count, stint| {
+            count.add(&stint);
+            count
+        })
     }
 }
 
 /// CPU time that a worker has spent in tasks, the running stint included.
-fn tasks_ns(cpu: &CpuRecord, data: &CpuTimeCpu) -> u64 {
+fn tasks_ns(handle: PmuHandle<CpuTime>, cpu: &CpuRecord, data: &CpuTimeCpu) -> u64 {
+    let read = || data.tasks_ns();
+    with_running(handle, cpu, cpu.current_id(), &read, |tasks_ns, stint| tasks_ns + stint.cpu_ns)
+}
+
+/// What `read` reads of what is charged at the end of a stint, and the stint that runs on `cpu` now if it is `task`'s; the
+/// same stint neither twice nor not at all.
+fn with_running<T>(
+    handle: PmuHandle<CpuTime>,
+    cpu: &CpuRecord,
+    task: Option<TaskId>,
+    read: &impl Fn() -> T,
+    add: impl FnOnce(T, CpuTimeCount) -> T,
+) -> T {
+    let Some(data) = handle.cpu_data(cpu) else { return read() };
     for _ in 0..TRIES {
         let switches = cpu.switches();
-        let tasks_ns = data.tasks_ns();
-        if cpu.current_id().is_none() {
-            return tasks_ns;
+        let settled = read();
+        if task.is_none() || cpu.current_id() != task {
+            // Read again: it was charged before the task was seen to be gone.
+            return read();
         }
         if let Some(stint) = data.running(cpu, switches) {
-            return tasks_ns + stint.cpu_ns;
+            return add(settled, stint);
         }
     }
-    data.tasks_ns()
+    read()
 }
 
 /// Where tasks of a site are made. The site that stands for all others has no place.

@@ -2,6 +2,7 @@
 
 use crate::clock;
 use crate::ledger::Entries;
+use std::collections::BTreeSet;
 
 /// All threads of the process at one moment.
 #[derive(Debug, Default)]
@@ -23,10 +24,15 @@ pub(crate) struct Thread {
 
 impl Threads {
     /// Under the ledger's lock, so that no worker ends in between.
-    pub(crate) fn read(ledger: &Entries) -> Self {
+    ///
+    /// `workers` are threads that are known to be there.
+    pub(crate) fn read(ledger: &Entries, workers: impl Iterator<Item = u32>) -> Self {
         let before_ns = clock::process_cpu_ns();
+        // While threads end, the kernel's list of them may skip others: it is read twice.
+        let numbers: BTreeSet<u32> =
+            numbers().into_iter().chain(numbers()).chain(workers).collect();
         let live: Vec<_> =
-            numbers().into_iter().filter_map(|number| Thread::read(number, ledger)).collect();
+            numbers.into_iter().filter_map(|number| Thread::read(number, ledger)).collect();
         let after_ns = clock::process_cpu_ns();
         let uncertain_ns = after_ns.saturating_sub(before_ns);
         Self { live, process_cpu_ns: before_ns + uncertain_ns / 2, uncertain_ns }
@@ -51,7 +57,9 @@ impl Thread {
     fn read(number: u32, ledger: &Entries) -> Option<Self> {
         let cpu_ns = clock::cpu_ns_of_thread(number)?;
         Some(match ledger.entered_ns(number, cpu_ns) {
-            Some(entered_ns) => Self { number, cpu_ns: cpu_ns - entered_ns, entered: true },
+            Some(entered_ns) => {
+                Self { number, cpu_ns: cpu_ns.saturating_sub(entered_ns), entered: true }
+            }
             None => Self { number, cpu_ns, entered: false },
         })
     }
