@@ -7,7 +7,7 @@ use crate::primitive::plain::AtomicUsize;
 use std::alloc::Layout;
 use std::ptr::NonNull;
 
-/// Allocates one PMU's [`CtxData`], payload included: always the same size, always zeroed, counted, and within
+/// Allocates one PMU's `CtxData`, payload included: always the same size, always zeroed, counted, and within
 /// a limit if there is one.
 ///
 /// Objects go back to the cache that they came from; each carries a pointer to it.

@@ -1,9 +1,9 @@
 //! Read-copy-update: readers never wait and never see freed memory; who frees waits for them.
 //!
-//! The four calls are the kernel's: [`enter`] is `rcu_read_lock`, [`retire`] is `call_rcu`, [`synchronize`] is
-//! `synchronize_rcu`, [`barrier`] is `rcu_barrier`. The algorithm is in [`domain`]; this file binds one
-//! process-wide domain to each thread. Models of the rest of the core run on [`stand_in`], which frees at the first
-//! moment that the contract allows and notices what is used afterwards.
+//! The four calls are the kernel's: `enter` is `rcu_read_lock`, `retire` is `call_rcu`, `synchronize` is
+//! `synchronize_rcu`, [`barrier`] is `rcu_barrier`. The algorithm is in `domain.rs`; `thread.rs` binds one process-wide
+//! domain to each thread. Models of the rest of the core run on `stand_in.rs`, which frees at the first moment that the
+//! contract allows and notices what is used afterwards.
 
 pub(crate) mod domain;
 #[cfg(pertask_loom)]
