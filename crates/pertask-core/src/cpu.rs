@@ -1,8 +1,9 @@
 //! A CPU: one thread that runs tasks, what runs on it now, and the switch.
 
 use crate::MAX_PMUS;
-use crate::pmu::{AnyPmu, Edge};
+use crate::pmu::{AnyPmu, Edge, Side};
 use crate::primitive::{Arc, AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use crate::rcu;
 use crate::site::Site;
 use crate::system::System;
 use crate::task::{OwnedTask, Task, TaskId};
@@ -301,13 +302,17 @@ impl Cpu {
     fn switch(&self, incoming: Option<&Task>, leaves: Edge, comes: Edge) {
         let record = self.record;
         let active = record.system.active();
+        // One section for all hooks: each finds data that stays as long as they run.
+        let guard = rcu::enter();
         if let Some(outgoing) = self.current_task() {
             // Also for the PMUs that were attached while the task ran.
             let told = active | self.owed();
-            record.system.for_each_pmu(told, |pmu| pmu.sched_out(record, outgoing, leaves));
+            let side = Side { cpu: record, task: outgoing, edge: leaves, guard: &guard };
+            record.system.for_each_pmu(told, |pmu| pmu.sched_out(&side));
         }
         let owed = incoming.map_or(0, |incoming| {
-            record.system.for_each_pmu(active, |pmu| pmu.sched_in(record, incoming, comes));
+            let side = Side { cpu: record, task: incoming, edge: comes, guard: &guard };
+            record.system.for_each_pmu(active, |pmu| pmu.sched_in(&side));
             active
         });
         record.owed.store(owed, Ordering::Relaxed);

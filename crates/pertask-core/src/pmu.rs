@@ -112,6 +112,14 @@ pub struct Switch<'a, P: Pmu> {
     pub edge: Edge,
 }
 
+/// One side of a switch, before a PMU adds its own data.
+pub(crate) struct Side<'a> {
+    pub(crate) cpu: &'a CpuRecord,
+    pub(crate) task: &'a Task,
+    pub(crate) edge: Edge,
+    pub(crate) guard: &'a rcu::Guard,
+}
+
 /// A PMU's place in a system. What events are attached through.
 pub struct PmuHandle<P: Pmu>(pub(crate) &'static Registered<P>);
 
@@ -233,8 +241,8 @@ pub(crate) trait AnyPmu: Send + Sync {
     fn new_cpu_data(&self) -> Box<dyn Any + Send + Sync>;
     fn cpu_online(&self, cpu: &CpuRecord);
     fn cpu_offline(&self, cpu: &CpuRecord);
-    fn sched_in(&self, cpu: &CpuRecord, task: &Task, edge: Edge);
-    fn sched_out(&self, cpu: &CpuRecord, task: &Task, edge: Edge);
+    fn sched_in(&self, side: &Side<'_>);
+    fn sched_out(&self, side: &Side<'_>);
     /// Folds the counts of a task that ends into its site's.
     fn fold(&self, task: &Task);
 }
@@ -270,20 +278,13 @@ impl<P: Pmu> Registered<P> {
         self.pmu.read(unsafe { self.payload(held.data()) })
     }
 
-    #[inline]
-    fn switch(
-        &self,
-        cpu: &CpuRecord,
-        task: &Task,
-        edge: Edge,
-        hook: impl FnOnce(&P, Switch<'_, P>),
-    ) {
-        let guard = rcu::enter();
-        let Some(cpu_data) = self.cpu_data(cpu) else { return };
-        let data = task.slot(self.state.index).data(&guard);
+    #[inline(always)]
+    fn switch<'s>(&self, side: &Side<'s>) -> Option<Switch<'s, P>> {
+        let cpu_data = self.cpu_data(side.cpu)?;
+        let data = side.task.slot(self.state.index).data(side.guard);
         // SAFETY: it comes from this PMU's slot.
         let data = data.map(|data| unsafe { self.payload(data) });
-        hook(&self.pmu, Switch { cpu, cpu_data, task, data, edge });
+        Some(Switch { cpu: side.cpu, cpu_data, task: side.task, data, edge: side.edge })
     }
 
     fn snapshot(&self, live: &mut dyn FnMut(&mut Live<'_, P>)) -> Vec<SiteCounts<P::Count>> {
@@ -347,14 +348,16 @@ impl<P: Pmu> AnyPmu for Registered<P> {
         }
     }
 
-    #[inline]
-    fn sched_in(&self, cpu: &CpuRecord, task: &Task, edge: Edge) {
-        self.switch(cpu, task, edge, P::sched_in);
+    fn sched_in(&self, side: &Side<'_>) {
+        if let Some(switch) = self.switch(side) {
+            self.pmu.sched_in(switch);
+        }
     }
 
-    #[inline]
-    fn sched_out(&self, cpu: &CpuRecord, task: &Task, edge: Edge) {
-        self.switch(cpu, task, edge, P::sched_out);
+    fn sched_out(&self, side: &Side<'_>) {
+        if let Some(switch) = self.switch(side) {
+            self.pmu.sched_out(switch);
+        }
     }
 
     fn fold(&self, task: &Task) {

@@ -3,7 +3,7 @@
 //! Time in a task polled inside another belongs to the inner one: the outer is switched out meanwhile. Where one task
 //! leaves and another comes, one reading of the clock serves both.
 
-use crate::clock;
+use crate::clock::{self, Choice, OnCpuClock, Reading};
 use crate::ledger::{Ledger, Used};
 use bytemuck::Zeroable;
 use pertask_core::{Count, CpuRecord, Edge, Error, Pmu, PmuHandle, Switch, System};
@@ -24,8 +24,9 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 /// assert!(count.cpu_ns > 0);
 /// # Ok::<(), pertask::Error>(())
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct CpuTime {
+    clock: &'static Choice,
     /// The threads that ran tasks and have ended.
     ledger: Ledger,
 }
@@ -53,6 +54,7 @@ pub struct CpuTimeCpu {
     start: Stamp,
     /// The same, for a task that ran already when the PMU was attached: written by who attaches.
     adopted: Stamp,
+    clock: OnCpuClock,
     /// The last reading, and at which switch it was taken.
     last: Stamp,
     /// CPU time in tasks, of the thread that is this CPU now.
@@ -68,13 +70,6 @@ struct Stamp {
     stint: AtomicU64,
     cpu_ns: AtomicU64,
     wall_ns: AtomicU64,
-}
-
-/// The two clocks.
-#[derive(Clone, Copy, Debug, Default)]
-struct Reading {
-    cpu_ns: u64,
-    wall_ns: u64,
 }
 
 /// What an event of this PMU reads.
@@ -128,7 +123,7 @@ impl Pmu for CpuTime {
     fn sched_in(&self, switch: Switch<'_, Self>) {
         let Some(data) = switch.data else { return };
         let stint = switch.cpu.switches() + 2;
-        switch.cpu_data.start.set(stint, switch.cpu_data.read(switch.cpu));
+        switch.cpu_data.start.set(stint, switch.cpu_data.read(switch.cpu, self.clock));
         if switch.edge == Edge::Turn {
             add(&data.polls, 1);
         }
@@ -141,7 +136,7 @@ impl Pmu for CpuTime {
         let Some(start) = cpu_data.start.get(stint).or_else(|| cpu_data.adopted.get(stint)) else {
             return;
         };
-        let stint_time = cpu_data.read(switch.cpu).since(start);
+        let stint_time = cpu_data.read(switch.cpu, self.clock).since(start);
         cpu_data.end_stint();
         add(&cpu_data.tasks_ns, stint_time.cpu_ns);
         data.charge(stint_time, switch.edge);
@@ -173,6 +168,7 @@ impl Pmu for CpuTime {
         }
         data.tasks_ns.store(0, Ordering::Relaxed);
         data.online_at.store(u64::MAX, Ordering::Relaxed);
+        data.clock.stop(self.clock);
     }
 }
 
@@ -183,7 +179,14 @@ impl CpuTime {
     /// [`Error::TooManyPmus`].
     pub fn handle() -> Result<PmuHandle<Self>, Error> {
         static HANDLE: OnceLock<Result<PmuHandle<CpuTime>, Error>> = OnceLock::new();
-        *HANDLE.get_or_init(|| System::global().register(CpuTime::default()))
+        *HANDLE.get_or_init(|| {
+            let ledger = Ledger::default();
+            System::global().register(Self { clock: Choice::of_process(), ledger })
+        })
+    }
+
+    pub(crate) fn clock(&self) -> &'static Choice {
+        self.clock
     }
 
     pub(crate) fn ledger(&self) -> &Ledger {
@@ -208,6 +211,11 @@ impl CpuTimeData {
 }
 
 impl CpuTimeCpu {
+    /// Time stolen from the CPU that the clock has taken for the task's, until it was made good.
+    pub(crate) fn stolen_ns(&self) -> u64 {
+        self.clock.stolen_ns()
+    }
+
     /// CPU time in tasks, of the thread that is this CPU now.
     pub(crate) fn tasks_ns(&self) -> u64 {
         self.tasks_ns.load(Ordering::Relaxed)
@@ -219,25 +227,28 @@ impl CpuTimeCpu {
     }
 
     /// Starts the clock for the task that runs at this moment, if it does not run yet. By who has just attached.
-    pub(crate) fn adopt_running(&self, cpu: &CpuRecord) {
+    pub(crate) fn adopt_running(&self, cpu: &CpuRecord, clock: &Choice) {
         let switches = cpu.switches();
         // One that somebody else has adopted keeps its start: sessions take differences.
         if cpu.current_id().is_none() || self.stint(switches).is_some() {
             return;
         }
         let stint = switches + 1;
-        if let Some(cpu_ns) = cpu.thread().and_then(clock::cpu_ns_of_thread) {
-            self.adopted.set(stint, Reading { cpu_ns, wall_ns: clock::wall_ns() });
+        if let Some(now) = cpu.thread().and_then(|thread| clock.read_thread(thread)) {
+            self.adopted.set(stint, now);
         }
     }
 
     /// The times of the stint that runs now, if it is the one of `switches`, and what has been read before this call of
     /// what it will be added to does not have it yet.
-    pub(crate) fn running(&self, cpu: &CpuRecord, switches: u64) -> Option<CpuTimeCount> {
+    pub(crate) fn running(
+        &self,
+        cpu: &CpuRecord,
+        switches: u64,
+        clock: &Choice,
+    ) -> Option<CpuTimeCount> {
         let start = self.stint(switches)?;
-        let cpu_ns = clock::cpu_ns_of_thread(cpu.thread()?)?;
-        let now = Reading { cpu_ns, wall_ns: clock::wall_ns() };
-        let stint = now.since(start);
+        let stint = clock.read_thread(cpu.thread()?)?.since(start);
         // Acquire: pairs with the Release in `end_stint`. If it comes after: whoever has read some of what is charged there
         // finds no stint here.
         fence(Ordering::Acquire);
@@ -261,10 +272,11 @@ impl CpuTimeCpu {
     }
 
     /// Reads the clocks, once for each switch.
-    fn read(&self, cpu: &CpuRecord) -> Reading {
+    #[inline(always)]
+    fn read(&self, cpu: &CpuRecord, clock: &Choice) -> Reading {
         let switch = cpu.switches() + 1;
         self.last.get(switch).unwrap_or_else(|| {
-            let now = Reading { cpu_ns: clock::thread_cpu_ns(), wall_ns: clock::wall_ns() };
+            let now = self.clock.read(clock);
             self.last.set(switch, now);
             now
         })
@@ -287,15 +299,6 @@ impl Stamp {
             cpu_ns: self.cpu_ns.load(Ordering::Relaxed),
             wall_ns: self.wall_ns.load(Ordering::Relaxed),
         })
-    }
-}
-
-impl Reading {
-    fn since(self, start: Self) -> Self {
-        Self {
-            cpu_ns: self.cpu_ns.saturating_sub(start.cpu_ns),
-            wall_ns: self.wall_ns.saturating_sub(start.wall_ns),
-        }
     }
 }
 

@@ -30,6 +30,7 @@ mod tracked;
 pub mod tokio;
 
 // Measuring them.
+#[allow(unsafe_code)]
 mod clock;
 mod cpu_time;
 mod ledger;

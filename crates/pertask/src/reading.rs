@@ -1,6 +1,6 @@
 //! A reading of everything at one moment, and the difference of two: a report.
 
-use crate::clock;
+use crate::clock::Choice;
 use crate::cpu_time::{CpuTime, CpuTimeCount, CpuTimeCpu};
 use crate::ledger::{AccountId, Entries, Used};
 use crate::report::{Lost, Report, SCHEMA, SiteReport, TaskReport, ThreadReport};
@@ -21,6 +21,8 @@ pub(crate) struct Reading {
     sites: HashMap<u32, SiteCounts<CpuTimeCount>>,
     tasks: HashMap<TaskId, LiveTask>,
     lost: Lost,
+    /// Time stolen from the CPUs by a hypervisor, as far as the clock has noticed.
+    stolen_ns: u64,
     /// Whether only some tasks are measured: then a worker's time in tasks may be in tasks that are not.
     selected: bool,
 }
@@ -93,7 +95,7 @@ impl Reading {
             polls_untracked: tracked::untracked_polls(),
         };
         reading.threads = Threads::read(&entries, reading.workers.keys().copied());
-        reading.wall_ns = clock::wall_ns();
+        reading.wall_ns = handle.pmu().clock().wall_ns();
         (reading, entries)
     }
 
@@ -128,7 +130,7 @@ impl Reading {
             tasks_cpu_ns,
             workers_cpu_ns: sum(true).saturating_sub(in_tasks),
             other_cpu_ns: sum(false),
-            clock: clock::DESCRIPTION.to_owned(),
+            clock: self.clock_since(base),
             sites,
             tasks: self.tasks_since(base, max_tasks),
             threads,
@@ -186,6 +188,7 @@ impl Reading {
                 };
                 self.workers.insert(thread, worker);
             }
+            self.stolen_ns += handle.cpu_data(cpu).map_or(0, CpuTimeCpu::stolen_ns);
         });
     }
 
@@ -260,6 +263,17 @@ impl Reading {
             (self.ended.cpu_ns > 0).then(|| row(true, self.ended.cpu_ns, self.ended.tasks_ns));
         let others = (others_ns > uncertain_ns).then(|| row(false, others_ns, 0));
         workers.into_iter().chain(others)
+    }
+
+    /// Which clock, and how much time it took for tasks' for a while that was stolen from the CPUs, if that is much.
+    fn clock_since(&self, base: &Self) -> String {
+        let clock = Choice::of_process();
+        let stolen_ns = self.stolen_ns - base.stolen_ns;
+        let cpu_ns = self.threads.process_cpu_ns.saturating_sub(base.threads.process_cpu_ns);
+        if stolen_ns < cpu_ns / 1_000 {
+            return clock.to_string();
+        }
+        format!("{clock}; {:.1} ms stolen from the CPUs, made good", stolen_ns as f64 / 1e6)
     }
 
     fn lost_since(&self, base: &Self) -> Lost {
@@ -337,7 +351,7 @@ fn with_running<T>(
             // Read again: it was charged before the task was seen to be gone.
             return read();
         }
-        if let Some(stint) = data.running(cpu, switches) {
+        if let Some(stint) = data.running(cpu, switches, handle.pmu().clock()) {
             return add(settled, stint);
         }
     }

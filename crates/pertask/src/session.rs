@@ -115,7 +115,7 @@ impl Session {
     fn begin(handle: PmuHandle<CpuTime>, events: Events, options: SessionOptions) -> Self {
         System::global().for_each_cpu(|cpu| {
             if let Some(data) = handle.cpu_data(cpu) {
-                data.adopt_running(cpu);
+                data.adopt_running(cpu, handle.pmu().clock());
             }
         });
         let (base, account) = events.with_selection(|selection| Reading::first(handle, selection));

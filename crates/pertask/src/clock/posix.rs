@@ -1,17 +1,9 @@
-//! The clocks: which CPU time, which wall time, and what each reading costs.
-//!
-//! CPU time comes from the kernel's own clocks, one system call a reading: exact under contention, and the same figure
-//! that `top` and `getrusage` add up.
+//! The kernel's own clocks: exact, one system call a reading.
 
 use std::sync::LazyLock;
 use std::time::Instant;
 
-/// What a report says of the clock that measures tasks.
-pub(crate) const DESCRIPTION: &str =
-    "thread CPU clock (CLOCK_THREAD_CPUTIME_ID), a system call at each switch";
-
 /// CPU time of the calling thread, user and system.
-#[inline]
 pub(crate) fn thread_cpu_ns() -> u64 {
     read(libc::CLOCK_THREAD_CPUTIME_ID).unwrap_or(0)
 }
@@ -27,10 +19,14 @@ pub(crate) fn process_cpu_ns() -> u64 {
 }
 
 /// Wall time since some moment before the first reading.
-#[inline]
 pub(crate) fn wall_ns() -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Wall time by the clock that no daemon corrects: what the counter is compared with.
+pub(super) fn raw_wall_ns() -> u64 {
+    read(libc::CLOCK_MONOTONIC_RAW).unwrap_or(0)
 }
 
 /// The clock id of a thread's CPU time: `CPUCLOCK_SCHED` for one thread, in the kernel's encoding (what
@@ -41,8 +37,6 @@ fn clock_of_thread(thread: u32) -> libc::clockid_t {
     (!thread.cast_signed()) << 3 | CPUCLOCK_SCHED | CPUCLOCK_PERTHREAD_MASK
 }
 
-#[inline]
-#[allow(unsafe_code)]
 fn read(clock: libc::clockid_t) -> Option<u64> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel writes one timespec, which is ours.
@@ -50,7 +44,6 @@ fn read(clock: libc::clockid_t) -> Option<u64> {
     (result == 0)
         .then(|| time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
 }
-
 #[cfg(test)]
 mod tests {
     use super::*;
