@@ -53,18 +53,15 @@ fn the_rows_tell_the_routes_apart() {
 }
 
 #[test]
-fn child_tasks_and_the_clients_connections_have_rows_by_site() {
+fn child_tasks_have_a_row_by_site_and_the_clients_connections_by_name() {
     let report = json(&run(&["demo", "--duration", "1s", "--json"]));
-    for file in ["routes.rs", "clients.rs"] {
-        let unnamed = |row: &&Value| {
-            row["name"].is_null() && row["file"].as_str().is_some_and(|f| f.ends_with(file))
-        };
-        let row = sites(&report)
-            .iter()
-            .find(unnamed)
-            .unwrap_or_else(|| panic!("no row from {file}: {report}"));
-        assert!(number(row, "cpu_ns") > 0, "{row}");
-    }
+    let of_children = |row: &&Value| {
+        row["name"].is_null() && row["file"].as_str().is_some_and(|f| f.ends_with("routes.rs"))
+    };
+    let children = sites(&report).iter().find(of_children);
+    let children = children.unwrap_or_else(|| panic!("no row of child tasks: {report}"));
+    assert!(number(children, "cpu_ns") > 0, "{children}");
+    assert!(number(site(&report, "client connection"), "cpu_ns") > 0, "{report}");
 }
 
 #[test]
@@ -89,7 +86,8 @@ fn callers_cannot_invent_rows() {
     demo.signal(libc::SIGINT);
     let report = json(&demo.finish());
     assert_eq!(number(site(&report, "no such route"), "tasks_started"), 4);
-    let known = [&ROUTES[..], &["no such route", "client", "accept connections"]].concat();
+    let ours = ["no such route", "client", "client connection", "accept connections"];
+    let known = [&ROUTES[..], &ours].concat();
     for name in sites(&report).iter().filter_map(|row| row["name"].as_str()) {
         assert!(known.contains(&name), "{name}");
     }

@@ -35,7 +35,7 @@ fn main() {
 }
 
 /// A future that is ready at once, or wakes itself so many times first.
-struct SelfWake(u64);
+struct SelfWake(u32);
 
 impl Future for SelfWake {
     type Output = ();
@@ -52,57 +52,48 @@ impl Future for SelfWake {
 
 /// A self-waking poll, one task.
 fn polls(runtime: &Runtime) {
-    const POLLS: u64 = 100_000;
+    const POLLS: u32 = 100_000;
     let bare = || in_a_task(runtime, SelfWake(POLLS));
     let tracked = || in_a_task(runtime, SelfWake(POLLS).task("bench"));
-    let measured = || {
-        let session = Session::start().unwrap();
-        let start = Instant::now();
-        tracked();
-        let elapsed = start.elapsed();
-        black_box(session.stop());
-        elapsed
-    };
-    let [bare, off, on] = in_turn(40, [&|| timed(bare), &|| timed(tracked), &measured]);
     heading("poll that wakes itself, ns");
-    let per_poll = |time: Duration| time.as_nanos() as f64 / POLLS as f64;
-    row("bare", per_poll(bare), None);
-    row("tracked, nothing attached", per_poll(off), Some(per_poll(bare)));
-    row("CPU time of every task", per_poll(on), Some(per_poll(bare)));
+    compare(POLLS, &bare, &tracked);
 }
 
-/// Spawn, run to its end, join: one task at a time.
+/// Spawn, run to its end, join: one task at a time, from inside a task (the root future of `block_on` is woken by another,
+/// slower road).
 fn spawn_and_exit(runtime: &Runtime) {
     const TASKS: u32 = 5_000;
-    // From inside a task: the root future of `block_on` is woken by another, slower road.
     let bare = || {
         in_a_task(runtime, async {
             for _ in 0..TASKS {
                 tokio::spawn(async {}).await.unwrap();
             }
-        })
+        });
     };
     let tracked = || {
         in_a_task(runtime, async {
             for _ in 0..TASKS {
                 tokio::spawn(async {}.task("bench")).await.unwrap();
             }
-        })
+        });
     };
+    heading("spawn + exit + join, ns");
+    compare(TASKS, &bare, &tracked);
+}
+
+/// Rows for a program as it is, tracked with nothing attached, and tracked with the CPU time of every task measured.
+fn compare(times: u32, bare: &dyn Fn(), tracked: &dyn Fn()) {
     let measured = || {
         let session = Session::start().unwrap();
-        let start = Instant::now();
-        tracked();
-        let elapsed = start.elapsed();
+        let elapsed = timed(tracked);
         black_box(session.stop());
         elapsed
     };
     let [bare, off, on] = in_turn(40, [&|| timed(bare), &|| timed(tracked), &measured]);
-    heading("spawn + exit + join, ns");
-    let per_task = |time: Duration| time.as_nanos() as f64 / f64::from(TASKS);
-    row("bare", per_task(bare), None);
-    row("tracked, nothing attached", per_task(off), Some(per_task(bare)));
-    row("CPU time of every task", per_task(on), Some(per_task(bare)));
+    let each = |time: Duration| time.as_nanos() as f64 / f64::from(times);
+    row("bare", each(bare), None);
+    row("tracked, nothing attached", each(off), Some(each(bare)));
+    row("CPU time of every task", each(on), Some(each(bare)));
 }
 
 /// Heap of an idle task.

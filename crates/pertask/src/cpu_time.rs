@@ -81,7 +81,7 @@ pub struct CpuTimeCount {
     pub wall_ns: u64,
     /// Polls begun.
     pub polls: u64,
-    /// Wall time of the longest poll that has ended; `None` where it may be older than what the count is since.
+    /// Wall time of the longest poll, in a report also of one that has not ended; `None` where it may be older than what the count is since.
     pub longest_poll_ns: Option<u64>,
 }
 
@@ -255,7 +255,9 @@ impl CpuTimeCpu {
         (self.stint(switches).is_some() && cpu.switches() == switches).then(|| CpuTimeCount {
             cpu_ns: stint.cpu_ns,
             wall_ns: stint.wall_ns,
-            ..CpuTimeCount::default()
+            polls: 0,
+            // The poll lasts for at least as long.
+            longest_poll_ns: Some(stint.wall_ns),
         })
     }
 

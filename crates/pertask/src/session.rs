@@ -59,6 +59,9 @@ enum Events {
 impl Session {
     /// Attaches to every task of the process, those to come included.
     ///
+    /// The first session of a process also finds the best clock by trying, on a thread of its own; that takes some tens of
+    /// milliseconds.
+    ///
     /// # Errors
     /// When the attach is refused: see [`Error`]. Nothing is left behind.
     pub fn start() -> Result<Self, Error> {
