@@ -252,7 +252,7 @@ impl CpuTimeCpu {
         // Acquire: pairs with the Release in `end_stint`. If it comes after: whoever has read some of what is charged there
         // finds no stint here.
         fence(Ordering::Acquire);
-        (self.stint(switches).is_some() && cpu.switches() == switches).then(|| CpuTimeCount {
+        (self.stint(switches).is_some() && cpu.switches() == switches).then_some(CpuTimeCount {
             cpu_ns: stint.cpu_ns,
             wall_ns: stint.wall_ns,
             polls: 0,
