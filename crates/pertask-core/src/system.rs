@@ -229,8 +229,8 @@ impl System {
     /// Whether any event is attached.
     #[inline(always)]
     pub(crate) fn any_event(&self) -> bool {
-        // Relaxed: the first global event passes a barrier that all threads take part in before its attach returns; a
-        // task's own event counts from the next switch that sees it.
+        // Relaxed: the first global event of a PMU with data passes a barrier that all threads take part in before its attach
+        // returns; any other event counts from the next switch that sees it.
         self.events.load(Ordering::Relaxed) != 0
     }
 

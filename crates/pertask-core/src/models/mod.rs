@@ -21,8 +21,8 @@ use crate::{Event, Inherit, Pmu, PmuHandle, Switch, System};
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Preemptions in a run of a model, unless `LOOM_MAX_PREEMPTIONS` says otherwise. Two are enough to find each fault of
-/// the kernel's versions that a pair of operations can have.
+/// Preemptions in a run of a model, unless `LOOM_MAX_PREEMPTIONS` says otherwise. With three, all models together take some
+/// seconds, and each mutation listed in CONTRIBUTING.md is caught.
 const PREEMPTIONS: usize = 3;
 
 /// A PMU whose data is one number, which tests write themselves.
