@@ -5,6 +5,7 @@
 
 use crate::clock::{self, Choice, OnCpuClock, Reading};
 use crate::ledger::{Ledger, Used};
+use crate::stint::Stints;
 use bytemuck::Zeroable;
 use pertask_core::{Count, CpuRecord, Edge, Error, Pmu, PmuHandle, Switch, System};
 use std::sync::OnceLock;
@@ -194,6 +195,16 @@ impl CpuTime {
     }
 }
 
+impl Stints for CpuTime {
+    fn adopt_running(&self, cpu: &CpuRecord, data: &CpuTimeCpu) {
+        data.adopt_running(cpu, self.clock);
+    }
+
+    fn running(&self, cpu: &CpuRecord, data: &CpuTimeCpu, switches: u64) -> Option<CpuTimeCount> {
+        data.running(cpu, switches, self.clock)
+    }
+}
+
 impl CpuTimeData {
     fn charge(&self, stint: Reading, edge: Edge) {
         add(&self.cpu_ns, stint.cpu_ns);
@@ -226,8 +237,7 @@ impl CpuTimeCpu {
         cpu.switches() > self.online_at.load(Ordering::Relaxed)
     }
 
-    /// Starts the clock for the task that runs at this moment, if it does not run yet. By who has just attached.
-    pub(crate) fn adopt_running(&self, cpu: &CpuRecord, clock: &Choice) {
+    fn adopt_running(&self, cpu: &CpuRecord, clock: &Choice) {
         let switches = cpu.switches();
         // One that somebody else has adopted keeps its start: sessions take differences.
         if cpu.current_id().is_none() || self.stint(switches).is_some() {
@@ -239,14 +249,7 @@ impl CpuTimeCpu {
         }
     }
 
-    /// The times of the stint that runs now, if it is the one of `switches`, and what has been read before this call of
-    /// what it will be added to does not have it yet.
-    pub(crate) fn running(
-        &self,
-        cpu: &CpuRecord,
-        switches: u64,
-        clock: &Choice,
-    ) -> Option<CpuTimeCount> {
+    fn running(&self, cpu: &CpuRecord, switches: u64, clock: &Choice) -> Option<CpuTimeCount> {
         let start = self.stint(switches)?;
         let stint = clock.read_thread(cpu.thread()?)?.since(start);
         // Acquire: pairs with the Release in `end_stint`. If it comes after: whoever has read some of what is charged there

@@ -32,20 +32,31 @@ pub mod tokio;
 // Measuring them.
 #[allow(unsafe_code)]
 mod clock;
+#[allow(unsafe_code)]
+mod counters;
 mod cpu_time;
 mod ledger;
+#[allow(unsafe_code)]
+mod perf;
+mod stint;
 
 // Showing it.
 mod reading;
 mod report;
+mod rows;
 mod session;
 mod threads;
 
 mod error;
 
+pub use counters::{
+    Counter, CounterCounts, CounterEvent, CounterSource, Counters, CountersCpu, CountersData,
+    CountersLost, CountersPmu, UnknownEvent,
+};
 pub use cpu_time::{CpuTime, CpuTimeCount, CpuTimeCpu, CpuTimeData};
 pub use error::Error;
 pub use pertask_core::{self as core, Event, Inherit, Target, Task, TaskId};
+pub use report::derived::{Ratio, ipc, mpki};
 pub use report::{Lost, Report, SCHEMA, SiteReport, TaskReport, ThreadReport};
 #[cfg(feature = "table")]
 pub use report::{Table, TableStyle};

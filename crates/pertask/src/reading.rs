@@ -1,14 +1,16 @@
 //! A reading of everything at one moment, and the difference of two: a report.
 
 use crate::clock::Choice;
+use crate::counters::{CounterCounts, CounterSource, Counters, CountersLost, CountersPmu};
 use crate::cpu_time::{CpuTime, CpuTimeCount, CpuTimeCpu};
 use crate::ledger::{AccountId, Entries, Used};
 use crate::report::{Lost, Report, SCHEMA, SiteReport, TaskReport, ThreadReport};
+use crate::rows::{LiveTask, Rows, Running, with_running};
 use crate::threads::{self, Thread, Threads};
 use crate::tracked;
-use pertask_core::{Count, CpuRecord, Event, PmuHandle, Site, SiteCounts, System, Task, TaskId};
+use pertask_core::{CpuRecord, Event, PmuHandle, Site, SiteCounts, System, Task, TaskId};
 use std::collections::HashMap;
-use std::sync::MutexGuard;
+use std::sync::{Arc, MutexGuard};
 
 /// Everything, at one moment. Costs memory for each live task that has used the CPU.
 #[derive(Debug, Default)]
@@ -18,19 +20,45 @@ pub(crate) struct Reading {
     workers: HashMap<u32, Worker>,
     /// What the workers have used that have ended since the session began.
     ended: Used,
-    sites: HashMap<u32, SiteCounts<CpuTimeCount>>,
-    tasks: HashMap<TaskId, LiveTask>,
-    lost: Lost,
+    cpu_time: Rows<CpuTimeCount>,
+    /// Nothing, where no events are counted.
+    counters: Rows<CounterCounts>,
+    lost: Losses,
     /// Time stolen from the CPUs by a hypervisor, as far as the clock has noticed.
     stolen_ns: u64,
     /// Whether only some tasks are measured: then a worker's time in tasks may be in tasks that are not.
     selected: bool,
 }
 
-/// Whose counts are read.
+/// Whose counts are read, and which.
+#[derive(Clone, Copy)]
+pub(crate) struct Sources<'a> {
+    pub(crate) cpu_time: PmuHandle<CpuTime>,
+    pub(crate) counters: Option<&'a Counters>,
+    pub(crate) of: Selection<'a>,
+}
+
+#[derive(Clone, Copy)]
 pub(crate) enum Selection<'a> {
     All,
-    Tasks(&'a [(&'a Task, &'a Event<CpuTime>)]),
+    Tasks(&'a [Attached]),
+}
+
+/// A task, and a session's events on it.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    pub(crate) task: Arc<Task>,
+    pub(crate) cpu_time: Event<CpuTime>,
+    pub(crate) counters: Option<Event<CountersPmu>>,
+}
+
+/// What could not be counted since the program began.
+#[derive(Debug, Default)]
+struct Losses {
+    tasks_without_data: u64,
+    tasks_without_site: u64,
+    polls_untracked: u64,
+    counters: CountersLost,
 }
 
 /// A thread that has been a CPU.
@@ -40,59 +68,39 @@ struct Worker {
     ran_tasks: bool,
 }
 
-#[derive(Clone, Debug)]
-struct LiveTask {
-    site: &'static Site,
-    parent: Option<TaskId>,
-    count: CpuTimeCount,
-}
-
-/// A CPU on which a task ran when the reading began.
-struct Running {
-    cpu: &'static CpuRecord,
-    task: TaskId,
-}
-
-/// Tries to read a task's data and its running stint without one ending in between.
-const TRIES: usize = 16;
-
 impl Reading {
     /// The first reading of a session, and its account in the ledger.
-    pub(crate) fn first(handle: PmuHandle<CpuTime>, selection: Selection<'_>) -> (Self, AccountId) {
-        let ledger = handle.pmu().ledger();
-        let (reading, mut entries) = Self::take(handle, selection);
+    pub(crate) fn first(sources: Sources<'_>) -> (Self, AccountId) {
+        let ledger = sources.cpu_time.pmu().ledger();
+        let (reading, mut entries) = Self::take(sources);
         let account = ledger.open(&mut entries, reading.used());
         (reading, account)
     }
 
     /// A later reading.
-    pub(crate) fn next(
-        handle: PmuHandle<CpuTime>,
-        selection: Selection<'_>,
-        account: &AccountId,
-    ) -> Self {
-        let (mut reading, entries) = Self::take(handle, selection);
+    pub(crate) fn next(sources: Sources<'_>, account: &AccountId) -> Self {
+        let (mut reading, entries) = Self::take(sources);
         reading.ended = entries.ended(account);
         reading
     }
 
     /// Everything, with the ledger locked in the state that belongs to it.
-    fn take(
-        handle: PmuHandle<CpuTime>,
-        selection: Selection<'_>,
-    ) -> (Self, MutexGuard<'static, Entries>) {
-        let mut reading = Self::default();
+    fn take(sources: Sources<'_>) -> (Self, MutexGuard<'static, Entries>) {
+        let handle = sources.cpu_time;
         let running = Running::everywhere();
-        match selection {
-            Selection::All => reading.take_all(handle, &running),
-            Selection::Tasks(tasks) => reading.take_some(handle, tasks, &running),
-        }
+        let mut reading = Self {
+            cpu_time: sources.cpu_time_rows(&running),
+            counters: sources.counter_rows(&running),
+            selected: matches!(sources.of, Selection::Tasks(_)),
+            ..Self::default()
+        };
         let entries = handle.pmu().ledger().lock();
         reading.take_workers(handle);
-        reading.lost = Lost {
+        reading.lost = Losses {
             tasks_without_data: handle.tasks_without_data(),
             tasks_without_site: System::global().tasks_without_site(),
             polls_untracked: tracked::untracked_polls(),
+            counters: sources.counters.map(Counters::lost).unwrap_or_default(),
         };
         reading.threads = Threads::read(&entries, reading.workers.keys().copied());
         reading.wall_ns = handle.pmu().clock().wall_ns();
@@ -109,9 +117,18 @@ impl Reading {
     }
 
     /// The report of what has come since `base`.
-    pub(crate) fn since(&self, base: &Self, max_tasks: usize) -> Report {
-        let mut sites: Vec<_> =
-            self.sites.values().map(|site| self.site_since(site, base)).collect();
+    pub(crate) fn since(
+        &self,
+        base: &Self,
+        counters: Option<&Counters>,
+        max_tasks: usize,
+    ) -> Report {
+        let mut sites: Vec<_> = self
+            .cpu_time
+            .sites
+            .values()
+            .map(|site| self.site_since(site, base, counters))
+            .collect();
         sites.retain(|site| site.polls | site.cpu_ns | site.tasks_live | site.tasks_started != 0);
         sites.sort_by(|a, b| b.cpu_ns.cmp(&a.cpu_ns).then_with(|| a.file.cmp(&b.file)));
         let threads = self.threads_since(base);
@@ -132,50 +149,10 @@ impl Reading {
             other_cpu_ns: sum(false),
             clock: self.clock_since(base),
             sites,
-            tasks: self.tasks_since(base, max_tasks),
+            counters: self.sources(counters),
+            tasks: self.tasks_since(base, counters, max_tasks),
             threads,
             lost: self.lost_since(base),
-        }
-    }
-
-    fn take_all(&mut self, handle: PmuHandle<CpuTime>, running: &[Running]) {
-        let sites = handle.snapshot(|live| {
-            let id = live.task.id();
-            if let Some(running) = running.iter().find(|running| running.task == id) {
-                live.count = running.count(handle, || live.read());
-            }
-            if live.count.cpu_ns != 0 || live.count.polls != 0 {
-                self.tasks.insert(id, LiveTask::new(live.task, &live.count));
-            }
-        });
-        self.sites = sites.into_iter().map(|site| (site.site.id(), site)).collect();
-    }
-
-    fn take_some(
-        &mut self,
-        handle: PmuHandle<CpuTime>,
-        tasks: &[(&Task, &Event<CpuTime>)],
-        running: &[Running],
-    ) {
-        self.selected = true;
-        for (task, event) in tasks {
-            let running = running.iter().find(|running| running.task == task.id());
-            let read = || event.read();
-            let count = running.map_or_else(read, |running| running.count(handle, read));
-            let site = task.site();
-            let row = self.sites.entry(site.id()).or_insert_with(|| SiteCounts {
-                site,
-                exited: 0,
-                live: 0,
-                count: CpuTimeCount::default(),
-            });
-            row.count.add(&count);
-            if task.has_exited() {
-                row.exited += 1;
-            } else {
-                row.live += 1;
-                self.tasks.insert(task.id(), LiveTask::new(task, &count));
-            }
         }
     }
 
@@ -192,10 +169,17 @@ impl Reading {
         });
     }
 
-    fn site_since(&self, now: &SiteCounts<CpuTimeCount>, base: &Self) -> SiteReport {
-        let before = base.sites.get(&now.site.id());
-        let count = before.map_or_else(|| now.count.clone(), |base| now.count.since(&base.count));
+    fn site_since(
+        &self,
+        now: &SiteCounts<CpuTimeCount>,
+        base: &Self,
+        counters: Option<&Counters>,
+    ) -> SiteReport {
+        let id = now.site.id();
+        let count = self.cpu_time.site_since(id, &base.cpu_time);
+        let before = base.cpu_time.sites.get(&id);
         let tasks_before = before.map_or(0, |base| base.exited + base.live);
+        let counted = counters.map(|it| it.values(&self.counters.site_since(id, &base.counters)));
         let (file, line) = place(now.site);
         SiteReport {
             name: now.site.name().map(str::to_owned),
@@ -207,14 +191,46 @@ impl Reading {
             cpu_ns: count.cpu_ns,
             wall_ns: count.wall_ns,
             max_poll_ns: count.longest_poll_ns,
+            counters: counted.unwrap_or_default(),
         }
     }
 
-    fn tasks_since(&self, base: &Self, max_tasks: usize) -> Vec<TaskReport> {
-        let mut tasks: Vec<_> = self.tasks.iter().map(|(id, task)| task.since(*id, base)).collect();
+    fn tasks_since(
+        &self,
+        base: &Self,
+        counters: Option<&Counters>,
+        max_tasks: usize,
+    ) -> Vec<TaskReport> {
+        let tasks = self.cpu_time.tasks.iter();
+        let mut tasks: Vec<_> =
+            tasks.map(|(id, task)| self.task_since(*id, task, base, counters)).collect();
         tasks.sort_by(|a, b| b.cpu_ns.cmp(&a.cpu_ns).then(a.id.cmp(&b.id)));
         tasks.truncate(max_tasks);
         tasks
+    }
+
+    fn task_since(
+        &self,
+        id: TaskId,
+        task: &LiveTask<CpuTimeCount>,
+        base: &Self,
+        counters: Option<&Counters>,
+    ) -> TaskReport {
+        let count = self.cpu_time.task_since(id, &base.cpu_time);
+        let counted = counters.map(|it| it.values(&self.counters.task_since(id, &base.counters)));
+        let (file, line) = place(task.site);
+        TaskReport {
+            id: id.get(),
+            name: task.site.name().map(str::to_owned),
+            parent: task.parent.map(TaskId::get),
+            file,
+            line,
+            polls: count.polls,
+            cpu_ns: count.cpu_ns,
+            wall_ns: count.wall_ns,
+            max_poll_ns: count.longest_poll_ns,
+            counters: counted.unwrap_or_default(),
+        }
     }
 
     fn threads_since(&self, base: &Self) -> Vec<ThreadReport> {
@@ -276,55 +292,57 @@ impl Reading {
         format!("{clock}; {:.1} ms stolen from the CPUs, made good", stolen_ns as f64 / 1e6)
     }
 
-    fn lost_since(&self, base: &Self) -> Lost {
-        Lost {
-            tasks_without_data: self.lost.tasks_without_data - base.lost.tasks_without_data,
-            tasks_without_site: self.lost.tasks_without_site - base.lost.tasks_without_site,
-            polls_untracked: self.lost.polls_untracked - base.lost.polls_untracked,
-        }
-    }
-}
-
-impl LiveTask {
-    fn new(task: &Task, count: &CpuTimeCount) -> Self {
-        Self { site: task.site(), parent: task.parent(), count: count.clone() }
-    }
-
-    fn since(&self, id: TaskId, base: &Reading) -> TaskReport {
-        let before = base.tasks.get(&id);
-        let count = before.map_or_else(|| self.count.clone(), |base| self.count.since(&base.count));
-        let (file, line) = place(self.site);
-        TaskReport {
-            id: id.get(),
-            name: self.site.name().map(str::to_owned),
-            parent: self.parent.map(TaskId::get),
-            file,
-            line,
-            polls: count.polls,
-            cpu_ns: count.cpu_ns,
-            wall_ns: count.wall_ns,
-            max_poll_ns: count.longest_poll_ns,
-        }
-    }
-}
-
-impl Running {
-    fn everywhere() -> Vec<Self> {
-        let mut running = Vec::new();
-        System::global().for_each_cpu(|cpu| {
-            if let Some(task) = cpu.current_id() {
-                running.push(Self { cpu, task });
+    /// Where each event's counts come from; and why they do not come from every worker, if they do not.
+    fn sources(&self, counters: Option<&Counters>) -> Vec<CounterSource> {
+        let mut sources = counters.map(Counters::sources).unwrap_or_default();
+        let CountersLost { workers, reason, .. } = &self.lost.counters;
+        if let Some(reason) = reason {
+            for source in &mut sources {
+                let why = || format!("not on {workers} of the workers: {reason}");
+                source.refused.get_or_insert_with(why);
             }
-        });
-        running
+        }
+        sources
     }
 
-    /// The count of the task's data, which `read` reads, and of the stint that it runs here, if it still does.
-    fn count(&self, handle: PmuHandle<CpuTime>, read: impl Fn() -> CpuTimeCount) -> CpuTimeCount {
-        with_running(handle, self.cpu, Some(self.task), &read, |mut count, stint| {
-            count.add(&stint);
-            count
-        })
+    fn lost_since(&self, base: &Self) -> Lost {
+        let (now, base) = (&self.lost, &base.lost);
+        Lost {
+            tasks_without_data: now.tasks_without_data - base.tasks_without_data,
+            tasks_without_site: now.tasks_without_site - base.tasks_without_site,
+            polls_untracked: now.polls_untracked - base.polls_untracked,
+            turns_without_counters: now.counters.turns - base.counters.turns,
+            workers_without_counters: now.counters.workers,
+        }
+    }
+}
+
+impl Sources<'_> {
+    fn cpu_time_rows(&self, running: &[Running]) -> Rows<CpuTimeCount> {
+        match self.of {
+            Selection::All => {
+                Rows::of_all(self.cpu_time, running, |count| count.cpu_ns == 0 && count.polls == 0)
+            }
+            Selection::Tasks(tasks) => {
+                let events = tasks.iter().map(|attached| (&*attached.task, &attached.cpu_time));
+                Rows::of_some(self.cpu_time, running, events)
+            }
+        }
+    }
+
+    fn counter_rows(&self, running: &[Running]) -> Rows<CounterCounts> {
+        let Some(handle) = self.counters.map(Counters::handle) else { return Rows::default() };
+        match self.of {
+            Selection::All => {
+                Rows::of_all(handle, running, |count| *count == CounterCounts::default())
+            }
+            Selection::Tasks(tasks) => {
+                let events = tasks
+                    .iter()
+                    .filter_map(|attached| Some((&*attached.task, attached.counters.as_ref()?)));
+                Rows::of_some(handle, running, events)
+            }
+        }
     }
 }
 
@@ -332,30 +350,6 @@ impl Running {
 fn tasks_ns(handle: PmuHandle<CpuTime>, cpu: &CpuRecord, data: &CpuTimeCpu) -> u64 {
     let read = || data.tasks_ns();
     with_running(handle, cpu, cpu.current_id(), &read, |tasks_ns, stint| tasks_ns + stint.cpu_ns)
-}
-
-/// What `read` reads of what is charged at the end of a stint, and the stint that runs on `cpu` now if it is `task`'s; the
-/// same stint neither twice nor not at all.
-fn with_running<T>(
-    handle: PmuHandle<CpuTime>,
-    cpu: &CpuRecord,
-    task: Option<TaskId>,
-    read: &impl Fn() -> T,
-    add: impl FnOnce(T, CpuTimeCount) -> T,
-) -> T {
-    let Some(data) = handle.cpu_data(cpu) else { return read() };
-    for _ in 0..TRIES {
-        let switches = cpu.switches();
-        let settled = read();
-        if task.is_none() || cpu.current_id() != task {
-            // Read again: it was charged before the task was seen to be gone.
-            return read();
-        }
-        if let Some(stint) = data.running(cpu, switches, handle.pmu().clock()) {
-            return add(settled, stint);
-        }
-    }
-    read()
 }
 
 /// Where tasks of a site are made. The site that stands for all others has no place.

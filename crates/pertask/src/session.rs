@@ -3,11 +3,13 @@
 //! A session takes a reading of everything when it starts and another when a report is wanted; the report is the
 //! difference. Any number of sessions may run at once.
 
+use crate::counters::{CounterEvent, Counters, CountersPmu};
 use crate::cpu_time::CpuTime;
 use crate::error::Error;
 use crate::ledger::AccountId;
-use crate::reading::{Reading, Selection};
+use crate::reading::{Attached, Reading, Selection, Sources};
 use crate::report::Report;
+use crate::stint::Stints;
 use pertask_core::{Event, Inherit, PmuHandle, System, Task};
 use std::sync::Arc;
 
@@ -27,55 +29,66 @@ use std::sync::Arc;
 /// ```
 #[derive(Debug)]
 pub struct Session {
+    // Before `counters`: events are detached while what they count is still counted.
     events: Events,
-    options: SessionOptions,
+    counters: Option<Counters>,
+    max_tasks: usize,
     handle: PmuHandle<CpuTime>,
     base: Reading,
     account: AccountId,
 }
 
 /// What a session measures and shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// ```
+/// use pertask::{SessionOptions, TaskExt};
+///
+/// let counters = vec!["page-faults".parse()?, "context-switches".parse()?];
+/// let session = SessionOptions { counters, ..SessionOptions::default() }.start()?;
+/// futures::executor::block_on(async { std::hint::black_box(vec![1_u8; 1 << 20]); }.task("touch"));
+/// let report = session.stop();
+///
+/// assert_eq!(report.sites[0].counters[0].event, "page-faults");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionOptions {
     /// How many live tasks a report lists, those with the most CPU time. Default: 20.
     pub max_tasks: usize,
+    /// Perf events to count for each task, beside its CPU time. Default: none. One that cannot be counted on this machine
+    /// is no error: its column says why.
+    pub counters: Vec<CounterEvent>,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { max_tasks: 20 }
+        Self { max_tasks: 20, counters: Vec::new() }
     }
 }
 
+/// A session's events. For all tasks, counts are read from all tasks' data: the events are held for what their drop does.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one for each session")]
 enum Events {
-    /// Counts are read from all tasks; the event is held for what its drop does.
-    Global {
-        _attached: Event<CpuTime>,
-    },
-    Tasks(Vec<(Arc<Task>, Event<CpuTime>)>),
+    Global { _cpu_time: Event<CpuTime>, _counters: Option<Event<CountersPmu>> },
+    Tasks(Vec<Attached>),
 }
 
-impl Session {
+impl SessionOptions {
     /// Attaches to every task of the process, those to come included.
     ///
     /// The first session of a process also finds the best clock by trying, on a thread of its own; that takes some tens of
     /// milliseconds.
     ///
     /// # Errors
-    /// When the attach is refused: see [`Error`]. Nothing is left behind.
-    pub fn start() -> Result<Self, Error> {
-        Self::start_with(SessionOptions::default())
-    }
-
-    /// The same, with options.
-    ///
-    /// # Errors
-    /// As [`start`](Self::start).
-    pub fn start_with(options: SessionOptions) -> Result<Self, Error> {
+    /// When the attach is refused, or there is no room for more counters: see [`Error`]. Nothing is left behind.
+    pub fn start(self) -> Result<Session, Error> {
         let handle = CpuTime::handle()?;
-        let events = Events::Global { _attached: handle.attach_global()? };
-        Ok(Self::begin(handle, events, options))
+        let counters = self.open_counters()?;
+        let cpu_time = handle.attach_global()?;
+        let counting = counters.as_ref().map(|counters| counters.handle().attach_global());
+        let events = Events::Global { _cpu_time: cpu_time, _counters: counting.transpose()? };
+        Ok(Session::begin(handle, events, counters, self.max_tasks))
     }
 
     /// Attaches to some tasks, and to what they will spawn if `inherit` says so.
@@ -85,28 +98,66 @@ impl Session {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_on<'a>(
+        self,
         tasks: impl IntoIterator<Item = &'a Arc<Task>>,
         inherit: Inherit,
-    ) -> Result<Self, Error> {
+    ) -> Result<Session, Error> {
         let handle = CpuTime::handle()?;
-        let mut events = Vec::new();
+        let counters = self.open_counters()?;
+        let mut attached = Vec::new();
         for task in tasks {
-            match handle.attach_task(task, inherit) {
-                Ok(event) => events.push((Arc::clone(task), event)),
+            match attach(handle, counters.as_ref(), task, inherit) {
+                Ok(events) => attached.push(events),
                 Err(pertask_core::Error::TaskExited) => {}
                 Err(refused) => return Err(refused.into()),
             }
         }
-        Ok(Self::begin(handle, Events::Tasks(events), SessionOptions::default()))
+        Ok(Session::begin(handle, Events::Tasks(attached), counters, self.max_tasks))
+    }
+
+    fn open_counters(&self) -> Result<Option<Counters>, Error> {
+        (!self.counters.is_empty()).then(|| Counters::open(&self.counters)).transpose()
+    }
+}
+
+fn attach(
+    handle: PmuHandle<CpuTime>,
+    counters: Option<&Counters>,
+    task: &Arc<Task>,
+    inherit: Inherit,
+) -> Result<Attached, pertask_core::Error> {
+    let cpu_time = handle.attach_task(task, inherit)?;
+    let counting = counters.map(|counters| counters.handle().attach_task(task, inherit));
+    Ok(Attached { task: Arc::clone(task), cpu_time, counters: counting.transpose()? })
+}
+
+impl Session {
+    /// Attaches to every task of the process, with [`SessionOptions::default`].
+    ///
+    /// # Errors
+    /// As [`SessionOptions::start`].
+    pub fn start() -> Result<Self, Error> {
+        SessionOptions::default().start()
+    }
+
+    /// Attaches to some tasks, with [`SessionOptions::default`].
+    ///
+    /// # Errors
+    /// As [`SessionOptions::start_on`].
+    pub fn start_on<'a>(
+        tasks: impl IntoIterator<Item = &'a Arc<Task>>,
+        inherit: Inherit,
+    ) -> Result<Self, Error> {
+        SessionOptions::default().start_on(tasks, inherit)
     }
 
     /// What has been seen so far. The session goes on.
     #[must_use]
     pub fn snapshot(&self) -> Report {
-        let reading = self
-            .events
-            .with_selection(|selection| Reading::next(self.handle, selection, &self.account));
-        reading.since(&self.base, self.options.max_tasks)
+        let counters = self.counters.as_ref();
+        let sources = self.events.sources(self.handle, counters);
+        let reading = Reading::next(sources, &self.account);
+        reading.since(&self.base, counters, self.max_tasks)
     }
 
     /// What has been seen, and the end of the session.
@@ -115,25 +166,40 @@ impl Session {
         self.snapshot()
     }
 
-    fn begin(handle: PmuHandle<CpuTime>, events: Events, options: SessionOptions) -> Self {
-        System::global().for_each_cpu(|cpu| {
-            if let Some(data) = handle.cpu_data(cpu) {
-                data.adopt_running(cpu, handle.pmu().clock());
-            }
-        });
-        let (base, account) = events.with_selection(|selection| Reading::first(handle, selection));
-        Self { events, options, handle, base, account }
+    fn begin(
+        handle: PmuHandle<CpuTime>,
+        events: Events,
+        counters: Option<Counters>,
+        max_tasks: usize,
+    ) -> Self {
+        adopt_running(handle);
+        if let Some(counters) = &counters {
+            adopt_running(counters.handle());
+        }
+        let (base, account) = Reading::first(events.sources(handle, counters.as_ref()));
+        Self { events, counters, max_tasks, handle, base, account }
     }
 }
 
-impl Events {
-    fn with_selection<R>(&self, read: impl FnOnce(Selection<'_>) -> R) -> R {
-        match self {
-            Self::Global { .. } => read(Selection::All),
-            Self::Tasks(events) => {
-                let events: Vec<_> = events.iter().map(|(task, event)| (&**task, event)).collect();
-                read(Selection::Tasks(&events))
-            }
+/// Starts counting for the tasks that run at this moment.
+fn adopt_running<P: Stints>(handle: PmuHandle<P>) {
+    System::global().for_each_cpu(|cpu| {
+        if let Some(data) = handle.cpu_data(cpu) {
+            handle.pmu().adopt_running(cpu, data);
         }
+    });
+}
+
+impl Events {
+    fn sources<'a>(
+        &'a self,
+        cpu_time: PmuHandle<CpuTime>,
+        counters: Option<&'a Counters>,
+    ) -> Sources<'a> {
+        let of = match self {
+            Self::Global { .. } => Selection::All,
+            Self::Tasks(tasks) => Selection::Tasks(tasks),
+        };
+        Sources { cpu_time, counters, of }
     }
 }

@@ -402,7 +402,8 @@ fn the_longest_poll_of_an_outer_task_is_its_own_time() {
 /// Live tasks are listed with their names, parents, places and counts.
 #[test]
 fn live_tasks_are_listed_with_name_and_parent() {
-    let session = Session::start_with(SessionOptions { max_tasks: 100_000 }).unwrap();
+    let session =
+        SessionOptions { max_tasks: 100_000, ..SessionOptions::default() }.start().unwrap();
     let truth = Truth::default();
     let parent = async move {
         let child = truth.counts(move |truth| async move {

@@ -131,11 +131,11 @@ fn only_what_comes_after_the_start() {
     let _alone = alone();
     let mut task = steps("ran before", 10);
     step(5, &mut task);
-    let all = SessionOptions { max_tasks: usize::MAX };
+    let all = SessionOptions { max_tasks: usize::MAX, ..SessionOptions::default() };
     // The first counts what the second must not.
-    let first = Session::start_with(all).unwrap();
+    let first = all.clone().start().unwrap();
     step(5, &mut task);
-    let session = Session::start_with(all).unwrap();
+    let session = all.clone().start().unwrap();
     step(2, &mut task);
     let report = session.stop();
     step(5, &mut task);
@@ -662,7 +662,8 @@ fn as_many_live_tasks_are_listed_as_was_asked_for() {
     let _alone = alone();
     let mut tasks: Vec<_> = (1..=6).map(|n| steps("listed", n * 2)).collect();
     for (asked, listed) in [(0, 0), (4, 4), (100, 6)] {
-        let session = Session::start_with(SessionOptions { max_tasks: asked }).unwrap();
+        let session =
+            SessionOptions { max_tasks: asked, ..SessionOptions::default() }.start().unwrap();
         tasks.iter_mut().for_each(|task| step(1, task));
         let report = session.stop();
         let mine = || report.tasks.iter().filter(|task| task.name.as_deref() == Some("listed"));

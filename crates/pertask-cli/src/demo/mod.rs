@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pertask::{Report, Session};
+use pertask::{CounterEvent, Report, SessionOptions};
 use tokio::{runtime::Runtime, time};
 
 use crate::{
@@ -57,7 +57,9 @@ async fn serve_and_measure(options: &DemoOptions) -> Result<Seen, Error> {
     }
 
     let before = clients.tally();
-    let session = Session::start().map_err(Error::Measure)?; // pertask 3/3: measure every task of the process
+    let options_of_session =
+        SessionOptions { counters: counters(&options.events), ..SessionOptions::default() };
+    let session = options_of_session.start().map_err(Error::Measure)?; // pertask 3/3: measure every task of the process
     note(format_args!(
         "measuring {} for {:?} (Ctrl-C ends it early)",
         names(&options.events),
@@ -107,6 +109,14 @@ fn summary(tally: &Tally, elapsed: Duration) -> String {
 fn rate(tally: &Tally, elapsed: Duration) -> String {
     let per_second = tally.total() as f64 / elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
     format!("{} requests ({per_second:.0}/s)", tally.total())
+}
+
+fn counters(events: &[Event]) -> Vec<CounterEvent> {
+    let counters = events.iter().filter_map(|event| match event {
+        Event::Counter(event) => Some(event.clone()),
+        Event::CpuTime => None,
+    });
+    counters.collect()
 }
 
 /// The events' names, each once: asking twice counts no more.

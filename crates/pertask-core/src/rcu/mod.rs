@@ -5,11 +5,14 @@
 //! domain to each thread. Models of the rest of the core run on `stand_in.rs`, which frees at the first moment that the
 //! contract allows and notices what is used afterwards.
 
+mod cell;
 pub(crate) mod domain;
 #[cfg(pertask_loom)]
 pub(crate) mod stand_in;
 #[cfg(not(pertask_loom))]
 mod thread;
+
+pub use cell::RcuCell;
 
 use crate::primitive::plain::AtomicPtr;
 use std::ptr::NonNull;

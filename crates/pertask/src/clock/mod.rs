@@ -8,7 +8,6 @@ mod arch;
 mod choice;
 mod counter;
 mod on_cpu;
-mod perf_page;
 mod posix;
 
 pub(crate) use choice::Choice;

@@ -12,8 +12,8 @@
 //! next anchor, by then at the cost of whoever runs. What was stolen is summed up and shown.
 
 use super::choice::{Choice, Detector};
-use super::perf_page::PerfPage;
 use super::{Reading, arch, posix};
+use crate::perf::Page;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub(crate) struct OnCpuClock {
     /// The perf page's sequence count at the anchor.
     sequence: AtomicU32,
     /// INVARIANT: null, or a box of this clock's own, opened by the thread that reads it.
-    page: AtomicPtr<PerfPage>,
+    page: AtomicPtr<Page>,
     /// The last CPU time that was told: it never goes back.
     last_cpu_ns: AtomicU64,
     stolen_ns: AtomicU64,
@@ -113,11 +113,11 @@ impl OnCpuClock {
             Detector::Rseq { offset } => arch::rseq_arm(offset),
             Detector::PerfPage => {
                 if self.page().is_none()
-                    && let Ok(page) = PerfPage::open()
+                    && let Ok(page) = Page::open_dummy()
                 {
                     self.set_page(Box::into_raw(Box::new(page)));
                 }
-                let sequence = self.page().map_or(0, PerfPage::sequence);
+                let sequence = self.page().map_or(0, Page::sequence);
                 self.sequence.store(sequence, Ordering::Relaxed);
             }
             Detector::None => {}
@@ -125,12 +125,12 @@ impl OnCpuClock {
     }
 
     #[inline(always)]
-    fn page(&self) -> Option<&PerfPage> {
+    fn page(&self) -> Option<&Page> {
         // SAFETY: null, or a box that lives until this thread sets another. Relaxed: this thread's own.
         unsafe { self.page.load(Ordering::Relaxed).as_ref() }
     }
 
-    fn set_page(&self, page: *mut PerfPage) {
+    fn set_page(&self, page: *mut Page) {
         let old = self.page.swap(page, Ordering::Relaxed);
         if !old.is_null() {
             // SAFETY: it came from a box, and no reference to it is held across this call.

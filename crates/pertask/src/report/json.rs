@@ -18,13 +18,17 @@ mod tests {
 
     use serde_json::Value;
 
+    use crate::counters::{Counter, CounterSource};
+
     use super::super::{Lost, SCHEMA, SiteReport, TaskReport, ThreadReport};
     use super::*;
 
     /// The documented objects: the heading in `docs/REPORT.md`, and where one lies in the JSON.
-    const OBJECTS: [(&str, &str); 5] = [
+    const OBJECTS: [(&str, &str); 7] = [
         ("The report", ""),
+        ("A source of counts", "/counters/0"),
         ("A site", "/sites/0"),
+        ("A counter", "/sites/0/counters/0"),
         ("A task", "/tasks/0"),
         ("A thread", "/threads/0"),
         ("Lost", "/lost"),
@@ -141,21 +145,41 @@ mod tests {
             workers_cpu_ns: 2_094_518_772,
             other_cpu_ns: 209_671_779,
             clock: "thread CPU clock (perf events refused: kernel.perf_event_paranoid is 4)".into(),
+            counters: vec![source()],
             sites: vec![site(), SiteReport { name: None, max_poll_ns: None, ..main_site() }],
             tasks: vec![task()],
             threads: vec![worker(), ended_threads()],
-            lost: Lost { tasks_without_data: 0, tasks_without_site: 0, polls_untracked: 1 },
+            lost: Lost { polls_untracked: 1, ..Lost::default() },
         }
     }
 
     /// A report in which everything is null that can be.
     fn unknowns() -> Report {
         Report {
-            sites: vec![SiteReport { name: None, max_poll_ns: None, ..site() }],
+            counters: vec![CounterSource { unit: None, source: None, refused: None, ..source() }],
+            sites: vec![SiteReport {
+                name: None,
+                max_poll_ns: None,
+                counters: vec![Counter { count: None, ..counter(0) }],
+                ..site()
+            }],
             tasks: vec![TaskReport { name: None, parent: None, max_poll_ns: None, ..task() }],
             threads: vec![ended_threads()],
             ..example()
         }
+    }
+
+    fn source() -> CounterSource {
+        CounterSource {
+            event: "task-clock".into(),
+            unit: Some("ns"),
+            source: Some("perf, a read at each switch; user mode only".into()),
+            refused: Some("kernel mode: EACCES: kernel.perf_event_paranoid is 2: lower it to 1 (sysctl), or give CAP_PERFMON".into()),
+        }
+    }
+
+    fn counter(count: u64) -> Counter {
+        Counter { event: "task-clock".into(), count: Some(count), estimated: false }
     }
 
     fn site() -> SiteReport {
@@ -169,6 +193,7 @@ mod tests {
             cpu_ns: 11_204_551_003,
             wall_ns: 11_698_200_114,
             max_poll_ns: Some(141_204_551),
+            counters: vec![counter(10_988_100_412)],
         }
     }
 
@@ -180,6 +205,7 @@ mod tests {
             polls: 1_204,
             cpu_ns: 39_112_004,
             wall_ns: 41_220_118,
+            counters: vec![counter(38_604_117)],
             ..site()
         }
     }
@@ -195,6 +221,7 @@ mod tests {
             cpu_ns: 98_204_551,
             wall_ns: 101_330_118,
             max_poll_ns: Some(12_204_551),
+            counters: vec![counter(96_112_008)],
         }
     }
 

@@ -3,12 +3,15 @@
 //! A [`Report`] is made by a `Session` and is never changed by rendering. Its fields *are* the JSON schema: a field
 //! added is a minor change, a field renamed or removed raises [`SCHEMA`].
 
+pub(crate) mod derived;
 #[cfg(feature = "table")]
 mod human;
 #[cfg(feature = "json")]
 mod json;
 #[cfg(feature = "table")]
 mod table;
+
+use crate::counters::{Counter, CounterSource};
 
 #[cfg(feature = "table")]
 pub use table::{Table, TableStyle};
@@ -36,6 +39,8 @@ pub struct Report {
     pub other_cpu_ns: u64,
     /// Which clock measured the tasks, and why when a better one was refused.
     pub clock: String,
+    /// Where the counts of each event come from, in the order of the columns. Empty where none are counted.
+    pub counters: Vec<CounterSource>,
     /// One row for each spawn site and name, most CPU time first.
     pub sites: Vec<SiteReport>,
     /// The live tasks with the most CPU time, most first. How many is the session's choice.
@@ -68,6 +73,8 @@ pub struct SiteReport {
     pub wall_ns: u64,
     /// Wall time of their longest poll, or `None` where it may date from before the session.
     pub max_poll_ns: Option<u64>,
+    /// How often each event happened in them, in the order of the report's.
+    pub counters: Vec<Counter>,
 }
 
 /// One live task.
@@ -92,6 +99,8 @@ pub struct TaskReport {
     pub wall_ns: u64,
     /// Wall time of its longest poll, or `None` where it may date from before the session.
     pub max_poll_ns: Option<u64>,
+    /// How often each event happened in it, in the order of the report's.
+    pub counters: Vec<Counter>,
 }
 
 /// One thread of the process.
@@ -121,6 +130,10 @@ pub struct Lost {
     /// Polls that could not be followed: their thread was ending, or tokio polled the task before its last poll was seen to
     /// end; their time is in `workers_cpu_ns`.
     pub polls_untracked: u64,
+    /// Turns of tasks that were not counted: on workers whose counters could not be opened.
+    pub turns_without_counters: u64,
+    /// Workers whose counters could not be opened, at the end.
+    pub workers_without_counters: u64,
 }
 
 impl Lost {

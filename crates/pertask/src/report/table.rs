@@ -3,6 +3,7 @@
 //! Rendering changes nothing and hides nothing: the parts of the summary add up to the process, or the
 //! difference has its own row, and rows that are cut off are counted.
 
+mod counters;
 mod grid;
 mod ink;
 mod rows;
@@ -15,9 +16,10 @@ use std::fmt;
 
 use self::grid::Grid;
 use self::ink::{Ink, Tint};
-use self::rows::Row;
+use self::rows::{Row, Subject};
 use self::text::{harmless, wrap};
 use super::{Lost, Report, human};
+use crate::counters::CounterSource;
 
 /// How a [`Table`] looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,12 +68,15 @@ impl fmt::Display for Report {
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { sites, tasks, threads, .. } = self.report;
+        let Report { sites, tasks, threads, counters, .. } = self.report;
         let mut sections = vec![
             self.header(),
             summary::lines(self.report, self.max_width(), self.ink()),
             self.list(sites, self.style.max_sites),
+            self.counts(sites, self.style.max_sites),
             self.list(tasks, self.style.max_tasks),
+            self.counts(tasks, self.style.max_tasks),
+            self.sources(counters),
             self.list(threads, self.style.max_threads),
             self.lost(),
         ];
@@ -116,8 +121,37 @@ impl Table<'_> {
         lines
     }
 
+    fn counts<R: Subject>(&self, rows: &[R], max: usize) -> Vec<String> {
+        let shown = counters::shown(&self.report.counters);
+        if rows.is_empty() || shown.is_empty() {
+            return Vec::new();
+        }
+        let rows = &rows[..max.min(rows.len())];
+        let cells = rows.iter().map(|row| counters::cells(row, &shown)).collect();
+        let grid = Grid::new(&counters::columns::<R>(&shown), cells);
+        let mut lines = vec![self.ink().paint(R::COUNTED, Tint::Title)];
+        lines.extend(grid.lines(self.max_width(), self.ink()));
+        lines
+    }
+
+    fn sources(&self, sources: &[CounterSource]) -> Vec<String> {
+        let lines = counters::sources(sources).into_iter();
+        let mut lines: Vec<_> = lines.flat_map(|(line, tint)| self.prose(&line, tint)).collect();
+        let sites = self.report.sites.iter().flat_map(|site| &site.counters);
+        if sites.into_iter().any(|counter| counter.estimated) {
+            lines.extend(self.prose("~ an estimate: not all of it was seen", Tint::Secondary));
+        }
+        lines
+    }
+
     fn lost(&self) -> Vec<String> {
-        let Lost { tasks_without_data, tasks_without_site, polls_untracked } = self.report.lost;
+        let Lost {
+            tasks_without_data,
+            tasks_without_site,
+            polls_untracked,
+            turns_without_counters,
+            workers_without_counters,
+        } = self.report.lost;
         let losses = [
             (tasks_without_data, "task", "got no data: their time is in “workers, outside tasks”"),
             (
@@ -130,6 +164,12 @@ impl Table<'_> {
                 "poll",
                 "could not be followed: their time is in “workers, outside tasks”",
             ),
+            (
+                turns_without_counters,
+                "turn",
+                "of tasks ran without counters: their events are not counted",
+            ),
+            (workers_without_counters, "worker", "has no counters: they could not be opened"),
         ];
         let told = losses.iter().filter(|(n, ..)| *n > 0);
         told.flat_map(|(n, what, meaning)| {

@@ -37,6 +37,12 @@ pub fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Says something that the test harness does not capture: what was skipped, and why.
+pub fn loudly(message: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{message}");
+}
+
 pub fn ms(milliseconds: u64) -> u64 {
     milliseconds * 1_000_000
 }

@@ -11,12 +11,12 @@ const GAP: usize = 2;
 
 /// One column: its title, and how it gives way.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Column {
+pub(super) enum Column<'a> {
     /// On the right edge and never cut; the lowest `rank` goes first, and `None` never.
-    Number { title: &'static str, rank: Option<u8> },
+    Number { title: &'a str, rank: Option<u8> },
     /// On the left edge, and cut: never above `most` columns, and below `least` only when no number
     /// is left to go.
-    Text { title: &'static str, least: usize, most: usize },
+    Text { title: &'a str, least: usize, most: usize },
 }
 
 /// One cell: harmless text, its tint, and where it is cut.
@@ -29,14 +29,14 @@ pub(super) struct Cell {
 
 /// Rows of cells under their columns.
 #[derive(Clone, Debug)]
-pub(super) struct Grid {
-    columns: Vec<Column>,
+pub(super) struct Grid<'a> {
+    columns: Vec<Column<'a>>,
     rows: Vec<Vec<Cell>>,
 }
 
-impl Grid {
+impl<'a> Grid<'a> {
     /// Each row has one cell for each column.
-    pub(super) fn new(columns: &[Column], rows: Vec<Vec<Cell>>) -> Self {
+    pub(super) fn new(columns: &[Column<'a>], rows: Vec<Vec<Cell>>) -> Self {
         debug_assert!(rows.iter().all(|row| row.len() == columns.len()));
         Self { columns: columns.to_vec(), rows }
     }
@@ -125,8 +125,8 @@ impl Grid {
     }
 }
 
-impl Column {
-    fn title(self) -> &'static str {
+impl<'a> Column<'a> {
+    fn title(self) -> &'a str {
         match self {
             Self::Number { title, .. } | Self::Text { title, .. } => title,
         }
@@ -144,7 +144,7 @@ impl Cell {
         Self { path: true, ..Self::new(text) }
     }
 
-    fn title(column: Column) -> Self {
+    fn title(column: Column<'_>) -> Self {
         Self::new(column.title()).tint(Tint::Title)
     }
 

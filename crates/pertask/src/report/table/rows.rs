@@ -3,6 +3,7 @@
 use super::grid::{Cell, Column};
 use super::human;
 use super::ink::Tint;
+use crate::counters::Counter;
 use crate::report::{SiteReport, TaskReport, ThreadReport};
 
 /// Something of which the table has a list.
@@ -10,7 +11,7 @@ pub(super) trait Row {
     /// The line above the list.
     const TITLE: &str;
     /// The list's columns.
-    const COLUMNS: &[Column];
+    const COLUMNS: &[Column<'static>];
 
     /// One cell for each of the columns.
     fn cells(&self, process_cpu_ns: u64) -> Vec<Cell>;
@@ -31,7 +32,7 @@ const STUCK_POLL_NS: u64 = 100_000_000;
 
 impl Row for SiteReport {
     const TITLE: &str = "Tasks by spawn site (% of process CPU)";
-    const COLUMNS: &[Column] = &[
+    const COLUMNS: &[Column<'static>] = &[
         Column::Number { title: "CPU%", rank: None },
         Column::Number { title: "CPU", rank: None },
         Column::Number { title: "WALL", rank: Some(2) },
@@ -66,7 +67,7 @@ impl Row for SiteReport {
 
 impl Row for TaskReport {
     const TITLE: &str = "Live tasks with the most CPU time";
-    const COLUMNS: &[Column] = &[
+    const COLUMNS: &[Column<'static>] = &[
         Column::Number { title: "ID", rank: None },
         Column::Number { title: "PARENT", rank: Some(0) },
         Column::Number { title: "CPU", rank: None },
@@ -82,10 +83,7 @@ impl Row for TaskReport {
             duration(Some(self.cpu_ns)),
             Cell::new(&human::count(self.polls)),
             longest_poll(self.max_poll_ns),
-            match &self.name {
-                Some(name) => Cell::new(name),
-                None => Cell::path(&location(&self.file, self.line)),
-            },
+            subject_of_task(self.name.as_deref(), &self.file, self.line),
         ]
     }
 
@@ -96,7 +94,7 @@ impl Row for TaskReport {
 
 impl Row for ThreadReport {
     const TITLE: &str = "Threads (% of process CPU)";
-    const COLUMNS: &[Column] = &[
+    const COLUMNS: &[Column<'static>] = &[
         Column::Number { title: "CPU%", rank: None },
         Column::Number { title: "CPU", rank: None },
         Column::Number { title: "IN TASKS", rank: Some(1) },
@@ -122,7 +120,65 @@ impl Row for ThreadReport {
     }
 }
 
-fn duration(ns: Option<u64>) -> Cell {
+/// Something that events are counted for.
+pub(super) trait Subject: Row {
+    /// The line above the list of counts.
+    const COUNTED: &str;
+    /// The columns that say whose the counts are.
+    const SUBJECT: &[Column<'static>];
+
+    fn counters(&self) -> &[Counter];
+
+    /// One cell for each of the columns.
+    fn subject(&self) -> Vec<Cell>;
+}
+
+impl Subject for SiteReport {
+    const COUNTED: &str = "Events by spawn site";
+    const SUBJECT: &[Column<'static>] = &[
+        Column::Text { title: "TASK", least: 14, most: MAX_NAME },
+        Column::Text { title: "SITE", least: 20, most: MAX_PATH },
+    ];
+
+    fn counters(&self) -> &[Counter] {
+        &self.counters
+    }
+
+    fn subject(&self) -> Vec<Cell> {
+        vec![
+            Cell::new(self.name.as_deref().unwrap_or(human::NONE)),
+            Cell::path(&location(&self.file, self.line)).tint(Tint::Secondary),
+        ]
+    }
+}
+
+impl Subject for TaskReport {
+    const COUNTED: &str = "Events of the live tasks with the most CPU time";
+    const SUBJECT: &[Column<'static>] = &[
+        Column::Number { title: "ID", rank: None },
+        Column::Text { title: "TASK", least: 20, most: MAX_PATH },
+    ];
+
+    fn counters(&self) -> &[Counter] {
+        &self.counters
+    }
+
+    fn subject(&self) -> Vec<Cell> {
+        vec![
+            Cell::new(&self.id.to_string()),
+            subject_of_task(self.name.as_deref(), &self.file, self.line),
+        ]
+    }
+}
+
+fn subject_of_task(name: Option<&str>, file: &str, line: u32) -> Cell {
+    match name {
+        Some(name) => Cell::new(name),
+        None => Cell::path(&location(file, line)),
+    }
+}
+
+pub(super) fn duration(ns: Option<u64>) -> Cell {
     let text = ns.map_or(human::NONE.into(), human::duration_ns);
     // The blank keeps the digits of "1.23 s" above those of "1.23 ms".
     let blank = if text.ends_with(" s") { " " } else { "" };

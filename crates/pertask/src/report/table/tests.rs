@@ -3,6 +3,7 @@
 use super::super::{SCHEMA, SiteReport, TaskReport, ThreadReport};
 use super::text::width;
 use super::*;
+use crate::counters::Counter;
 
 #[test]
 fn numbers_end_and_texts_begin_under_their_titles() {
@@ -168,7 +169,7 @@ fn rows_beyond_the_maximum_are_counted_with_their_time() {
 #[test]
 fn losses_are_told_each_by_itself_and_only_when_there_are_any() {
     assert!(!print(&busy_service(), plain(80)).contains("lost"));
-    let lost = Lost { tasks_without_data: 12, tasks_without_site: 0, polls_untracked: 1 };
+    let lost = Lost { tasks_without_data: 12, polls_untracked: 1, ..Lost::default() };
     let shown = print(&Report { lost, ..busy_service() }, plain(100));
     let told: Vec<_> = shown.lines().filter(|line| line.starts_with("lost: ")).collect();
     assert_eq!(
@@ -225,6 +226,71 @@ fn any_style_prints_any_report() {
 fn a_report_displays_as_its_default_table() {
     let report = busy_service();
     assert_eq!(report.to_string(), print(&report, TableStyle::default()));
+}
+
+#[test]
+fn events_have_a_list_of_their_own_with_the_ratios_they_make() {
+    let shown = print(&counted(), TableStyle::default());
+    let lines = section(&shown, "Events by spawn site");
+    let titles: Vec<_> = lines[1].split_whitespace().collect();
+    assert_eq!(titles.join(" "), "CYCLES INSTRUCTIONS IPC CACHE-MISSES MPKI TASK-CLOCK TASK SITE");
+    let row: Vec<_> = lines[2].split_whitespace().collect();
+    assert_eq!(row.join(" "), "2.00M ~3.00M ~1.50 4500 ~1.50 7.00 ms hash src/hash.rs:8");
+    let tasks = section(&shown, "Events of the live tasks");
+    assert!(tasks[2].ends_with("7.00 ms   7  hash"), "{}", tasks[2]);
+}
+
+#[test]
+fn what_counts_each_event_is_said_and_what_does_not() {
+    let shown = print(&counted(), plain(80));
+    let sources = section(&shown, "cycles: perf, a read at each switch");
+    let all = sources.join(" ");
+    assert!(all.contains("bus-cycles: not counted (ENOENT: no such event)"), "{all}");
+    assert!(all.contains("~ an estimate"), "{all}");
+    assert!(!shown.contains("BUS-CYCLES"), "a column of nothing: {shown}");
+}
+
+#[test]
+fn a_report_without_events_does_not_speak_of_them() {
+    assert!(!print(&busy_service(), TableStyle::default()).contains("Events"));
+}
+
+/// One site and its task, with events.
+fn counted() -> Report {
+    let source = |event: &str, unit| CounterSource {
+        event: event.into(),
+        unit,
+        source: Some("perf, a read at each switch".into()),
+        refused: None,
+    };
+    let nowhere = CounterSource {
+        source: None,
+        refused: Some("ENOENT: no such event".into()),
+        ..source("bus-cycles", None)
+    };
+    let count = |event: &str, count, estimated| Counter { event: event.into(), count, estimated };
+    let counters = vec![
+        count("cycles", Some(2_000_000), false),
+        count("bus-cycles", None, false),
+        count("instructions", Some(3_000_000), true),
+        count("cache-misses", Some(4_500), false),
+        count("task-clock", Some(7_000_000), false),
+    ];
+    Report {
+        counters: vec![
+            source("cycles", None),
+            nowhere,
+            source("instructions", None),
+            source("cache-misses", None),
+            source("task-clock", Some("ns")),
+        ],
+        sites: vec![SiteReport {
+            counters: counters.clone(),
+            ..site(Some("hash"), "src/hash.rs", 8, 7_000_000, None)
+        }],
+        tasks: vec![TaskReport { counters, ..task(7, Some("hash"), None, 7_000_000, None) }],
+        ..busy_service()
+    }
 }
 
 fn print(report: &Report, style: TableStyle) -> String {
@@ -291,6 +357,7 @@ fn empty() -> Report {
         workers_cpu_ns: 0,
         other_cpu_ns: 0,
         clock: String::new(),
+        counters: Vec::new(),
         sites: Vec::new(),
         tasks: Vec::new(),
         threads: Vec::new(),
@@ -388,7 +455,13 @@ fn extreme() -> Report {
         sites: vec![site.clone(), SiteReport { polls: 0, ..site }],
         tasks: vec![task(MAX, Some(&name), Some(MAX), MAX, Some(MAX)); 2],
         threads: vec![thread(&name, Some(u32::MAX), MAX, MAX), thread(&name, None, 0, MAX)],
-        lost: Lost { tasks_without_data: MAX, tasks_without_site: MAX, polls_untracked: MAX },
+        lost: Lost {
+            tasks_without_data: MAX,
+            tasks_without_site: MAX,
+            polls_untracked: MAX,
+            turns_without_counters: MAX,
+            workers_without_counters: MAX,
+        },
         ..empty()
     }
 }
@@ -404,6 +477,7 @@ fn site(name: Option<&str>, file: &str, line: u32, cpu_ns: u64, max: Option<u64>
         cpu_ns,
         wall_ns: cpu_ns,
         max_poll_ns: max,
+        counters: Vec::new(),
     }
 }
 
@@ -424,6 +498,7 @@ fn task(
         cpu_ns,
         wall_ns: cpu_ns,
         max_poll_ns: max,
+        counters: Vec::new(),
     }
 }
 

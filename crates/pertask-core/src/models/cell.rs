@@ -1,0 +1,39 @@
+//! A cell that one thread reads while another replaces what is in it.
+
+use super::check;
+use crate::primitive::Arc;
+use crate::rcu::{self, RcuCell};
+use loom::cell::UnsafeCell;
+use loom::thread;
+
+/// A value that notices a look after its owner has it back.
+struct Value(UnsafeCell<u32>);
+
+// SAFETY: what the model checks: loom reports accesses that are not ordered.
+unsafe impl Sync for Value {}
+
+/// Who gets the old value back has it alone; a reader sees the old or the new one, whole.
+#[test]
+fn reader_races_replace() {
+    check(|| {
+        let cell = Arc::new(RcuCell::default());
+        cell.replace(Some(Box::new(Value(UnsafeCell::new(1))))).unwrap();
+        assert!(cell.with(|value| value.is_some()));
+        let reader = {
+            let cell = Arc::clone(&cell);
+            thread::spawn(move || {
+                cell.with(|value: Option<&Value>| {
+                    // SAFETY: loom checks that nobody writes meanwhile.
+                    let seen = value.unwrap().0.with(|number| unsafe { *number });
+                    assert!(seen == 1 || seen == 2, "a value that was taken back: {seen}");
+                });
+            })
+        };
+        let old = cell.replace(Some(Box::new(Value(UnsafeCell::new(2))))).unwrap().unwrap();
+        // SAFETY: loom checks that nobody reads meanwhile.
+        old.0.with_mut(|number| unsafe { *number = 0 });
+        reader.join().unwrap();
+        drop(cell);
+        rcu::stand_in::finish();
+    });
+}

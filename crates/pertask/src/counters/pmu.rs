@@ -1,0 +1,345 @@
+//! The PMU: charges to each task what its worker's counters counted while it ran.
+//!
+//! Where one task leaves and another comes, one reading serves both. Counters are opened for each worker by who begins to
+//! use a set, and by workers that begin later; a switch only reads.
+
+use super::bank::Bank;
+use super::counts::{CounterCounts, Counts};
+use super::set::Set;
+use super::{CounterEvent, CountersLost, MAX_COLUMNS, MAX_GROUPS};
+use crate::error::Error;
+use crate::perf::{Refused, Times};
+use crate::stint::Stints;
+use bytemuck::Zeroable;
+use pertask_core::rcu::RcuCell;
+use pertask_core::{CpuRecord, Pmu, PmuHandle, Switch, System};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// Counts perf events for each task. Users open [`Counters`](super::Counters).
+#[derive(Debug, Default)]
+pub struct CountersPmu {
+    state: Mutex<State>,
+    /// Turns of tasks that could not be counted.
+    lost_turns: AtomicU64,
+}
+
+/// The set in use, if any.
+#[derive(Debug, Default)]
+struct State {
+    set: Option<Arc<Set>>,
+    uses: usize,
+    /// Why the last worker's counters did not open.
+    refused: Option<Refused>,
+}
+
+/// What the PMU keeps for a task. Written by the CPU that runs the task, read by all.
+#[derive(Debug)]
+#[repr(C)]
+pub struct CountersData {
+    counts: [AtomicU64; MAX_COLUMNS],
+    times: [[AtomicU64; 2]; MAX_GROUPS],
+}
+
+// SAFETY: all fields are integers, for which zero is a value.
+unsafe impl Zeroable for CountersData {}
+
+/// What the PMU keeps for a CPU. Written by the CPU's own thread but for `bank` and `adopted`.
+#[derive(Debug, Default)]
+pub struct CountersCpu {
+    bank: RcuCell<Bank>,
+    /// Two readings: that which began the stint under way, and the last one. At a switch the last becomes the first.
+    readings: [Reading; 2],
+    /// Which of them begins the stint under way.
+    start: AtomicU64,
+    /// The beginning of a stint that ran already when somebody attached: written by them.
+    adopted: Reading,
+}
+
+/// A reading of a bank, good for one stint: the time between two switches of a CPU.
+#[derive(Debug, Default)]
+struct Reading {
+    /// The CPU's count of switches during the stint that it begins; 0 for none.
+    stint: AtomicU64,
+    bank: AtomicU64,
+    counts: [AtomicU64; MAX_COLUMNS],
+    times: [[AtomicU64; 2]; MAX_GROUPS],
+}
+
+/// Sets that can be counted at the same time: each has its own data in each task.
+const SETS: usize = 2;
+
+impl Pmu for CountersPmu {
+    const NAME: &'static str = "counters";
+    type Data = CountersData;
+    type CpuData = CountersCpu;
+    type Count = CounterCounts;
+
+    fn sched_in(&self, switch: Switch<'_, Self>) {
+        if switch.data.is_none() {
+            return;
+        }
+        let next = switch.cpu.switches() + 1;
+        if switch.cpu_data.begin_stint(next).is_none() {
+            self.lose_turn();
+        }
+    }
+
+    fn sched_out(&self, switch: Switch<'_, Self>) {
+        let Some(data) = switch.data else { return };
+        let now = switch.cpu.switches();
+        let Some((bank, start)) = switch.cpu_data.stint(now) else { return };
+        match switch.cpu_data.read(now + 1) {
+            Some((same, end)) if same == bank => {
+                switch.cpu_data.end_stint();
+                data.charge(&end.since(&start));
+            }
+            // Its bank is gone: what it had counted belongs to nobody who is still there.
+            _ => switch.cpu_data.end_stint(),
+        }
+    }
+
+    fn read(&self, data: &CountersData) -> CounterCounts {
+        CounterCounts(load(&data.counts, &data.times))
+    }
+
+    fn cpu_online(&self, cpu: &CpuRecord, data: &CountersCpu) {
+        let mut state = self.lock();
+        if let (Some(set), Some(thread)) = (state.set.clone(), cpu.thread()) {
+            state.open_bank(&set, thread, data);
+        }
+    }
+
+    fn cpu_offline(&self, _cpu: &CpuRecord, data: &CountersCpu) {
+        let _state = self.lock();
+        // Refused inside hooks alone: then the counters stay open, and the kernel ends them with the thread.
+        let _ = data.bank.replace(None);
+    }
+}
+
+impl CountersPmu {
+    /// Begins to count a set of events, on all workers; `None` if another is being counted.
+    fn begin(
+        &self,
+        handle: PmuHandle<Self>,
+        events: &[CounterEvent],
+    ) -> Result<Option<Arc<Set>>, Error> {
+        let mut state = self.lock();
+        if let Some(set) = state.set.clone() {
+            let same = set.is_of(events);
+            state.uses += usize::from(same);
+            return Ok(same.then_some(set));
+        }
+        let set = Arc::new(Set::plan(events)?);
+        System::global().for_each_cpu(|cpu| {
+            if let (Some(data), Some(thread)) = (handle.cpu_data(cpu), cpu.thread()) {
+                state.open_bank(&set, thread, data);
+            }
+        });
+        state.set = Some(Arc::clone(&set));
+        state.uses = 1;
+        Ok(Some(set))
+    }
+
+    /// Ends a use; the last one closes the counters of all workers.
+    pub(super) fn end(&self, handle: PmuHandle<Self>) {
+        let mut state = self.lock();
+        state.uses -= 1;
+        if state.uses > 0 {
+            return;
+        }
+        state.set = None;
+        System::global().for_each_cpu(|cpu| {
+            if let Some(data) = handle.cpu_data(cpu) {
+                // Refused inside hooks, where nobody ends a use.
+                let _ = data.bank.replace(None);
+            }
+        });
+    }
+
+    /// The first PMU that can count these events.
+    pub(super) fn claim(events: &[CounterEvent]) -> Result<(PmuHandle<Self>, Arc<Set>), Error> {
+        for handle in handles()? {
+            if let Some(set) = handle.pmu().begin(*handle, events)? {
+                return Ok((*handle, set));
+            }
+        }
+        Err(Error::CountersBusy { sets: SETS })
+    }
+
+    pub(super) fn lost(&self, handle: PmuHandle<Self>) -> CountersLost {
+        let state = self.lock();
+        let mut workers = 0;
+        System::global().for_each_cpu(|cpu| {
+            if let (Some(data), Some(_)) = (handle.cpu_data(cpu), cpu.thread()) {
+                workers += data.bank.with(|bank| u64::from(bank.is_none()));
+            }
+        });
+        let refused = state.refused.filter(|_| workers > 0);
+        CountersLost {
+            // Relaxed: a figure.
+            turns: self.lost_turns.load(Ordering::Relaxed),
+            workers,
+            reason: refused.map(|refused| refused.to_string()),
+        }
+    }
+
+    #[cold]
+    fn lose_turn(&self) {
+        // Relaxed: a figure.
+        self.lost_turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Registered at first use, and for ever.
+fn handles() -> Result<&'static [PmuHandle<CountersPmu>; SETS], Error> {
+    type Handles = Result<[PmuHandle<CountersPmu>; SETS], pertask_core::Error>;
+    static HANDLES: OnceLock<Handles> = OnceLock::new();
+    let register = || System::global().register(CountersPmu::default());
+    let handles = HANDLES.get_or_init(|| Ok([register()?, register()?]));
+    handles.as_ref().map_err(|refused| (*refused).into())
+}
+
+impl State {
+    fn open_bank(&mut self, set: &Set, thread: u32, data: &CountersCpu) {
+        let bank = match Bank::open(set, thread) {
+            Ok(bank) => Some(Box::new(bank)),
+            // The thread has ended meanwhile.
+            Err(Refused(libc::ESRCH)) => None,
+            Err(refused) => {
+                self.refused = Some(refused);
+                None
+            }
+        };
+        // Refused inside hooks, where nobody opens counters.
+        let _ = data.bank.replace(bank);
+    }
+}
+
+impl CountersData {
+    fn charge(&self, stint: &Counts) {
+        let times = self.times.iter().zip(&stint.times);
+        let times =
+            times.flat_map(|(sum, time)| [(&sum[0], time.enabled_ns), (&sum[1], time.running_ns)]);
+        for (sum, amount) in self.counts.iter().zip(stint.counts).chain(times) {
+            // Relaxed: a task goes from one CPU to the next by way of its executor, which orders the two; readers see
+            // the old or the new.
+            sum.store(sum.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+        }
+    }
+}
+
+impl CountersCpu {
+    /// The reading that begins the stint of that number, and its bank.
+    fn stint(&self, stint: u64) -> Option<(u64, Counts)> {
+        self.started().get(stint).or_else(|| self.adopted.get(stint))
+    }
+
+    fn started(&self) -> &Reading {
+        // Acquire: pairs with the Release in `begin_stint`; the reading was written before.
+        &self.readings[self.start.load(Ordering::Acquire) as usize & 1]
+    }
+
+    /// A reading for the switch after which the stint of that number begins: the one that was taken for who left, or one
+    /// that is taken now.
+    fn read(&self, stint: u64) -> Option<(u64, Counts)> {
+        // Relaxed: this thread's own.
+        let last = &self.readings[(self.start.load(Ordering::Relaxed) as usize & 1) ^ 1];
+        last.get(stint).or_else(|| {
+            let (bank, now) =
+                self.bank.with(|bank| bank.and_then(|bank| Some((bank.id, bank.read()?))))?;
+            last.set(stint, bank, &now);
+            Some((bank, now))
+        })
+    }
+
+    fn begin_stint(&self, stint: u64) -> Option<()> {
+        self.read(stint)?;
+        let start = self.start.load(Ordering::Relaxed);
+        // Release: pairs with the Acquire in `started`.
+        self.start.store(start ^ 1, Ordering::Release);
+        Some(())
+    }
+
+    /// Before a stint is charged: from here on nobody adds it as running.
+    fn end_stint(&self) {
+        self.started().stint.store(0, Ordering::Relaxed);
+        self.adopted.stint.store(0, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `running`.
+        fence(Ordering::Release);
+    }
+
+    fn read_from_outside(&self) -> Option<(u64, Counts)> {
+        self.bank.with(|bank| bank.and_then(|bank| Some((bank.id, bank.read_from_outside()?))))
+    }
+}
+
+impl Stints for CountersPmu {
+    fn adopt_running(&self, cpu: &CpuRecord, data: &CountersCpu) {
+        let stint = cpu.switches();
+        // One that somebody else has adopted keeps its start: sessions take differences.
+        if cpu.current_id().is_none() || data.stint(stint).is_some() {
+            return;
+        }
+        if let Some((bank, now)) = data.read_from_outside() {
+            data.adopted.set(stint, bank, &now);
+        }
+    }
+
+    fn running(&self, cpu: &CpuRecord, data: &CountersCpu, switches: u64) -> Option<CounterCounts> {
+        let (bank, start) = data.stint(switches)?;
+        let (same, now) = data.read_from_outside()?;
+        // Acquire: pairs with the Release in `end_stint`. If it comes after: whoever has read some of what is charged there
+        // finds no stint here.
+        fence(Ordering::Acquire);
+        let still = data.stint(switches).is_some() && cpu.switches() == switches;
+        (same == bank && still).then(|| CounterCounts(now.since(&start)))
+    }
+}
+
+impl Reading {
+    fn set(&self, stint: u64, bank: u64, reading: &Counts) {
+        // Nobody takes the new figures for the old stint's. Relaxed: ordered by the fence.
+        self.stint.store(0, Ordering::Relaxed);
+        // Release: pairs with the Acquire fence in `get`.
+        fence(Ordering::Release);
+        self.bank.store(bank, Ordering::Relaxed);
+        for (word, count) in self.counts.iter().zip(reading.counts) {
+            word.store(count, Ordering::Relaxed);
+        }
+        for (words, times) in self.times.iter().zip(reading.times) {
+            words[0].store(times.enabled_ns, Ordering::Relaxed);
+            words[1].store(times.running_ns, Ordering::Relaxed);
+        }
+        // Release: pairs with the Acquire in `get`.
+        self.stint.store(stint, Ordering::Release);
+    }
+
+    fn get(&self, stint: u64) -> Option<(u64, Counts)> {
+        // Acquire: pairs with the Release in `set`.
+        if self.stint.load(Ordering::Acquire) != stint {
+            return None;
+        }
+        let reading = (self.bank.load(Ordering::Relaxed), load(&self.counts, &self.times));
+        // Acquire: pairs with the Release fence in `set`; had one of these words been of a later reading, so would the
+        // number be.
+        fence(Ordering::Acquire);
+        (self.stint.load(Ordering::Relaxed) == stint).then_some(reading)
+    }
+}
+
+fn load(counts: &[AtomicU64; MAX_COLUMNS], times: &[[AtomicU64; 2]; MAX_GROUPS]) -> Counts {
+    // Relaxed: each is right for itself; together they may be one stint apart, unless the caller sees to it.
+    let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
+    Counts {
+        counts: std::array::from_fn(|place| load(&counts[place])),
+        times: std::array::from_fn(|group| Times {
+            enabled_ns: load(&times[group][0]),
+            running_ns: load(&times[group][1]),
+        }),
+    }
+}

@@ -1,0 +1,71 @@
+//! Ratios of counts, as perf stat prints them.
+
+use crate::counters::Counter;
+
+/// A ratio of two counts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ratio {
+    /// The ratio.
+    pub value: f64,
+    /// Whether one of the counts is an estimate.
+    pub estimated: bool,
+}
+
+/// Instructions per cycle, if both were counted in the same modes.
+#[must_use]
+pub fn ipc(counters: &[Counter]) -> Option<Ratio> {
+    ["", ":u", ":k"].iter().find_map(|modes| {
+        let of = |event: &str| find(counters, &format!("{event}{modes}"));
+        ratio(of("instructions")?, of("cycles")?, 1.0)
+    })
+}
+
+/// Misses of that event per thousand instructions, if both were counted in the same modes.
+#[must_use]
+pub fn mpki(counters: &[Counter], misses: &str) -> Option<Ratio> {
+    let modes = misses.split_once(':').map_or(String::new(), |(_, modes)| format!(":{modes}"));
+    let instructions = find(counters, &format!("instructions{modes}"))?;
+    ratio(find(counters, misses)?, instructions, 1e3)
+}
+
+fn find<'a>(counters: &'a [Counter], event: &str) -> Option<&'a Counter> {
+    counters.iter().find(|counter| counter.event == event)
+}
+
+fn ratio(part: &Counter, whole: &Counter, scale: f64) -> Option<Ratio> {
+    let estimated = part.estimated || whole.estimated;
+    let (part, whole) = (part.count?, whole.count.filter(|count| *count != 0)?);
+    Some(Ratio { value: part as f64 / whole as f64 * scale, estimated })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(event: &str, count: u64) -> Counter {
+        Counter { event: event.to_owned(), count: Some(count), estimated: false }
+    }
+
+    #[test]
+    fn ratios_are_of_the_same_modes() {
+        let counters =
+            [counted("cycles", 1_000), counted("instructions:u", 500), counted("cycles:u", 250)];
+        assert_eq!(ipc(&counters), Some(Ratio { value: 2.0, estimated: false }));
+        assert_eq!(
+            mpki(&[counted("cache-misses", 7), counted("instructions:u", 1)], "cache-misses"),
+            None
+        );
+        let misses = [counted("cache-misses:u", 7), counted("instructions:u", 2_000)];
+        assert_eq!(mpki(&misses, "cache-misses:u").unwrap().value, 3.5);
+    }
+
+    #[test]
+    fn a_ratio_of_an_estimate_is_one_and_of_nothing_is_none() {
+        let mut counters = [counted("cycles", 0), counted("instructions", 10)];
+        assert_eq!(ipc(&counters), None);
+        (counters[0].count, counters[0].estimated) = (Some(5), true);
+        assert_eq!(ipc(&counters), Some(Ratio { value: 2.0, estimated: true }));
+        counters[0].count = None;
+        assert_eq!(ipc(&counters), None);
+    }
+}

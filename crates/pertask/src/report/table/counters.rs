@@ -1,0 +1,104 @@
+//! What the table shows of counted events: where the counts come from, and a list by site and by task.
+
+use super::grid::{Cell, Column};
+use super::human;
+use super::ink::Tint;
+use super::rows::{Subject, duration};
+use crate::counters::{Counter, CounterSource};
+use crate::report::derived::{Ratio, ipc, mpki};
+
+/// One column of counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shown {
+    pub(super) title: String,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    /// The event in that place, and whether it counts nanoseconds.
+    Count {
+        place: usize,
+        ns: bool,
+    },
+    Ipc,
+    /// Of the misses of that name.
+    Mpki(String),
+}
+
+/// The columns for these events: each that is counted, and behind it the ratio that it makes.
+pub(super) fn shown(sources: &[CounterSource]) -> Vec<Shown> {
+    let has = |event: &str| sources.iter().any(|other| other.event == event);
+    let mut columns = Vec::new();
+    let counted = sources.iter().enumerate().filter(|(_, source)| source.source.is_some());
+    for (place, CounterSource { event, unit, .. }) in counted {
+        let ns = *unit == Some("ns");
+        columns.push(Shown { title: event.to_uppercase(), kind: Kind::Count { place, ns } });
+        let (name, modes) = event.split_once(':').unwrap_or((event, ""));
+        let with_modes = |name: &str| match modes {
+            "" => name.to_owned(),
+            modes => format!("{name}:{modes}"),
+        };
+        if name == "instructions" && has(&with_modes("cycles")) {
+            columns.push(Shown { title: "IPC".to_owned(), kind: Kind::Ipc });
+        }
+        if name.ends_with("-misses") && has(&with_modes("instructions")) {
+            columns.push(Shown { title: "MPKI".to_owned(), kind: Kind::Mpki(event.clone()) });
+        }
+    }
+    columns
+}
+
+/// The grid's columns for a list of `R`: the first events go last where there is no room for all.
+pub(super) fn columns<R: Subject>(shown: &[Shown]) -> Vec<Column<'_>> {
+    let numbers = shown.iter().enumerate().map(|(place, column)| Column::Number {
+        title: &column.title,
+        rank: u8::try_from(shown.len() - place).ok(),
+    });
+    numbers.chain(R::SUBJECT.iter().copied()).collect()
+}
+
+pub(super) fn cells<R: Subject>(row: &R, shown: &[Shown]) -> Vec<Cell> {
+    let counters = row.counters();
+    let numbers = shown.iter().map(|column| match &column.kind {
+        Kind::Count { place, ns } => count(counters.get(*place), *ns),
+        Kind::Ipc => ratio(ipc(counters)),
+        Kind::Mpki(misses) => ratio(mpki(counters, misses)),
+    });
+    numbers.chain(row.subject()).collect()
+}
+
+/// Where each event's counts come from, a line for each.
+pub(super) fn sources(sources: &[CounterSource]) -> Vec<(String, Tint)> {
+    let line =
+        |CounterSource { event, source, refused, .. }: &CounterSource| match (source, refused) {
+            (Some(source), None) => (format!("{event}: {source}"), Tint::Secondary),
+            (Some(source), Some(refused)) => {
+                (format!("{event}: {source} ({refused})"), Tint::Secondary)
+            }
+            (None, reason) => {
+                let reason = reason.as_deref().unwrap_or("no reason known");
+                (format!("{event}: not counted ({reason})"), Tint::Warning)
+            }
+        };
+    sources.iter().map(line).collect()
+}
+
+fn count(counter: Option<&Counter>, ns: bool) -> Cell {
+    let Some((count, counter)) = counter.and_then(|it| Some((it.count?, it))) else {
+        return Cell::new(human::NONE);
+    };
+    if ns {
+        return duration(Some(count));
+    }
+    Cell::new(&marked(human::count(count), counter.estimated))
+}
+
+fn ratio(ratio: Option<Ratio>) -> Cell {
+    let text = ratio.map(|ratio| marked(format!("{:.2}", ratio.value), ratio.estimated));
+    Cell::new(text.as_deref().unwrap_or(human::NONE))
+}
+
+fn marked(number: String, estimated: bool) -> String {
+    if estimated { format!("~{number}") } else { number }
+}
