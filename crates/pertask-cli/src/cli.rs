@@ -22,6 +22,7 @@ The measuring is done by the library of the same name, inside the service. \
 const TOP_HELP: &str = "\
 Examples:
   pertask demo                      five seconds of a demo web service, then its report
+  pertask doctor                    what this machine offers to measure with
   pertask demo --help               what the demo does, and how to read the report
 
 In your own service:
@@ -37,6 +38,14 @@ Exit status:
 
 const DEMO_ABOUT: &str =
     "Serve real HTTP requests for a while and report which tasks spent the CPU";
+
+const DOCTOR_ABOUT: &str = "Say what this machine offers to measure with, and how to get more";
+
+const DOCTOR_LONG_ABOUT: &str = "\
+Say what this machine offers to measure with, and how to get more.
+
+Everything is tried, as the user who asks: the clocks that tell a task's CPU time, each of perf's events, \
+and the limits that a session may meet. What is refused is shown with the kernel's errno and the remedy.";
 
 const DEMO_LONG_ABOUT: &str = "\
 Serve real HTTP requests for a while and report which tasks spent the CPU.
@@ -101,6 +110,17 @@ pub enum Command {
     /// Runs the demo service.
     #[command(about = DEMO_ABOUT, long_about = DEMO_LONG_ABOUT, after_long_help = DEMO_HELP)]
     Demo(DemoOptions),
+    /// Says what this machine offers to measure with.
+    #[command(about = DOCTOR_ABOUT, long_about = DOCTOR_LONG_ABOUT)]
+    Doctor(DoctorOptions),
+}
+
+/// The options of `pertask doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorOptions {
+    /// Write it as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The options of `pertask demo`.

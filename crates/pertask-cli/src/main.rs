@@ -7,6 +7,7 @@
 
 mod cli;
 mod demo;
+mod doctor;
 mod duration;
 mod error;
 mod output;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     let done = match command {
         Command::Demo(options) => demo::run(&options),
+        Command::Doctor(options) => doctor::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

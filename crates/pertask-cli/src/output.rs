@@ -41,6 +41,20 @@ impl Format {
     }
 }
 
+/// Writes to stdout. A reader that has seen enough (`| head`) is no error.
+///
+/// # Errors
+///
+/// [`Error::Write`] where the text did not arrive as a whole.
+pub fn print(text: &str) -> Result<(), Error> {
+    match write_text(io::stdout().lock(), text) {
+        Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => {
+            written.map_err(|cause| Error::Write { place: "standard output".to_owned(), cause })
+        }
+    }
+}
+
 /// Where a report goes.
 pub enum Destination {
     /// Standard output.
@@ -76,16 +90,7 @@ impl Destination {
     /// [`Error::Write`] where the report did not arrive as a whole.
     pub fn write(self, report: &Report, format: Format) -> Result<(), Error> {
         match self {
-            Self::Stdout => {
-                let text = render(report, format, stdout_style());
-                match write_text(io::stdout().lock(), &text) {
-                    Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-                    written => written.map_err(|cause| Error::Write {
-                        place: "standard output".to_owned(),
-                        cause,
-                    }),
-                }
-            }
+            Self::Stdout => print(&render(report, format, stdout_style())),
             Self::File { path, file } => {
                 let text = render(report, format, TableStyle::default());
                 empty(&file)

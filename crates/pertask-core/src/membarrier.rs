@@ -9,7 +9,7 @@
 //! the models, both are plain fences.
 
 #[cfg(not(pertask_loom))]
-pub(crate) use real::{heavy, init, light};
+pub(crate) use real::{heavy, init, is_asymmetric, light};
 
 /// The kernel refused a barrier that it had granted at start-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +64,11 @@ mod real {
         }
         fence(Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Whether the kernel does the work.
+    pub(crate) fn is_asymmetric() -> bool {
+        init() == ASYMMETRIC
     }
 
     /// Asks the kernel once. Returns the mode, which never changes afterwards.

@@ -37,6 +37,8 @@ mod counters;
 mod cpu_time;
 mod ledger;
 #[allow(unsafe_code)]
+mod machine;
+#[allow(unsafe_code)]
 mod perf;
 mod stint;
 
@@ -55,6 +57,7 @@ pub use counters::{
 };
 pub use cpu_time::{CpuTime, CpuTimeCount, CpuTimeCpu, CpuTimeData};
 pub use error::Error;
+pub use machine::{Machine, Offer};
 pub use pertask_core::{self as core, Event, Inherit, Target, Task, TaskId};
 pub use report::derived::{Ratio, ipc, mpki};
 pub use report::{Lost, Report, SCHEMA, SiteReport, TaskReport, ThreadReport};

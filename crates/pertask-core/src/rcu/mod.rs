@@ -22,7 +22,7 @@ pub(crate) use stand_in::{Guard, enter, held, retire, synchronize};
 #[cfg(not(pertask_loom))]
 pub(crate) use thread::{Guard, enter, held, retire, synchronize};
 #[cfg(not(pertask_loom))]
-pub use thread::{barrier, pending};
+pub use thread::{asymmetric, barrier, pending};
 
 /// What a retired object carries: the link of the list it waits in, and how to free it.
 ///

@@ -106,6 +106,12 @@ pub fn barrier() -> Result<(), Error> {
     DOMAIN.barrier().map_err(|_| Error::BarrierRefused)
 }
 
+/// Whether sections are nearly free here: the kernel grants `membarrier(2)`. If not, each costs a full fence.
+#[must_use]
+pub fn asymmetric() -> bool {
+    membarrier::is_asymmetric()
+}
+
 /// How many released objects still wait to be freed.
 #[must_use]
 pub fn pending() -> usize {

@@ -39,7 +39,7 @@ pub(super) const VARIABLE: &str = "PERTASK_CLOCK";
 type Try = fn() -> Result<Detector, String>;
 
 /// Best first.
-const DETECTORS: [Try; 2] = [rseq, perf_page];
+const DETECTORS: [(&str, Try); 2] = [("rseq", rseq), ("perf-page", perf_page)];
 
 impl Choice {
     /// The clock of this process. The first call tries what there is, for some tens of milliseconds.
@@ -62,15 +62,20 @@ impl Choice {
                 choice
             }
         };
-        // On a thread of its own: the caller's affinity and rseq area stay as they are.
-        let thread = std::thread::Builder::new().name("pertask-probe".to_owned());
-        let found = std::thread::scope(|scope| {
-            let probe = thread.spawn_scoped(scope, find).ok()?;
-            probe.join().ok()
+        on_a_thread_of_its_own(find).unwrap_or_else(|| Self::thread(vec![NO_THREAD.to_owned()]))
+    }
+
+    /// All clocks by the names that [`VARIABLE`] takes, best first. Err: why one cannot be used.
+    pub(crate) fn survey() -> Vec<(&'static str, Result<(), String>)> {
+        let tried = on_a_thread_of_its_own(|| {
+            let counter = Counter::calibrate();
+            let try_one = |detector: Try| counter.map_err(str::to_owned).and(detector());
+            DETECTORS.map(|(name, detector)| (name, try_one(detector).map(drop)))
         });
-        found.unwrap_or_else(|| {
-            Self::thread(vec!["no thread could be started to try others".to_owned()])
-        })
+        let none = || DETECTORS.map(|(name, _)| (name, Err(NO_THREAD.to_owned())));
+        let mut clocks = tried.unwrap_or_else(none).to_vec();
+        clocks.push(("thread", Ok(())));
+        clocks
     }
 
     /// Wall time, as the clock's readings have it.
@@ -87,16 +92,16 @@ impl Choice {
         Self { detector: Detector::None, counter: None, refused }
     }
 
-    fn first_of(detectors: &[Try]) -> Self {
+    fn first_of(detectors: &[(&str, Try)]) -> Self {
         let counter = match Counter::calibrate() {
             Ok(counter) => counter,
             Err(reason) => return Self::thread(vec![reason.to_owned()]),
         };
         let mut refused = Vec::new();
-        for detector in detectors {
+        for (name, detector) in detectors {
             match detector() {
                 Ok(detector) => return Self { detector, counter: Some(counter), refused },
-                Err(reason) => refused.push(reason),
+                Err(reason) => refused.push(format!("{name}: {reason}")),
             }
         }
         Self::thread(refused)
@@ -128,21 +133,30 @@ impl fmt::Display for Choice {
     }
 }
 
+const NO_THREAD: &str = "no thread could be started to try it";
+
+/// The caller's affinity and rseq area stay as they are.
+fn on_a_thread_of_its_own<R: Send>(tries: impl FnOnce() -> R + Send) -> Option<R> {
+    let thread = std::thread::Builder::new().name("pertask-probe".to_owned());
+    std::thread::scope(|scope| thread.spawn_scoped(scope, tries).ok()?.join().ok())
+}
+
 fn rseq() -> Result<Detector, String> {
-    let offset = arch::rseq_offset().map_err(|reason| format!("rseq: {reason}"))?;
+    let offset = arch::rseq_offset()?;
     let arm = || arch::rseq_arm(offset);
     let kept = || arch::rseq_is_armed(offset);
-    let verdict = behaves(arm, kept).map_err(|reason| format!("rseq: {reason}"));
+    let verdict = behaves(arm, kept);
     arch::rseq_disarm(offset);
-    verdict.map(|()| Detector::Rseq { offset })
+    verdict?;
+    Ok(Detector::Rseq { offset })
 }
 
 fn perf_page() -> Result<Detector, String> {
-    let page = Page::open_dummy().map_err(|refused| format!("perf event page: {refused}"))?;
+    let page = Page::open_dummy().map_err(|refused| refused.to_string())?;
     let at = std::cell::Cell::new(0);
     let arm = || at.set(page.sequence());
     let kept = || page.sequence() == at.get();
-    behaves(arm, kept).map_err(|reason| format!("perf event page: {reason}"))?;
+    behaves(arm, kept)?;
     Ok(Detector::PerfPage)
 }
 

@@ -12,7 +12,7 @@ mod posix;
 
 pub(crate) use choice::Choice;
 pub(crate) use on_cpu::OnCpuClock;
-pub(crate) use posix::{cpu_ns_of_thread, process_cpu_ns, thread_cpu_ns};
+pub(crate) use posix::{cpu_ns_of_thread, process_cpu_ns, thread_cpu_ns, tick_hz};
 
 /// Both times, of one thread at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -29,6 +29,15 @@ pub(super) fn raw_wall_ns() -> u64 {
     read(libc::CLOCK_MONOTONIC_RAW).unwrap_or(0)
 }
 
+/// The kernel's timer ticks in a second, by how coarse its coarse clock is.
+pub(crate) fn tick_hz() -> Option<u32> {
+    let mut tick = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one timespec, which is ours.
+    let told = unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut tick) } == 0;
+    let tick_ns = u32::try_from(tick.tv_nsec).ok().filter(|ns| told && *ns > 0)?;
+    Some(1_000_000_000 / tick_ns)
+}
+
 /// The clock id of a thread's CPU time: `CPUCLOCK_SCHED` for one thread, in the kernel's encoding (what
 /// `pthread_getcpuclockid` returns).
 fn clock_of_thread(thread: u32) -> libc::clockid_t {

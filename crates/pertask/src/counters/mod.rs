@@ -49,6 +49,11 @@ pub struct Counters {
     set: Arc<Set>,
 }
 
+/// What would count an event, found by trying.
+pub(crate) fn examine(event: &CounterEvent) -> CounterSource {
+    Set::plan_one(event).describe()
+}
+
 /// One event's count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]

@@ -89,6 +89,13 @@ impl Set {
         Ok(Self::arrange(events))
     }
 
+    /// Tries one event alone.
+    pub(super) fn plan_one(event: &CounterEvent) -> Column {
+        let way = Way::find(event, figure(event).is_some());
+        let mut set = Self::arrange(vec![(event.clone(), way)]);
+        set.columns.remove(0)
+    }
+
     pub(super) fn is_of(&self, events: &[CounterEvent]) -> bool {
         let has = |event: &CounterEvent| self.columns.iter().any(|column| column.event == *event);
         events.iter().all(has) && self.columns.iter().all(|column| events.contains(&column.event))
@@ -185,11 +192,15 @@ impl Way {
         if event.is(sys::PERF_COUNT_SW_CPU_MIGRATIONS) && !event.modes_given {
             return Self::Watch { perf: refused };
         }
-        let user_only = event.what.user_only();
-        if refused.is_permission() && !event.modes_given && perf::probe(user_only).is_ok() {
-            return Self::Perf { what: user_only, user_mode_only: Some(refused) };
+        if !refused.is_permission() || event.modes_given {
+            return Self::Nowhere(refused.to_string());
         }
-        Self::Nowhere(refused.to_string())
+        let what = event.what.user_only();
+        match perf::probe(what) {
+            Ok(()) => Self::Perf { what, user_mode_only: Some(refused) },
+            // More privilege would not help.
+            Err(refused) => Self::Nowhere(refused.to_string()),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The report as JSON: its fields, by name.
 
 use super::Report;
+use crate::machine::Machine;
 
 impl Report {
     /// This report as JSON, indented, as `docs/REPORT.md` describes it.
@@ -8,6 +9,17 @@ impl Report {
     pub fn to_json(&self) -> String {
         // Plain data under string keys: serde_json fails on neither, nor does writing to memory.
         serde_json::to_string_pretty(self).expect("a report is plain data")
+    }
+}
+
+impl Machine {
+    /// What was found, as JSON: the fields, by name.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // As above.
+        let mut json = serde_json::to_string_pretty(self).expect("a machine is plain data");
+        json.push('\n');
+        json
     }
 }
 

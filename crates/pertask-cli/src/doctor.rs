@@ -1,0 +1,113 @@
+//! `pertask doctor`: what this machine offers to measure with.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use pertask::{CounterSource, Machine, Offer};
+
+use crate::{cli::DoctorOptions, error::Error, output::print};
+
+/// Examines the machine and prints what was found.
+///
+/// # Errors
+///
+/// [`Error::Write`] where stdout takes no more.
+pub fn run(options: &DoctorOptions) -> Result<(), Error> {
+    let machine = Machine::examine();
+    print(&if options.json { machine.to_json() } else { text(&machine) })
+}
+
+fn text(machine: &Machine) -> String {
+    let mut text = String::new();
+    let tick = machine.tick_hz.map_or(String::new(), |hz| format!(", {hz} timer ticks a second"));
+    let user = if machine.user == 0 { "root".to_owned() } else { format!("user {}", machine.user) };
+    line(&mut text, &format!("{}, {} CPUs{tick}, as {user}", machine.kernel, machine.cpus));
+    line(&mut text, "");
+    line(&mut text, "CPU time of tasks");
+    row(&mut text, "in use", &machine.clock);
+    machine.clocks.iter().for_each(|clock| offer(&mut text, clock));
+    offer(&mut text, &machine.membarrier);
+    row(&mut text, "", "PERTASK_CLOCK=rseq, perf-page or thread takes another clock");
+    line(&mut text, "");
+    events(&mut text, machine);
+    line(&mut text, "");
+    limits(&mut text, machine);
+    text
+}
+
+/// Events that are counted in the same way share a paragraph.
+fn events(text: &mut String, machine: &Machine) {
+    let level = match machine.perf_event_paranoid {
+        Some(level) => format!("kernel.perf_event_paranoid is {level}"),
+        None => "this kernel has no perf events".to_owned(),
+    };
+    line(text, &format!("Events ({level})"));
+    let mut alike: BTreeMap<(bool, String), Vec<&str>> = BTreeMap::new();
+    for event in &machine.events {
+        alike.entry((event.source.is_none(), verdict(event))).or_default().push(&event.event);
+    }
+    for ((_, verdict), names) in alike {
+        line(text, &format!("  {verdict}"));
+        for names in wrapped(&names) {
+            line(text, &format!("      {names}"));
+        }
+    }
+}
+
+fn verdict(event: &CounterSource) -> String {
+    match (&event.source, &event.refused) {
+        (Some(source), None) => format!("counted by {source}"),
+        (Some(source), Some(refused)) => format!("counted by {source} ({refused})"),
+        (None, refused) => {
+            format!("not counted: {}", refused.as_deref().unwrap_or("no reason known"))
+        }
+    }
+}
+
+fn limits(text: &mut String, machine: &Machine) {
+    line(text, "Limits");
+    let files = machine.open_files.map_or("none".to_owned(), |files| {
+        format!("{files}; counters take one for each event and worker")
+    });
+    row(text, "open files", &files);
+    let memory = machine.locked_memory_bytes.map_or("none".to_owned(), |bytes| {
+        format!(
+            "{} KiB; reading counters in user space takes a page for each event and worker",
+            bytes / 1024
+        )
+    });
+    row(text, "locked memory", &memory);
+}
+
+fn offer(text: &mut String, offer: &Offer) {
+    let verdict =
+        offer.refused.as_ref().map_or("works".to_owned(), |why| format!("refused: {why}"));
+    row(text, &offer.name, &verdict);
+}
+
+fn row(text: &mut String, name: &str, value: &str) {
+    line(text, &format!("  {name:<13}  {value}"));
+}
+
+fn line(text: &mut String, line: &str) {
+    // Writing to memory does not fail.
+    let _ = writeln!(text, "{line}");
+}
+
+/// Names in lines of a readable width.
+fn wrapped(names: &[&str]) -> Vec<String> {
+    const WIDTH: usize = 84;
+    let mut lines: Vec<String> = Vec::new();
+    let last = names.len().saturating_sub(1);
+    for (place, name) in names.iter().enumerate() {
+        let name = if place < last { format!("{name},") } else { (*name).to_owned() };
+        match lines.last_mut() {
+            Some(line) if line.len() + name.len() < WIDTH => {
+                line.push(' ');
+                line.push_str(&name);
+            }
+            _ => lines.push(name),
+        }
+    }
+    lines
+}

@@ -1,0 +1,211 @@
+//! The command as root, as nobody, and where a filter forbids perf events: each time it says what is so.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::PathBuf,
+    process::{Command, Output},
+};
+
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use serde_json::Value;
+
+/// As whom the command runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum As {
+    Me,
+    Nobody,
+    /// Under a seccomp filter that refuses `perf_event_open`, as containers have.
+    Filtered,
+}
+
+const NOBODY: u32 = 65534;
+
+#[test]
+fn doctor_says_what_each_user_is_offered() {
+    for who in [As::Me, As::Nobody, As::Filtered] {
+        let Some(output) = run(who, &["doctor", "--json"]) else { continue };
+        let machine = json(&output);
+        let event = |name: &str| find(&machine["events"], name);
+        let refused = |name: &str| event(name)["refused"].as_str().unwrap_or_default().to_owned();
+        assert_eq!(event("page-faults")["source"], "getrusage at each switch", "{who:?}");
+        assert!(machine["clock"].as_str().is_some_and(|clock| !clock.is_empty()));
+        assert!(machine["tick_hz"].as_u64().is_some_and(|hz| (24..=10_000).contains(&hz)));
+        match who {
+            As::Me => assert_eq!(machine["user"], user()),
+            As::Nobody if paranoid() == 2 => {
+                assert_eq!(machine["user"], NOBODY);
+                assert!(refused("task-clock").contains("perf_event_paranoid is 2"), "{machine}");
+                assert!(refused("cpu-migrations").contains("EACCES"), "{machine}");
+            }
+            As::Nobody => {
+                loudly(&format!("SKIPPED in part: perf_event_paranoid is {}", paranoid()))
+            }
+            As::Filtered => {
+                for name in ["task-clock", "cycles"] {
+                    assert!(event(name)["source"].is_null(), "{machine}");
+                    assert!(refused(name).contains("EPERM: a seccomp filter"), "{machine}");
+                }
+                let page = &machine["clocks"][1];
+                assert_eq!(page["name"], "perf-page");
+                assert!(
+                    page["refused"].as_str().is_some_and(|why| why.contains("EPERM")),
+                    "{page}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn doctor_is_read_by_people_too() {
+    let output = run(As::Me, &["doctor"]).expect("it runs as whoever runs the test");
+    let text = String::from_utf8_lossy(&output.stdout);
+    for part in ["CPU time of tasks", "in use", "rseq", "Events (", "page-faults", "open files"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn the_demo_counts_what_each_user_is_offered() {
+    let events = "page-faults,context-switches";
+    for who in [As::Me, As::Nobody, As::Filtered] {
+        let arguments = ["demo", "--duration", "1s", "-e", events, "--json"];
+        let Some(output) = run(who, &arguments) else { continue };
+        let report = json(&output);
+        let count = |route: &str, event: &str| {
+            let sites = report["sites"].as_array().expect("sites");
+            let site = sites.iter().find(|site| site["name"] == route).expect("its row");
+            find(&site["counters"], event)["count"].as_u64().expect("a count")
+        };
+        // It sleeps inside its poll, which switches its thread out; the others' sleep is the executor's.
+        let blocking = count("GET /blocking", "context-switches");
+        assert!(blocking >= 5, "{who:?}: {blocking}");
+        assert!(count("GET /render", "page-faults") > 0, "{who:?}");
+        for source in report["counters"].as_array().expect("sources") {
+            assert_eq!(source["source"], "getrusage at each switch", "{who:?}");
+        }
+        assert_eq!(report["lost"]["turns_without_counters"], 0);
+    }
+}
+
+#[test]
+fn the_demo_says_why_an_event_is_not_counted() {
+    let arguments = ["demo", "--duration", "300ms", "-e", "task-clock,cpu-migrations"];
+    let output = run(As::Filtered, &arguments).expect("filters are for everybody");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("task-clock: not counted (EPERM: a seccomp filter"), "{text}");
+    assert!(
+        text.contains("cpu-migrations: changes of the CPU seen at switches (perf: EPERM"),
+        "{text}"
+    );
+    assert!(text.contains("~ an estimate"), "{text}");
+}
+
+#[test]
+fn an_unknown_event_is_answered_with_the_known() {
+    let output = run(As::Me, &["demo", "-e", "cylces"]).expect("it runs as whoever runs the test");
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("cylces") && text.contains("cycles, instructions, "), "{text}");
+}
+
+/// Runs the command. `None` where this user cannot become another.
+fn run(who: As, arguments: &[&str]) -> Option<Output> {
+    if who == As::Nobody && user() != 0 {
+        loudly("SKIPPED in part: only root can become nobody");
+        return None;
+    }
+    let place = Place::new(who);
+    let mut command = Command::new(&place.binary);
+    command.args(arguments).current_dir("/");
+    match who {
+        As::Me => {}
+        As::Nobody => {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        As::Filtered => {
+            let filter = filter();
+            // SAFETY: between fork and exec it makes system calls only; the filter was built before.
+            unsafe {
+                command.pre_exec(move || {
+                    seccompiler::apply_filter(&filter).map_err(std::io::Error::other)
+                });
+            }
+        }
+    }
+    Some(start(&mut command))
+}
+
+/// A fork by another test may hold the copy open for a moment, as written.
+fn start(command: &mut Command) -> Output {
+    loop {
+        match command.output() {
+            Err(busy) if busy.kind() == ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+            output => return output.expect("the command starts"),
+        }
+    }
+}
+
+fn filter() -> BpfProgram {
+    let rules = [(libc::SYS_perf_event_open, Vec::new())].into();
+    let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+    let arch = std::env::consts::ARCH.try_into().expect("a known architecture");
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).expect("a filter");
+    filter.try_into().expect("a program")
+}
+
+/// A copy of the binary where everybody may execute it, for as long as this lives.
+struct Place {
+    folder: PathBuf,
+    binary: PathBuf,
+}
+
+impl Place {
+    fn new(who: As) -> Self {
+        let thread = std::thread::current().id();
+        let name = format!("pertask-{}-{thread:?}-{who:?}", std::process::id());
+        let folder = std::env::temp_dir().join(name.replace(['(', ')'], ""));
+        fs::create_dir_all(&folder).expect("a folder");
+        let everybody = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(&folder, everybody.clone()).expect("a folder for everybody");
+        let binary = folder.join("pertask");
+        fs::copy(env!("CARGO_BIN_EXE_pertask"), &binary).expect("a copy");
+        fs::set_permissions(&binary, everybody).expect("a binary for everybody");
+        Self { folder, binary }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn json(output: &Output) -> Value {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+fn find<'a>(list: &'a Value, event: &str) -> &'a Value {
+    let list = list.as_array().expect("a list");
+    list.iter().find(|entry| entry["event"] == event).expect("the event")
+}
+
+fn user() -> u32 {
+    // SAFETY: no arguments, no memory.
+    unsafe { libc::geteuid() }
+}
+
+fn paranoid() -> i32 {
+    let text = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap_or_default();
+    text.trim().parse().unwrap_or(i32::MAX)
+}
+
+/// Said although the test passes.
+fn loudly(message: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{message}");
+}

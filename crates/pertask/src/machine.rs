@@ -1,0 +1,95 @@
+//! What this machine offers to measure with: each thing is tried, not looked up.
+
+use crate::clock::{self, Choice};
+use crate::counters::{self, CounterEvent, CounterSource};
+use crate::perf;
+
+/// What this machine offers, found by trying.
+///
+/// ```
+/// let machine = pertask::Machine::examine();
+/// println!("{}: tasks are timed by {}", machine.kernel, machine.clock);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "json", derive(serde::Serialize))]
+pub struct Machine {
+    /// The kernel's name, release and architecture.
+    pub kernel: String,
+    /// CPUs that this process may use.
+    pub cpus: usize,
+    /// The kernel's timer ticks in a second, or `None` where it does not tell.
+    pub tick_hz: Option<u32>,
+    /// Which clock measures tasks, as reports name it.
+    pub clock: String,
+    /// Each way to know a thread's CPU time, best first.
+    pub clocks: Vec<Offer>,
+    /// `membarrier`, with which attaching waits for switches under way.
+    pub membarrier: Offer,
+    /// Each event that has a name, and what counts it.
+    pub events: Vec<CounterSource>,
+    /// `kernel.perf_event_paranoid`, or `None` where there are no perf events.
+    pub perf_event_paranoid: Option<i32>,
+    /// The user who asks; 0 is root.
+    pub user: u32,
+    /// File descriptors that the process may open: counters take one for each event and worker.
+    pub open_files: Option<u64>,
+    /// Memory that the process may lock, in bytes; pages of perf events count. `None`: no limit is known.
+    pub locked_memory_bytes: Option<u64>,
+}
+
+/// Something that a machine may offer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "json", derive(serde::Serialize))]
+pub struct Offer {
+    /// What it is.
+    pub name: String,
+    /// Why it cannot be used, and what can be done about it. `None`: it works.
+    pub refused: Option<String>,
+}
+
+impl Machine {
+    /// Tries everything. Takes some tens of milliseconds, or some hundreds where there are hardware counters.
+    #[must_use]
+    pub fn examine() -> Self {
+        let offer = |(name, tried): (&str, Result<(), String>)| Offer {
+            name: name.to_owned(),
+            refused: tried.err(),
+        };
+        let barrier = pertask_core::rcu::asymmetric();
+        Self {
+            kernel: kernel(),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            tick_hz: clock::tick_hz(),
+            clock: Choice::of_process().to_string(),
+            clocks: Choice::survey().into_iter().map(offer).collect(),
+            membarrier: offer(("membarrier", barrier.then_some(()).ok_or_else(membarrier_remedy))),
+            events: CounterEvent::known().filter_map(source).collect(),
+            perf_event_paranoid: perf::paranoid(),
+            // SAFETY: no arguments, no memory.
+            user: unsafe { libc::geteuid() },
+            open_files: limit(libc::RLIMIT_NOFILE),
+            locked_memory_bytes: limit(libc::RLIMIT_MEMLOCK),
+        }
+    }
+}
+
+fn source(name: &str) -> Option<CounterSource> {
+    Some(counters::examine(&name.parse().ok()?))
+}
+
+fn membarrier_remedy() -> String {
+    "the kernel or a seccomp filter refuses it: switches pay for a full fence instead".to_owned()
+}
+
+fn kernel() -> String {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/sys/kernel/{file}"));
+    let word = |file| read(file).map_or_else(|_| "?".to_owned(), |text| text.trim().to_owned());
+    format!("{} {} ({})", word("ostype"), word("osrelease"), std::env::consts::ARCH)
+}
+
+fn limit(resource: libc::__rlimit_resource_t) -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes one rlimit, which is ours.
+    let told = unsafe { libc::getrlimit(resource, &raw mut limit) } == 0;
+    (told && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
