@@ -40,13 +40,14 @@ mod reading;
 mod report;
 mod session;
 mod threads;
+mod tree;
 
 mod error;
 
 pub use cpu_time::{CpuTime, CpuTimeCount, CpuTimeCpu, CpuTimeData};
 pub use error::Error;
 pub use pertask_core::{self as core, Event, Inherit, Target, Task, TaskId};
-pub use report::{Lost, Report, SCHEMA, SiteReport, TaskReport, ThreadReport};
+pub use report::{Lost, Report, SCHEMA, SiteReport, TaskReport, ThreadReport, TreeReport};
 #[cfg(feature = "table")]
 pub use report::{Table, TableStyle};
 pub use session::{Session, SessionOptions};

@@ -6,7 +6,8 @@ use crate::ledger::{AccountId, Entries, Used};
 use crate::report::{Lost, Report, SCHEMA, SiteReport, TaskReport, ThreadReport};
 use crate::threads::{self, Thread, Threads};
 use crate::tracked;
-use pertask_core::{Count, CpuRecord, Event, PmuHandle, Site, SiteCounts, System, Task, TaskId};
+use crate::tree::{self, Spawned};
+use pertask_core::{Count, CpuRecord, Event, PathCounts, PmuHandle, Site, System, Task, TaskId};
 use std::collections::HashMap;
 use std::sync::MutexGuard;
 
@@ -18,7 +19,8 @@ pub(crate) struct Reading {
     workers: HashMap<u32, Worker>,
     /// What the workers have used that have ended since the session began.
     ended: Used,
-    sites: HashMap<u32, SiteCounts<CpuTimeCount>>,
+    /// By the spawn path's number.
+    paths: HashMap<u32, PathCounts<CpuTimeCount>>,
     tasks: HashMap<TaskId, LiveTask>,
     lost: Lost,
     /// Time stolen from the CPUs by a hypervisor, as far as the clock has noticed.
@@ -92,6 +94,7 @@ impl Reading {
         reading.lost = Lost {
             tasks_without_data: handle.tasks_without_data(),
             tasks_without_site: System::global().tasks_without_site(),
+            tasks_without_path: System::global().tasks_without_path(),
             polls_untracked: tracked::untracked_polls(),
         };
         reading.threads = Threads::read(&entries, reading.workers.keys().copied());
@@ -110,8 +113,8 @@ impl Reading {
 
     /// The report of what has come since `base`.
     pub(crate) fn since(&self, base: &Self, max_tasks: usize) -> Report {
-        let mut sites: Vec<_> =
-            self.sites.values().map(|site| self.site_since(site, base)).collect();
+        let spawned = self.spawned_since(base);
+        let mut sites = self.sites_since(base, &spawned);
         sites.retain(|site| site.polls | site.cpu_ns | site.tasks_live | site.tasks_started != 0);
         sites.sort_by(|a, b| b.cpu_ns.cmp(&a.cpu_ns).then_with(|| a.file.cmp(&b.file)));
         let threads = self.threads_since(base);
@@ -132,6 +135,7 @@ impl Reading {
             other_cpu_ns: sum(false),
             clock: self.clock_since(base),
             sites,
+            tree: tree::rows(&spawned),
             tasks: self.tasks_since(base, max_tasks),
             threads,
             lost: self.lost_since(base),
@@ -139,7 +143,7 @@ impl Reading {
     }
 
     fn take_all(&mut self, handle: PmuHandle<CpuTime>, running: &[Running]) {
-        let sites = handle.snapshot(|live| {
+        let paths = handle.snapshot(|live| {
             let id = live.task.id();
             if let Some(running) = running.iter().find(|running| running.task == id) {
                 live.count = running.count(handle, || live.read());
@@ -148,7 +152,7 @@ impl Reading {
                 self.tasks.insert(id, LiveTask::new(live.task, &live.count));
             }
         });
-        self.sites = sites.into_iter().map(|site| (site.site.id(), site)).collect();
+        self.paths = paths.into_iter().map(|row| (row.path.id(), row)).collect();
     }
 
     fn take_some(
@@ -162,9 +166,10 @@ impl Reading {
             let running = running.iter().find(|running| running.task == task.id());
             let read = || event.read();
             let count = running.map_or_else(read, |running| running.count(handle, read));
-            let site = task.site();
-            let row = self.sites.entry(site.id()).or_insert_with(|| SiteCounts {
-                site,
+            // What its descendants have used, inherited and ended ones included, is in the event's count, so in this row.
+            let path = task.path();
+            let row = self.paths.entry(path.id()).or_insert_with(|| PathCounts {
+                path,
                 exited: 0,
                 live: 0,
                 count: CpuTimeCount::default(),
@@ -192,22 +197,50 @@ impl Reading {
         });
     }
 
-    fn site_since(&self, now: &SiteCounts<CpuTimeCount>, base: &Self) -> SiteReport {
-        let before = base.sites.get(&now.site.id());
-        let count = before.map_or_else(|| now.count.clone(), |base| now.count.since(&base.count));
-        let tasks_before = before.map_or(0, |base| base.exited + base.live);
-        let (file, line) = place(now.site);
-        SiteReport {
-            name: now.site.name().map(str::to_owned),
-            file,
-            line,
-            tasks_started: (now.exited + now.live).saturating_sub(tasks_before),
-            tasks_live: now.live,
-            polls: count.polls,
-            cpu_ns: count.cpu_ns,
-            wall_ns: count.wall_ns,
-            max_poll_ns: count.longest_poll_ns,
+    /// What each spawn path's own tasks have done.
+    fn spawned_since(&self, base: &Self) -> Vec<Spawned> {
+        let since = |now: &PathCounts<CpuTimeCount>| {
+            let before = base.paths.get(&now.path.id());
+            let tasks_before = before.map_or(0, |base| base.exited + base.live);
+            Spawned {
+                path: now.path,
+                started: (now.exited + now.live).saturating_sub(tasks_before),
+                live: now.live,
+                count: before
+                    .map_or_else(|| now.count.clone(), |base| now.count.since(&base.count)),
+            }
+        };
+        self.paths.values().map(since).collect()
+    }
+
+    /// A site's figures are the sums of its paths'; but whether its longest poll is new is known of the site as a whole.
+    fn sites_since(&self, base: &Self, spawned: &[Spawned]) -> Vec<SiteReport> {
+        let (now, before) = (self.longest_polls(), base.longest_polls());
+        let mut sites: HashMap<u32, SiteReport> = HashMap::new();
+        for row in spawned {
+            let site = row.path.site();
+            let report = sites.entry(site.id()).or_insert_with(|| {
+                let count = |of: &HashMap<_, CpuTimeCount>| of.get(&site.id()).cloned();
+                let count = |of| count(of).unwrap_or_default();
+                let max_poll_ns = count(&now).since(&count(&before)).longest_poll_ns;
+                SiteReport { max_poll_ns, ..empty_site(site) }
+            });
+            report.tasks_started += row.started;
+            report.tasks_live += row.live;
+            report.polls += row.count.polls;
+            report.cpu_ns += row.count.cpu_ns;
+            report.wall_ns += row.count.wall_ns;
         }
+        sites.into_values().collect()
+    }
+
+    /// The counts of each site, of which only the longest poll is no plain sum.
+    fn longest_polls(&self) -> HashMap<u32, CpuTimeCount> {
+        let mut sites: HashMap<u32, CpuTimeCount> = HashMap::new();
+        for row in self.paths.values() {
+            sites.entry(row.path.site().id()).or_default().add(&row.count);
+        }
+        sites
     }
 
     fn tasks_since(&self, base: &Self, max_tasks: usize) -> Vec<TaskReport> {
@@ -280,6 +313,7 @@ impl Reading {
         Lost {
             tasks_without_data: self.lost.tasks_without_data - base.lost.tasks_without_data,
             tasks_without_site: self.lost.tasks_without_site - base.lost.tasks_without_site,
+            tasks_without_path: self.lost.tasks_without_path - base.lost.tasks_without_path,
             polls_untracked: self.lost.polls_untracked - base.lost.polls_untracked,
         }
     }
@@ -358,8 +392,24 @@ fn with_running<T>(
     read()
 }
 
+/// The row of a site of whose tasks nothing is known yet.
+fn empty_site(site: &Site) -> SiteReport {
+    let (file, line) = place(site);
+    SiteReport {
+        name: site.name().map(str::to_owned),
+        file,
+        line,
+        tasks_started: 0,
+        tasks_live: 0,
+        polls: 0,
+        cpu_ns: 0,
+        wall_ns: 0,
+        max_poll_ns: None,
+    }
+}
+
 /// Where tasks of a site are made. The site that stands for all others has no place.
-fn place(site: &Site) -> (String, u32) {
+pub(crate) fn place(site: &Site) -> (String, u32) {
     if site.is_other() {
         return (String::new(), 0);
     }

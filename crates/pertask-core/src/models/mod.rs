@@ -12,6 +12,7 @@
 mod counts;
 mod events;
 mod global;
+mod paths;
 mod rcu_domain;
 
 use crate::primitive::Arc;

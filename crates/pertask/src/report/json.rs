@@ -18,13 +18,14 @@ mod tests {
 
     use serde_json::Value;
 
-    use super::super::{Lost, SCHEMA, SiteReport, TaskReport, ThreadReport};
+    use super::super::{Lost, SCHEMA, SiteReport, TaskReport, ThreadReport, TreeReport};
     use super::*;
 
     /// The documented objects: the heading in `docs/REPORT.md`, and where one lies in the JSON.
-    const OBJECTS: [(&str, &str); 5] = [
+    const OBJECTS: [(&str, &str); 6] = [
         ("The report", ""),
         ("A site", "/sites/0"),
+        ("A spawn path", "/tree/1"),
         ("A task", "/tasks/0"),
         ("A thread", "/threads/0"),
         ("Lost", "/lost"),
@@ -131,7 +132,7 @@ mod tests {
         }
     }
 
-    /// The example of the documentation: every field has a value in the first row of its list.
+    /// The example of the documentation: every field has a value in the row that is looked at.
     fn example() -> Report {
         Report {
             schema: SCHEMA,
@@ -142,9 +143,10 @@ mod tests {
             other_cpu_ns: 209_671_779,
             clock: "thread CPU clock (perf events refused: kernel.perf_event_paranoid is 4)".into(),
             sites: vec![site(), SiteReport { name: None, max_poll_ns: None, ..main_site() }],
+            tree: vec![main_path(), path()],
             tasks: vec![task()],
             threads: vec![worker(), ended_threads()],
-            lost: Lost { tasks_without_data: 0, tasks_without_site: 0, polls_untracked: 1 },
+            lost: Lost { polls_untracked: 1, ..Lost::default() },
         }
     }
 
@@ -152,6 +154,7 @@ mod tests {
     fn unknowns() -> Report {
         Report {
             sites: vec![SiteReport { name: None, max_poll_ns: None, ..site() }],
+            tree: vec![main_path(), TreeReport { name: None, parent: None, ..path() }],
             tasks: vec![TaskReport { name: None, parent: None, max_poll_ns: None, ..task() }],
             threads: vec![ended_threads()],
             ..example()
@@ -181,6 +184,38 @@ mod tests {
             cpu_ns: 39_112_004,
             wall_ns: 41_220_118,
             ..site()
+        }
+    }
+
+    fn path() -> TreeReport {
+        TreeReport {
+            id: 3,
+            parent: Some(0),
+            depth: 1,
+            name: Some("resize_image".into()),
+            file: "src/handlers/image.rs".into(),
+            line: 88,
+            tasks_started: 412,
+            tasks_live: 1,
+            polls: 9_874,
+            cpu_ns: 11_204_551_003,
+            inclusive_cpu_ns: 11_204_551_003,
+        }
+    }
+
+    fn main_path() -> TreeReport {
+        TreeReport {
+            id: 0,
+            parent: None,
+            depth: 0,
+            name: None,
+            file: "src/main.rs".into(),
+            line: 71,
+            tasks_started: 0,
+            polls: 1_204,
+            cpu_ns: 39_112_004,
+            inclusive_cpu_ns: 11_243_663_007,
+            ..path()
         }
     }
 
