@@ -49,6 +49,9 @@ pub struct SpawnPath {
     next: Option<&'static SpawnPath>,
     /// One `Mutex<Tally<P::Count>>` for each PMU with data that has had a task here.
     tallies: [OnceLock<Box<dyn Any + Send + Sync>>; MAX_PMUS],
+    /// For the models: what is written before the path can be found.
+    #[cfg(pertask_loom)]
+    whole: crate::primitive::AtomicBool,
 }
 
 impl SpawnPath {
@@ -79,6 +82,8 @@ impl SpawnPath {
 
     #[inline]
     fn is(&self, parent: Option<&'static Self>, site: &'static Site) -> bool {
+        #[cfg(pertask_loom)]
+        assert!(self.whole.load(Ordering::Relaxed), "found before it was whole");
         let address = |path: Option<&'static Self>| path.map_or(ptr::null(), ptr::from_ref);
         ptr::eq(self.site, site) && address(self.parent) == address(parent)
     }
@@ -250,7 +255,11 @@ impl PathTable {
             // SAFETY: as in `find`. Relaxed: heads change under the lock, which the caller holds.
             next: unsafe { head.load(Ordering::Relaxed).as_ref() },
             tallies: [const { OnceLock::new() }; MAX_PMUS],
+            #[cfg(pertask_loom)]
+            whole: crate::primitive::AtomicBool::new(false),
         }));
+        #[cfg(pertask_loom)]
+        path.whole.store(true, Ordering::Relaxed);
         all.push(path);
         // Release: pairs with the Acquire in `find`.
         head.store(ptr::from_ref(path).cast_mut(), Ordering::Release);

@@ -238,6 +238,30 @@ fn a_session_on_some_tasks_has_their_paths() {
     assert_eq!(report.tree.len(), 2, "{:#?}", report.tree);
 }
 
+/// A site's paths are one row among the sites, also for what is no sum.
+#[test]
+fn a_longest_poll_is_new_if_it_is_for_the_whole_site() {
+    let _alone = alone();
+    let truth = Truth::default();
+    let poll = |spawned: bool, milliseconds| {
+        let task = |truth: &Truth| truth.work(1, milliseconds).task("of two paths");
+        match spawned {
+            true => run(async { task(&truth).await }.task("parent")),
+            false => run(task(&truth)),
+        }
+    };
+    // So that there is a longest poll when the other session begins.
+    let _before = Session::start().unwrap();
+    poll(false, 8);
+    let session = Session::start().unwrap();
+    poll(true, 2);
+    let report = session.snapshot();
+    assert_eq!(support::row(&report, "of two paths").max_poll_ns, None);
+    poll(true, 20);
+    let longest = support::row(&session.stop(), "of two paths").max_poll_ns;
+    assert!(longest >= Some(support::ms(20) - support::STOLEN_NS), "{longest:?}");
+}
+
 /// While tasks begin, run and end on other threads.
 #[test]
 fn trees_add_up_at_any_moment() {
