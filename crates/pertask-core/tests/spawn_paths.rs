@@ -5,10 +5,10 @@
 mod common;
 
 use common::{Turns, assert_nothing_left, site, system_with};
-use pertask_core::{Cpu, MAX_DEPTH, MAX_PATHS, OwnedTask, SpawnPath, System, Task};
+use pertask_core::{Cpu, MAX_DEPTH, MAX_PATHS, OwnedTask, Site, SpawnPath, System, Task};
 use std::collections::BTreeSet;
 use std::ptr;
-use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
 /// A task of that name, made by `parent`.
@@ -165,29 +165,29 @@ fn path_too_long_falls_back_to_its_sites_root_and_is_counted() {
     assert_eq!((names(beyond.path()), system.tasks_without_path()), (vec!["64"], 1));
 }
 
-/// Threads that make the same paths at the same time, in different orders.
+/// Threads that make the same path at the same moment, again and again.
 #[test]
 fn threads_that_meet_at_a_new_path_share_it() {
-    const THREADS: usize = 4;
-    const SITES: usize = 500;
+    const THREADS: usize = 2;
+    const SITES: usize = 1500;
     let (system, _) = system_with(Turns);
     let sites: Vec<_> = (0..SITES).map(|number| site(system, &number.to_string())).collect();
     let root = fork(system, None, "root");
-    let start = Barrier::new(THREADS);
-    let paths = |thread: usize| {
-        start.wait();
-        let mut paths = vec![ptr::null(); SITES];
-        for index in 0..SITES {
-            // Two run upwards and two downwards, so that each meets one all the way and the others once.
-            let at = if thread.is_multiple_of(2) { index } else { SITES - 1 - index };
-            let child = system.fork(sites[at], Some(&root), thread);
-            paths[at] = ptr::from_ref(child.path());
+    let arrived = AtomicUsize::new(0);
+    // Leaves them all at once, which a lock would not.
+    let meet = |round: usize| {
+        arrived.fetch_add(1, SeqCst);
+        while arrived.load(SeqCst) < (round + 1) * THREADS {
+            thread::yield_now();
         }
-        paths.into_iter().map(|path| path.addr()).collect::<Vec<_>>()
     };
-    let all: Vec<_> = thread::scope(|scope| {
-        let paths = &paths;
-        let threads: Vec<_> = (0..THREADS).map(|id| scope.spawn(move || paths(id))).collect();
+    let path = |(round, site): (usize, &&'static Site)| {
+        meet(round);
+        ptr::from_ref(system.fork(site, Some(&root), round).path()).addr()
+    };
+    let all: Vec<Vec<usize>> = thread::scope(|scope| {
+        let paths = || sites.iter().enumerate().map(path).collect();
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(paths)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert!(all.iter().all(|paths| *paths == all[0]), "two nodes of one path");
