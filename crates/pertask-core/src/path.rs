@@ -82,6 +82,7 @@ impl SpawnPath {
 
     #[inline]
     fn is(&self, parent: Option<&'static Self>, site: &'static Site) -> bool {
+        // Relaxed: what is tested is that the way here orders it.
         #[cfg(pertask_loom)]
         assert!(self.whole.load(Ordering::Relaxed), "found before it was whole");
         let address = |path: Option<&'static Self>| path.map_or(ptr::null(), ptr::from_ref);
@@ -258,6 +259,7 @@ impl PathTable {
             #[cfg(pertask_loom)]
             whole: crate::primitive::AtomicBool::new(false),
         }));
+        // Relaxed: as above.
         #[cfg(pertask_loom)]
         path.whole.store(true, Ordering::Relaxed);
         all.push(path);

@@ -168,7 +168,7 @@ fn path_too_long_falls_back_to_its_sites_root_and_is_counted() {
 /// Threads that make the same path at the same moment, again and again.
 #[test]
 fn threads_that_meet_at_a_new_path_share_it() {
-    const THREADS: usize = 2;
+    const THREADS: usize = 3;
     const SITES: usize = 1500;
     let (system, _) = system_with(Turns);
     let sites: Vec<_> = (0..SITES).map(|number| site(system, &number.to_string())).collect();
