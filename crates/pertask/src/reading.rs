@@ -49,6 +49,14 @@ struct LiveTask {
     count: CpuTimeCount,
 }
 
+/// What the tasks of one site did during a session, whoever spawned them.
+struct SiteSince {
+    site: &'static Site,
+    started: u64,
+    live: u64,
+    count: CpuTimeCount,
+}
+
 /// A CPU on which a task ran when the reading began.
 struct Running {
     cpu: &'static CpuRecord,
@@ -215,27 +223,22 @@ impl Reading {
 
     /// A site's figures are the sums of its paths'; but whether its longest poll is new is known of the site as a whole.
     fn sites_since(&self, base: &Self, spawned: &[Spawned]) -> Vec<SiteReport> {
-        let (now, before) = (self.longest_polls(), base.longest_polls());
-        let mut sites: HashMap<u32, SiteReport> = HashMap::new();
+        let mut sites: HashMap<u32, SiteSince> = HashMap::new();
         for row in spawned {
             let site = row.path.site();
-            let report = sites.entry(site.id()).or_insert_with(|| {
-                let count = |of: &HashMap<_, CpuTimeCount>| of.get(&site.id()).cloned();
-                let count = |of| count(of).unwrap_or_default();
-                let max_poll_ns = count(&now).since(&count(&before)).longest_poll_ns;
-                SiteReport { max_poll_ns, ..empty_site(site) }
-            });
-            report.tasks_started += row.started;
-            report.tasks_live += row.live;
-            report.polls += row.count.polls;
-            report.cpu_ns += row.count.cpu_ns;
-            report.wall_ns += row.count.wall_ns;
+            sites.entry(site.id()).or_insert_with(|| SiteSince::new(site)).add(row);
         }
-        sites.into_values().collect()
+        let (now, before) = (self.counts_by_site(), base.counts_by_site());
+        let report = |(id, mut site): (u32, SiteSince)| {
+            let [now, before] = [&now, &before].map(|counts| counts.get(&id).cloned());
+            let whole = now.unwrap_or_default().since(&before.unwrap_or_default());
+            site.count.longest_poll_ns = whole.longest_poll_ns;
+            site.report()
+        };
+        sites.into_iter().map(report).collect()
     }
 
-    /// The counts of each site, of which only the longest poll is no plain sum.
-    fn longest_polls(&self) -> HashMap<u32, CpuTimeCount> {
+    fn counts_by_site(&self) -> HashMap<u32, CpuTimeCount> {
         let mut sites: HashMap<u32, CpuTimeCount> = HashMap::new();
         for row in self.paths.values() {
             sites.entry(row.path.site().id()).or_default().add(&row.count);
@@ -319,6 +322,33 @@ impl Reading {
     }
 }
 
+impl SiteSince {
+    fn new(site: &'static Site) -> Self {
+        Self { site, started: 0, live: 0, count: CpuTimeCount::default() }
+    }
+
+    fn add(&mut self, row: &Spawned) {
+        self.started += row.started;
+        self.live += row.live;
+        self.count.add(&row.count);
+    }
+
+    fn report(self) -> SiteReport {
+        let (file, line) = place(self.site);
+        SiteReport {
+            name: self.site.name().map(str::to_owned),
+            file,
+            line,
+            tasks_started: self.started,
+            tasks_live: self.live,
+            polls: self.count.polls,
+            cpu_ns: self.count.cpu_ns,
+            wall_ns: self.count.wall_ns,
+            max_poll_ns: self.count.longest_poll_ns,
+        }
+    }
+}
+
 impl LiveTask {
     fn new(task: &Task, count: &CpuTimeCount) -> Self {
         Self { site: task.site(), parent: task.parent(), count: count.clone() }
@@ -390,22 +420,6 @@ fn with_running<T>(
         }
     }
     read()
-}
-
-/// The row of a site of whose tasks nothing is known yet.
-fn empty_site(site: &Site) -> SiteReport {
-    let (file, line) = place(site);
-    SiteReport {
-        name: site.name().map(str::to_owned),
-        file,
-        line,
-        tasks_started: 0,
-        tasks_live: 0,
-        polls: 0,
-        cpu_ns: 0,
-        wall_ns: 0,
-        max_poll_ns: None,
-    }
 }
 
 /// Where tasks of a site are made. The site that stands for all others has no place.
