@@ -142,11 +142,16 @@ impl Service {
 #[test]
 fn a_service_has_own_and_inclusive_time() {
     let _alone = alone();
-    let service = Service::default();
-    let elsewhere = Truth::default();
+    let (service, elsewhere) = (Service::default(), Truth::default());
+    let serve = |service: &Service| {
+        run(service.route().task("route"));
+        service.spawned.run_all();
+    };
+    // What was counted before the session is none of its.
+    let _before = Session::start().unwrap();
+    serve(&Service::default());
     let session = Session::start().unwrap();
-    run(service.route().task("route"));
-    service.spawned.run_all();
+    serve(&service);
     run(elsewhere.work(1, 3).task("leaf"));
     let report = session.stop();
     assert_adds_up(&report);
