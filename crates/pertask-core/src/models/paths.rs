@@ -35,6 +35,20 @@ fn fork_races_fork_on_a_new_path() {
     });
 }
 
+/// The same for tasks that no task makes.
+#[test]
+fn fork_races_fork_on_a_new_root() {
+    check(|| {
+        let world = World::new();
+        let other = thread::spawn(move || world.fork());
+        let ours = world.fork();
+        let theirs = other.join().unwrap();
+        assert!(ptr::eq(ours.path(), theirs.path()), "two roots of one site");
+        drop((ours, theirs));
+        world.finish();
+    });
+}
+
 /// Two forks of two sites, with place for one path: the other falls back to its site's root, and is counted.
 #[test]
 fn fork_races_fork_for_the_last_path() {
