@@ -20,9 +20,9 @@ pub(crate) struct CtxData {
     pub(crate) refcount: Refcount,
     /// Whether the global event holds a reference. Taken and given back by swapping, so that it is done once.
     pub(crate) global: AtomicBool,
-    /// Whether the task's end has been folded into its site's totals. Changes under the lock of those.
+    /// Whether the task's end has been folded into its spawn path's totals. Changes under the lock of those.
     folded: plain::AtomicBool,
-    /// The last walk over counts that has seen this object. Changes under the lock of the site's totals.
+    /// The last walk over counts that has seen this object. Changes under the lock of the path's totals.
     seen_in_walk: plain::AtomicU64,
     cache: NonNull<CtxCache>,
     #[cfg(pertask_loom)]

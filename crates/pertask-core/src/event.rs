@@ -153,8 +153,8 @@ impl<P: Pmu> Event<P> {
 
     fn sum(&self) -> P::Count {
         let mut sum = P::Count::default();
-        for site in PmuHandle(self.pmu).snapshot(|_| {}) {
-            sum.add(&site.count);
+        for path in PmuHandle(self.pmu).snapshot(|_| {}) {
+            sum.add(&path.count);
         }
         sum
     }

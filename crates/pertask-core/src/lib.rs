@@ -73,6 +73,8 @@ mod ctx_data;
 mod slot;
 
 // Tasks: what they are, where they come from, where they are found.
+#[allow(unsafe_code)]
+mod path;
 mod site;
 mod tally;
 mod task;
@@ -103,7 +105,8 @@ pub use cpu::{Cpu, CpuRecord};
 pub use ctx_cache::CtxCache;
 pub use error::Error;
 pub use event::{Event, Inherit, Target};
-pub use pmu::{Count, Edge, Live, MAX_PMUS, Pmu, PmuHandle, SiteCounts, Switch};
+pub use path::{MAX_DEPTH, MAX_PATHS, SpawnPath};
+pub use pmu::{Count, Edge, Live, MAX_PMUS, PathCounts, Pmu, PmuHandle, Switch};
 pub use refcount::Refcount;
 pub use site::{MAX_SITES, Site};
 pub use system::System;

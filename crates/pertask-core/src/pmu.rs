@@ -4,9 +4,9 @@ use crate::cpu::CpuRecord;
 use crate::ctx_cache::CtxCache;
 use crate::ctx_data::{CtxData, CtxRef};
 use crate::global::GlobalUse;
+use crate::path::SpawnPath;
 use crate::primitive::{Arc, Mutex, lock};
 use crate::rcu;
-use crate::site::Site;
 use crate::system::System;
 use crate::tally::{Tally, Totals};
 use crate::task::Task;
@@ -171,13 +171,13 @@ impl<P: Pmu> PmuHandle<P> {
         self.0.state.global.tasks_without_data()
     }
 
-    /// Reads all counts: those of the tasks that have ended, site by site, and of each that lives.
+    /// Reads all counts: those of the tasks that have ended, spawn path by spawn path, and of each that lives.
     ///
-    /// `live` is called for each live task that has data. It may amend the count, before it is added to the site's, by what
+    /// `live` is called for each live task that has data. It may amend the count, before it is added to the path's, by what
     /// has not reached the data yet; [`Live::read`] tells what has. A task that ends meanwhile is counted once, among the living or the ended. It is
     /// a walk over all tasks; spawn and exit do not wait for it. One at a time for a PMU: `live` must not take another, nor
     /// read a global event. It runs in an RCU section, as the hooks do.
-    pub fn snapshot(self, mut live: impl FnMut(&mut Live<'_, P>)) -> Vec<SiteCounts<P::Count>> {
+    pub fn snapshot(self, mut live: impl FnMut(&mut Live<'_, P>)) -> Vec<PathCounts<P::Count>> {
         self.0.snapshot(&mut live)
     }
 }
@@ -200,11 +200,11 @@ impl<P: Pmu> Live<'_, P> {
     }
 }
 
-/// The counts of all tasks of one spawn site.
+/// The counts of all tasks of one spawn path: these alone, without their descendants.
 #[derive(Clone, Debug)]
-pub struct SiteCounts<C> {
-    /// The site.
-    pub site: &'static Site,
+pub struct PathCounts<C> {
+    /// The path. Its parents have rows of their own, if they have counts.
+    pub path: &'static SpawnPath,
     /// Tasks with data that have ended.
     pub exited: u64,
     /// Tasks with data that live.
@@ -243,7 +243,7 @@ pub(crate) trait AnyPmu: Send + Sync {
     fn cpu_offline(&self, cpu: &CpuRecord);
     fn sched_in(&self, side: &Side<'_>);
     fn sched_out(&self, side: &Side<'_>);
-    /// Folds the counts of a task that ends into its site's.
+    /// Folds the counts of a task that ends into its path's.
     fn fold(&self, task: &Task);
 }
 
@@ -287,22 +287,24 @@ impl<P: Pmu> Registered<P> {
         Some(Switch { cpu: side.cpu, cpu_data, task: side.task, data, edge: side.edge })
     }
 
-    fn snapshot(&self, live: &mut dyn FnMut(&mut Live<'_, P>)) -> Vec<SiteCounts<P::Count>> {
+    fn snapshot(&self, live: &mut dyn FnMut(&mut Live<'_, P>)) -> Vec<PathCounts<P::Count>> {
         let mut walk = lock(&self.walks);
         *walk += 1;
-        let mut by_site = BySite::default();
+        let mut by_path = ByPath::default();
         self.state.system.tasks().for_each(|task| {
             let guard = rcu::enter();
             if let Some(mut seen) = self.see(task, *walk, &guard) {
                 live(&mut seen);
-                by_site.add_live(task.site(), &seen.count);
+                by_path.add_live(task.path(), &seen.count);
             }
         });
-        self.state.system.sites().for_each(|site| {
-            let ended = lock(self.tally(site)).total_beside(*walk);
-            by_site.add_ended(site, &ended);
+        self.state.system.paths().for_each(|path| {
+            // None: nobody has ended there whom the walk has missed.
+            if let Some(tally) = path.tally_if_any(self.state.index) {
+                by_path.add_ended(path, &lock(tally).total_beside(*walk));
+            }
         });
-        by_site.0
+        by_path.0
     }
 
     /// Reads a live task's counts and marks them as seen by `walk`.
@@ -313,7 +315,7 @@ impl<P: Pmu> Registered<P> {
         guard: &'a rcu::Guard,
     ) -> Option<Live<'a, P>> {
         let data = task.slot(self.state.index).data(guard)?;
-        let _tally = lock(self.tally(task.site()));
+        let _tally = lock(self.tally(task));
         if data.refcount.read() == 0 || !data.see_in_walk(walk) {
             return None;
         }
@@ -322,8 +324,8 @@ impl<P: Pmu> Registered<P> {
         Some(Live { task, count: self.pmu.read(data), pmu: &self.pmu, data })
     }
 
-    fn tally<'s>(&self, site: &'s Site) -> &'s Mutex<Tally<P::Count>> {
-        site.tally(self.state.index)
+    fn tally(&self, task: &Task) -> &'static Mutex<Tally<P::Count>> {
+        task.path().tally(self.state.index)
     }
 }
 
@@ -368,41 +370,41 @@ impl<P: Pmu> AnyPmu for Registered<P> {
         }
         // SAFETY: it comes from this PMU's slot.
         let count = self.pmu.read(unsafe { self.payload(data) });
-        let mut tally = lock(self.tally(task.site()));
+        let mut tally = lock(self.tally(task));
         if data.fold_once() {
             tally.fold(data.seen_in_walk(), &count);
         }
     }
 }
 
-/// A snapshot under way: one row for each site that has any.
-struct BySite<C>(Vec<SiteCounts<C>>);
+/// A snapshot under way: one row for each path that has any.
+struct ByPath<C>(Vec<PathCounts<C>>);
 
-impl<C> Default for BySite<C> {
+impl<C> Default for ByPath<C> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<C: Count> BySite<C> {
-    fn add_live(&mut self, site: &'static Site, count: &C) {
-        let row = self.row(site);
+impl<C: Count> ByPath<C> {
+    fn add_live(&mut self, path: &'static SpawnPath, count: &C) {
+        let row = self.row(path);
         row.live += 1;
         row.count.add(count);
     }
 
-    fn add_ended(&mut self, site: &'static Site, ended: &Totals<C>) {
+    fn add_ended(&mut self, path: &'static SpawnPath, ended: &Totals<C>) {
         if ended.tasks != 0 {
-            let row = self.row(site);
+            let row = self.row(path);
             row.exited += ended.tasks;
             row.count.add(&ended.count);
         }
     }
 
-    fn row(&mut self, site: &'static Site) -> &mut SiteCounts<C> {
-        let place = self.0.binary_search_by_key(&site.id(), |row| row.site.id());
+    fn row(&mut self, path: &'static SpawnPath) -> &mut PathCounts<C> {
+        let place = self.0.binary_search_by_key(&path.id(), |row| row.path.id());
         let index = place.unwrap_or_else(|index| {
-            let row = SiteCounts { site, exited: 0, live: 0, count: C::default() };
+            let row = PathCounts { path, exited: 0, live: 0, count: C::default() };
             self.0.insert(index, row);
             index
         });

@@ -1,15 +1,10 @@
-//! Where tasks are made: name and place in the source, interned, with the counts of the tasks that have ended.
+//! Where tasks are made: name and place in the source, interned.
 
-use crate::MAX_PMUS;
-use crate::pmu::Count;
 use crate::primitive::plain::{AtomicU32, AtomicU64};
 use crate::primitive::{Mutex, Ordering, lock};
-use crate::tally::Tally;
-use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::Location;
-use std::sync::OnceLock;
 
 /// How many sites a system keeps apart. Names made up at run time could be without end; what comes later shares one
 /// site, and is counted.
@@ -20,12 +15,10 @@ pub const MAX_SITES: usize = 4096;
 /// Sites are interned and never freed.
 pub struct Site {
     id: u32,
-    /// The system it belongs to, by number: the types behind `tallies` are those of that system's PMUs.
+    /// The system it belongs to, by number.
     system: u32,
     name: Option<Box<str>>,
     location: &'static Location<'static>,
-    /// One `Mutex<Tally<P::Count>>` for each PMU that has had a task here.
-    tallies: [OnceLock<Box<dyn Any + Send + Sync>>; MAX_PMUS],
 }
 
 impl Site {
@@ -35,12 +28,12 @@ impl Site {
         name: Option<&str>,
         location: &'static Location<'static>,
     ) -> &'static Self {
-        let tallies = [const { OnceLock::new() }; MAX_PMUS];
-        Box::leak(Box::new(Self { id, system, name: name.map(Box::from), location, tallies }))
+        Box::leak(Box::new(Self { id, system, name: name.map(Box::from), location }))
     }
 
     /// A number, unique in the system and dense from 0.
     #[must_use]
+    #[inline]
     pub fn id(&self) -> u32 {
         self.id
     }
@@ -65,12 +58,6 @@ impl Site {
 
     pub(crate) fn is(&self, name: Option<&str>, location: &'static Location<'static>) -> bool {
         std::ptr::eq(self.location, location) && self.name.as_deref() == name
-    }
-
-    pub(crate) fn tally<C: Count>(&self, pmu: usize) -> &Mutex<Tally<C>> {
-        let tally = self.tallies[pmu].get_or_init(|| Box::new(Mutex::new(Tally::<C>::default())));
-        // A PMU's index always stands for the same type.
-        tally.downcast_ref().expect("a tally has its PMU's type")
     }
 }
 
@@ -137,6 +124,7 @@ impl SiteTable {
         self.overflowed.load(Ordering::Relaxed)
     }
 
+    #[cfg(pertask_loom)]
     pub(crate) fn for_each(&self, f: impl FnMut(&'static Site)) {
         let all = lock(&self.sites).all.clone();
         all.into_iter().for_each(f);

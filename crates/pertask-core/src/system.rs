@@ -3,6 +3,7 @@
 use crate::MAX_PMUS;
 use crate::cpu::CpuRecord;
 use crate::error::Error;
+use crate::path::PathTable;
 use crate::percpu_rwsem::PercpuRwsem;
 use crate::pmu::{AnyPmu, Pmu, PmuHandle, PmuState, Registered};
 use crate::primitive::plain::{AtomicU32, AtomicU64};
@@ -26,6 +27,7 @@ pub struct System {
     global: PercpuRwsem,
     tasks: TaskTable,
     sites: SiteTable,
+    paths: PathTable,
     cpus: Mutex<Cpus>,
     /// Written by every fork; `events` is read by every switch.
     last_task: Padded<AtomicU64>,
@@ -59,6 +61,7 @@ impl System {
             global: PercpuRwsem::new(),
             tasks: TaskTable::new(),
             sites: SiteTable::new(),
+            paths: PathTable::new(),
             cpus: Mutex::new(Cpus { records: Vec::new(), pmus: 0 }),
             last_task: Padded(AtomicU64::new(0)),
         }
@@ -97,6 +100,13 @@ impl System {
         self.sites.overflowed()
     }
 
+    /// How many tasks found no place for their spawn path, because there are [`MAX_PATHS`](crate::MAX_PATHS) already, or
+    /// because it would be longer than [`MAX_DEPTH`](crate::MAX_DEPTH). Each is counted at its site's root.
+    #[must_use]
+    pub fn tasks_without_path(&self) -> u64 {
+        self.paths.overflowed()
+    }
+
     /// Makes a task (the kernel's `perf_event_fork`). [`Cpu::fork`](crate::Cpu::fork) makes one as a child of the
     /// current task.
     ///
@@ -111,9 +121,9 @@ impl System {
         // Relaxed: numbers need only differ.
         let number = self.last_task.0.fetch_add(1, Ordering::Relaxed) + 1;
         let id = TaskId::new(number).unwrap_or_else(|| unreachable!("2^64 tasks"));
-        let site = self.sites.own(site);
         let parent = parent.filter(|parent| std::ptr::eq(parent.system(), self));
-        let task = Arc::new(Task::new(id, parent.map(Task::id), site, self));
+        let path = self.paths.of(parent.map(Task::path), self.sites.own(site));
+        let task = Arc::new(Task::new(id, parent.map(Task::id), path, self));
         {
             let global = self.global.read();
             self.tasks.insert(&task, hint);
@@ -198,6 +208,10 @@ impl System {
     #[cfg(pertask_loom)]
     #[allow(unsafe_code)]
     pub(crate) unsafe fn dispose(&'static self) {
+        self.paths.for_each(|path| {
+            // SAFETY: made by `Box::leak`; the rest is the caller's.
+            drop(unsafe { Box::from_raw(std::ptr::from_ref(path).cast_mut()) });
+        });
         self.sites.for_each(|site| {
             // SAFETY: made by `Box::leak`; the rest is the caller's.
             drop(unsafe { Box::from_raw(std::ptr::from_ref(site).cast_mut()) });
@@ -218,8 +232,8 @@ impl System {
         &self.tasks
     }
 
-    pub(crate) fn sites(&self) -> &SiteTable {
-        &self.sites
+    pub(crate) fn paths(&self) -> &PathTable {
+        &self.paths
     }
 
     pub(crate) fn global_use(&self) -> &PercpuRwsem {

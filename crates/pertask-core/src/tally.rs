@@ -14,7 +14,7 @@ pub(crate) struct Totals<C> {
     pub(crate) count: C,
 }
 
-/// The ended tasks of one site, or of one event's family. Used under a lock, which also covers the living's marks.
+/// The ended tasks of one spawn path, or of one event's family. Used under a lock, which also covers the living's marks.
 ///
 /// INVARIANT: `aside` holds exactly the tasks that were folded after `walk` had seen them; every other folded task is
 /// in `settled`. A walk with a higher number finds `aside` settled.

@@ -2,6 +2,7 @@
 
 use crate::MAX_PMUS;
 use crate::family::Links;
+use crate::path::SpawnPath;
 use crate::primitive::plain::{AtomicBool, AtomicPtr, AtomicU64};
 use crate::primitive::{Arc, Ordering};
 use crate::site::Site;
@@ -40,7 +41,7 @@ impl fmt::Display for TaskId {
 pub struct Task {
     id: TaskId,
     parent: Option<TaskId>,
-    site: &'static Site,
+    path: &'static SpawnPath,
     system: &'static System,
     slots: [Slot; MAX_PMUS],
     /// Events that this task's children inherit.
@@ -57,13 +58,13 @@ impl Task {
     pub(crate) fn new(
         id: TaskId,
         parent: Option<TaskId>,
-        site: &'static Site,
+        path: &'static SpawnPath,
         system: &'static System,
     ) -> Self {
         Self {
             id,
             parent,
-            site,
+            path,
             system,
             slots: std::array::from_fn(|_| Slot::new()),
             links: Links::new(),
@@ -89,7 +90,14 @@ impl Task {
     /// Where it was made, and its name.
     #[must_use]
     pub fn site(&self) -> &'static Site {
-        self.site
+        self.path.site()
+    }
+
+    /// The same below the path of the task that made it: where it stands in the tree of spawns.
+    #[must_use]
+    #[inline]
+    pub fn path(&self) -> &'static SpawnPath {
+        self.path
     }
 
     /// The system that it belongs to.
@@ -149,7 +157,7 @@ impl fmt::Debug for Task {
         f.debug_struct("Task")
             .field("id", &self.id)
             .field("parent", &self.parent)
-            .field("site", self.site)
+            .field("site", self.site())
             .finish_non_exhaustive()
     }
 }

@@ -172,6 +172,24 @@ fn site_that_the_cpu_has_asked_for_before() {
     assert_eq!(calls, 0);
 }
 
+/// A fork allocates the task and nothing else, once there has been its like: below a root, and as a recursion.
+#[test]
+fn fork_on_a_path_that_there_is_allocates_the_task_alone() {
+    let scene = Scene::new();
+    let [outer, inner] = ["outer", "inner"].map(|name| site(scene.system, name));
+    let mut parent = scene.cpu.fork(outer);
+    let mut children = Vec::with_capacity(100);
+    scene.cpu.run(&mut parent, || {
+        // The table's room, and the path.
+        children.push(scene.cpu.fork(inner));
+        children.clear();
+        for site in [inner, outer] {
+            let calls = allocator_calls(|| children.push(scene.cpu.fork(site)));
+            assert_eq!(calls, 1, "{site:?}");
+        }
+    });
+}
+
 /// A walk over tasks would allocate room for a chunk, and data for each task.
 #[test]
 fn second_global_attach_walks_nothing() {

@@ -83,7 +83,7 @@ fn sites_beyond_the_limit_share_one_and_are_counted() {
     }
     let rows = turns.snapshot(|_| {});
     assert_eq!(rows.len(), 1);
-    assert_eq!((rows[0].site.id(), rows[0].exited, rows[0].count), (0, 2, 2));
+    assert_eq!((rows[0].path.site().id(), rows[0].exited, rows[0].count), (0, 2, 2));
     drop((event, cpu));
     assert_nothing_left(turns);
 }

@@ -65,7 +65,10 @@ fn site_of_another_system_stands_for_its_like_here() {
     cpu.run(&mut task, || {});
     drop(task);
     let rows = turns.snapshot(|_| {});
-    assert_eq!((rows[0].site.name(), rows[0].exited, rows[0].count), (Some("foreign"), 1, 1));
+    assert_eq!(
+        (rows[0].path.site().name(), rows[0].exited, rows[0].count),
+        (Some("foreign"), 1, 1)
+    );
     assert!(others.snapshot(|_| {}).is_empty());
     drop((event, cpu));
     assert_nothing_left(turns);

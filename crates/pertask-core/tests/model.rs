@@ -11,7 +11,9 @@ mod common;
 mod reference;
 
 use common::{Clock, Probe, assert_nothing_left, site, system_with};
-use pertask_core::{Cpu, Error, Event, Inherit, OwnedTask, Pmu, PmuHandle, Site, System, Task};
+use pertask_core::{
+    Cpu, Error, Event, Inherit, OwnedTask, Pmu, PmuHandle, Site, SpawnPath, System, Task,
+};
 use proptest::prelude::*;
 use reference::{CPUS, Model, ModelEvent, NO_LIMIT, PMUS, Refused, SITES};
 use std::collections::BTreeMap;
@@ -308,6 +310,7 @@ impl Pair {
         assert_eq!(self.system.live_tasks(), self.model.live().count());
         for (task, real) in self.tasks.iter().enumerate() {
             assert_eq!(real.has_exited(), self.model.has_exited(task));
+            assert_eq!(self.sites_of(real.path()), self.model.path(task));
         }
         for (cpu, real) in self.cpus.iter().enumerate() {
             let expected = self.model.current(cpu).map(|task| self.tasks[task].id());
@@ -326,14 +329,21 @@ impl Pair {
             assert_eq!(twice, None, "{:?} was seen twice", live.task);
         });
         assert_eq!(living, self.model.living(pmu));
-        let rows: Vec<_> = rows.iter().map(|row| (row.exited, row.live, row.count)).collect();
-        assert_eq!(rows, self.model.rows(pmu, &self.sites_by_id()));
+        let by_path = rows.iter().map(|row| (self.sites_of(row.path), row));
+        let by_path: BTreeMap<_, _> =
+            by_path.map(|(path, row)| (path, (row.exited, row.live, row.count))).collect();
+        assert_eq!(by_path.len(), rows.len(), "two rows of one path");
+        assert_eq!(by_path, self.model.rows(pmu));
     }
 
-    /// The model's numbers of the sites, in the order of the real ones' ids.
-    fn sites_by_id(&self) -> [usize; SITES] {
-        let mut sites = std::array::from_fn(|site| site);
-        sites.sort_by_key(|site: &usize| self.sites[*site].id());
+    /// The model's numbers of a path's sites, the root's first.
+    fn sites_of(&self, path: &'static SpawnPath) -> Vec<usize> {
+        let upwards = std::iter::successors(Some(path), |path| path.parent());
+        let number = |path: &SpawnPath| {
+            self.sites.iter().position(|site| std::ptr::eq(*site, path.site())).unwrap()
+        };
+        let mut sites: Vec<_> = upwards.map(number).collect();
+        sites.reverse();
         sites
     }
 

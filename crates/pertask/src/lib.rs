@@ -48,6 +48,7 @@ mod report;
 mod rows;
 mod session;
 mod threads;
+mod tree;
 
 mod error;
 
@@ -60,7 +61,7 @@ pub use error::Error;
 pub use machine::{Machine, Offer};
 pub use pertask_core::{self as core, Event, Inherit, Target, Task, TaskId};
 pub use report::derived::{Ratio, ipc, mpki};
-pub use report::{Lost, Report, SCHEMA, SiteReport, TaskReport, ThreadReport};
+pub use report::{Lost, Report, SCHEMA, SiteReport, TaskReport, ThreadReport, TreeReport};
 #[cfg(feature = "table")]
 pub use report::{Table, TableStyle};
 pub use session::{Session, SessionOptions};

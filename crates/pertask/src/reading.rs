@@ -1,14 +1,15 @@
 //! A reading of everything at one moment, and the difference of two: a report.
 
 use crate::clock::Choice;
-use crate::counters::{CounterCounts, CounterSource, Counters, CountersLost, CountersPmu};
+use crate::counters::{Counter, CounterCounts, CounterSource, Counters, CountersLost, CountersPmu};
 use crate::cpu_time::{CpuTime, CpuTimeCount, CpuTimeCpu};
 use crate::ledger::{AccountId, Entries, Used};
 use crate::report::{Lost, Report, SCHEMA, SiteReport, TaskReport, ThreadReport};
-use crate::rows::{LiveTask, Rows, Running, with_running};
+use crate::rows::{self, LiveTask, Rows, Running, with_running};
 use crate::threads::{self, Thread, Threads};
 use crate::tracked;
-use pertask_core::{CpuRecord, Event, PmuHandle, Site, SiteCounts, System, Task, TaskId};
+use crate::tree::{self, Spawned};
+use pertask_core::{Count, CpuRecord, Event, PathCounts, PmuHandle, Site, System, Task, TaskId};
 use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard};
 
@@ -57,6 +58,7 @@ pub(crate) struct Attached {
 struct Losses {
     tasks_without_data: u64,
     tasks_without_site: u64,
+    tasks_without_path: u64,
     polls_untracked: u64,
     counters: CountersLost,
 }
@@ -66,6 +68,14 @@ struct Losses {
 struct Worker {
     tasks_ns: u64,
     ran_tasks: bool,
+}
+
+/// What the tasks of one site did during a session, whoever spawned them.
+struct SiteSince {
+    site: &'static Site,
+    started: u64,
+    live: u64,
+    count: CpuTimeCount,
 }
 
 impl Reading {
@@ -99,6 +109,7 @@ impl Reading {
         reading.lost = Losses {
             tasks_without_data: handle.tasks_without_data(),
             tasks_without_site: System::global().tasks_without_site(),
+            tasks_without_path: System::global().tasks_without_path(),
             polls_untracked: tracked::untracked_polls(),
             counters: sources.counters.map(Counters::lost).unwrap_or_default(),
         };
@@ -123,12 +134,8 @@ impl Reading {
         counters: Option<&Counters>,
         max_tasks: usize,
     ) -> Report {
-        let mut sites: Vec<_> = self
-            .cpu_time
-            .sites
-            .values()
-            .map(|site| self.site_since(site, base, counters))
-            .collect();
+        let spawned = self.spawned_since(base);
+        let mut sites = self.sites_since(base, &spawned, counters);
         sites.retain(|site| site.polls | site.cpu_ns | site.tasks_live | site.tasks_started != 0);
         sites.sort_by(|a, b| b.cpu_ns.cmp(&a.cpu_ns).then_with(|| a.file.cmp(&b.file)));
         let threads = self.threads_since(base);
@@ -148,6 +155,7 @@ impl Reading {
             workers_cpu_ns: sum(true).saturating_sub(in_tasks),
             other_cpu_ns: sum(false),
             clock: self.clock_since(base),
+            tree: tree::rows(&spawned),
             sites,
             counters: self.sources(counters),
             tasks: self.tasks_since(base, counters, max_tasks),
@@ -169,30 +177,41 @@ impl Reading {
         });
     }
 
-    fn site_since(
+    /// What each spawn path's own tasks have done.
+    fn spawned_since(&self, base: &Self) -> Vec<Spawned> {
+        let since = |now: &PathCounts<CpuTimeCount>| {
+            let before = base.cpu_time.paths.get(&now.path.id());
+            let tasks_before = before.map_or(0, |base| base.exited + base.live);
+            Spawned {
+                path: now.path,
+                started: (now.exited + now.live).saturating_sub(tasks_before),
+                live: now.live,
+                count: self.cpu_time.path_since(now.path.id(), &base.cpu_time),
+            }
+        };
+        self.cpu_time.paths.values().map(since).collect()
+    }
+
+    /// A site's figures are the sums of its paths'; but whether its longest poll is new is known of the site as a whole.
+    fn sites_since(
         &self,
-        now: &SiteCounts<CpuTimeCount>,
         base: &Self,
+        spawned: &[Spawned],
         counters: Option<&Counters>,
-    ) -> SiteReport {
-        let id = now.site.id();
-        let count = self.cpu_time.site_since(id, &base.cpu_time);
-        let before = base.cpu_time.sites.get(&id);
-        let tasks_before = before.map_or(0, |base| base.exited + base.live);
-        let counted = counters.map(|it| it.values(&self.counters.site_since(id, &base.counters)));
-        let (file, line) = place(now.site);
-        SiteReport {
-            name: now.site.name().map(str::to_owned),
-            file,
-            line,
-            tasks_started: (now.exited + now.live).saturating_sub(tasks_before),
-            tasks_live: now.live,
-            polls: count.polls,
-            cpu_ns: count.cpu_ns,
-            wall_ns: count.wall_ns,
-            max_poll_ns: count.longest_poll_ns,
-            counters: counted.unwrap_or_default(),
+    ) -> Vec<SiteReport> {
+        let mut sites: HashMap<u32, SiteSince> = HashMap::new();
+        for row in spawned {
+            let site = row.path.site();
+            sites.entry(site.id()).or_insert_with(|| SiteSince::new(site)).add(row);
         }
+        let cpu_time = rows::since(&self.cpu_time.by_site(), &base.cpu_time.by_site());
+        let counted = rows::since(&self.counters.by_site(), &base.counters.by_site());
+        let report = |(id, mut site): (u32, SiteSince)| {
+            site.count.longest_poll_ns = cpu_time.get(&id).and_then(|whole| whole.longest_poll_ns);
+            let counts = counted.get(&id).cloned().unwrap_or_default();
+            site.report(counters.map(|it| it.values(&counts)).unwrap_or_default())
+        };
+        sites.into_iter().map(report).collect()
     }
 
     fn tasks_since(
@@ -310,9 +329,38 @@ impl Reading {
         Lost {
             tasks_without_data: now.tasks_without_data - base.tasks_without_data,
             tasks_without_site: now.tasks_without_site - base.tasks_without_site,
+            tasks_without_path: now.tasks_without_path - base.tasks_without_path,
             polls_untracked: now.polls_untracked - base.polls_untracked,
             turns_without_counters: now.counters.turns - base.counters.turns,
             workers_without_counters: now.counters.workers,
+        }
+    }
+}
+
+impl SiteSince {
+    fn new(site: &'static Site) -> Self {
+        Self { site, started: 0, live: 0, count: CpuTimeCount::default() }
+    }
+
+    fn add(&mut self, row: &Spawned) {
+        self.started += row.started;
+        self.live += row.live;
+        self.count.add(&row.count);
+    }
+
+    fn report(self, counters: Vec<Counter>) -> SiteReport {
+        let (file, line) = place(self.site);
+        SiteReport {
+            name: self.site.name().map(str::to_owned),
+            file,
+            line,
+            tasks_started: self.started,
+            tasks_live: self.live,
+            polls: self.count.polls,
+            cpu_ns: self.count.cpu_ns,
+            wall_ns: self.count.wall_ns,
+            max_poll_ns: self.count.longest_poll_ns,
+            counters,
         }
     }
 }
@@ -353,7 +401,7 @@ fn tasks_ns(handle: PmuHandle<CpuTime>, cpu: &CpuRecord, data: &CpuTimeCpu) -> u
 }
 
 /// Where tasks of a site are made. The site that stands for all others has no place.
-fn place(site: &Site) -> (String, u32) {
+pub(crate) fn place(site: &Site) -> (String, u32) {
     if site.is_other() {
         return (String::new(), 0);
     }

@@ -1,13 +1,14 @@
-//! The counts of one PMU at one moment, site by site and task by task.
+//! The counts of one PMU at one moment, spawn path by spawn path and task by task.
 
 use crate::stint::Stints;
-use pertask_core::{Count, CpuRecord, Event, PmuHandle, Site, SiteCounts, System, Task, TaskId};
+use pertask_core::{Count, CpuRecord, Event, PathCounts, PmuHandle, Site, System, Task, TaskId};
 use std::collections::HashMap;
 
 /// The counts of all tasks, or of some.
 #[derive(Debug)]
 pub(crate) struct Rows<C> {
-    pub(crate) sites: HashMap<u32, SiteCounts<C>>,
+    /// By the path's number.
+    pub(crate) paths: HashMap<u32, PathCounts<C>>,
     pub(crate) tasks: HashMap<TaskId, LiveTask<C>>,
 }
 
@@ -29,7 +30,7 @@ const TRIES: usize = 16;
 
 impl<C> Default for Rows<C> {
     fn default() -> Self {
-        Self { sites: HashMap::new(), tasks: HashMap::new() }
+        Self { paths: HashMap::new(), tasks: HashMap::new() }
     }
 }
 
@@ -41,7 +42,7 @@ impl<C: Count + PartialEq> Rows<C> {
         is_idle: impl Fn(&C) -> bool,
     ) -> Self {
         let mut tasks = HashMap::new();
-        let sites = handle.snapshot(|live| {
+        let paths = handle.snapshot(|live| {
             let id = live.task.id();
             if let Some(running) = running.iter().find(|running| running.task == id) {
                 live.count = running.count(handle, || live.read());
@@ -50,8 +51,8 @@ impl<C: Count + PartialEq> Rows<C> {
                 tasks.insert(id, LiveTask::new(live.task, &live.count));
             }
         });
-        let sites = sites.into_iter().map(|site| (site.site.id(), site)).collect();
-        Self { sites, tasks }
+        let paths = paths.into_iter().map(|row| (row.path.id(), row)).collect();
+        Self { paths, tasks }
     }
 
     /// Those of the tasks that have these events.
@@ -71,9 +72,10 @@ impl<C: Count + PartialEq> Rows<C> {
     }
 
     fn add(&mut self, task: &Task, count: &C) {
-        let site = task.site();
-        let new = || SiteCounts { site, exited: 0, live: 0, count: C::default() };
-        let row = self.sites.entry(site.id()).or_insert_with(new);
+        // What its descendants have used, inherited and ended ones included, is in the event's count, so in this row.
+        let path = task.path();
+        let new = || PathCounts { path, exited: 0, live: 0, count: C::default() };
+        let row = self.paths.entry(path.id()).or_insert_with(new);
         row.count.add(count);
         if task.has_exited() {
             row.exited += 1;
@@ -83,20 +85,35 @@ impl<C: Count + PartialEq> Rows<C> {
         }
     }
 
-    /// What a site's tasks have had since `base`.
-    pub(crate) fn site_since(&self, site: u32, base: &Self) -> C {
-        let count = |rows: &Self| rows.sites.get(&site).map(|row| row.count.clone());
-        since(count(self), count(base))
+    /// What a path's tasks have had since `base`.
+    pub(crate) fn path_since(&self, path: u32, base: &Self) -> C {
+        let count = |rows: &Self| rows.paths.get(&path).map(|row| row.count.clone());
+        difference(count(self), count(base))
+    }
+
+    /// The counts of each site's tasks, whoever spawned them, by the site's number.
+    pub(crate) fn by_site(&self) -> HashMap<u32, C> {
+        let mut sites: HashMap<u32, C> = HashMap::new();
+        for row in self.paths.values() {
+            sites.entry(row.path.site().id()).or_default().add(&row.count);
+        }
+        sites
     }
 
     /// What a live task has had since `base`.
     pub(crate) fn task_since(&self, task: TaskId, base: &Self) -> C {
         let count = |rows: &Self| rows.tasks.get(&task).map(|row| row.count.clone());
-        since(count(self), count(base))
+        difference(count(self), count(base))
     }
 }
 
-fn since<C: Count>(now: Option<C>, base: Option<C>) -> C {
+/// The differences of each number's counts.
+pub(crate) fn since<C: Count>(now: &HashMap<u32, C>, base: &HashMap<u32, C>) -> HashMap<u32, C> {
+    let since = |(id, now): (&u32, &C)| (*id, difference(Some(now.clone()), base.get(id).cloned()));
+    now.iter().map(since).collect()
+}
+
+fn difference<C: Count>(now: Option<C>, base: Option<C>) -> C {
     match (now, base) {
         (Some(now), Some(base)) => now.since(&base),
         (now, _) => now.unwrap_or_default(),

@@ -22,7 +22,8 @@ pub struct Model {
 }
 
 struct ModelTask {
-    site: usize,
+    /// Its site, behind those of the tasks it descends from, up to where the same site stood first.
+    path: Vec<usize>,
     exited: bool,
     carried: bool,
     /// Its data of each PMU, by number.
@@ -38,8 +39,8 @@ struct ModelPmu {
     without_data: u64,
     data: Vec<ModelData>,
     families: Vec<ModelFamily>,
-    /// Tasks and counts of what has ended, by site.
-    ended: [(u64, Counts); SITES],
+    /// Tasks and counts of what has ended, by path.
+    ended: BTreeMap<Vec<usize>, (u64, Counts)>,
 }
 
 #[derive(Default)]
@@ -102,6 +103,10 @@ impl Model {
         self.tasks[task].exited
     }
 
+    pub fn path(&self, task: usize) -> &[usize] {
+        &self.tasks[task].path
+    }
+
     pub fn live(&self) -> impl Iterator<Item = usize> {
         (0..self.tasks.len()).filter(|task| !self.tasks[*task].exited)
     }
@@ -159,7 +164,12 @@ impl Model {
     pub fn fork(&mut self, parent: Option<usize>, site: usize) {
         let child = self.tasks.len();
         let (data, families) = ([None; PMUS], Vec::new());
-        self.tasks.push(ModelTask { site, exited: false, carried: false, data, families });
+        let mut path = parent.map_or(Vec::new(), |parent| self.tasks[parent].path.clone());
+        match path.iter().position(|above| *above == site) {
+            Some(first) => path.truncate(first + 1),
+            None => path.push(site),
+        }
+        self.tasks.push(ModelTask { path, exited: false, carried: false, data, families });
         for pmu in 0..PMUS {
             if self.pmus[pmu].globals != 0 && self.take(pmu, child, true).is_err() {
                 self.pmus[pmu].without_data += 1;
@@ -174,11 +184,11 @@ impl Model {
     }
 
     pub fn exit(&mut self, task: usize) {
-        let site = self.tasks[task].site;
+        let path = self.tasks[task].path.clone();
         for pmu in 0..PMUS {
             let Some(data) = self.tasks[task].data[pmu] else { continue };
             let counts = self.pmus[pmu].data[data].counts;
-            let ended = &mut self.pmus[pmu].ended[site];
+            let ended = self.pmus[pmu].ended.entry(path.clone()).or_default();
             ended.0 += 1;
             ended.1.add(&counts);
             self.release_global(pmu, task);
@@ -282,26 +292,22 @@ impl Model {
         with_data.map(|(task, data)| (task, self.pmus[pmu].data[data].counts)).collect()
     }
 
-    /// Ended, living and counts of each site that has any, in the order of `sites`.
-    pub fn rows(&self, pmu: usize, sites: &[usize]) -> Vec<(u64, u64, Counts)> {
-        let row = |site: &usize| {
-            let (exited, mut counts) = self.pmus[pmu].ended[*site];
-            let mut live = 0;
-            for (task, count) in self.living(pmu) {
-                if self.tasks[task].site == *site {
-                    live += 1;
-                    counts.add(&count);
-                }
-            }
-            (exited, live, counts)
-        };
-        sites.iter().map(row).filter(|(exited, live, _)| exited + live != 0).collect()
+    /// Ended, living and counts of each path that has any.
+    pub fn rows(&self, pmu: usize) -> BTreeMap<Vec<usize>, (u64, u64, Counts)> {
+        let ended = self.pmus[pmu].ended.iter();
+        let mut rows: BTreeMap<_, _> =
+            ended.map(|(path, (exited, counts))| (path.clone(), (*exited, 0, *counts))).collect();
+        for (task, count) in self.living(pmu) {
+            let row = rows.entry(self.tasks[task].path.clone()).or_default();
+            row.1 += 1;
+            row.2.add(&count);
+        }
+        rows
     }
 
     fn sum(&self, pmu: usize) -> Counts {
         let mut sum = Counts::default();
-        let rows = self.rows(pmu, &std::array::from_fn::<_, SITES, _>(|site| site));
-        rows.iter().for_each(|(_, _, counts)| sum.add(counts));
+        self.rows(pmu).values().for_each(|(_, _, counts)| sum.add(counts));
         sum
     }
 

@@ -32,15 +32,16 @@ mod tests {
 
     use crate::counters::{Counter, CounterSource};
 
-    use super::super::{Lost, SCHEMA, SiteReport, TaskReport, ThreadReport};
+    use super::super::{Lost, SCHEMA, SiteReport, TaskReport, ThreadReport, TreeReport};
     use super::*;
 
     /// The documented objects: the heading in `docs/REPORT.md`, and where one lies in the JSON.
-    const OBJECTS: [(&str, &str); 7] = [
+    const OBJECTS: [(&str, &str); 8] = [
         ("The report", ""),
         ("A source of counts", "/counters/0"),
         ("A site", "/sites/0"),
         ("A counter", "/sites/0/counters/0"),
+        ("A spawn path", "/tree/1"),
         ("A task", "/tasks/0"),
         ("A thread", "/threads/0"),
         ("Lost", "/lost"),
@@ -147,7 +148,7 @@ mod tests {
         }
     }
 
-    /// The example of the documentation: every field has a value in the first row of its list.
+    /// The example of the documentation: every field has a value in the row that is looked at.
     fn example() -> Report {
         Report {
             schema: SCHEMA,
@@ -159,6 +160,7 @@ mod tests {
             clock: "thread CPU clock (perf events refused: kernel.perf_event_paranoid is 4)".into(),
             counters: vec![source()],
             sites: vec![site(), SiteReport { name: None, max_poll_ns: None, ..main_site() }],
+            tree: vec![main_path(), path()],
             tasks: vec![task()],
             threads: vec![worker(), ended_threads()],
             lost: Lost { polls_untracked: 1, ..Lost::default() },
@@ -175,6 +177,7 @@ mod tests {
                 counters: vec![Counter { count: None, ..counter(0) }],
                 ..site()
             }],
+            tree: vec![main_path(), TreeReport { name: None, parent: None, ..path() }],
             tasks: vec![TaskReport { name: None, parent: None, max_poll_ns: None, ..task() }],
             threads: vec![ended_threads()],
             ..example()
@@ -219,6 +222,38 @@ mod tests {
             wall_ns: 41_220_118,
             counters: vec![counter(38_604_117)],
             ..site()
+        }
+    }
+
+    fn path() -> TreeReport {
+        TreeReport {
+            id: 3,
+            parent: Some(0),
+            depth: 1,
+            name: Some("resize_image".into()),
+            file: "src/handlers/image.rs".into(),
+            line: 88,
+            tasks_started: 412,
+            tasks_live: 1,
+            polls: 9_874,
+            cpu_ns: 11_204_551_003,
+            inclusive_cpu_ns: 11_204_551_003,
+        }
+    }
+
+    fn main_path() -> TreeReport {
+        TreeReport {
+            id: 0,
+            parent: None,
+            depth: 0,
+            name: None,
+            file: "src/main.rs".into(),
+            line: 71,
+            tasks_started: 0,
+            polls: 1_204,
+            cpu_ns: 39_112_004,
+            inclusive_cpu_ns: 11_243_663_007,
+            ..path()
         }
     }
 

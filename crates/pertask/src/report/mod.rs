@@ -43,6 +43,9 @@ pub struct Report {
     pub counters: Vec<CounterSource>,
     /// One row for each spawn site and name, most CPU time first.
     pub sites: Vec<SiteReport>,
+    /// The tree of spawns: one row for each spawn path of which, or of one below which, anything was seen. Depth first:
+    /// each is followed by what was spawned from it, most inclusive CPU time first.
+    pub tree: Vec<TreeReport>,
     /// The live tasks with the most CPU time, most first. How many is the session's choice.
     pub tasks: Vec<TaskReport>,
     /// One row for each thread of the process, most CPU time first.
@@ -75,6 +78,37 @@ pub struct SiteReport {
     pub max_poll_ns: Option<u64>,
     /// How often each event happened in them, in the order of the report's.
     pub counters: Vec<Counter>,
+}
+
+/// The tasks of one spawn path, taken together: of one site, spawned from one path.
+///
+/// Where a task spawns its own site again, directly or through others, its descendant is counted with it. In a session on
+/// some tasks, what an event has counted of a task's descendants is the task's own.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "json", derive(serde::Serialize))]
+pub struct TreeReport {
+    /// The path's number, unique in the process.
+    pub id: u32,
+    /// The path from which they were spawned, or `None` where no task spawned them.
+    pub parent: Option<u32>,
+    /// How many ancestors the path has.
+    pub depth: u32,
+    /// The tasks' name, or `None` where the site alone names them.
+    pub name: Option<String>,
+    /// Source file of the spawn site.
+    pub file: String,
+    /// Line of the spawn site.
+    pub line: u32,
+    /// Tasks born during the session.
+    pub tasks_started: u64,
+    /// Tasks alive at the end.
+    pub tasks_live: u64,
+    /// Times that such a task was polled.
+    pub polls: u64,
+    /// CPU time inside these tasks.
+    pub cpu_ns: u64,
+    /// The same and that of all paths below: of these tasks and their descendants, ended ones included.
+    pub inclusive_cpu_ns: u64,
 }
 
 /// One live task.
@@ -127,6 +161,8 @@ pub struct Lost {
     pub tasks_without_data: u64,
     /// Tasks whose spawn site found no place in the bounded table of sites; they share the row `(other)`.
     pub tasks_without_site: u64,
+    /// Tasks whose spawn path found no place in the bounded tree; they are counted as if no task had spawned them.
+    pub tasks_without_path: u64,
     /// Polls that could not be followed: their thread was ending, or tokio polled the task before its last poll was seen to
     /// end; their time is in `workers_cpu_ns`.
     pub polls_untracked: u64,

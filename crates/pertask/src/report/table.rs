@@ -28,7 +28,9 @@ pub struct TableStyle {
     pub width: Option<u16>,
     /// Whether to use ANSI colours.
     pub color: bool,
-    /// Spawn sites shown at most.
+    /// Whether to show the tree of spawns in place of the list of spawn sites.
+    pub tree: bool,
+    /// Spawn sites shown at most, or spawn paths.
     pub max_sites: usize,
     /// Live tasks shown at most.
     pub max_tasks: usize,
@@ -38,7 +40,14 @@ pub struct TableStyle {
 
 impl Default for TableStyle {
     fn default() -> Self {
-        Self { width: None, color: false, max_sites: 30, max_tasks: 10, max_threads: 12 }
+        Self {
+            width: None,
+            color: false,
+            tree: false,
+            max_sites: 30,
+            max_tasks: 10,
+            max_threads: 12,
+        }
     }
 }
 
@@ -68,11 +77,12 @@ impl fmt::Display for Report {
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { sites, tasks, threads, counters, .. } = self.report;
+        let Report { sites, tree, tasks, threads, counters, .. } = self.report;
+        let max_sites = self.style.max_sites;
         let mut sections = vec![
             self.header(),
             summary::lines(self.report, self.max_width(), self.ink()),
-            self.list(sites, self.style.max_sites),
+            if self.style.tree { self.list(tree, max_sites) } else { self.list(sites, max_sites) },
             self.counts(sites, self.style.max_sites),
             self.list(tasks, self.style.max_tasks),
             self.counts(tasks, self.style.max_tasks),
@@ -148,6 +158,7 @@ impl Table<'_> {
         let Lost {
             tasks_without_data,
             tasks_without_site,
+            tasks_without_path,
             polls_untracked,
             turns_without_counters,
             workers_without_counters,
@@ -158,6 +169,11 @@ impl Table<'_> {
                 tasks_without_site,
                 "task",
                 "found no place in the table of sites: they share “(other)”",
+            ),
+            (
+                tasks_without_path,
+                "task",
+                "found no place in the tree of spawns: they are shown as spawned by no task",
             ),
             (
                 polls_untracked,

@@ -1,10 +1,10 @@
-//! Rows: what the table shows of a spawn site, a task and a thread.
+//! Rows: what the table shows of a spawn site, a spawn path, a task and a thread.
 
 use super::grid::{Cell, Column};
 use super::human;
 use super::ink::Tint;
 use crate::counters::Counter;
-use crate::report::{SiteReport, TaskReport, ThreadReport};
+use crate::report::{SiteReport, TaskReport, ThreadReport, TreeReport};
 
 /// Something of which the table has a list.
 pub(super) trait Row {
@@ -24,6 +24,9 @@ pub(super) trait Row {
 /// push all the rest apart.
 const MAX_NAME: usize = 40;
 const MAX_PATH: usize = 56;
+
+/// Deeper in the tree of spawns, a number says how deep: blanks would leave no room for the name.
+const MAX_INDENT: u32 = 6;
 
 /// A poll that holds its worker as long as this delays every task behind it.
 const SLOW_POLL_NS: u64 = 10_000_000;
@@ -56,6 +59,37 @@ impl Row for SiteReport {
             Cell::new(&human::count(self.tasks_started)),
             Cell::new(&human::count(self.tasks_live)),
             Cell::new(self.name.as_deref().unwrap_or(human::NONE)),
+            Cell::path(&location(&self.file, self.line)).tint(Tint::Secondary),
+        ]
+    }
+
+    fn cpu_ns(&self) -> u64 {
+        self.cpu_ns
+    }
+}
+
+impl Row for TreeReport {
+    const TITLE: &str = "Tasks by spawn path, own and inclusive (% of process CPU)";
+    const COLUMNS: &[Column<'static>] = &[
+        Column::Number { title: "CPU%", rank: None },
+        Column::Number { title: "INCL", rank: None },
+        Column::Number { title: "OWN", rank: None },
+        Column::Number { title: "POLLS", rank: Some(2) },
+        Column::Number { title: "STARTED", rank: Some(1) },
+        Column::Number { title: "LIVE", rank: Some(0) },
+        Column::Text { title: "TASK", least: 24, most: MAX_NAME },
+        Column::Text { title: "SITE", least: 16, most: MAX_PATH },
+    ];
+
+    fn cells(&self, process_cpu_ns: u64) -> Vec<Cell> {
+        vec![
+            Cell::new(&human::percent(self.inclusive_cpu_ns, process_cpu_ns)),
+            duration(Some(self.inclusive_cpu_ns)),
+            duration(Some(self.cpu_ns)),
+            Cell::new(&human::count(self.polls)),
+            Cell::new(&human::count(self.tasks_started)),
+            Cell::new(&human::count(self.tasks_live)),
+            Cell::new(&indented(self.depth, self.name.as_deref().unwrap_or(human::NONE))),
             Cell::path(&location(&self.file, self.line)).tint(Tint::Secondary),
         ]
     }
@@ -192,6 +226,15 @@ fn longest_poll(ns: Option<u64>) -> Cell {
         _ => Tint::Plain,
     };
     duration(ns).tint(tint)
+}
+
+/// `name`, as far to the right as it is deep.
+fn indented(depth: u32, name: &str) -> String {
+    let blanks = "  ".repeat(depth.min(MAX_INDENT) as usize);
+    match depth {
+        0..=MAX_INDENT => blanks + name,
+        _ => format!("{blanks}{depth}: {name}"),
+    }
 }
 
 /// `file:line`, or the file alone where no line is known.

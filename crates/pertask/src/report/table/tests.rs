@@ -1,6 +1,6 @@
 //! What the reader of a printed report sees.
 
-use super::super::{SCHEMA, SiteReport, TaskReport, ThreadReport};
+use super::super::{SCHEMA, SiteReport, TaskReport, ThreadReport, TreeReport};
 use super::text::width;
 use super::*;
 use crate::counters::Counter;
@@ -32,6 +32,38 @@ fn sites_are_shown_as_given_with_all_columns_where_there_is_room() {
     for (line, site) in lines[2..].iter().zip(&sites) {
         assert!(line.ends_with(&format!("{}:{}", site.file, site.line)), "{line}");
     }
+}
+
+#[test]
+fn a_tree_stands_in_place_of_the_sites_and_is_indented() {
+    let shown = print(&busy_service(), TableStyle { tree: true, ..plain(80) });
+    assert!(!shown.contains("Tasks by spawn site"), "{shown}");
+    let lines = section(&shown, "Tasks by spawn path");
+    assert_eq!(
+        lines[1].split_whitespace().collect::<Vec<_>>().join(" "),
+        "CPU% INCL OWN POLLS TASK SITE"
+    );
+    let task = lines[1].find("TASK").expect("its title");
+    let names = ["accept ", "  GET /api/v1/search ", "    resize_image ", "kafka_consumer "];
+    for (line, name) in lines[2..].iter().zip(names) {
+        let from_task: String = line.chars().skip(task).collect();
+        assert!(from_task.starts_with(name), "{shown}");
+        assert!(line.ends_with("connections.rs:141"), "{shown}");
+    }
+    assert!(lines[3].starts_with("47.8%  11.2 s    200 µs  "), "{shown}");
+    // Too deep for blanks.
+    assert!(lines[6].contains("            7: far below "), "{shown}");
+    let shown = print(&busy_service(), TableStyle { tree: true, ..TableStyle::default() });
+    let titles: Vec<_> = section(&shown, "Tasks by spawn path")[1].split_whitespace().collect();
+    assert_eq!(titles.join(" "), "CPU% INCL OWN POLLS STARTED LIVE TASK SITE");
+}
+
+#[test]
+fn paths_beyond_the_maximum_are_counted_with_their_own_time() {
+    let style = TableStyle { tree: true, max_sites: 1, ..TableStyle::default() };
+    let shown = print(&busy_service(), style);
+    let lines = section(&shown, "Tasks by spawn path");
+    assert_eq!((lines.len(), lines[3]), (4, "… and 4 more, 12.2 s CPU"));
 }
 
 #[test]
@@ -87,8 +119,8 @@ fn ended_threads_share_a_named_row() {
 fn no_line_is_wider_than_the_terminal() {
     for report in [busy_service(), nasty(), extreme()] {
         for columns in 60..=200 {
-            for color in [false, true] {
-                let shown = print(&report, TableStyle { color, ..plain(columns) });
+            for (color, tree) in [(false, false), (true, false), (false, true), (true, true)] {
+                let shown = print(&report, TableStyle { color, tree, ..plain(columns) });
                 for line in without_ansi(&shown).lines() {
                     assert!(width(line) <= columns.into(), "{columns}: {line}");
                 }
@@ -182,6 +214,9 @@ fn losses_are_told_each_by_itself_and_only_when_there_are_any() {
     let lost = Lost { tasks_without_site: 3, ..Lost::default() };
     let shown = print(&Report { lost, ..busy_service() }, plain(100));
     assert!(shown.contains("lost: 3 tasks found no place in the table of sites"), "{shown}");
+    let lost = Lost { tasks_without_path: 1, ..Lost::default() };
+    let shown = print(&Report { lost, ..busy_service() }, plain(100));
+    assert!(shown.contains("lost: 1 task found no place in the tree of spawns"), "{shown}");
 }
 
 #[test]
@@ -214,9 +249,17 @@ fn any_style_prints_any_report() {
             for max in [0, 1, usize::MAX] {
                 let maxima = (max, max, max);
                 let (max_sites, max_tasks, max_threads) = maxima;
-                let style =
-                    TableStyle { width: columns, color: true, max_sites, max_tasks, max_threads };
-                assert!(print(&report, style).contains("process"));
+                for tree in [false, true] {
+                    let style = TableStyle {
+                        width: columns,
+                        color: true,
+                        tree,
+                        max_sites,
+                        max_tasks,
+                        max_threads,
+                    };
+                    assert!(print(&report, style).contains("process"));
+                }
             }
         }
     }
@@ -359,6 +402,7 @@ fn empty() -> Report {
         clock: String::new(),
         counters: Vec::new(),
         sites: Vec::new(),
+        tree: Vec::new(),
         tasks: Vec::new(),
         threads: Vec::new(),
         lost: Lost::default(),
@@ -374,6 +418,7 @@ fn busy_service() -> Report {
         other_cpu_ns: 711_790_553,
         clock: "the thread CPU clock".into(),
         sites: busy_sites(),
+        tree: busy_tree(),
         tasks: vec![
             task(11, Some("kafka_consumer"), Some(1), 140_204_551, None),
             task(18_412, Some("resize_image"), Some(18_377), 98_204_551, Some(141_204_551)),
@@ -413,6 +458,17 @@ fn busy_sites() -> Vec<SiteReport> {
     ]
 }
 
+/// The same as spawned: a front door, its routes, and what they spawn; and one deep down.
+fn busy_tree() -> Vec<TreeReport> {
+    vec![
+        path(0, "accept", 1_019_335_004, 12_224_086_007),
+        path(1, "GET /api/v1/search", 200_000, 11_204_751_003),
+        path(2, "resize_image", 11_204_551_003, 11_204_551_003),
+        path(0, "kafka_consumer", 1_019_335_004, 1_019_339_004),
+        path(7, "far below", 4_000, 4_000),
+    ]
+}
+
 /// A service whose names were chosen by someone unfriendly.
 fn nasty() -> Report {
     let names = [
@@ -428,6 +484,7 @@ fn nasty() -> Report {
     Report {
         clock: format!("two\nlines {}", names.join(" ")),
         sites: sites.collect(),
+        tree: names.iter().map(|name| path(0, name, 1_000_000, 1_000_000)).collect(),
         tasks: names.iter().map(|name| task(7, Some(name), Some(1), 1_000, Some(1))).collect(),
         threads: threads.collect(),
         ..busy_service()
@@ -453,11 +510,17 @@ fn extreme() -> Report {
         other_cpu_ns: MAX,
         clock: name.clone(),
         sites: vec![site.clone(), SiteReport { polls: 0, ..site }],
+        tree: vec![TreeReport {
+            tasks_started: MAX,
+            polls: MAX,
+            ..path(u32::MAX, &name, MAX, MAX)
+        }],
         tasks: vec![task(MAX, Some(&name), Some(MAX), MAX, Some(MAX)); 2],
         threads: vec![thread(&name, Some(u32::MAX), MAX, MAX), thread(&name, None, 0, MAX)],
         lost: Lost {
             tasks_without_data: MAX,
             tasks_without_site: MAX,
+            tasks_without_path: MAX,
             polls_untracked: MAX,
             turns_without_counters: MAX,
             workers_without_counters: MAX,
@@ -478,6 +541,22 @@ fn site(name: Option<&str>, file: &str, line: u32, cpu_ns: u64, max: Option<u64>
         wall_ns: cpu_ns,
         max_poll_ns: max,
         counters: Vec::new(),
+    }
+}
+
+fn path(depth: u32, name: &str, cpu_ns: u64, inclusive_cpu_ns: u64) -> TreeReport {
+    TreeReport {
+        id: 7,
+        parent: None,
+        depth,
+        name: Some(name.to_owned()),
+        file: "src/server/connections.rs".into(),
+        line: 141,
+        tasks_started: 41,
+        tasks_live: 3,
+        polls: 987,
+        cpu_ns,
+        inclusive_cpu_ns,
     }
 }
 

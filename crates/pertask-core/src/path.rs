@@ -1,0 +1,325 @@
+//! Where tasks stand in the tree of spawns: a site below the path of the task that spawned there, interned, with the
+//! counts of the tasks that have ended.
+
+use crate::MAX_PMUS;
+use crate::pmu::Count;
+use crate::primitive::plain::AtomicU64;
+use crate::primitive::{AtomicPtr, AtomicU32, Mutex, Ordering, lock};
+use crate::site::Site;
+use crate::tally::Tally;
+use std::any::Any;
+use std::fmt;
+use std::ptr;
+use std::sync::OnceLock;
+
+/// How many spawn paths with a parent a system keeps apart. A task beyond that stands at its site's own root, and is
+/// counted. (Roots are at most [`MAX_SITES`](crate::MAX_SITES).)
+#[cfg(not(pertask_loom))]
+pub const MAX_PATHS: usize = 8192;
+/// The models have one, so that two forks can race for the last place.
+#[cfg(pertask_loom)]
+pub const MAX_PATHS: usize = 1;
+
+/// How many sites a spawn path has at most. A task spawned below the deepest stands at its site's own root, and is counted:
+/// so no fork looks at more ancestors than that.
+pub const MAX_DEPTH: u32 = 64;
+
+#[cfg(not(pertask_loom))]
+const BUCKETS: usize = 4096;
+/// All paths of a model meet.
+#[cfg(pertask_loom)]
+const BUCKETS: usize = 1;
+
+/// A spawn path: a site, below the path of the task that spawned there. A node in the tree of spawns, as a call chain
+/// is one in a call graph.
+///
+/// Recursion is folded: where the site stands among the ancestors already, the task has that ancestor's path. So the tree
+/// does not grow with the depth of a recursion, and what a path and all below it have used counts nothing twice.
+///
+/// Paths are interned and never freed.
+///
+/// INVARIANT: no site stands twice on the way from a path to its root. A parent's `id` is lower than its children's.
+/// Nothing but `tallies` changes once the path can be found.
+pub struct SpawnPath {
+    id: u32,
+    depth: u32,
+    parent: Option<&'static SpawnPath>,
+    site: &'static Site,
+    /// The next in the same bucket.
+    next: Option<&'static SpawnPath>,
+    /// One `Mutex<Tally<P::Count>>` for each PMU with data that has had a task here.
+    tallies: [OnceLock<Box<dyn Any + Send + Sync>>; MAX_PMUS],
+    /// For the models: what is written before the path can be found.
+    #[cfg(pertask_loom)]
+    whole: crate::primitive::AtomicBool,
+}
+
+impl SpawnPath {
+    /// A number, unique in the system and dense from 0. It is higher than the parent's.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// The path of the tasks that spawned these; `None` for a root.
+    #[must_use]
+    pub fn parent(&self) -> Option<&'static SpawnPath> {
+        self.parent
+    }
+
+    /// Where these tasks are made, and their name.
+    #[must_use]
+    #[inline]
+    pub fn site(&self) -> &'static Site {
+        self.site
+    }
+
+    /// How many ancestors it has: 0 for a root.
+    #[must_use]
+    pub fn depth(&self) -> u32 {
+        self.depth
+    }
+
+    #[inline]
+    fn is(&self, parent: Option<&'static Self>, site: &'static Site) -> bool {
+        // Relaxed: what is tested is that the way here orders it.
+        #[cfg(pertask_loom)]
+        assert!(self.whole.load(Ordering::Relaxed), "found before it was whole");
+        let address = |path: Option<&'static Self>| path.map_or(ptr::null(), ptr::from_ref);
+        ptr::eq(self.site, site) && address(self.parent) == address(parent)
+    }
+
+    /// The path itself or its ancestor that ends with `site`.
+    fn folded(&'static self, site: &'static Site) -> Option<&'static Self> {
+        let mut upwards = std::iter::successors(Some(self), |path| path.parent);
+        upwards.find(|path| ptr::eq(path.site, site))
+    }
+
+    pub(crate) fn tally<C: Count>(&self, pmu: usize) -> &Mutex<Tally<C>> {
+        let tally = self.tallies[pmu].get_or_init(|| Box::new(Mutex::new(Tally::<C>::default())));
+        // A PMU's index always stands for the same type.
+        tally.downcast_ref().expect("a tally has its PMU's type")
+    }
+
+    /// The same, if there has been use for it.
+    pub(crate) fn tally_if_any<C: Count>(&self, pmu: usize) -> Option<&Mutex<Tally<C>>> {
+        self.tallies[pmu].get().map(|_| self.tally(pmu))
+    }
+}
+
+impl fmt::Debug for SpawnPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SpawnPath")
+            .field("id", &self.id)
+            .field("depth", &self.depth)
+            .field("parent", &self.parent.map(Self::id))
+            .field("site", self.site)
+            .finish_non_exhaustive()
+    }
+}
+
+/// All spawn paths of a system, found by parent and site.
+///
+/// A fork that has had its like takes no lock: it looks through one bucket, which only ever grows at its head.
+///
+/// INVARIANT: `all` holds each path in the buckets once, at its id; each was whole before it came into its bucket. All
+/// changes are made under the lock of `all`. At most [`MAX_PATHS`] have a parent: `children` says how many.
+pub(crate) struct PathTable {
+    buckets: [AtomicPtr<SpawnPath>; BUCKETS],
+    all: Mutex<Vec<&'static SpawnPath>>,
+    children: AtomicU32,
+    overflowed: AtomicU64,
+}
+
+impl PathTable {
+    pub(crate) fn new() -> Self {
+        Self {
+            buckets: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
+            all: Mutex::new(Vec::new()),
+            children: AtomicU32::new(0),
+            overflowed: AtomicU64::new(0),
+        }
+    }
+
+    /// The path of a task that is made at `site` by one whose path is `parent`.
+    #[inline]
+    pub(crate) fn of(
+        &self,
+        parent: Option<&'static SpawnPath>,
+        site: &'static Site,
+    ) -> &'static SpawnPath {
+        self.find(parent, site).unwrap_or_else(|| self.of_unusual(parent, site))
+    }
+
+    /// How many tasks found no place for their path.
+    pub(crate) fn overflowed(&self) -> u64 {
+        // Relaxed: a figure.
+        self.overflowed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn for_each(&self, f: impl FnMut(&'static SpawnPath)) {
+        let all = lock(&self.all).clone();
+        all.into_iter().for_each(f);
+    }
+
+    #[inline]
+    fn find(
+        &self,
+        parent: Option<&'static SpawnPath>,
+        site: &'static Site,
+    ) -> Option<&'static SpawnPath> {
+        // Acquire: pairs with the Release in `insert`. Who finds a path finds it whole, and all that came before it.
+        let head = self.buckets[bucket(parent, site)].load(Ordering::Acquire);
+        // SAFETY: null, or a path, which is never freed (by the contract of `dispose` not while it is in use).
+        let mut next: Option<&'static SpawnPath> = unsafe { head.as_ref() };
+        while let Some(path) = next {
+            if path.is(parent, site) {
+                return Some(path);
+            }
+            next = path.next;
+        }
+        None
+    }
+
+    /// The same for what has no path of its own: a new one, a recursion, or one too many.
+    #[inline(never)]
+    fn of_unusual(
+        &self,
+        parent: Option<&'static SpawnPath>,
+        site: &'static Site,
+    ) -> &'static SpawnPath {
+        let Some(parent) = parent else { return self.root(site) };
+        if let Some(ancestor) = parent.folded(site) {
+            return ancestor;
+        }
+        self.child(parent, site).unwrap_or_else(|| {
+            // Relaxed: a figure.
+            self.overflowed.fetch_add(1, Ordering::Relaxed);
+            self.find(None, site).unwrap_or_else(|| self.root(site))
+        })
+    }
+
+    #[cold]
+    fn root(&self, site: &'static Site) -> &'static SpawnPath {
+        let mut all = lock(&self.all);
+        // Another thread may have been first.
+        self.find(None, site).unwrap_or_else(|| self.insert(&mut all, None, site))
+    }
+
+    /// `None` if there is no place for it. Takes no lock when there is none for any.
+    fn child(&self, parent: &'static SpawnPath, site: &'static Site) -> Option<&'static SpawnPath> {
+        if parent.depth + 1 >= MAX_DEPTH {
+            return None;
+        }
+        // Acquire: pairs with the Release in `insert`. If all places are taken, a second look finds whatever has one: the
+        // last may have been taken after the first look.
+        if self.children.load(Ordering::Acquire) as usize >= MAX_PATHS {
+            return self.find(Some(parent), site);
+        }
+        self.make_child(parent, site)
+    }
+
+    #[cold]
+    fn make_child(
+        &self,
+        parent: &'static SpawnPath,
+        site: &'static Site,
+    ) -> Option<&'static SpawnPath> {
+        let mut all = lock(&self.all);
+        // Another thread may have been first.
+        if let Some(path) = self.find(Some(parent), site) {
+            return Some(path);
+        }
+        // Relaxed: it changes under the lock.
+        let children = self.children.load(Ordering::Relaxed);
+        if children as usize >= MAX_PATHS {
+            return None;
+        }
+        let path = self.insert(&mut all, Some(parent), site);
+        // Release: pairs with the Acquire in `child`. Who finds no place left finds this path.
+        self.children.store(children + 1, Ordering::Release);
+        Some(path)
+    }
+
+    fn insert(
+        &self,
+        all: &mut Vec<&'static SpawnPath>,
+        parent: Option<&'static SpawnPath>,
+        site: &'static Site,
+    ) -> &'static SpawnPath {
+        let head = &self.buckets[bucket(parent, site)];
+        let path: &'static SpawnPath = Box::leak(Box::new(SpawnPath {
+            id: u32::try_from(all.len()).unwrap_or(u32::MAX),
+            depth: parent.map_or(0, |parent| parent.depth + 1),
+            parent,
+            site,
+            // SAFETY: as in `find`. Relaxed: heads change under the lock, which the caller holds.
+            next: unsafe { head.load(Ordering::Relaxed).as_ref() },
+            tallies: [const { OnceLock::new() }; MAX_PMUS],
+            #[cfg(pertask_loom)]
+            whole: crate::primitive::AtomicBool::new(false),
+        }));
+        // Relaxed: as above.
+        #[cfg(pertask_loom)]
+        path.whole.store(true, Ordering::Relaxed);
+        all.push(path);
+        // Release: pairs with the Acquire in `find`.
+        head.store(ptr::from_ref(path).cast_mut(), Ordering::Release);
+        path
+    }
+}
+
+#[inline]
+fn bucket(parent: Option<&SpawnPath>, site: &Site) -> usize {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let parent = parent.map_or(0, |parent| u64::from(parent.id) + 1);
+    let hash = (parent << 32 | u64::from(site.id())).wrapping_mul(ODD);
+    (hash >> 40) as usize % BUCKETS
+}
+
+#[cfg(all(test, not(pertask_loom)))]
+mod tests {
+    use super::*;
+    use crate::{MAX_SITES, OwnedTask, System, Task};
+    use std::panic::Location;
+
+    /// The most paths that a fork looks at.
+    fn longest_walk(table: &PathTable) -> usize {
+        let walk = |head: &AtomicPtr<SpawnPath>| {
+            // SAFETY: as in `find`.
+            let head: Option<&'static SpawnPath> = unsafe { head.load(Ordering::Acquire).as_ref() };
+            std::iter::successors(head, |path| path.next).count()
+        };
+        table.buckets.iter().map(walk).max().unwrap_or(0)
+    }
+
+    fn fork(system: &'static System, parent: Option<&Task>, name: usize) -> OwnedTask {
+        let site = system.site(Some(&name.to_string()), Location::caller());
+        system.fork(site, parent, 0)
+    }
+
+    #[test]
+    fn a_parent_of_many_names_makes_no_fork_walk_far() {
+        let system = System::leak();
+        let parent = fork(system, None, 0);
+        (0..10_000).for_each(|name| drop(fork(system, Some(&parent), name)));
+        assert_eq!(system.paths().all.lock().unwrap().len(), MAX_SITES);
+        assert!(longest_walk(system.paths()) <= 8, "{}", longest_walk(system.paths()));
+        assert_eq!(system.tasks_without_path(), 0);
+    }
+
+    #[test]
+    fn a_full_tree_makes_no_fork_walk_far() {
+        for children in [2, 16, 128, 1024] {
+            let system = System::leak();
+            let roots: Vec<_> =
+                (0..MAX_PATHS / children).map(|name| fork(system, None, name)).collect();
+            for root in &roots {
+                (roots.len()..roots.len() + children)
+                    .for_each(|name| drop(fork(system, Some(root), name)));
+            }
+            let longest = longest_walk(system.paths());
+            assert!(longest <= 16, "{longest} of {children} children each");
+        }
+    }
+}
