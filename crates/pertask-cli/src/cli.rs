@@ -82,6 +82,7 @@ Reading the report:
 Examples:
   pertask demo
   pertask demo --duration 30s --clients 8
+  pertask demo --tree
   pertask demo -e cycles,instructions,page-faults
   pertask demo --json | jq '.sites[] | {name, cpu_ns, max_poll_ns}'
   pertask demo --output report.json
@@ -140,6 +141,14 @@ pub struct DemoOptions {
         default_value = "cpu-time"
     )]
     pub events: Vec<Event>,
+
+    /// Show the tasks as a tree: which were spawned by which, with own and inclusive CPU time
+    #[arg(long)]
+    pub tree: bool,
+
+    /// Measure how long tasks wait between being woken and being polled
+    #[arg(long)]
+    pub wake_latency: bool,
 
     /// HTTP clients for each route
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]

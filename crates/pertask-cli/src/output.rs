@@ -81,18 +81,18 @@ impl Destination {
         }
     }
 
-    /// Writes the report and says where, unless that is stdout.
+    /// Writes the report, its table with the tree of spawns if `tree`, and says where, unless that is stdout.
     ///
     /// A reader of stdout that has seen enough (`| head`) is no error.
     ///
     /// # Errors
     ///
     /// [`Error::Write`] where the report did not arrive as a whole.
-    pub fn write(self, report: &Report, format: Format) -> Result<(), Error> {
+    pub fn write(self, report: &Report, format: Format, tree: bool) -> Result<(), Error> {
         match self {
-            Self::Stdout => print(&render(report, format, stdout_style())),
+            Self::Stdout => print(&render(report, format, TableStyle { tree, ..stdout_style() })),
             Self::File { path, file } => {
-                let text = render(report, format, TableStyle::default());
+                let text = render(report, format, TableStyle { tree, ..TableStyle::default() });
                 empty(&file)
                     .and_then(|()| write_text(file, &text))
                     .map_err(|cause| Error::Write { place: path.display().to_string(), cause })?;

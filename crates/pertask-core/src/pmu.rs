@@ -171,6 +171,19 @@ impl<P: Pmu> PmuHandle<P> {
         self.0.state.global.tasks_without_data()
     }
 
+    /// Looks at the PMU's data for a task, in an RCU section. `None` when nobody is attached to it.
+    ///
+    /// `f` must not wait for another thread.
+    pub fn with_data<R>(self, task: &Task, f: impl FnOnce(&P::Data) -> R) -> Option<R> {
+        if !std::ptr::eq(task.system(), self.0.state.system) {
+            return None;
+        }
+        let section = rcu::enter();
+        let data = task.slot(self.0.state.index).data(&section)?;
+        // SAFETY: it comes from this PMU's slot, and stays while the section lasts.
+        Some(f(unsafe { self.0.payload(data) }))
+    }
+
     /// Reads all counts: those of the tasks that have ended, spawn path by spawn path, and of each that lives.
     ///
     /// `live` is called for each live task that has data. It may amend the count, before it is added to the path's, by what

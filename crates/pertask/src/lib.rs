@@ -41,6 +41,8 @@ mod machine;
 #[allow(unsafe_code)]
 mod perf;
 mod stint;
+#[allow(unsafe_code)]
+mod wake;
 
 // Showing it.
 mod reading;
@@ -61,8 +63,11 @@ pub use error::Error;
 pub use machine::{Machine, Offer};
 pub use pertask_core::{self as core, Event, Inherit, Target, Task, TaskId};
 pub use report::derived::{Ratio, ipc, mpki};
-pub use report::{Lost, Report, SCHEMA, SiteReport, TaskReport, ThreadReport, TreeReport};
+pub use report::{
+    Lost, Report, SCHEMA, SiteReport, TaskReport, ThreadReport, TreeReport, WakeBucket, WakeReport,
+};
 #[cfg(feature = "table")]
 pub use report::{Table, TableStyle};
 pub use session::{Session, SessionOptions};
 pub use tracked::{TaskExt, Tracked};
+pub use wake::{Latencies, WakeData, WakeLatency};

@@ -4,12 +4,15 @@ use crate::clock::Choice;
 use crate::counters::{Counter, CounterCounts, CounterSource, Counters, CountersLost, CountersPmu};
 use crate::cpu_time::{CpuTime, CpuTimeCount, CpuTimeCpu};
 use crate::ledger::{AccountId, Entries, Used};
-use crate::report::{Lost, Report, SCHEMA, SiteReport, TaskReport, ThreadReport};
+use crate::report::{Lost, Report, SCHEMA, SiteReport, TaskReport, ThreadReport, WakeReport};
 use crate::rows::{self, LiveTask, Rows, Running, with_running};
 use crate::threads::{self, Thread, Threads};
 use crate::tracked;
 use crate::tree::{self, Spawned};
-use pertask_core::{Count, CpuRecord, Event, PathCounts, PmuHandle, Site, System, Task, TaskId};
+use crate::wake::{Latencies, WakeLatency, Wakes};
+use pertask_core::{
+    Count, CpuRecord, Event, Inherit, PathCounts, PmuHandle, Site, System, Task, TaskId,
+};
 use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard};
 
@@ -24,6 +27,8 @@ pub(crate) struct Reading {
     cpu_time: Rows<CpuTimeCount>,
     /// Nothing, where no events are counted.
     counters: Rows<CounterCounts>,
+    /// Nothing, where wakes are not measured.
+    wakes: Rows<Latencies>,
     lost: Losses,
     /// Time stolen from the CPUs by a hypervisor, as far as the clock has noticed.
     stolen_ns: u64,
@@ -31,11 +36,18 @@ pub(crate) struct Reading {
     selected: bool,
 }
 
+/// What a session measures.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) cpu_time: PmuHandle<CpuTime>,
+    pub(crate) counters: Option<Counters>,
+    pub(crate) wakes: Option<Wakes>,
+}
+
 /// Whose counts are read, and which.
 #[derive(Clone, Copy)]
 pub(crate) struct Sources<'a> {
-    pub(crate) cpu_time: PmuHandle<CpuTime>,
-    pub(crate) counters: Option<&'a Counters>,
+    pub(crate) measured: &'a Measured,
     pub(crate) of: Selection<'a>,
 }
 
@@ -51,6 +63,7 @@ pub(crate) struct Attached {
     pub(crate) task: Arc<Task>,
     pub(crate) cpu_time: Event<CpuTime>,
     pub(crate) counters: Option<Event<CountersPmu>>,
+    pub(crate) wakes: Option<Event<WakeLatency>>,
 }
 
 /// What could not be counted since the program began.
@@ -81,7 +94,7 @@ struct SiteSince {
 impl Reading {
     /// The first reading of a session, and its account in the ledger.
     pub(crate) fn first(sources: Sources<'_>) -> (Self, AccountId) {
-        let ledger = sources.cpu_time.pmu().ledger();
+        let ledger = sources.measured.cpu_time.pmu().ledger();
         let (reading, mut entries) = Self::take(sources);
         let account = ledger.open(&mut entries, reading.used());
         (reading, account)
@@ -96,11 +109,12 @@ impl Reading {
 
     /// Everything, with the ledger locked in the state that belongs to it.
     fn take(sources: Sources<'_>) -> (Self, MutexGuard<'static, Entries>) {
-        let handle = sources.cpu_time;
+        let handle = sources.measured.cpu_time;
         let running = Running::everywhere();
         let mut reading = Self {
             cpu_time: sources.cpu_time_rows(&running),
             counters: sources.counter_rows(&running),
+            wakes: sources.wake_rows(),
             selected: matches!(sources.of, Selection::Tasks(_)),
             ..Self::default()
         };
@@ -111,7 +125,7 @@ impl Reading {
             tasks_without_site: System::global().tasks_without_site(),
             tasks_without_path: System::global().tasks_without_path(),
             polls_untracked: tracked::untracked_polls(),
-            counters: sources.counters.map(Counters::lost).unwrap_or_default(),
+            counters: sources.measured.counters.as_ref().map(Counters::lost).unwrap_or_default(),
         };
         reading.threads = Threads::read(&entries, reading.workers.keys().copied());
         reading.wall_ns = handle.pmu().clock().wall_ns();
@@ -128,14 +142,9 @@ impl Reading {
     }
 
     /// The report of what has come since `base`.
-    pub(crate) fn since(
-        &self,
-        base: &Self,
-        counters: Option<&Counters>,
-        max_tasks: usize,
-    ) -> Report {
+    pub(crate) fn since(&self, base: &Self, measured: &Measured, max_tasks: usize) -> Report {
         let spawned = self.spawned_since(base);
-        let mut sites = self.sites_since(base, &spawned, counters);
+        let mut sites = self.sites_since(base, &spawned, measured);
         sites.retain(|site| site.polls | site.cpu_ns | site.tasks_live | site.tasks_started != 0);
         sites.sort_by(|a, b| b.cpu_ns.cmp(&a.cpu_ns).then_with(|| a.file.cmp(&b.file)));
         let threads = self.threads_since(base);
@@ -157,8 +166,8 @@ impl Reading {
             clock: self.clock_since(base),
             tree: tree::rows(&spawned),
             sites,
-            counters: self.sources(counters),
-            tasks: self.tasks_since(base, counters, max_tasks),
+            counters: self.sources(measured),
+            tasks: self.tasks_since(base, measured, max_tasks),
             threads,
             lost: self.lost_since(base),
         }
@@ -197,7 +206,7 @@ impl Reading {
         &self,
         base: &Self,
         spawned: &[Spawned],
-        counters: Option<&Counters>,
+        measured: &Measured,
     ) -> Vec<SiteReport> {
         let mut sites: HashMap<u32, SiteSince> = HashMap::new();
         for row in spawned {
@@ -206,23 +215,20 @@ impl Reading {
         }
         let cpu_time = rows::since(&self.cpu_time.by_site(), &base.cpu_time.by_site());
         let counted = rows::since(&self.counters.by_site(), &base.counters.by_site());
+        let woken = rows::since(&self.wakes.by_site(), &base.wakes.by_site());
         let report = |(id, mut site): (u32, SiteSince)| {
             site.count.longest_poll_ns = cpu_time.get(&id).and_then(|whole| whole.longest_poll_ns);
             let counts = counted.get(&id).cloned().unwrap_or_default();
-            site.report(counters.map(|it| it.values(&counts)).unwrap_or_default())
+            let latencies = woken.get(&id).cloned().unwrap_or_default();
+            site.report(measured.values(&counts), measured.latencies(&latencies))
         };
         sites.into_iter().map(report).collect()
     }
 
-    fn tasks_since(
-        &self,
-        base: &Self,
-        counters: Option<&Counters>,
-        max_tasks: usize,
-    ) -> Vec<TaskReport> {
+    fn tasks_since(&self, base: &Self, measured: &Measured, max_tasks: usize) -> Vec<TaskReport> {
         let tasks = self.cpu_time.tasks.iter();
         let mut tasks: Vec<_> =
-            tasks.map(|(id, task)| self.task_since(*id, task, base, counters)).collect();
+            tasks.map(|(id, task)| self.task_since(*id, task, base, measured)).collect();
         tasks.sort_by(|a, b| b.cpu_ns.cmp(&a.cpu_ns).then(a.id.cmp(&b.id)));
         tasks.truncate(max_tasks);
         tasks
@@ -233,10 +239,10 @@ impl Reading {
         id: TaskId,
         task: &LiveTask<CpuTimeCount>,
         base: &Self,
-        counters: Option<&Counters>,
+        measured: &Measured,
     ) -> TaskReport {
         let count = self.cpu_time.task_since(id, &base.cpu_time);
-        let counted = counters.map(|it| it.values(&self.counters.task_since(id, &base.counters)));
+        let counts = self.counters.task_since(id, &base.counters);
         let (file, line) = place(task.site);
         TaskReport {
             id: id.get(),
@@ -248,7 +254,8 @@ impl Reading {
             cpu_ns: count.cpu_ns,
             wall_ns: count.wall_ns,
             max_poll_ns: count.longest_poll_ns,
-            counters: counted.unwrap_or_default(),
+            counters: measured.values(&counts),
+            wakes: measured.latencies(&self.wakes.task_since(id, &base.wakes)),
         }
     }
 
@@ -312,7 +319,8 @@ impl Reading {
     }
 
     /// Where each event's counts come from; and why they do not come from every worker, if they do not.
-    fn sources(&self, counters: Option<&Counters>) -> Vec<CounterSource> {
+    fn sources(&self, measured: &Measured) -> Vec<CounterSource> {
+        let counters = measured.counters.as_ref();
         let mut sources = counters.map(Counters::sources).unwrap_or_default();
         let CountersLost { workers, reason, .. } = &self.lost.counters;
         if let Some(reason) = reason {
@@ -348,7 +356,7 @@ impl SiteSince {
         self.count.add(&row.count);
     }
 
-    fn report(self, counters: Vec<Counter>) -> SiteReport {
+    fn report(self, counters: Vec<Counter>, wakes: Option<WakeReport>) -> SiteReport {
         let (file, line) = place(self.site);
         SiteReport {
             name: self.site.name().map(str::to_owned),
@@ -361,25 +369,54 @@ impl SiteSince {
             wall_ns: self.count.wall_ns,
             max_poll_ns: self.count.longest_poll_ns,
             counters,
+            wakes,
         }
+    }
+}
+
+impl Measured {
+    /// A session's events on a task.
+    pub(crate) fn attach(
+        &self,
+        task: &Arc<Task>,
+        inherit: Inherit,
+    ) -> Result<Attached, pertask_core::Error> {
+        let counters = self.counters.as_ref();
+        let counters = counters.map(|counters| counters.handle().attach_task(task, inherit));
+        let wakes = self.wakes.as_ref().map(|wakes| wakes.handle.attach_task(task, inherit));
+        Ok(Attached {
+            task: Arc::clone(task),
+            cpu_time: self.cpu_time.attach_task(task, inherit)?,
+            counters: counters.transpose()?,
+            wakes: wakes.transpose()?,
+        })
+    }
+
+    fn values(&self, counts: &CounterCounts) -> Vec<Counter> {
+        self.counters.as_ref().map(|counters| counters.values(counts)).unwrap_or_default()
+    }
+
+    fn latencies(&self, latencies: &Latencies) -> Option<WakeReport> {
+        self.wakes.as_ref().map(|_| WakeReport::of(latencies))
     }
 }
 
 impl Sources<'_> {
     fn cpu_time_rows(&self, running: &[Running]) -> Rows<CpuTimeCount> {
         match self.of {
-            Selection::All => {
-                Rows::of_all(self.cpu_time, running, |count| count.cpu_ns == 0 && count.polls == 0)
-            }
+            Selection::All => Rows::of_all(self.measured.cpu_time, running, |count| {
+                count.cpu_ns == 0 && count.polls == 0
+            }),
             Selection::Tasks(tasks) => {
                 let events = tasks.iter().map(|attached| (&*attached.task, &attached.cpu_time));
-                Rows::of_some(self.cpu_time, running, events)
+                Rows::of_some(self.measured.cpu_time, running, events)
             }
         }
     }
 
     fn counter_rows(&self, running: &[Running]) -> Rows<CounterCounts> {
-        let Some(handle) = self.counters.map(Counters::handle) else { return Rows::default() };
+        let counters = self.measured.counters.as_ref();
+        let Some(handle) = counters.map(Counters::handle) else { return Rows::default() };
         match self.of {
             Selection::All => {
                 Rows::of_all(handle, running, |count| *count == CounterCounts::default())
@@ -388,6 +425,23 @@ impl Sources<'_> {
                 let events = tasks
                     .iter()
                     .filter_map(|attached| Some((&*attached.task, attached.counters.as_ref()?)));
+                Rows::of_some(handle, running, events)
+            }
+        }
+    }
+
+    fn wake_rows(&self) -> Rows<Latencies> {
+        // What is counted when a poll begins is never under way.
+        let running = &[];
+        let Some(handle) = self.measured.wakes.as_ref().map(|wakes| wakes.handle) else {
+            return Rows::default();
+        };
+        match self.of {
+            Selection::All => Rows::of_all(handle, running, Latencies::is_empty),
+            Selection::Tasks(tasks) => {
+                let events = tasks
+                    .iter()
+                    .filter_map(|attached| Some((&*attached.task, attached.wakes.as_ref()?)));
                 Rows::of_some(handle, running, events)
             }
         }

@@ -7,9 +7,10 @@ use crate::counters::{CounterEvent, Counters, CountersPmu};
 use crate::cpu_time::CpuTime;
 use crate::error::Error;
 use crate::ledger::AccountId;
-use crate::reading::{Attached, Reading, Selection, Sources};
+use crate::reading::{Attached, Measured, Reading, Selection, Sources};
 use crate::report::Report;
 use crate::stint::Stints;
+use crate::wake::{WakeLatency, Wakes};
 use pertask_core::{Event, Inherit, PmuHandle, System, Task};
 use std::sync::Arc;
 
@@ -29,11 +30,10 @@ use std::sync::Arc;
 /// ```
 #[derive(Debug)]
 pub struct Session {
-    // Before `counters`: events are detached while what they count is still counted.
+    // Before `measured`: events are detached while what they count is still counted.
     events: Events,
-    counters: Option<Counters>,
+    measured: Measured,
     max_tasks: usize,
-    handle: PmuHandle<CpuTime>,
     base: Reading,
     account: AccountId,
 }
@@ -58,11 +58,14 @@ pub struct SessionOptions {
     /// Perf events to count for each task, beside its CPU time. Default: none. One that cannot be counted on this machine
     /// is no error: its column says why.
     pub counters: Vec<CounterEvent>,
+    /// Whether to measure how long tasks wait between being woken and being polled. Default: no. Futures are then polled
+    /// with a waker around the executor's; tasks that are known by tokio's hooks alone are not measured.
+    pub wake_latency: bool,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { max_tasks: 20, counters: Vec::new() }
+        Self { max_tasks: 20, counters: Vec::new(), wake_latency: false }
     }
 }
 
@@ -70,7 +73,11 @@ impl Default for SessionOptions {
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "one for each session")]
 enum Events {
-    Global { _cpu_time: Event<CpuTime>, _counters: Option<Event<CountersPmu>> },
+    Global {
+        _cpu_time: Event<CpuTime>,
+        _counters: Option<Event<CountersPmu>>,
+        _wakes: Option<Event<WakeLatency>>,
+    },
     Tasks(Vec<Attached>),
 }
 
@@ -83,12 +90,16 @@ impl SessionOptions {
     /// # Errors
     /// When the attach is refused, or there is no room for more counters: see [`Error`]. Nothing is left behind.
     pub fn start(self) -> Result<Session, Error> {
-        let handle = CpuTime::handle()?;
-        let counters = self.open_counters()?;
-        let cpu_time = handle.attach_global()?;
-        let counting = counters.as_ref().map(|counters| counters.handle().attach_global());
-        let events = Events::Global { _cpu_time: cpu_time, _counters: counting.transpose()? };
-        Ok(Session::begin(handle, events, counters, self.max_tasks))
+        let measured = self.measured()?;
+        let cpu_time = measured.cpu_time.attach_global()?;
+        let counters = measured.counters.as_ref().map(|counters| counters.handle().attach_global());
+        let wakes = measured.wakes.as_ref().map(|wakes| wakes.handle.attach_global());
+        let events = Events::Global {
+            _cpu_time: cpu_time,
+            _counters: counters.transpose()?,
+            _wakes: wakes.transpose()?,
+        };
+        Ok(Session::begin(measured, events, self.max_tasks))
     }
 
     /// Attaches to some tasks, and to what they will spawn if `inherit` says so.
@@ -102,33 +113,26 @@ impl SessionOptions {
         tasks: impl IntoIterator<Item = &'a Arc<Task>>,
         inherit: Inherit,
     ) -> Result<Session, Error> {
-        let handle = CpuTime::handle()?;
-        let counters = self.open_counters()?;
+        let measured = self.measured()?;
         let mut attached = Vec::new();
         for task in tasks {
-            match attach(handle, counters.as_ref(), task, inherit) {
+            match measured.attach(task, inherit) {
                 Ok(events) => attached.push(events),
                 Err(pertask_core::Error::TaskExited) => {}
                 Err(refused) => return Err(refused.into()),
             }
         }
-        Ok(Session::begin(handle, Events::Tasks(attached), counters, self.max_tasks))
+        Ok(Session::begin(measured, Events::Tasks(attached), self.max_tasks))
     }
 
-    fn open_counters(&self) -> Result<Option<Counters>, Error> {
-        (!self.counters.is_empty()).then(|| Counters::open(&self.counters)).transpose()
+    fn measured(&self) -> Result<Measured, Error> {
+        let counters = !self.counters.is_empty();
+        Ok(Measured {
+            cpu_time: CpuTime::handle()?,
+            counters: counters.then(|| Counters::open(&self.counters)).transpose()?,
+            wakes: self.wake_latency.then(Wakes::begin).transpose()?,
+        })
     }
-}
-
-fn attach(
-    handle: PmuHandle<CpuTime>,
-    counters: Option<&Counters>,
-    task: &Arc<Task>,
-    inherit: Inherit,
-) -> Result<Attached, pertask_core::Error> {
-    let cpu_time = handle.attach_task(task, inherit)?;
-    let counting = counters.map(|counters| counters.handle().attach_task(task, inherit));
-    Ok(Attached { task: Arc::clone(task), cpu_time, counters: counting.transpose()? })
 }
 
 impl Session {
@@ -154,10 +158,8 @@ impl Session {
     /// What has been seen so far. The session goes on.
     #[must_use]
     pub fn snapshot(&self) -> Report {
-        let counters = self.counters.as_ref();
-        let sources = self.events.sources(self.handle, counters);
-        let reading = Reading::next(sources, &self.account);
-        reading.since(&self.base, counters, self.max_tasks)
+        let reading = Reading::next(self.events.sources(&self.measured), &self.account);
+        reading.since(&self.base, &self.measured, self.max_tasks)
     }
 
     /// What has been seen, and the end of the session.
@@ -166,18 +168,13 @@ impl Session {
         self.snapshot()
     }
 
-    fn begin(
-        handle: PmuHandle<CpuTime>,
-        events: Events,
-        counters: Option<Counters>,
-        max_tasks: usize,
-    ) -> Self {
-        adopt_running(handle);
-        if let Some(counters) = &counters {
+    fn begin(measured: Measured, events: Events, max_tasks: usize) -> Self {
+        adopt_running(measured.cpu_time);
+        if let Some(counters) = &measured.counters {
             adopt_running(counters.handle());
         }
-        let (base, account) = Reading::first(events.sources(handle, counters.as_ref()));
-        Self { events, counters, max_tasks, handle, base, account }
+        let (base, account) = Reading::first(events.sources(&measured));
+        Self { events, measured, max_tasks, base, account }
     }
 }
 
@@ -191,15 +188,11 @@ fn adopt_running<P: Stints>(handle: PmuHandle<P>) {
 }
 
 impl Events {
-    fn sources<'a>(
-        &'a self,
-        cpu_time: PmuHandle<CpuTime>,
-        counters: Option<&'a Counters>,
-    ) -> Sources<'a> {
+    fn sources<'a>(&'a self, measured: &'a Measured) -> Sources<'a> {
         let of = match self {
             Self::Global { .. } => Selection::All,
             Self::Tasks(tasks) => Selection::Tasks(tasks),
         };
-        Sources { cpu_time, counters, of }
+        Sources { measured, of }
     }
 }

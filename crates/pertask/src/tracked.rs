@@ -1,5 +1,6 @@
 //! A future that is a task: switched in at each poll, on whatever thread polls it.
 
+use crate::wake;
 use pertask_core::{Cpu, OwnedTask, Task};
 use std::future::Future;
 use std::mem::ManuallyDrop;
@@ -7,7 +8,7 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 /// Makes a task of any future.
 pub trait TaskExt: Future + Sized {
@@ -90,7 +91,10 @@ impl<F: Future> Future for Tracked<F> {
         if let Some(task) = task {
             crate::tokio::hooks::polled(task.id());
         }
-        let poll = run_as(task.as_mut(), || future.poll(context));
+        let poll = match noting_waker(task.as_ref(), context) {
+            None => run_as(task.as_mut(), || future.poll(context)),
+            Some(waker) => run_as(task.as_mut(), || future.poll(&mut Context::from_waker(&waker))),
+        };
         if poll.is_ready() {
             *task = None;
         }
@@ -109,6 +113,15 @@ impl<F> Drop for Tracked<F> {
             None => drop(),
         });
     }
+}
+
+/// A waker to poll the task with instead of the context's, while somebody measures how long it waits for its polls.
+#[inline(always)]
+fn noting_waker(task: Option<&OwnedTask>, context: &Context<'_>) -> Option<Waker> {
+    if !wake::is_wanted() {
+        return None;
+    }
+    wake::noting(task?.handle_ref(), context.waker())
 }
 
 /// Makes a task on this thread. `None` if the thread is ending.

@@ -35,7 +35,7 @@ pub fn run(options: &DemoOptions) -> Result<(), Error> {
     // Kept to the end, because a second Ctrl-C must be heard while the report is written.
     let runtime = Runtime::new().map_err(Error::Runtime)?;
     let seen = runtime.block_on(serve_and_measure(options))?;
-    destination.write(&seen.report, Format::choose(options.json, path))?;
+    destination.write(&seen.report, Format::choose(options.json, path), options.tree)?;
     seen.complaint.map_or(Ok(()), Err)
 }
 
@@ -57,9 +57,12 @@ async fn serve_and_measure(options: &DemoOptions) -> Result<Seen, Error> {
     }
 
     let before = clients.tally();
-    let options_of_session =
-        SessionOptions { counters: counters(&options.events), ..SessionOptions::default() };
-    let session = options_of_session.start().map_err(Error::Measure)?; // pertask 3/3: measure every task of the process
+    let measured = SessionOptions {
+        counters: counters(&options.events),
+        wake_latency: options.wake_latency,
+        ..SessionOptions::default()
+    };
+    let session = measured.start().map_err(Error::Measure)?; // pertask 3/3: measure every task of the process
     note(format_args!(
         "measuring {} for {:?} (Ctrl-C ends it early)",
         names(&options.events),

@@ -32,15 +32,19 @@ mod tests {
 
     use crate::counters::{Counter, CounterSource};
 
-    use super::super::{Lost, SCHEMA, SiteReport, TaskReport, ThreadReport, TreeReport};
+    use super::super::{
+        Lost, SCHEMA, SiteReport, TaskReport, ThreadReport, TreeReport, WakeBucket, WakeReport,
+    };
     use super::*;
 
     /// The documented objects: the heading in `docs/REPORT.md`, and where one lies in the JSON.
-    const OBJECTS: [(&str, &str); 8] = [
+    const OBJECTS: [(&str, &str); 10] = [
         ("The report", ""),
         ("A source of counts", "/counters/0"),
         ("A site", "/sites/0"),
         ("A counter", "/sites/0/counters/0"),
+        ("Waits", "/sites/1/wakes"),
+        ("A bucket", "/sites/1/wakes/histogram/0"),
         ("A spawn path", "/tree/1"),
         ("A task", "/tasks/0"),
         ("A thread", "/threads/0"),
@@ -171,17 +175,44 @@ mod tests {
     fn unknowns() -> Report {
         Report {
             counters: vec![CounterSource { unit: None, source: None, refused: None, ..source() }],
-            sites: vec![SiteReport {
-                name: None,
-                max_poll_ns: None,
-                counters: vec![Counter { count: None, ..counter(0) }],
-                ..site()
-            }],
+            sites: vec![
+                SiteReport {
+                    name: None,
+                    max_poll_ns: None,
+                    counters: vec![Counter { count: None, ..counter(0) }],
+                    wakes: None,
+                    ..site()
+                },
+                SiteReport { wakes: Some(no_waits()), ..site() },
+            ],
             tree: vec![main_path(), TreeReport { name: None, parent: None, ..path() }],
-            tasks: vec![TaskReport { name: None, parent: None, max_poll_ns: None, ..task() }],
+            tasks: vec![TaskReport {
+                name: None,
+                parent: None,
+                max_poll_ns: None,
+                wakes: None,
+                ..task()
+            }],
             threads: vec![ended_threads()],
             ..example()
         }
+    }
+
+    fn waits() -> WakeReport {
+        WakeReport {
+            count: 9_461,
+            p50_ns: Some(10_240),
+            p90_ns: Some(40_960),
+            p99_ns: Some(1_310_720),
+            max_ns: Some(41_943_040),
+            histogram: vec![WakeBucket { most_ns: Some(10_240), count: 5_020 }],
+        }
+    }
+
+    /// Those of which nothing is known.
+    fn no_waits() -> WakeReport {
+        let histogram = vec![WakeBucket { most_ns: None, count: 1 }];
+        WakeReport { count: 1, histogram, ..WakeReport::default() }
     }
 
     fn source() -> CounterSource {
@@ -209,6 +240,7 @@ mod tests {
             wall_ns: 11_698_200_114,
             max_poll_ns: Some(141_204_551),
             counters: vec![counter(10_988_100_412)],
+            wakes: Some(waits()),
         }
     }
 
@@ -221,6 +253,7 @@ mod tests {
             cpu_ns: 39_112_004,
             wall_ns: 41_220_118,
             counters: vec![counter(38_604_117)],
+            wakes: Some(waits()),
             ..site()
         }
     }
@@ -269,6 +302,7 @@ mod tests {
             wall_ns: 101_330_118,
             max_poll_ns: Some(12_204_551),
             counters: vec![counter(96_112_008)],
+            wakes: Some(waits()),
         }
     }
 

@@ -12,6 +12,7 @@ mod json;
 mod table;
 
 use crate::counters::{Counter, CounterSource};
+use crate::wake::Latencies;
 
 #[cfg(feature = "table")]
 pub use table::{Table, TableStyle};
@@ -78,6 +79,8 @@ pub struct SiteReport {
     pub max_poll_ns: Option<u64>,
     /// How often each event happened in them, in the order of the report's.
     pub counters: Vec<Counter>,
+    /// How long they waited between being woken and being polled. `None` where that was not measured.
+    pub wakes: Option<WakeReport>,
 }
 
 /// The tasks of one spawn path, taken together: of one site, spawned from one path.
@@ -135,6 +138,54 @@ pub struct TaskReport {
     pub max_poll_ns: Option<u64>,
     /// How often each event happened in it, in the order of the report's.
     pub counters: Vec<Counter>,
+    /// How long they waited between being woken and being polled. `None` where that was not measured.
+    pub wakes: Option<WakeReport>,
+}
+
+/// How long tasks waited between being woken and being polled.
+///
+/// Of a percentile only the bucket is known in which it lies; what is given is the bucket's bound, at most a quarter too
+/// much.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "json", derive(serde::Serialize))]
+pub struct WakeReport {
+    /// How often they were woken and then polled.
+    pub count: u64,
+    /// Half of the waits were no longer. `None` where there were none, or where it is beyond the histogram's end, at 17 s;
+    /// so with the others.
+    pub p50_ns: Option<u64>,
+    /// Nine of ten were no longer.
+    pub p90_ns: Option<u64>,
+    /// 99 of 100 were no longer.
+    pub p99_ns: Option<u64>,
+    /// None was longer.
+    pub max_ns: Option<u64>,
+    /// The histogram, without its empty buckets.
+    pub histogram: Vec<WakeBucket>,
+}
+
+/// A bucket of a histogram.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "json", derive(serde::Serialize))]
+pub struct WakeBucket {
+    /// The waits in it were no longer, and longer than the bound of the bucket before. `None`: it has no bound.
+    pub most_ns: Option<u64>,
+    /// How many they were.
+    pub count: u64,
+}
+
+impl WakeReport {
+    pub(crate) fn of(latencies: &Latencies) -> Self {
+        let bucket = |(most_ns, count)| WakeBucket { most_ns, count };
+        Self {
+            count: latencies.len(),
+            p50_ns: latencies.permille_ns(500),
+            p90_ns: latencies.permille_ns(900),
+            p99_ns: latencies.permille_ns(990),
+            max_ns: latencies.permille_ns(1_000),
+            histogram: latencies.buckets().map(bucket).collect(),
+        }
+    }
 }
 
 /// One thread of the process.

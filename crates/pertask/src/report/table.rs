@@ -16,9 +16,9 @@ use std::fmt;
 
 use self::grid::Grid;
 use self::ink::{Ink, Tint};
-use self::rows::{Row, Subject};
+use self::rows::{Row, Subject, Waits};
 use self::text::{harmless, wrap};
-use super::{Lost, Report, human};
+use super::{Lost, Report, SiteReport, human};
 use crate::counters::CounterSource;
 
 /// How a [`Table`] looks.
@@ -84,6 +84,7 @@ impl fmt::Display for Table<'_> {
             summary::lines(self.report, self.max_width(), self.ink()),
             if self.style.tree { self.list(tree, max_sites) } else { self.list(sites, max_sites) },
             self.counts(sites, self.style.max_sites),
+            self.waits(sites),
             self.list(tasks, self.style.max_tasks),
             self.counts(tasks, self.style.max_tasks),
             self.sources(counters),
@@ -142,6 +143,11 @@ impl Table<'_> {
         let mut lines = vec![self.ink().paint(R::COUNTED, Tint::Title)];
         lines.extend(grid.lines(self.max_width(), self.ink()));
         lines
+    }
+
+    fn waits(&self, sites: &[SiteReport]) -> Vec<String> {
+        let waits = |site| Waits::of(site).filter(|row| row.waits.count > 0);
+        self.list(&sites.iter().filter_map(waits).collect::<Vec<_>>(), self.style.max_sites)
     }
 
     fn sources(&self, sources: &[CounterSource]) -> Vec<String> {

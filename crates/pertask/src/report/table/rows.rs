@@ -4,14 +4,14 @@ use super::grid::{Cell, Column};
 use super::human;
 use super::ink::Tint;
 use crate::counters::Counter;
-use crate::report::{SiteReport, TaskReport, ThreadReport, TreeReport};
+use crate::report::{SiteReport, TaskReport, ThreadReport, TreeReport, WakeReport};
 
 /// Something of which the table has a list.
 pub(super) trait Row {
     /// The line above the list.
-    const TITLE: &str;
+    const TITLE: &'static str;
     /// The list's columns.
-    const COLUMNS: &[Column<'static>];
+    const COLUMNS: &'static [Column<'static>];
 
     /// One cell for each of the columns.
     fn cells(&self, process_cpu_ns: u64) -> Vec<Cell>;
@@ -96,6 +96,43 @@ impl Row for TreeReport {
 
     fn cpu_ns(&self) -> u64 {
         self.cpu_ns
+    }
+}
+
+/// The waits of a site that has any.
+pub(super) struct Waits<'a> {
+    site: &'a SiteReport,
+    pub(super) waits: &'a WakeReport,
+}
+
+impl<'a> Waits<'a> {
+    pub(super) fn of(site: &'a SiteReport) -> Option<Self> {
+        site.wakes.as_ref().map(|waits| Self { site, waits })
+    }
+}
+
+impl Row for Waits<'_> {
+    const TITLE: &'static str = "Waits between wake and poll, by spawn site";
+    const COLUMNS: &'static [Column<'static>] = &[
+        Column::Number { title: "WAKES", rank: Some(0) },
+        Column::Number { title: "P50", rank: None },
+        Column::Number { title: "P90", rank: Some(1) },
+        Column::Number { title: "P99", rank: None },
+        Column::Number { title: "MAX", rank: None },
+        Column::Text { title: "TASK", least: 14, most: MAX_NAME },
+        Column::Text { title: "SITE", least: 20, most: MAX_PATH },
+    ];
+
+    fn cells(&self, _process_cpu_ns: u64) -> Vec<Cell> {
+        let WakeReport { count, p50_ns, p90_ns, p99_ns, max_ns, .. } = self.waits;
+        let mut cells = vec![Cell::new(&human::count(*count))];
+        cells.extend([p50_ns, p90_ns, p99_ns, max_ns].map(|ns| duration(*ns)));
+        cells.extend(self.site.subject());
+        cells
+    }
+
+    fn cpu_ns(&self) -> u64 {
+        self.site.cpu_ns
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the reader of a printed report sees.
 
-use super::super::{SCHEMA, SiteReport, TaskReport, ThreadReport, TreeReport};
+use super::super::{SCHEMA, SiteReport, TaskReport, ThreadReport, TreeReport, WakeReport};
 use super::text::width;
 use super::*;
 use crate::counters::Counter;
@@ -298,6 +298,27 @@ fn a_report_without_events_does_not_speak_of_them() {
     assert!(!print(&busy_service(), TableStyle::default()).contains("Events"));
 }
 
+#[test]
+fn waits_have_a_list_of_their_own_where_they_are_measured() {
+    let mut report = busy_service();
+    let us = |us: u64| Some(us * 1_000);
+    report.sites[1].wakes = Some(WakeReport {
+        count: 12_345,
+        p50_ns: us(10),
+        p90_ns: us(40),
+        p99_ns: us(160),
+        max_ns: None,
+        histogram: Vec::new(),
+    });
+    let shown = print(&report, TableStyle::default());
+    let lines = section(&shown, "Waits between wake and poll");
+    let titles: Vec<_> = lines[1].split_whitespace().collect();
+    assert_eq!(titles.join(" "), "WAKES P50 P90 P99 MAX TASK SITE");
+    let row: Vec<_> = lines[2].split_whitespace().collect();
+    assert_eq!(row[..8].join(" "), "12.3k 10.0 µs 40.0 µs 160 µs -");
+    assert!(!print(&busy_service(), TableStyle::default()).contains("Waits"));
+}
+
 /// One site and its task, with events.
 fn counted() -> Report {
     let source = |event: &str, unit| CounterSource {
@@ -541,6 +562,7 @@ fn site(name: Option<&str>, file: &str, line: u32, cpu_ns: u64, max: Option<u64>
         wall_ns: cpu_ns,
         max_poll_ns: max,
         counters: Vec::new(),
+        wakes: None,
     }
 }
 
@@ -578,6 +600,7 @@ fn task(
         wall_ns: cpu_ns,
         max_poll_ns: max,
         counters: Vec::new(),
+        wakes: None,
     }
 }
 

@@ -1,0 +1,301 @@
+//! The wake-latency PMU: how long a task waits between being woken and being polled.
+//!
+//! While somebody measures it, tracked futures are polled with a waker of our own around the executor's; it notes the time
+//! at which the task was first woken, and the next poll takes it away again. Executors and futures may compare wakers or
+//! look into them, so this is done only for those who ask.
+
+use crate::clock::Choice;
+use crate::error::Error;
+use bytemuck::Zeroable;
+use pertask_core::{Count, CpuRecord, Edge, Pmu, PmuHandle, Switch, System, Task};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Wake, Waker};
+
+use crate::stint::Stints;
+
+/// Measures how long each task waits between being woken and being polled. Users set
+/// [`SessionOptions::wake_latency`](crate::SessionOptions::wake_latency).
+#[derive(Debug)]
+pub struct WakeLatency {
+    clock: &'static Choice,
+}
+
+/// What the PMU keeps for a task.
+#[derive(Debug)]
+#[repr(C)]
+pub struct WakeData {
+    /// When the task was woken that has not been polled since, by the clock; 0: it was not.
+    woken_ns: AtomicU64,
+    buckets: [AtomicU32; BUCKETS],
+}
+
+// SAFETY: all fields are integers, for which zero is a value.
+unsafe impl Zeroable for WakeData {}
+
+/// A histogram of latencies.
+///
+/// Its buckets are four to each doubling, from [`LEAST_NS`](Self::LEAST_NS) on: what it tells of a latency is at most a
+/// quarter too much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Latencies {
+    buckets: [u64; BUCKETS],
+}
+
+/// Doublings, from 256 ns to 17 s, four buckets each, and one bucket below and one above.
+const OCTAVES: usize = 26;
+const STEPS: usize = 4;
+const BUCKETS: usize = OCTAVES * STEPS + 2;
+
+impl Pmu for WakeLatency {
+    const NAME: &'static str = "wake-latency";
+    type Data = WakeData;
+    type CpuData = ();
+    type Count = Latencies;
+
+    fn sched_in(&self, switch: Switch<'_, Self>) {
+        let (Some(data), Edge::Turn) = (switch.data, switch.edge) else { return };
+        // Relaxed: a time; the executor orders the wake before the poll.
+        let woken_ns = data.woken_ns.swap(0, Ordering::Relaxed);
+        if woken_ns != 0 {
+            data.count(self.clock.wall_ns().saturating_sub(woken_ns));
+        }
+    }
+
+    fn sched_out(&self, _: Switch<'_, Self>) {}
+
+    fn read(&self, data: &WakeData) -> Latencies {
+        // Relaxed: each is right for itself.
+        let read = |bucket: usize| u64::from(data.buckets[bucket].load(Ordering::Relaxed));
+        Latencies { buckets: std::array::from_fn(read) }
+    }
+}
+
+/// A poll is counted when it begins: nothing of it is under way.
+impl Stints for WakeLatency {
+    fn adopt_running(&self, _: &CpuRecord, (): &()) {}
+
+    fn running(&self, _: &CpuRecord, (): &(), _: u64) -> Option<Latencies> {
+        Some(Latencies::default())
+    }
+}
+
+impl WakeLatency {
+    pub(crate) fn handle() -> Result<PmuHandle<Self>, Error> {
+        static HANDLE: OnceLock<Result<PmuHandle<WakeLatency>, pertask_core::Error>> =
+            OnceLock::new();
+        let register = || System::global().register(Self { clock: Choice::of_process() });
+        HANDLE.get_or_init(register).map_err(Error::from)
+    }
+}
+
+impl WakeData {
+    fn count(&self, latency_ns: u64) {
+        // Relaxed: a figure, written by the CPU that runs the task.
+        let bucket = &self.buckets[bucket_of(latency_ns)];
+        bucket.store(bucket.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+}
+
+/// The bucket of a latency: the first whose upper bound it does not pass.
+fn bucket_of(latency_ns: u64) -> usize {
+    if latency_ns <= Latencies::LEAST_NS {
+        return 0;
+    }
+    // Bounds belong to the bucket below them.
+    let below = latency_ns - 1;
+    let octave = (below / Latencies::LEAST_NS).ilog2() as usize;
+    if octave >= OCTAVES {
+        return BUCKETS - 1;
+    }
+    let step = (below >> (octave + Latencies::LEAST_NS.ilog2() as usize - 2)) as usize - STEPS;
+    1 + octave * STEPS + step
+}
+
+/// A bucket's upper bound; `None` for the last, which has none.
+fn bound_of(bucket: usize) -> Option<u64> {
+    if bucket == 0 {
+        return Some(Latencies::LEAST_NS);
+    }
+    let (octave, step) = ((bucket - 1) / STEPS, (bucket - 1) % STEPS);
+    let quarter = (Latencies::LEAST_NS << octave) / STEPS as u64;
+    (bucket < BUCKETS - 1).then_some((STEPS + step + 1) as u64 * quarter)
+}
+
+impl Latencies {
+    /// What is shorter is in the first bucket.
+    pub const LEAST_NS: u64 = 256;
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A bound which so many of a thousand latencies do not pass. `None` if there are none, or if it lies beyond the
+    /// histogram's end, which is at 17 s.
+    #[must_use]
+    pub fn permille_ns(&self, permille: u32) -> Option<u64> {
+        let all = self.len();
+        // The one of that rank, counted from 1.
+        let rank = (u128::from(all) * u128::from(permille)).div_ceil(1_000).max(1);
+        let mut seen = 0;
+        let reached = |(_, count): &(usize, &u64)| {
+            seen += u128::from(**count);
+            seen >= rank
+        };
+        self.buckets.iter().enumerate().find(reached).and_then(|(bucket, _)| bound_of(bucket))
+    }
+
+    /// The buckets that are not empty: upper bound (`None`: none) and how many latencies lie in them.
+    pub fn buckets(&self) -> impl Iterator<Item = (Option<u64>, u64)> + '_ {
+        let buckets = self.buckets.iter().enumerate().filter(|(_, count)| **count != 0);
+        buckets.map(|(bucket, count)| (bound_of(bucket), *count))
+    }
+}
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self { buckets: [0; BUCKETS] }
+    }
+}
+
+impl Count for Latencies {
+    fn add(&mut self, other: &Self) {
+        self.buckets.iter_mut().zip(other.buckets).for_each(|(sum, count)| *sum += count);
+    }
+
+    fn since(&self, base: &Self) -> Self {
+        let since = |bucket: usize| self.buckets[bucket].saturating_sub(base.buckets[bucket]);
+        Self { buckets: std::array::from_fn(since) }
+    }
+}
+
+/// Sessions that want it.
+static WANTED: AtomicU32 = AtomicU32::new(0);
+
+/// While one lives, tracked futures are polled with our waker.
+#[derive(Debug)]
+pub(crate) struct Wakes {
+    pub(crate) handle: PmuHandle<WakeLatency>,
+}
+
+impl Wakes {
+    pub(crate) fn begin() -> Result<Self, Error> {
+        let handle = WakeLatency::handle()?;
+        // Relaxed, here and below: a future polled at this moment is measured from now on or from the next poll on.
+        WANTED.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { handle })
+    }
+}
+
+impl Drop for Wakes {
+    fn drop(&mut self) {
+        WANTED.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether anybody measures wakes.
+#[inline(always)]
+pub(crate) fn is_wanted() -> bool {
+    WANTED.load(Ordering::Relaxed) != 0
+}
+
+/// The executor's waker, and the task that it wakes.
+struct NotingWaker {
+    inner: Waker,
+    task: Arc<Task>,
+}
+
+/// A waker that notes when it wakes `task`. `None` if nobody measures that task.
+#[cold]
+pub(crate) fn noting(task: &Arc<Task>, inner: &Waker) -> Option<Waker> {
+    let handle = WakeLatency::handle().ok()?;
+    handle.with_data(task, |_| ())?;
+    Some(Arc::new(NotingWaker { inner: inner.clone(), task: Arc::clone(task) }).into())
+}
+
+impl NotingWaker {
+    fn note(&self) {
+        let Ok(handle) = WakeLatency::handle() else { return };
+        let now_ns = handle.pmu().clock.wall_ns().max(1);
+        // The first wake counts. Relaxed: a time.
+        let note = |data: &WakeData| {
+            data.woken_ns.compare_exchange(0, now_ns, Ordering::Relaxed, Ordering::Relaxed)
+        };
+        let _ = handle.with_data(&self.task, note);
+    }
+}
+
+impl Wake for NotingWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.note();
+        self.inner.wake_by_ref();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(latencies: impl IntoIterator<Item = u64>) -> Latencies {
+        let mut all = Latencies::default();
+        latencies.into_iter().for_each(|ns| all.buckets[bucket_of(ns)] += 1);
+        all
+    }
+
+    #[test]
+    fn a_bucket_holds_what_is_at_most_its_bound_and_a_quarter_less() {
+        for ns in (0..40).flat_map(|power| {
+            let around = 1_u64 << power;
+            [around - 1, around, around + 1, around + around / 3, around + around / 2]
+        }) {
+            let bucket = bucket_of(ns);
+            match bound_of(bucket) {
+                Some(bound) => {
+                    assert!(ns <= bound, "{ns} is beyond {bound}");
+                    assert!(
+                        bound == Latencies::LEAST_NS || ns * 5 / 4 + 2 >= bound,
+                        "{ns}: {bound}"
+                    );
+                }
+                None => assert!(ns > 17_000_000_000, "{ns} has no bound"),
+            }
+            assert!(bucket == 0 || bound_of(bucket - 1).is_some_and(|bound| bound < ns), "{ns}");
+        }
+    }
+
+    #[test]
+    fn percentiles_are_of_the_right_rank() {
+        let latencies = of((1..=100).map(|n| n * 10_000));
+        assert_eq!(latencies.len(), 100);
+        for (permille, at_least) in
+            [(500, 500_000), (900, 900_000), (990, 990_000), (1000, 1_000_000)]
+        {
+            let ns = latencies.permille_ns(permille).unwrap();
+            assert!((at_least..=at_least * 5 / 4).contains(&ns), "{permille}: {ns}");
+        }
+        assert_eq!(of([7]).permille_ns(1), Some(Latencies::LEAST_NS));
+        assert_eq!(of([]).permille_ns(500), None);
+        assert_eq!(of([u64::MAX]).permille_ns(500), None, "beyond the end");
+    }
+
+    #[test]
+    fn a_difference_has_what_came_since() {
+        let base = of([1_000, 2_000]);
+        let mut now = base.clone();
+        now.add(&of([5_000]));
+        assert_eq!(now.since(&base), of([5_000]));
+        assert_eq!(now.since(&base).buckets().collect::<Vec<_>>(), [(Some(5_120), 1)]);
+    }
+}
