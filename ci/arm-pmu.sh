@@ -10,24 +10,25 @@
 #       --user NAME                root (the default) or nobody
 #       --sysctl KEY=VALUE         may be repeated
 #
-# `run` is fit for CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER. What is downloaded is kept in target/arm-pmu, or in
-# $ARM_PMU_DIR. Needs a Debian host, and root where the host's own packages (qemu, a linker) are not installed yet.
+# `run` is fit for CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER, and hands on the variables PERTASK_* and RUST_*. What is
+# downloaded is kept in target/arm-pmu, or in $ARM_PMU_DIR. Needs a Debian host, and root unless the host's packages (qemu, a
+# linker, cpio) are installed.
 #
-# By default the machine has one CPU on which each instruction takes 2 ns (qemu's icount). That makes counts of cycles and
-# instructions exact, and a run the same each time. What else there is to know:
-#   - Without icount, instructions are not counted at all. With icount and two CPUs, counts are inflated. So --parallel, which
-#     is for what needs two CPUs, is for everything but counts.
-#   - Cycles and instructions are the only hardware events. Those of caches and branches do not exist; as raw events they open
-#     and stay at 0.
-#   - The kernel's settings are those of mainline (perf_event_paranoid=2, perf_user_access=0) unless --sysctl says otherwise;
-#     Debian's own would refuse all of perf to nobody.
+# By default the machine has one CPU, on which each instruction takes 2 ns (qemu's icount). That makes time, cycles and
+# instructions exact, however busy the host is. What else there is to know:
+#   - Without icount, instructions cannot be counted. With icount and two CPUs, counts are inflated. So --parallel, which is
+#     for what needs two CPUs at once, is for everything but counts and times.
+#   - Cycles and instructions are the only hardware events. Those of caches and branches do not exist; as raw events they
+#     open and stay at 0.
+#   - The kernel's settings are mainline's (perf_event_paranoid=2, perf_user_access=0) unless --sysctl says otherwise;
+#     Debian's own refuse nobody all of perf.
 #   - Programs are linked dynamically: glibc's rseq area is looked up by name, which a static program cannot do.
 #   - Nothing here says what anything costs: the machine has no caches and no pipeline.
 set -euo pipefail
-cd "$(dirname "$0")/.."
 
+REPOSITORY=$(realpath "$(dirname "$0")/..")
+CACHE=$(realpath -m "${ARM_PMU_DIR:-$REPOSITORY/target/arm-pmu}")
 TARGET=aarch64-unknown-linux-gnu
-CACHE=$(mkdir -p "${ARM_PMU_DIR:-target/arm-pmu}" && cd "${ARM_PMU_DIR:-target/arm-pmu}" && pwd)
 LIBRARIES=/usr/aarch64-linux-gnu/lib
 # Against a machine that hangs.
 LIMIT=300
@@ -35,7 +36,7 @@ LIMIT=300
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 
 host_packages() {
-    command -v qemu-system-aarch64 aarch64-linux-gnu-gcc cpio >/dev/null && [ -e $LIBRARIES/libc.so ] && return
+    type qemu-system-aarch64 aarch64-linux-gnu-gcc cpio >/dev/null 2>&1 && [ -e $LIBRARIES/libc.so ] && return
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -q
     apt-get install -qy --no-install-recommends qemu-system-arm gcc-aarch64-linux-gnu libc6-dev-arm64-cross cpio
@@ -61,9 +62,8 @@ CONF
         kernel=$(apt-cache depends linux-image-cloud-arm64 | sed -n 's/^ *Depends: //p')
         apt-get download -q "$kernel" busybox-static
         for package in *.deb; do dpkg-deb -x "$package" root; done
-        cp root/bin/busybox "$CACHE/busybox"
-        # The last of the two: half a cache is none.
-        cp root/boot/vmlinuz-* "$CACHE/vmlinuz"
+        find root -path '*/bin/busybox' -exec mv {} "$CACHE/" ';'
+        mv root/boot/vmlinuz-* "$CACHE/vmlinuz"
     )
     rm -rf "$work"
 }
@@ -103,11 +103,11 @@ INIT
     chmod 755 "$root/init"
     (cd "$root" && find . | cpio -o -H newc --quiet) >"$work/initramfs"
     case $mode in
-    exact) time=(-smp 1 -icount shift=1,sleep=off) ;;
-    parallel) time=(-smp 2) ;;
+    exact) cpus=(-smp 1 -icount shift=1,sleep=off) ;;
+    parallel) cpus=(-smp 2) ;;
     esac
-    # Emulating pointer authentication takes most of the time if it is there; no seeds, so that a run is the same each time.
-    timeout "$LIMIT" qemu-system-aarch64 -M virt,dtb-randomness=off -cpu "${cpu/#max/max,pauth=off}" "${time[@]}" -m 1G \
+    # Pointer authentication is left out, as emulating it takes most of the time; and all that would differ from run to run.
+    timeout "$LIMIT" qemu-system-aarch64 -M virt,dtb-randomness=off -cpu "${cpu/#max/max,pauth=off}" "${cpus[@]}" -m 1G \
         -seed 1 -rtc base=2026-01-01,clock=vm -nodefaults -display none -no-reboot -serial stdio \
         -kernel "$CACHE/vmlinuz" -initrd "$work/initramfs" \
         -append "console=ttyAMA0 quiet loglevel=1 panic=-1 nokaslr norandmaps" \
@@ -118,29 +118,32 @@ INIT
 )
 
 run() {
-    local cpu=max mode=exact user=root settings=-
+    local cpu=max mode=exact user=root settings=()
     while [[ ${1-} == --* ]]; do
         case $1 in
         --cpu) cpu=$2 && shift ;;
         --parallel) mode=parallel ;;
         --user) user=$2 && shift ;;
-        --sysctl) settings=${settings/#-/}${settings:+,}$2 && shift ;;
+        --sysctl) settings+=("$2") && shift ;;
         *) echo "arm-pmu: what is $1?" >&2 && exit 2 ;;
         esac
         shift
     done
     local program=$1
     shift
-    boot "$cpu" "$mode" "$program" <<<"$user $settings /${program##*/} ${*@Q}"
+    local command="/${program##*/} ${*@Q}" name
+    for name in "${!PERTASK_@}" "${!RUST_@}"; do command="$name=${!name@Q} $command"; done
+    local IFS=,
+    boot "$cpu" "$mode" "$program" <<<"$user ${settings[*]:--} $command"
 }
 
 # collect FOLDER CARGO-ARGUMENT...: builds test binaries and puts them there, without the hash in their names.
 collect() {
     local folder=$1
     shift
-    rm -rf "$folder" && mkdir "$folder"
+    rm -rf "$folder" && mkdir -p "$folder"
     # Cargo knows what it has built; "running" that is to copy it. Debug information would only make the machine's disk large.
-    CARGO_PROFILE_DEV_DEBUG=0 cargo test --target $TARGET \
+    CARGO_PROFILE_DEV_DEBUG=0 cargo test --manifest-path "$REPOSITORY/Cargo.toml" --target "$TARGET" \
         --config "target.$TARGET.runner = ['cp', '--target-directory', '$folder']" "$@"
     for program in "$folder"/*; do mv "$program" "${program%-*}"; done
 }
@@ -153,16 +156,17 @@ if [ "${1-}" = run ]; then
     exit
 fi
 
-# What the gate runs, on both models at once.
+# What the gate runs, on both models at once. A clock that is not found here is a failure, and each test of it is short, as
+# nothing disturbs the machine. The report's tests read the repository, and no processor matters to them.
 rustup target add $TARGET
 collect "$CACHE/programs" -p pertask-core -p pertask --lib --test switch --test truth
 
 jobs_of_the_gate() {
     for user in root nobody; do
         cat <<JOBS
-$user - /pertask_core
-$user - /switch
-$user - /pertask --skip report::
+$user - /pertask_core --quiet
+$user - /switch --quiet
+$user - /pertask --quiet --skip report::
 $user - PERTASK_TRUTH_ALL=1 PERTASK_TRUTH_MS=300 /truth --nocapture
 JOBS
         # Tests of hardware counters belong here, for each kind of reading:

@@ -190,7 +190,7 @@ fn with_each_clock(test: &str, body: impl FnOnce()) {
             .unwrap();
         let (out, err) =
             (String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
-        assert!(child.status.success(), "{clock}:\n{out}\n{err}");
+        assert!(child.status.success(), "{clock}, {}:\n{out}\n{err}", child.status);
         let told = out.lines().find(|line| line.contains(" %  ")).unwrap_or_default();
         if told.contains("refused") && clock != "thread" {
             assert!(std::env::var_os("PERTASK_TRUTH_ALL").is_none(), "no {clock}: {told}");
