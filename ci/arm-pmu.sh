@@ -156,12 +156,12 @@ if [ "${1-}" = run ]; then
     exit
 fi
 
-# What the gate runs, on both models at once. A clock that is not found here is a failure, and each test of it is short, as
-# nothing disturbs the machine. The report's tests read the repository, and no processor matters to them.
-rustup target add $TARGET
+# What the gate runs, all machines at once. A clock that is not found here is a failure; each test of the clocks is short, as
+# nothing disturbs an exact machine. The report's tests read the repository, and no processor matters to them.
+rustup target add "$TARGET"
 collect "$CACHE/programs" -p pertask-core -p pertask --lib --test switch --test truth
 
-jobs_of_the_gate() {
+exact_jobs() {
     for user in root nobody; do
         cat <<JOBS
 $user - /pertask_core --quiet
@@ -174,15 +174,25 @@ JOBS
     done
 }
 
-declare -A machines
-for cpu in max cortex-a72; do
-    jobs_of_the_gate | boot $cpu exact "$CACHE"/programs/* >"$CACHE/$cpu.log" 2>&1 &
-    machines[$cpu]=$!
+# Threads that do run at once; and a counter whose rate cannot be measured exactly.
+parallel_jobs() {
+    cat <<JOBS
+root - /switch --quiet
+root - /pertask --quiet clock::counter
+JOBS
+}
+
+machines=(max-exact cortex-a72-exact max-parallel)
+declare -A running
+for machine in "${machines[@]}"; do
+    cpu=${machine%-*} mode=${machine##*-}
+    "${mode}_jobs" | boot "$cpu" "$mode" "$CACHE"/programs/* >"$CACHE/$machine.log" 2>&1 &
+    running[$machine]=$!
 done
 failed=0
-for cpu in max cortex-a72; do
-    wait "${machines[$cpu]}" || failed=1
-    echo "-- $cpu"
-    cat "$CACHE/$cpu.log"
+for machine in "${machines[@]}"; do
+    wait "${running[$machine]}" || failed=1
+    printf '\n-- %s\n' "$machine"
+    cat "$CACHE/$machine.log"
 done
 exit $failed
