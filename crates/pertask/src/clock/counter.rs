@@ -25,8 +25,22 @@ impl Counter {
         if ticks == 0 || ns == 0 || ticks > 1 << 40 {
             return Err("the counter does not tick");
         }
-        let ns_per_tick = u64::try_from((u128::from(ns) << 32) / u128::from(ticks));
-        Ok(Self { ns_per_tick: ns_per_tick.map_err(|_| "the counter ticks too slowly")? })
+        let measured = Self::of_rate(ticks, ns).ok_or("the counter ticks too slowly")?;
+        // What the processor states is exact. Not so where firmware got it wrong and the kernel knows better, so the
+        // measurement has to agree.
+        let stated =
+            arch::stated_ticks_a_second().and_then(|ticks| Self::of_rate(ticks, 1_000_000_000));
+        Ok(stated.filter(|stated| stated.agrees(measured)).unwrap_or(measured))
+    }
+
+    fn of_rate(ticks: u64, ns: u64) -> Option<Self> {
+        let ns_per_tick = u64::try_from((u128::from(ns) << 32) / u128::from(ticks)).ok()?;
+        Some(Self { ns_per_tick })
+    }
+
+    /// To a thousandth.
+    fn agrees(self, other: Self) -> bool {
+        self.ns_per_tick.abs_diff(other.ns_per_tick) <= other.ns_per_tick / 1000
     }
 
     #[inline(always)]
@@ -54,4 +68,27 @@ fn pair() -> (u64, u64) {
         (apart, before.wrapping_add(apart / 2), ns)
     });
     tries.min_by_key(|(apart, ..)| *apart).map_or((0, 0), |(_, ticks, ns)| (ticks, ns))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_time_with_the_kernels_clock() {
+        let Ok(counter) = Counter::calibrate() else { return };
+        let start = pair();
+        std::thread::sleep(10 * CALIBRATION);
+        let end = pair();
+        let (told, real) = (counter.ns(end.0.wrapping_sub(start.0)), end.1 - start.1);
+        assert!(told.abs_diff(real) <= real / 1000, "{told} ns for {real}");
+    }
+
+    #[test]
+    fn takes_the_rate_that_the_processor_states() {
+        if let Some(stated) = arch::stated_ticks_a_second() {
+            let second = Counter::calibrate().unwrap().ns(stated);
+            assert!(second.abs_diff(1_000_000_000) <= 1, "{second} ns a second");
+        }
+    }
 }
