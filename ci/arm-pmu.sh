@@ -159,7 +159,7 @@ fi
 # What the gate runs, all machines at once. A clock that is not found here is a failure; each test of the clocks is short, as
 # nothing disturbs an exact machine. The report's tests read the repository, and no processor matters to them.
 rustup target add "$TARGET"
-collect "$CACHE/programs" -p pertask-core -p pertask --lib --test switch --test truth
+collect "$CACHE/programs" -p pertask-core -p pertask --lib --test switch --test truth --test counters
 
 exact_jobs() {
     for user in root nobody; do
@@ -169,8 +169,10 @@ $user - /switch --quiet
 $user - /pertask --quiet --skip report::
 $user - PERTASK_TRUTH_ALL=1 PERTASK_TRUTH_MS=300 /truth --nocapture
 JOBS
-        # Tests of hardware counters belong here, for each kind of reading:
-        # for access in 0 1; do echo "$user kernel.perf_user_access=$access /counters"; done
+        # Counts read by system call, and in user space.
+        for access in 0 1; do
+            echo "$user kernel.perf_user_access=$access PERTASK_COUNTERS_ALL=1 /counters --nocapture --test-threads=1"
+        done
     done
 }
 

@@ -325,8 +325,11 @@ impl Reading {
         let CountersLost { workers, reason, .. } = &self.lost.counters;
         if let Some(reason) = reason {
             for source in &mut sources {
-                let why = || format!("not on {workers} of the workers: {reason}");
-                source.refused.get_or_insert_with(why);
+                let why = format!("not on {workers} of the workers: {reason}");
+                source.refused = Some(match source.refused.take() {
+                    Some(refused) => format!("{refused}; {why}"),
+                    None => why,
+                });
             }
         }
         sources

@@ -232,7 +232,7 @@ fn two_sessions_count_the_same_task_each_from_its_own_start() {
 #[test]
 fn what_cannot_be_counted_says_why() {
     let _turn = alone();
-    let counters = Counters::open(&events(&["context-switches:u", "rffffffffffffff"])).unwrap();
+    let counters = Counters::open(&events(&["context-switches:u", "cpu-migrations:u"])).unwrap();
     for source in counters.sources() {
         assert_eq!(source.source, None, "{source:?}");
         assert!(source.refused.is_some_and(|reason| !reason.is_empty()));
@@ -383,26 +383,39 @@ fn instructions(turns: u64) {
     }
 }
 
-/// The hardware events that count here, if the machine has any at all.
+/// The hardware events that count here, if the machine has any at all; with `PERTASK_COUNTERS_ALL` it must.
 fn hardware(names: &[&str]) -> Option<Counters> {
     let counters = Counters::open(&events(names)).unwrap();
     let refused = |source: &CounterSource| source.source.is_none();
     if let Some(none) = counters.sources().iter().find(|source| refused(source)) {
         let reason = none.refused.as_deref().unwrap_or_default();
+        assert!(std::env::var_os("PERTASK_COUNTERS_ALL").is_none(), "{}: {reason}", none.event);
         loudly(&format!("SKIPPED: no hardware event {} here: {reason}", none.event));
         return None;
     }
     Some(counters)
 }
 
-/// What one turn may be charged beyond its own instructions: what stands between the two readings.
-const READS: u64 = 4_000;
+/// By how much a turn's count may differ from another's with the same instructions: a page that had to be read again.
+const UNEVEN: u64 = 200;
+
+/// What a turn is charged beyond its own instructions: what stands between the two readings. Measured by a task whose turns
+/// have next to none; a debug build has some thousands.
+fn cost_of_a_turn(counters: &Counters, turns: u64) -> u64 {
+    let mut empty = pin!(Turns(|| instructions(1)).task("empty"));
+    let event = attach(counters, &empty);
+    for _ in 0..turns {
+        let _ = poll_once(empty.as_mut());
+    }
+    counters.values(&event.read())[0].count.unwrap() / turns - 4
+}
 
 #[test]
 fn a_task_is_charged_its_own_instructions_whatever_runs_between_and_wherever_it_runs() {
     let _turn = alone();
     let Some(counters) = hardware(&["instructions:u", "cycles:u"]) else { return };
     const TURNS: u64 = 20;
+    let cost = cost_of_a_turn(&counters, TURNS);
     let mut known = Box::pin(Turns(|| instructions(50_000)).task("known"));
     let event = attach(&counters, &known);
     let workers = [Puppet::new("one"), Puppet::new("two")];
@@ -423,16 +436,12 @@ fn a_task_is_charged_its_own_instructions_whatever_runs_between_and_wherever_it_
     let values = counters.values(&event.read());
     let counted = value(&values, "instructions:u");
     assert!(!counted.estimated, "{counted:?}");
-    let own = TURNS * 50_000 * 4;
-    let over = counted.count.unwrap().checked_sub(own).expect("no instruction is missing");
-    assert!(over <= TURNS * READS, "{} too many a turn", over / TURNS);
+    let (count, own) = (counted.count.unwrap(), TURNS * 50_000 * 4);
+    let off = count.abs_diff(own + TURNS * cost);
+    assert!(off <= TURNS * UNEVEN, "{count}, not {own} and {TURNS} times {cost}");
     assert!(value(&values, "cycles:u").count.unwrap() > 0);
-    loudly(&format!(
-        "instructions: {} beyond its own {} a turn; by {}",
-        over / TURNS,
-        own / TURNS,
-        source(&counters.sources(), "instructions:u").source.as_deref().unwrap_or_default()
-    ));
+    let by = source(&counters.sources(), "instructions:u").source.clone().unwrap_or_default();
+    loudly(&format!("{own} instructions in {TURNS} turns: {off} off, beside {cost} a turn; {by}"));
     workers.into_iter().for_each(Puppet::ends);
 }
 
@@ -440,21 +449,22 @@ fn a_task_is_charged_its_own_instructions_whatever_runs_between_and_wherever_it_
 fn nested_tasks_are_charged_each_their_own_instructions() {
     let _turn = alone();
     let Some(counters) = hardware(&["instructions:u"]) else { return };
-    let mut inner = Box::pin(Turns(|| instructions(100_000)).task("inner"));
+    let cost = cost_of_a_turn(&counters, 10);
+    let mut inner = Box::pin(Turns(|| instructions(1_000_000)).task("inner"));
     let of_inner = attach(&counters, &inner);
     let mut outer = pin!(
         Turns(|| {
-            instructions(30_000);
+            instructions(300_000);
             let _ = poll_once(inner.as_mut());
-            instructions(30_000);
+            instructions(300_000);
         })
         .task("outer")
     );
     let of_outer = attach(&counters, &outer);
     let _ = poll_once(outer.as_mut());
-    for (event, own) in [(&of_inner, 400_000), (&of_outer, 240_000)] {
+    for (event, own) in [(&of_inner, 4_000_000), (&of_outer, 2_400_000)] {
         let count = counters.values(&event.read())[0].count.unwrap();
-        assert!((own..own + 3 * READS).contains(&count), "{count}, not {own}");
+        assert!((own..own + 4 * (cost + UNEVEN)).contains(&count), "{count}, not {own}");
     }
 }
 
@@ -467,14 +477,14 @@ fn more_events_than_counters_are_multiplexed_scaled_and_marked() {
         "cycles:u",
         "r8:u",
         "r11:u",
-        "r8",
-        "r11",
-        "instructions",
-        "cycles",
         "r0:u",
-        "r0",
-        "r8:k",
-        "r11:k",
+        "r1:u",
+        "r2:u",
+        "r3:u",
+        "r4:u",
+        "r10:u",
+        "r12:u",
+        "r13:u",
     ];
     let Some(counters) = hardware(&names) else { return };
     let mut known = pin!(Turns(|| instructions(3_000_000)).task("known"));
@@ -505,9 +515,11 @@ fn a_forced_read_counts_the_same_as_user_space() {
     let Some(counters) = hardware(&["instructions:u"]) else { return };
     let how = source(&counters.sources(), "instructions:u").source.clone().unwrap();
     assert_eq!(how, "perf, a read at each switch");
-    let mut known = pin!(Turns(|| instructions(100_000)).task("known"));
+    let cost = cost_of_a_turn(&counters, 10);
+    let mut known = pin!(Turns(|| instructions(1_000_000)).task("known"));
     let event = attach(&counters, &known);
     let _ = poll_once(known.as_mut());
     let count = counters.values(&event.read())[0].count.unwrap();
-    assert!((400_000..400_000 + READS).contains(&count), "{count}, not 400,000");
+    let off = count.abs_diff(4_000_000 + cost);
+    assert!(off <= UNEVEN, "{count}, not 4,000,000 and {cost}");
 }

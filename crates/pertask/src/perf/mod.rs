@@ -110,6 +110,10 @@ impl Refused {
                 "kernel.perf_event_paranoid is {}: lower it to 1 (sysctl), or give CAP_PERFMON",
                 paranoid().unwrap_or_default()
             ),
+            libc::EACCES if paranoid().is_none() => {
+                "kernel.perf_event_paranoid, which cannot be read now, or a security module forbids it"
+                    .to_owned()
+            }
             libc::EACCES | libc::EPERM => {
                 "a seccomp filter or security module forbids it: allow perf_event_open, or give CAP_PERFMON"
                     .to_owned()

@@ -87,11 +87,11 @@ pub(super) fn counter(number: u32) -> Option<u64> {
 #[inline(always)]
 pub(super) fn counter(number: u32) -> Option<u64> {
     macro_rules! read {
-        ($register:literal) => {{
+        ($($register:literal)*) => {{
             let value: u64;
             // SAFETY: the kernel has named the counter in the page, which means that user space may read it.
             unsafe {
-                std::arch::asm!(concat!("mrs {}, ", $register), out(reg) value, options(nomem, nostack, preserves_flags));
+                std::arch::asm!(concat!("mrs {}, ", $($register),*), out(reg) value, options(nomem, nostack, preserves_flags));
             }
             Some(value)
         }};
@@ -100,7 +100,7 @@ pub(super) fn counter(number: u32) -> Option<u64> {
     macro_rules! counters {
         ($($number:literal)*) => {
             match number {
-                $($number => read!(concat!("pmevcntr", $number, "_el0")),)*
+                $($number => read!("pmevcntr" $number "_el0"),)*
                 31 => read!("pmccntr_el0"),
                 _ => None,
             }
