@@ -154,6 +154,89 @@ fn a_poll_under_way_is_in_the_report() {
 }
 
 #[test]
+fn a_session_that_begins_in_a_poll_which_another_saw_begin_counts_from_its_own_start() {
+    let _turn = alone();
+    for names in [&["page-faults"][..], &["page-faults", "task-clock"]] {
+        count_in_a_poll_which_another_session_saw_begin(names);
+    }
+}
+
+fn count_in_a_poll_which_another_session_saw_begin(names: &[&str]) {
+    let session = || {
+        let counters = events(names);
+        SessionOptions { counters, ..SessionOptions::default() }.start().unwrap()
+    };
+    let worker = Puppet::new("worker");
+    worker.does(|| run(async {}.task("makes it a worker")));
+    let (tell, told) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let first = session();
+    let turn = move || {
+        for _ in 0..2 {
+            touch_pages(200);
+            tell.send(()).unwrap();
+            may_go_on.recv().unwrap();
+        }
+    };
+    let ended = worker.begins(move || {
+        let _ = poll_once(pin!(Turns(turn).task("longer than a session")));
+    });
+    told.recv().unwrap();
+    drop(first);
+    // All counters are closed now, and opened anew.
+    let second = session();
+    go_on.send(()).unwrap();
+    told.recv().unwrap();
+    let faults = |report: &Report| {
+        let row = support::row(report, "longer than a session");
+        value(&row.counters, "page-faults").count.unwrap()
+    };
+    let during = faults(&second.snapshot());
+    go_on.send(()).unwrap();
+    ended.recv().unwrap();
+    let after = faults(&second.stop());
+    assert!((200..240).contains(&during), "{during} during the poll");
+    assert!((during..during + 20).contains(&after), "{during}, then {after}");
+    worker.ends();
+}
+
+#[test]
+fn snapshots_beside_short_polls_count_each_poll_once() {
+    let _turn = alone();
+    let stop = support::StopOnDrop::default();
+    let flag = stop.flag();
+    let options =
+        SessionOptions { counters: events(&["page-faults"]), ..SessionOptions::default() };
+    let session = options.start().unwrap();
+    let worker = Puppet::new("worker");
+    let polls = worker.begins(move || {
+        let mut task = pin!(Turns(|| touch_pages(50)).task("short polls"));
+        let mut polls = 0;
+        while !flag.load(std::sync::atomic::Ordering::SeqCst) {
+            let _ = poll_once(task.as_mut());
+            polls += 1;
+        }
+        polls
+    });
+    let faults = |report: &Report| {
+        let row = report.sites.iter().find(|row| row.name.as_deref() == Some("short polls"));
+        row.map_or(0, |row| value(&row.counters, "page-faults").count.unwrap())
+    };
+    let mut last = 0;
+    for _ in 0..2_000 {
+        let now = faults(&session.snapshot());
+        // One counted twice would be missing from the next.
+        assert!(now >= last, "{last}, then {now}");
+        last = now;
+    }
+    drop(stop);
+    let polls: u64 = polls.recv().unwrap();
+    let all = faults(&session.stop());
+    assert!((polls * 50..polls * 51 + 100).contains(&all), "{all} in {polls} polls");
+    worker.ends();
+}
+
+#[test]
 fn workers_that_begin_later_are_counted_and_those_that_end_keep_their_counts() {
     let _turn = alone();
     let options = SessionOptions {

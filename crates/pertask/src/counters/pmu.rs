@@ -88,15 +88,10 @@ impl Pmu for CountersPmu {
     fn sched_out(&self, switch: Switch<'_, Self>) {
         let Some(data) = switch.data else { return };
         let now = switch.cpu.switches();
-        let Some((bank, start)) = switch.cpu_data.stint(now) else { return };
-        match switch.cpu_data.read(now + 1) {
-            Some((same, end)) if same == bank => {
-                switch.cpu_data.end_stint();
-                data.charge(&end.since(&start));
-            }
-            // Its bank is gone: what it had counted belongs to nobody who is still there.
-            _ => switch.cpu_data.end_stint(),
-        }
+        let Some((bank, end)) = switch.cpu_data.read(now + 1) else { return };
+        let Some(start) = switch.cpu_data.stint(now, bank) else { return };
+        switch.cpu_data.end_stint();
+        data.charge(&end.since(&start));
     }
 
     fn read(&self, data: &CountersData) -> CounterCounts {
@@ -234,9 +229,11 @@ impl CountersData {
 }
 
 impl CountersCpu {
-    /// The reading that begins the stint of that number, and its bank.
-    fn stint(&self, stint: u64) -> Option<(u64, Counts)> {
-        self.started().get(stint).or_else(|| self.adopted.get(stint))
+    /// The reading of that bank that begins the stint of that number. There is none if the stint was begun for somebody
+    /// whose counters have been closed since.
+    fn stint(&self, stint: u64, bank: u64) -> Option<Counts> {
+        let of_bank = |reading: &Reading| reading.get(stint).filter(|(id, _)| *id == bank);
+        of_bank(self.started()).or_else(|| of_bank(&self.adopted)).map(|(_, counts)| counts)
     }
 
     fn started(&self) -> &Reading {
@@ -281,23 +278,25 @@ impl CountersCpu {
 impl Stints for CountersPmu {
     fn adopt_running(&self, cpu: &CpuRecord, data: &CountersCpu) {
         let stint = cpu.switches();
-        // One that somebody else has adopted keeps its start: sessions take differences.
-        if cpu.current_id().is_none() || data.stint(stint).is_some() {
+        if cpu.current_id().is_none() {
             return;
         }
-        if let Some((bank, now)) = data.read_from_outside() {
+        // One that somebody else has adopted keeps its start: sessions take differences.
+        if let Some((bank, now)) = data.read_from_outside()
+            && data.stint(stint, bank).is_none()
+        {
             data.adopted.set(stint, bank, &now);
         }
     }
 
     fn running(&self, cpu: &CpuRecord, data: &CountersCpu, switches: u64) -> Option<CounterCounts> {
-        let (bank, start) = data.stint(switches)?;
-        let (same, now) = data.read_from_outside()?;
+        let (bank, now) = data.read_from_outside()?;
+        let start = data.stint(switches, bank)?;
         // Acquire: pairs with the Release in `end_stint`. If it comes after: whoever has read some of what is charged there
         // finds no stint here.
         fence(Ordering::Acquire);
-        let still = data.stint(switches).is_some() && cpu.switches() == switches;
-        (same == bank && still).then(|| CounterCounts(now.since(&start)))
+        let still = data.stint(switches, bank).is_some() && cpu.switches() == switches;
+        still.then(|| CounterCounts(now.since(&start)))
     }
 }
 
