@@ -21,10 +21,10 @@ const SITE_CACHE: usize = 64;
 ///
 /// Written by its thread alone. Another thread reads numbers; a signal handler on the CPU's own thread may also follow
 /// `current`, which stays valid while the handler runs.
-#[repr(align(128))]
+#[repr(C, align(128))]
 pub struct CpuRecord {
+    // What each switch touches comes first, in one cache line.
     system: &'static System,
-    index: u32,
     /// INVARIANT: null, or the task that runs here, which is kept alive by whoever runs it. The tasks it was switched
     /// in over hang behind it, each from its `outer`.
     current: AtomicPtr<Task>,
@@ -33,6 +33,7 @@ pub struct CpuRecord {
     switches: AtomicU64,
     /// The PMUs whose `sched_in` the current task has had, and whose `sched_out` it is owed.
     owed: AtomicU32,
+    index: u32,
     /// The kernel's number of the thread, or 0 while no thread has this record.
     thread: AtomicU32,
     online: AtomicBool,
@@ -128,7 +129,13 @@ impl CpuRecord {
         self.current.load(Ordering::Relaxed)
     }
 
-    #[inline]
+    #[inline(always)]
+    fn owed(&self) -> u32 {
+        // Relaxed: this thread's own.
+        self.owed.load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
     fn set_current(&self, task: *mut Task) {
         // SAFETY: null, or the task that is about to run, which its runner keeps alive.
         let id = unsafe { task.as_ref() }.map_or(0, |task| task.id().get());
@@ -222,13 +229,17 @@ impl Cpu {
     #[inline(always)]
     fn run_with_edge<R>(&self, task: &mut OwnedTask, edge: Edge, f: impl FnOnce() -> R) -> R {
         if !ptr::eq(task.system(), self.record.system) {
-            return f();
+            return unseen(f);
         }
         // The `Arc`'s own pointer: a handle may be made of it.
         let task = Arc::as_ptr(&task.0);
         self.begin(task.cast_mut(), edge);
-        let _turn = Turn { cpu: self, task, edge };
-        f()
+        let panicking = Panicking { cpu: self, task, edge };
+        let result = f();
+        // Not left to its drop, for which it would have to be in memory.
+        std::mem::forget(panicking);
+        self.end(task, edge);
+        result
     }
 
     /// Switches a task in; the CPU keeps it until it is switched out, and ends it if the thread ends first.
@@ -262,29 +273,36 @@ impl Cpu {
 
     #[inline(always)]
     fn begin(&self, task: *mut Task, edge: Edge) {
-        let outer = self.record.current();
+        let record = self.record;
         // SAFETY: the caller has the right to run it, and with it a strong count.
         let incoming = unsafe { &*task };
-        incoming.set_outer(outer);
-        if self.record.system.any_event() | (self.owed() != 0) {
+        incoming.set_outer(record.current());
+        if record.system.any_event() | (record.owed() != 0) {
             self.switch(Some(incoming), Edge::Nested, edge);
         }
-        self.record.set_current(task);
+        record.set_current(task);
     }
 
     /// Switches out `task`, and before it whatever was switched in over it and left there.
     #[inline(always)]
     fn end(&self, task: *const Task, edge: Edge) {
-        if !ptr::eq(self.record.current(), task) {
+        let record = self.record;
+        if !ptr::eq(record.current(), task) {
             self.end_left_behind(task);
         }
         // SAFETY: it is current, so its runner keeps it alive.
         let outer = unsafe { &*task }.outer();
-        if self.record.system.any_event() | (self.owed() != 0) {
+        if record.system.any_event() | (record.owed() != 0) {
             // SAFETY: null, or a task whose turn goes on.
             self.switch(unsafe { outer.as_ref() }, edge, Edge::Nested);
         }
-        self.record.set_current(outer);
+        record.set_current(outer);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn end_cold(&self, task: *const Task, edge: Edge) {
+        self.end(task, edge);
     }
 
     /// Ends what was switched in over `task`, in its turn, and not out again.
@@ -301,27 +319,23 @@ impl Cpu {
     #[inline(never)]
     fn switch(&self, incoming: Option<&Task>, leaves: Edge, comes: Edge) {
         let record = self.record;
-        let active = record.system.active();
         // One section for all hooks: each finds data that stays as long as they run.
         let guard = rcu::enter();
+        let mut owed = record.owed();
         if let Some(outgoing) = self.current_task() {
-            // Also for the PMUs that were attached while the task ran.
-            let told = active | self.owed();
             let side = Side { cpu: record, task: outgoing, edge: leaves, guard: &guard };
-            record.system.for_each_pmu(told, |pmu| pmu.sched_out(&side));
+            // Also for the PMUs that were attached while the task ran.
+            record.system.for_each_active_pmu(owed, |_, pmu| pmu.sched_out(&side));
         }
-        let owed = incoming.map_or(0, |incoming| {
+        owed = 0;
+        if let Some(incoming) = incoming {
             let side = Side { cpu: record, task: incoming, edge: comes, guard: &guard };
-            record.system.for_each_pmu(active, |pmu| pmu.sched_in(&side));
-            active
-        });
+            record.system.for_each_active_pmu(0, |index, pmu| {
+                pmu.sched_in(&side);
+                owed |= 1 << index;
+            });
+        }
         record.owed.store(owed, Ordering::Relaxed);
-    }
-
-    #[inline(always)]
-    fn owed(&self) -> u32 {
-        // Relaxed: this thread's own.
-        self.record.owed.load(Ordering::Relaxed)
     }
 }
 
@@ -335,18 +349,25 @@ impl Drop for Cpu {
     }
 }
 
-/// One `run`: ends it, also when the closure panics.
-struct Turn<'a> {
+/// One `run`: ends it when the closure panics.
+struct Panicking<'a> {
     cpu: &'a Cpu,
     task: *const Task,
     edge: Edge,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Panicking<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.cpu.end(self.task, self.edge);
+        self.cpu.end_cold(self.task, self.edge);
     }
+}
+
+/// A run that is no task's, off the path of those that are.
+#[cold]
+#[inline(never)]
+fn unseen<R>(f: impl FnOnce() -> R) -> R {
+    f()
 }
 
 /// Where in the cache a site stands. Cheap: a collision costs a look into the table, no more.

@@ -234,13 +234,20 @@ impl System {
         self.events.load(Ordering::Relaxed) != 0
     }
 
-    /// The PMUs that have an event.
-    pub(crate) fn active(&self) -> u32 {
-        let active = |(index, events): (usize, &AtomicU32)| {
+    /// Calls `f` with each PMU that has an event, or is in `owed`.
+    #[inline(always)]
+    pub(crate) fn for_each_active_pmu(
+        &self,
+        owed: u32,
+        mut f: impl FnMut(usize, &'static dyn AnyPmu),
+    ) {
+        for (index, (pmu, events)) in self.pmus.iter().zip(&self.events_by_pmu).enumerate() {
+            let Some(pmu) = pmu.get() else { return };
             // Relaxed: as in `any_event`.
-            u32::from(events.load(Ordering::Relaxed) != 0) << index
-        };
-        self.events_by_pmu.iter().enumerate().map(active).fold(0, |mask, bit| mask | bit)
+            if (events.load(Ordering::Relaxed) != 0) | (owed & (1 << index) != 0) {
+                f(index, *pmu);
+            }
+        }
     }
 
     #[inline(always)]

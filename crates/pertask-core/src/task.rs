@@ -37,18 +37,20 @@ impl fmt::Display for TaskId {
 /// A task as others see it (the kernel's `task_struct`): its identity, and a slot for each PMU's data.
 ///
 /// Who holds one may attach events to it; that keeps neither the task nor its data alive.
+#[repr(C)]
 pub struct Task {
+    // What each switch touches comes first, together.
     id: TaskId,
+    system: &'static System,
+    /// While the task runs: the task that it was switched in over, on the same CPU. Only that CPU touches it.
+    outer: AtomicPtr<Task>,
+    slots: [Slot; MAX_PMUS],
     parent: Option<TaskId>,
     site: &'static Site,
-    system: &'static System,
-    slots: [Slot; MAX_PMUS],
     /// Events that this task's children inherit.
     pub(crate) links: Links,
     /// Where the task stands in the table. Written under the table's lock.
     pub(crate) place: AtomicU64,
-    /// While the task runs: the task that it was switched in over, on the same CPU. Only that CPU touches it.
-    outer: AtomicPtr<Task>,
     /// Whether the CPU that runs the task has been given the right to it. Only that CPU touches it.
     carried: AtomicBool,
 }
@@ -127,10 +129,12 @@ impl Task {
         self.outer.load(Ordering::Relaxed)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn set_outer(&self, outer: *mut Task) {
-        // Relaxed: as above.
-        self.outer.store(outer, Ordering::Relaxed);
+        // Nearly always it is the one of the last turn: none. A load costs less than a store. Relaxed: as above.
+        if self.outer.load(Ordering::Relaxed) != outer {
+            self.outer.store(outer, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn is_carried(&self) -> bool {
