@@ -99,6 +99,7 @@ impl CpuRecord {
         ptr::eq(self.system, system)
     }
 
+    #[inline]
     pub(crate) fn data(&self, pmu: usize) -> Option<&(dyn Any + Send + Sync)> {
         self.data[pmu].get().map(|data| &**data)
     }

@@ -29,9 +29,14 @@ impl Counter {
         Ok(Self { ns_per_tick: ns_per_tick.map_err(|_| "the counter ticks too slowly")? })
     }
 
-    #[inline(always)]
     pub(super) fn ns(self, ticks: u64) -> u64 {
         ((u128::from(ticks) * u128::from(self.ns_per_tick)) >> 32) as u64
+    }
+
+    /// The same, for less than four seconds: what fits 64 bits.
+    #[inline(always)]
+    pub(super) fn ns_of_few(self, ticks: u64) -> u64 {
+        ticks.wrapping_mul(self.ns_per_tick) >> 32
     }
 
     pub(super) fn ticks(self, time: Duration) -> u64 {

@@ -25,9 +25,10 @@ const ANCHOR: Duration = Duration::from_millis(1);
 /// One thread's clock. Read by that thread alone; its figures by all.
 #[derive(Debug, Default)]
 pub(crate) struct OnCpuClock {
-    /// The counter and the CPU time at one moment. `until` 0: there is no anchor.
+    /// The counter and both times at one moment. `until` 0: there is no anchor.
     anchor_ticks: AtomicU64,
     anchor_cpu_ns: AtomicU64,
+    anchor_wall_ns: AtomicU64,
     until: AtomicU64,
     /// The perf page's sequence count at the anchor.
     sequence: AtomicU32,
@@ -42,13 +43,16 @@ impl OnCpuClock {
     /// The calling thread's CPU time, and wall time.
     #[inline(always)]
     pub(crate) fn read(&self, choice: &Choice) -> Reading {
-        let Some(counter) = choice.counter else { return self.read_by_system_call() };
-        let ticks = arch::ticks();
-        let since = ticks.wrapping_sub(self.anchor_ticks.load(Ordering::Relaxed));
-        // Relaxed, here and below: this thread's own.
-        if since < self.until.load(Ordering::Relaxed) && self.has_kept_its_cpu(choice.detector) {
-            let cpu_ns = self.anchor_cpu_ns.load(Ordering::Relaxed) + counter.ns(since);
-            return Reading { cpu_ns: self.forward(cpu_ns), wall_ns: counter.ns(ticks) };
+        if let Some(counter) = choice.counter {
+            // Relaxed, here and below: this thread's own.
+            let since = arch::ticks().wrapping_sub(self.anchor_ticks.load(Ordering::Relaxed));
+            if since < self.until.load(Ordering::Relaxed) && self.has_kept_its_cpu(choice.detector) {
+                let since_ns = counter.ns_of_few(since);
+                return Reading {
+                    cpu_ns: self.forward(self.anchor_cpu_ns.load(Ordering::Relaxed) + since_ns),
+                    wall_ns: self.anchor_wall_ns.load(Ordering::Relaxed) + since_ns,
+                };
+            }
         }
         self.drop_anchor(choice)
     }
@@ -103,6 +107,7 @@ impl OnCpuClock {
         }
         self.anchor_ticks.store(ticks, Ordering::Relaxed);
         self.anchor_cpu_ns.store(cpu_ns, Ordering::Relaxed);
+        self.anchor_wall_ns.store(counter.ns(ticks), Ordering::Relaxed);
         self.until.store(if kept { counter.ticks(ANCHOR) } else { 0 }, Ordering::Relaxed);
         let now = if kept { cpu_ns + counter.ns(after.wrapping_sub(ticks)) } else { cpu_ns };
         Reading { cpu_ns: self.forward(now), wall_ns: counter.ns(after) }
