@@ -1,7 +1,7 @@
 //! A CPU: one thread that runs tasks, what runs on it now, and the switch.
 
 use crate::MAX_PMUS;
-use crate::pmu::{AnyPmu, Edge, Side};
+use crate::pmu::{AnyPmu, Edge};
 use crate::primitive::{Arc, AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use crate::rcu;
 use crate::site::Site;
@@ -37,7 +37,11 @@ pub struct CpuRecord {
     /// The kernel's number of the thread, or 0 while no thread has this record.
     thread: AtomicU32,
     online: AtomicBool,
-    data: [OnceLock<Box<dyn Any + Send + Sync>>; MAX_PMUS],
+    /// The PMUs' data.
+    ///
+    /// INVARIANT: each is null, or points into the box at the same index of `owned`.
+    data: [AtomicPtr<()>; MAX_PMUS],
+    owned: [OnceLock<Box<dyn Any + Send + Sync>>; MAX_PMUS],
 }
 
 /// A CPU as its own thread has it: the right to switch tasks in and out.
@@ -61,7 +65,8 @@ impl CpuRecord {
             owed: AtomicU32::new(0),
             thread: AtomicU32::new(0),
             online: AtomicBool::new(false),
-            data: [const { OnceLock::new() }; MAX_PMUS],
+            data: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
+            owned: [const { OnceLock::new() }; MAX_PMUS],
         }
     }
 
@@ -99,13 +104,19 @@ impl CpuRecord {
         ptr::eq(self.system, system)
     }
 
-    #[inline]
-    pub(crate) fn data(&self, pmu: usize) -> Option<&(dyn Any + Send + Sync)> {
-        self.data[pmu].get().map(|data| &**data)
+    /// A PMU's data, or null. It lives as long as the record.
+    #[inline(always)]
+    pub(crate) fn data(&self, pmu: usize) -> *const () {
+        // Acquire: pairs with the Release in `set_data`.
+        self.data[pmu].load(Ordering::Acquire)
     }
 
     pub(crate) fn set_data(&self, pmu: &dyn AnyPmu) {
-        self.data[pmu.state().index].get_or_init(|| pmu.new_cpu_data());
+        let index = pmu.state().index;
+        let data: *const (dyn Any + Send + Sync) =
+            &raw const **self.owned[index].get_or_init(|| pmu.new_cpu_data());
+        // Release: pairs with the Acquire in `data`.
+        self.data[index].store(data.cast::<()>().cast_mut(), Ordering::Release);
     }
 
     /// Claims the record for the calling thread. Under the system's lock.
@@ -324,15 +335,15 @@ impl Cpu {
         let guard = rcu::enter();
         let mut owed = record.owed();
         if let Some(outgoing) = self.current_task() {
-            let side = Side { cpu: record, task: outgoing, edge: leaves, guard: &guard };
             // Also for the PMUs that were attached while the task ran.
-            record.system.for_each_active_pmu(owed, |_, pmu| pmu.sched_out(&side));
+            record.system.for_each_active_pmu(owed, |_, pmu| {
+                pmu.sched_out(record, outgoing, leaves, &guard);
+            });
         }
         owed = 0;
         if let Some(incoming) = incoming {
-            let side = Side { cpu: record, task: incoming, edge: comes, guard: &guard };
             record.system.for_each_active_pmu(0, |index, pmu| {
-                pmu.sched_in(&side);
+                pmu.sched_in(record, incoming, comes, &guard);
                 owed |= 1 << index;
             });
         }

@@ -124,19 +124,16 @@ impl Pmu for CpuTime {
     #[inline]
     fn sched_in(&self, switch: Switch<'_, Self>) {
         let Some(data) = switch.data else { return };
-        switch.cpu_data.begin_stint(switch.cpu.switches() + 1, self.clock);
         if switch.edge == Edge::Turn {
             add(&data.polls, 1);
         }
+        switch.cpu_data.begin_stint(switch.cpu.switches() + 1, self.clock);
     }
 
     #[inline]
     fn sched_out(&self, switch: Switch<'_, Self>) {
         let Some(data) = switch.data else { return };
-        let switches = switch.cpu.switches();
-        let Some(stint_time) = switch.cpu_data.end_stint(switches, self.clock) else { return };
-        add(&switch.cpu_data.tasks_ns, stint_time.cpu_ns);
-        data.charge(stint_time, switch.edge);
+        switch.cpu_data.end_stint(switch.cpu.switches(), self.clock, data, switch.edge);
     }
 
     fn read(&self, data: &CpuTimeData) -> CpuTimeCount {
@@ -251,7 +248,7 @@ impl CpuTimeCpu {
     ) -> Option<CpuTimeCount> {
         let start = self.stint(switches)?;
         let stint = clock.read_thread(cpu.thread()?)?.since(start);
-        // Acquire: pairs with the Release in `end_stint`. If it comes after: whoever has read some of what is charged there
+        // Acquire: pairs with the Release in `end_stint_at`. If it comes after: whoever has read some of what is charged there
         // finds no stint here.
         fence(Ordering::Acquire);
         (self.stint(switches).is_some() && cpu.switches() == switches).then_some(CpuTimeCount {
@@ -273,17 +270,40 @@ impl CpuTimeCpu {
     fn begin_stint(&self, switches: u64, clock: &Choice) {
         // Relaxed: this thread's own.
         if self.ended_at.load(Ordering::Relaxed) != switches {
-            self.start.set_times(self.clock.read(clock));
+            let Some(now) = self.clock.read(clock) else {
+                return self.begin_stint_slowly(switches, clock);
+            };
+            self.start.set_times(now);
         }
         self.start.begin(switches + 1);
     }
 
-    /// The times of the stint that ends, if its beginning is known. `switches` is the CPU's count up to now. Whoever charges
-    /// them does it after this call: from there on nobody adds them as those of a running stint.
+    // A call as the last thing that the fast path does: that path then needs no stack.
+    #[cold]
+    #[inline(never)]
+    fn begin_stint_slowly(&self, switches: u64, clock: &Choice) {
+        self.start.set(switches + 1, self.clock.read_by_system_call(clock));
+    }
+
+    /// Stops the clock, and charges the task for its stint, if the beginning is known. `switches` is the CPU's count up to now.
     #[inline(always)]
-    fn end_stint(&self, switches: u64, clock: &Choice) -> Option<Reading> {
-        let start = self.stint(switches)?;
-        let now = self.clock.read(clock);
+    fn end_stint(&self, switches: u64, clock: &Choice, data: &CpuTimeData, edge: Edge) {
+        match self.clock.read(clock) {
+            Some(now) => self.end_stint_at(now, switches, data, edge),
+            None => self.end_stint_slowly(switches, clock, data, edge),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn end_stint_slowly(&self, switches: u64, clock: &Choice, data: &CpuTimeData, edge: Edge) {
+        self.end_stint_at(self.clock.read_by_system_call(clock), switches, data, edge);
+    }
+
+    #[inline(always)]
+    fn end_stint_at(&self, now: Reading, switches: u64, data: &CpuTimeData, edge: Edge) {
+        let Some(start) = self.stint(switches) else { return };
+        // From here on nobody adds the stint as running.
         self.start.stint.store(0, Ordering::Relaxed);
         // Rarely there is one.
         if self.adopted.stint.load(Ordering::Relaxed) != 0 {
@@ -294,7 +314,9 @@ impl CpuTimeCpu {
         // Relaxed: this thread's own.
         self.ended_at.store(switches + 1, Ordering::Relaxed);
         self.start.set_times(now);
-        Some(now.since(start))
+        let stint = now.since(start);
+        add(&self.tasks_ns, stint.cpu_ns);
+        data.charge(stint, edge);
     }
 }
 

@@ -40,21 +40,19 @@ pub(crate) struct OnCpuClock {
 }
 
 impl OnCpuClock {
-    /// The calling thread's CPU time, and wall time.
+    /// The calling thread's CPU time, and wall time; `None` when it takes a system call to tell.
     #[inline(always)]
-    pub(crate) fn read(&self, choice: &Choice) -> Reading {
-        if let Some(counter) = choice.counter {
-            // Relaxed, here and below: this thread's own.
-            let since = arch::ticks().wrapping_sub(self.anchor_ticks.load(Ordering::Relaxed));
-            if since < self.until.load(Ordering::Relaxed) && self.has_kept_its_cpu(choice.detector) {
-                let since_ns = counter.ns_of_few(since);
-                return Reading {
-                    cpu_ns: self.forward(self.anchor_cpu_ns.load(Ordering::Relaxed) + since_ns),
-                    wall_ns: self.anchor_wall_ns.load(Ordering::Relaxed) + since_ns,
-                };
-            }
+    pub(crate) fn read(&self, choice: &Choice) -> Option<Reading> {
+        // Relaxed, here and below: this thread's own.
+        let since = arch::ticks().wrapping_sub(self.anchor_ticks.load(Ordering::Relaxed));
+        if since >= self.until.load(Ordering::Relaxed) || !self.has_kept_its_cpu(choice.detector) {
+            return None;
         }
-        self.drop_anchor(choice)
+        let since_ns = choice.counter?.ns_of_few(since);
+        Some(Reading {
+            cpu_ns: self.forward(self.anchor_cpu_ns.load(Ordering::Relaxed) + since_ns),
+            wall_ns: self.anchor_wall_ns.load(Ordering::Relaxed) + since_ns,
+        })
     }
 
     /// For a thread that ends or is another's from now on: lets go of what was opened, and of the anchor.
@@ -87,8 +85,10 @@ impl OnCpuClock {
     /// Asks the thread's CPU clock, and tells time from there.
     #[cold]
     #[inline(never)]
-    fn drop_anchor(&self, choice: &Choice) -> Reading {
-        let Some(counter) = choice.counter else { return self.read_by_system_call() };
+    pub(crate) fn read_by_system_call(&self, choice: &Choice) -> Reading {
+        let Some(counter) = choice.counter else {
+            return Reading { cpu_ns: posix::thread_cpu_ns(), wall_ns: posix::wall_ns() };
+        };
         let had_anchor = self.until.load(Ordering::Relaxed) != 0;
         let merely_old = had_anchor && self.has_kept_its_cpu(choice.detector);
         if !merely_old {
@@ -141,10 +141,6 @@ impl OnCpuClock {
             // SAFETY: it came from a box, and no reference to it is held across this call.
             drop(unsafe { Box::from_raw(old) });
         }
-    }
-
-    fn read_by_system_call(&self) -> Reading {
-        Reading { cpu_ns: posix::thread_cpu_ns(), wall_ns: posix::wall_ns() }
     }
 
     /// A new anchor may lie behind what the old one told by some nanoseconds: time then stands still.
