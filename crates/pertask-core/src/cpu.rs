@@ -10,12 +10,16 @@ use crate::task::{OwnedTask, Task, TaskId};
 use std::any::Any;
 use std::cell::Cell;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::panic::Location;
 use std::ptr;
 use std::sync::OnceLock;
 
 /// How many spawn sites a CPU remembers, so that making a task takes no lock.
 const SITE_CACHE: usize = 64;
+
+/// How many numbers for tasks a CPU takes at a time, so that CPUs do not fight for one word at each task they make.
+const NUMBERS: u64 = 64;
 
 /// A CPU as others see it: which thread it is, and what runs there.
 ///
@@ -51,6 +55,8 @@ pub struct CpuRecord {
 pub struct Cpu {
     record: &'static CpuRecord,
     sites: [Cell<Option<&'static Site>>; SITE_CACHE],
+    /// Numbers for the tasks that are made here.
+    numbers: Cell<(u64, u64)>,
     not_send: PhantomData<*const ()>,
 }
 
@@ -168,6 +174,7 @@ impl Cpu {
         Self {
             record: system.cpu_record(),
             sites: [const { Cell::new(None) }; SITE_CACHE],
+            numbers: Cell::new((0, 0)),
             not_send: PhantomData,
         }
     }
@@ -219,7 +226,17 @@ impl Cpu {
 
     /// Makes a task, as a child of the one that runs here.
     pub fn fork(&self, site: &'static Site) -> OwnedTask {
-        self.record.system.fork(site, self.current_task(), self.record.index as usize)
+        let CpuRecord { system, index, .. } = *self.record;
+        system.fork_as(self.next_number(), site, self.current_task(), index as usize)
+    }
+
+    fn next_number(&self) -> u64 {
+        let (mut next, mut end) = self.numbers.get();
+        if next == end {
+            Range { start: next, end } = self.record.system.task_numbers(NUMBERS);
+        }
+        self.numbers.set((next + 1, end));
+        next
     }
 
     /// Runs `f` as `task`: switches it in, and out again however `f` ends.

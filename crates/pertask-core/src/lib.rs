@@ -76,6 +76,7 @@ mod slot;
 mod site;
 mod tally;
 mod task;
+#[allow(unsafe_code)]
 mod task_table;
 
 // PMUs and events: what measures, and for whom.

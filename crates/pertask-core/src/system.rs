@@ -10,6 +10,7 @@ use crate::primitive::{Arc, Mutex, Ordering, Padded, lock};
 use crate::site::{Site, SiteTable};
 use crate::task::{OwnedTask, Task, TaskId};
 use crate::task_table::TaskTable;
+use std::ops::Range;
 use std::panic::Location;
 use std::sync::OnceLock;
 
@@ -108,21 +109,40 @@ impl System {
         parent: Option<&Task>,
         hint: usize,
     ) -> OwnedTask {
-        // Relaxed: numbers need only differ.
-        let number = self.last_task.0.fetch_add(1, Ordering::Relaxed) + 1;
+        self.fork_as(self.task_numbers(1).start, site, parent, hint)
+    }
+
+    /// The same, with a number from [`task_numbers`](Self::task_numbers).
+    #[allow(unsafe_code)]
+    pub(crate) fn fork_as(
+        &'static self,
+        number: u64,
+        site: &'static Site,
+        parent: Option<&Task>,
+        hint: usize,
+    ) -> OwnedTask {
         let id = TaskId::new(number).unwrap_or_else(|| unreachable!("2^64 tasks"));
         let site = self.sites.own(site);
         let parent = parent.filter(|parent| std::ptr::eq(parent.system(), self));
-        let task = Arc::new(Task::new(id, parent.map(Task::id), site, self));
+        // From here on it ends as a task does, also when something below panics.
+        let task = OwnedTask(Arc::new(Task::new(id, parent.map(Task::id), site, self)));
         {
             let global = self.global.read();
-            self.tasks.insert(&task, hint);
+            // SAFETY: the `OwnedTask` keeps its strong count until its drop has called `exit`, which removes the task.
+            unsafe { self.tasks.insert(&task.0, hint) };
             self.for_each_pmu(global.word(), |pmu| pmu.state().fork_global(&task));
         }
         if let Some(parent) = parent {
-            parent.links.fork(&task);
+            parent.links.fork(&task.0);
         }
-        OwnedTask(task)
+        task
+    }
+
+    /// As many numbers for tasks, which nobody else gets.
+    pub(crate) fn task_numbers(&self, count: u64) -> Range<u64> {
+        // Relaxed: numbers need only differ.
+        let first = self.last_task.0.fetch_add(count, Ordering::Relaxed) + 1;
+        first..first + count
     }
 
     /// Ends a task (the kernel's `perf_event_exit_task`). Its counts are folded before it leaves the table, so that a

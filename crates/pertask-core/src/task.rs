@@ -7,6 +7,7 @@ use crate::primitive::{Arc, Ordering};
 use crate::site::Site;
 use crate::slot::Slot;
 use crate::system::System;
+use crate::task_table::NOWHERE;
 use std::fmt;
 use std::num::NonZeroU64;
 use std::ptr;
@@ -49,7 +50,7 @@ pub struct Task {
     site: &'static Site,
     /// Events that this task's children inherit.
     pub(crate) links: Links,
-    /// Where the task stands in the table. Written under the table's lock.
+    /// Where the task stands in the table, or [`NOWHERE`]. Written under the table's lock.
     pub(crate) place: AtomicU64,
     /// Whether the CPU that runs the task has been given the right to it. Only that CPU touches it.
     carried: AtomicBool,
@@ -69,7 +70,7 @@ impl Task {
             system,
             slots: std::array::from_fn(|_| Slot::new()),
             links: Links::new(),
-            place: AtomicU64::new(0),
+            place: AtomicU64::new(NOWHERE),
             outer: AtomicPtr::new(ptr::null_mut()),
             carried: AtomicBool::new(false),
         }
