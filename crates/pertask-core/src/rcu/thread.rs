@@ -46,7 +46,7 @@ impl Drop for Owner {
 /// It belongs to its thread and must not be held over a wait for another thread.
 #[must_use]
 pub(crate) struct Guard {
-    local: Local,
+    reader: &'static Reader,
     /// Whether the record was claimed for this section alone.
     borrowed: bool,
     not_send: PhantomData<*const ()>,
@@ -60,16 +60,15 @@ pub(crate) fn enter() -> Guard {
         None => claim(),
     };
     local.domain.enter(local.reader);
-    Guard { local, borrowed, not_send: PhantomData }
+    Guard { reader: local.reader, borrowed, not_send: PhantomData }
 }
 
 impl Drop for Guard {
     #[inline(always)]
     fn drop(&mut self) {
-        let Local { domain, reader } = self.local;
-        domain.leave(reader);
+        self.reader.leave();
         if self.borrowed {
-            reader.release();
+            self.reader.release();
         }
     }
 }
@@ -80,9 +79,8 @@ impl Drop for Guard {
 /// The object is no longer reachable for new readers, and is retired once.
 pub(crate) unsafe fn retire(object: NonNull<Head>) {
     let guard = enter();
-    let Local { domain, reader } = guard.local;
     // SAFETY: the caller's.
-    unsafe { domain.retire(reader, object) };
+    unsafe { DOMAIN.retire(guard.reader, object) };
 }
 
 /// Waits until every section that runs now has ended.
