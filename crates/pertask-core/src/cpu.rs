@@ -1,7 +1,7 @@
 //! A CPU: one thread that runs tasks, what runs on it now, and the switch.
 
 use crate::MAX_PMUS;
-use crate::pmu::{AnyPmu, Edge, Side};
+use crate::pmu::{AnyPmu, Edge};
 use crate::primitive::{Arc, AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use crate::rcu;
 use crate::site::Site;
@@ -10,6 +10,7 @@ use crate::task::{OwnedTask, Task, TaskId};
 use std::any::Any;
 use std::cell::Cell;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::panic::Location;
 use std::ptr;
 use std::sync::OnceLock;
@@ -17,14 +18,17 @@ use std::sync::OnceLock;
 /// How many spawn sites a CPU remembers, so that making a task takes no lock.
 const SITE_CACHE: usize = 64;
 
+/// How many numbers for tasks a CPU takes at a time, so that CPUs do not fight for one word at each task they make.
+const NUMBERS: u64 = 64;
+
 /// A CPU as others see it: which thread it is, and what runs there.
 ///
 /// Written by its thread alone. Another thread reads numbers; a signal handler on the CPU's own thread may also follow
 /// `current`, which stays valid while the handler runs.
-#[repr(align(128))]
+#[repr(C, align(128))]
 pub struct CpuRecord {
+    // What each switch touches comes first, in one cache line.
     system: &'static System,
-    index: u32,
     /// INVARIANT: null, or the task that runs here, which is kept alive by whoever runs it. The tasks it was switched
     /// in over hang behind it, each from its `outer`.
     current: AtomicPtr<Task>,
@@ -33,10 +37,15 @@ pub struct CpuRecord {
     switches: AtomicU64,
     /// The PMUs whose `sched_in` the current task has had, and whose `sched_out` it is owed.
     owed: AtomicU32,
+    index: u32,
     /// The kernel's number of the thread, or 0 while no thread has this record.
     thread: AtomicU32,
     online: AtomicBool,
-    data: [OnceLock<Box<dyn Any + Send + Sync>>; MAX_PMUS],
+    /// The PMUs' data.
+    ///
+    /// INVARIANT: each is null, or points into the box at the same index of `owned`.
+    data: [AtomicPtr<()>; MAX_PMUS],
+    owned: [OnceLock<Box<dyn Any + Send + Sync>>; MAX_PMUS],
 }
 
 /// A CPU as its own thread has it: the right to switch tasks in and out.
@@ -46,6 +55,8 @@ pub struct CpuRecord {
 pub struct Cpu {
     record: &'static CpuRecord,
     sites: [Cell<Option<&'static Site>>; SITE_CACHE],
+    /// Numbers for the tasks that are made here.
+    numbers: Cell<(u64, u64)>,
     not_send: PhantomData<*const ()>,
 }
 
@@ -60,7 +71,8 @@ impl CpuRecord {
             owed: AtomicU32::new(0),
             thread: AtomicU32::new(0),
             online: AtomicBool::new(false),
-            data: [const { OnceLock::new() }; MAX_PMUS],
+            data: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
+            owned: [const { OnceLock::new() }; MAX_PMUS],
         }
     }
 
@@ -98,12 +110,19 @@ impl CpuRecord {
         ptr::eq(self.system, system)
     }
 
-    pub(crate) fn data(&self, pmu: usize) -> Option<&(dyn Any + Send + Sync)> {
-        self.data[pmu].get().map(|data| &**data)
+    /// A PMU's data, or null. It lives as long as the record.
+    #[inline(always)]
+    pub(crate) fn data(&self, pmu: usize) -> *const () {
+        // Acquire: pairs with the Release in `set_data`.
+        self.data[pmu].load(Ordering::Acquire)
     }
 
     pub(crate) fn set_data(&self, pmu: &dyn AnyPmu) {
-        self.data[pmu.state().index].get_or_init(|| pmu.new_cpu_data());
+        let index = pmu.state().index;
+        let data: *const (dyn Any + Send + Sync) =
+            &raw const **self.owned[index].get_or_init(|| pmu.new_cpu_data());
+        // Release: pairs with the Acquire in `data`.
+        self.data[index].store(data.cast::<()>().cast_mut(), Ordering::Release);
     }
 
     /// Claims the record for the calling thread. Under the system's lock.
@@ -128,7 +147,13 @@ impl CpuRecord {
         self.current.load(Ordering::Relaxed)
     }
 
-    #[inline]
+    #[inline(always)]
+    fn owed(&self) -> u32 {
+        // Relaxed: this thread's own.
+        self.owed.load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
     fn set_current(&self, task: *mut Task) {
         // SAFETY: null, or the task that is about to run, which its runner keeps alive.
         let id = unsafe { task.as_ref() }.map_or(0, |task| task.id().get());
@@ -149,6 +174,7 @@ impl Cpu {
         Self {
             record: system.cpu_record(),
             sites: [const { Cell::new(None) }; SITE_CACHE],
+            numbers: Cell::new((0, 0)),
             not_send: PhantomData,
         }
     }
@@ -200,7 +226,17 @@ impl Cpu {
 
     /// Makes a task, as a child of the one that runs here.
     pub fn fork(&self, site: &'static Site) -> OwnedTask {
-        self.record.system.fork(site, self.current_task(), self.record.index as usize)
+        let CpuRecord { system, index, .. } = *self.record;
+        system.fork_as(self.next_number(), site, self.current_task(), index as usize)
+    }
+
+    fn next_number(&self) -> u64 {
+        let (mut next, mut end) = self.numbers.get();
+        if next == end {
+            Range { start: next, end } = self.record.system.task_numbers(NUMBERS);
+        }
+        self.numbers.set((next + 1, end));
+        next
     }
 
     /// Runs `f` as `task`: switches it in, and out again however `f` ends.
@@ -222,13 +258,17 @@ impl Cpu {
     #[inline(always)]
     fn run_with_edge<R>(&self, task: &mut OwnedTask, edge: Edge, f: impl FnOnce() -> R) -> R {
         if !ptr::eq(task.system(), self.record.system) {
-            return f();
+            return unseen(f);
         }
         // The `Arc`'s own pointer: a handle may be made of it.
         let task = Arc::as_ptr(&task.0);
         self.begin(task.cast_mut(), edge);
-        let _turn = Turn { cpu: self, task, edge };
-        f()
+        let panicking = Panicking { cpu: self, task, edge };
+        let result = f();
+        // Not left to its drop, for which it would have to be in memory.
+        std::mem::forget(panicking);
+        self.end(task, edge);
+        result
     }
 
     /// Switches a task in; the CPU keeps it until it is switched out, and ends it if the thread ends first.
@@ -262,29 +302,36 @@ impl Cpu {
 
     #[inline(always)]
     fn begin(&self, task: *mut Task, edge: Edge) {
-        let outer = self.record.current();
+        let record = self.record;
         // SAFETY: the caller has the right to run it, and with it a strong count.
         let incoming = unsafe { &*task };
-        incoming.set_outer(outer);
-        if self.record.system.any_event() | (self.owed() != 0) {
+        incoming.set_outer(record.current());
+        if record.system.any_event() | (record.owed() != 0) {
             self.switch(Some(incoming), Edge::Nested, edge);
         }
-        self.record.set_current(task);
+        record.set_current(task);
     }
 
     /// Switches out `task`, and before it whatever was switched in over it and left there.
     #[inline(always)]
     fn end(&self, task: *const Task, edge: Edge) {
-        if !ptr::eq(self.record.current(), task) {
+        let record = self.record;
+        if !ptr::eq(record.current(), task) {
             self.end_left_behind(task);
         }
         // SAFETY: it is current, so its runner keeps it alive.
         let outer = unsafe { &*task }.outer();
-        if self.record.system.any_event() | (self.owed() != 0) {
+        if record.system.any_event() | (record.owed() != 0) {
             // SAFETY: null, or a task whose turn goes on.
             self.switch(unsafe { outer.as_ref() }, edge, Edge::Nested);
         }
-        self.record.set_current(outer);
+        record.set_current(outer);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn end_cold(&self, task: *const Task, edge: Edge) {
+        self.end(task, edge);
     }
 
     /// Ends what was switched in over `task`, in its turn, and not out again.
@@ -301,27 +348,23 @@ impl Cpu {
     #[inline(never)]
     fn switch(&self, incoming: Option<&Task>, leaves: Edge, comes: Edge) {
         let record = self.record;
-        let active = record.system.active();
         // One section for all hooks: each finds data that stays as long as they run.
         let guard = rcu::enter();
+        let mut owed = record.owed();
         if let Some(outgoing) = self.current_task() {
             // Also for the PMUs that were attached while the task ran.
-            let told = active | self.owed();
-            let side = Side { cpu: record, task: outgoing, edge: leaves, guard: &guard };
-            record.system.for_each_pmu(told, |pmu| pmu.sched_out(&side));
+            record.system.for_each_active_pmu(owed, |_, pmu| {
+                pmu.sched_out(record, outgoing, leaves, &guard);
+            });
         }
-        let owed = incoming.map_or(0, |incoming| {
-            let side = Side { cpu: record, task: incoming, edge: comes, guard: &guard };
-            record.system.for_each_pmu(active, |pmu| pmu.sched_in(&side));
-            active
-        });
+        owed = 0;
+        if let Some(incoming) = incoming {
+            record.system.for_each_active_pmu(0, |index, pmu| {
+                pmu.sched_in(record, incoming, comes, &guard);
+                owed |= 1 << index;
+            });
+        }
         record.owed.store(owed, Ordering::Relaxed);
-    }
-
-    #[inline(always)]
-    fn owed(&self) -> u32 {
-        // Relaxed: this thread's own.
-        self.record.owed.load(Ordering::Relaxed)
     }
 }
 
@@ -335,18 +378,25 @@ impl Drop for Cpu {
     }
 }
 
-/// One `run`: ends it, also when the closure panics.
-struct Turn<'a> {
+/// One `run`: ends it when the closure panics.
+struct Panicking<'a> {
     cpu: &'a Cpu,
     task: *const Task,
     edge: Edge,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Panicking<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.cpu.end(self.task, self.edge);
+        self.cpu.end_cold(self.task, self.edge);
     }
+}
+
+/// A run that is no task's, off the path of those that are.
+#[cold]
+#[inline(never)]
+fn unseen<R>(f: impl FnOnce() -> R) -> R {
+    f()
 }
 
 /// Where in the cache a site stands. Cheap: a collision costs a look into the table, no more.

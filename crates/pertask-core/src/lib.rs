@@ -78,6 +78,7 @@ mod path;
 mod site;
 mod tally;
 mod task;
+#[allow(unsafe_code)]
 mod task_table;
 
 // PMUs and events: what measures, and for whom.

@@ -27,21 +27,23 @@ impl Cpu {
     /// without being seen.
     #[inline(always)]
     pub fn with<R>(f: impl FnOnce(Option<&Cpu>) -> R) -> R {
+        let mut cpu = CURRENT.get();
+        if cpu.is_null() {
+            cpu = begin();
+        }
         // SAFETY: null, or the CPU in `OWNER`, which stays where it is until the thread ends; `f` has returned by then,
         // because it runs on this thread.
-        match unsafe { CURRENT.get().as_ref() } {
-            Some(cpu) => f(Some(cpu)),
-            None => with_new(f),
-        }
+        f(unsafe { cpu.as_ref() })
     }
 }
 
+/// Makes the thread's CPU. Null if the thread is ending.
 #[cold]
-fn with_new<R>(f: impl FnOnce(Option<&Cpu>) -> R) -> R {
+#[inline(never)]
+fn begin() -> *const Cpu {
     let cpu: *const Cpu = OWNER
         .try_with(|owner| ptr::from_ref(owner.0.get_or_init(|| Cpu::new(System::global()))))
         .unwrap_or(ptr::null());
     CURRENT.set(cpu);
-    // SAFETY: as above.
-    f(unsafe { cpu.as_ref() })
+    cpu
 }

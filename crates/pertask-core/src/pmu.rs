@@ -112,14 +112,6 @@ pub struct Switch<'a, P: Pmu> {
     pub edge: Edge,
 }
 
-/// One side of a switch, before a PMU adds its own data.
-pub(crate) struct Side<'a> {
-    pub(crate) cpu: &'a CpuRecord,
-    pub(crate) task: &'a Task,
-    pub(crate) edge: Edge,
-    pub(crate) guard: &'a rcu::Guard,
-}
-
 /// A PMU's place in a system. What events are attached through.
 pub struct PmuHandle<P: Pmu>(pub(crate) &'static Registered<P>);
 
@@ -254,8 +246,9 @@ pub(crate) trait AnyPmu: Send + Sync {
     fn new_cpu_data(&self) -> Box<dyn Any + Send + Sync>;
     fn cpu_online(&self, cpu: &CpuRecord);
     fn cpu_offline(&self, cpu: &CpuRecord);
-    fn sched_in(&self, side: &Side<'_>);
-    fn sched_out(&self, side: &Side<'_>);
+    /// One side of a switch, in a section: in as many words as registers take.
+    fn sched_in(&self, cpu: &CpuRecord, task: &Task, edge: Edge, guard: &rcu::Guard);
+    fn sched_out(&self, cpu: &CpuRecord, task: &Task, edge: Edge, guard: &rcu::Guard);
     /// Folds the counts of a task that ends into its path's.
     fn fold(&self, task: &Task);
 }
@@ -273,10 +266,10 @@ impl<P: Pmu> Registered<P> {
     }
 
     /// The CPU must be of this PMU's system: there the index stands for the type.
+    #[inline(always)]
     fn cpu_data<'c>(&self, cpu: &'c CpuRecord) -> Option<&'c P::CpuData> {
-        let data: *const (dyn Any + Send + Sync) = cpu.data(self.state.index)?;
-        // SAFETY: what stands at a PMU's index was made by that PMU's `new_cpu_data`.
-        Some(unsafe { &*data.cast::<P::CpuData>() })
+        // SAFETY: null, or what that PMU's `new_cpu_data` has made whose index it stands at; it lives as long as the record.
+        unsafe { cpu.data(self.state.index).cast::<P::CpuData>().as_ref() }
     }
 
     /// # Safety
@@ -292,12 +285,18 @@ impl<P: Pmu> Registered<P> {
     }
 
     #[inline(always)]
-    fn switch<'s>(&self, side: &Side<'s>) -> Option<Switch<'s, P>> {
-        let cpu_data = self.cpu_data(side.cpu)?;
-        let data = side.task.slot(self.state.index).data(side.guard);
+    fn switch<'s>(
+        &self,
+        cpu: &'s CpuRecord,
+        task: &'s Task,
+        edge: Edge,
+        guard: &'s rcu::Guard,
+    ) -> Option<Switch<'s, P>> {
+        let cpu_data = self.cpu_data(cpu)?;
+        let data = task.slot(self.state.index).data(guard);
         // SAFETY: it comes from this PMU's slot.
         let data = data.map(|data| unsafe { self.payload(data) });
-        Some(Switch { cpu: side.cpu, cpu_data, task: side.task, data, edge: side.edge })
+        Some(Switch { cpu, cpu_data, task, data, edge })
     }
 
     fn snapshot(&self, live: &mut dyn FnMut(&mut Live<'_, P>)) -> Vec<PathCounts<P::Count>> {
@@ -363,14 +362,14 @@ impl<P: Pmu> AnyPmu for Registered<P> {
         }
     }
 
-    fn sched_in(&self, side: &Side<'_>) {
-        if let Some(switch) = self.switch(side) {
+    fn sched_in(&self, cpu: &CpuRecord, task: &Task, edge: Edge, guard: &rcu::Guard) {
+        if let Some(switch) = self.switch(cpu, task, edge, guard) {
             self.pmu.sched_in(switch);
         }
     }
 
-    fn sched_out(&self, side: &Side<'_>) {
-        if let Some(switch) = self.switch(side) {
+    fn sched_out(&self, cpu: &CpuRecord, task: &Task, edge: Edge, guard: &rcu::Guard) {
+        if let Some(switch) = self.switch(cpu, task, edge, guard) {
             self.pmu.sched_out(switch);
         }
     }

@@ -11,6 +11,7 @@ use crate::primitive::{Arc, Mutex, Ordering, Padded, lock};
 use crate::site::{Site, SiteTable};
 use crate::task::{OwnedTask, Task, TaskId};
 use crate::task_table::TaskTable;
+use std::ops::Range;
 use std::panic::Location;
 use std::sync::OnceLock;
 
@@ -118,21 +119,40 @@ impl System {
         parent: Option<&Task>,
         hint: usize,
     ) -> OwnedTask {
-        // Relaxed: numbers need only differ.
-        let number = self.last_task.0.fetch_add(1, Ordering::Relaxed) + 1;
+        self.fork_as(self.task_numbers(1).start, site, parent, hint)
+    }
+
+    /// The same, with a number from [`task_numbers`](Self::task_numbers).
+    #[allow(unsafe_code)]
+    pub(crate) fn fork_as(
+        &'static self,
+        number: u64,
+        site: &'static Site,
+        parent: Option<&Task>,
+        hint: usize,
+    ) -> OwnedTask {
         let id = TaskId::new(number).unwrap_or_else(|| unreachable!("2^64 tasks"));
         let parent = parent.filter(|parent| std::ptr::eq(parent.system(), self));
         let path = self.paths.of(parent.map(Task::path), self.sites.own(site));
-        let task = Arc::new(Task::new(id, parent.map(Task::id), path, self));
+        // From here on it ends as a task does, also when something below panics.
+        let task = OwnedTask(Arc::new(Task::new(id, parent.map(Task::id), path, self)));
         {
             let global = self.global.read();
-            self.tasks.insert(&task, hint);
+            // SAFETY: the `OwnedTask` keeps its strong count until its drop has called `exit`, which removes the task.
+            unsafe { self.tasks.insert(&task.0, hint) };
             self.for_each_pmu(global.word(), |pmu| pmu.state().fork_global(&task));
         }
         if let Some(parent) = parent {
-            parent.links.fork(&task);
+            parent.links.fork(&task.0);
         }
-        OwnedTask(task)
+        task
+    }
+
+    /// As many numbers for tasks, which nobody else gets.
+    pub(crate) fn task_numbers(&self, count: u64) -> Range<u64> {
+        // Relaxed: numbers need only differ.
+        let first = self.last_task.0.fetch_add(count, Ordering::Relaxed) + 1;
+        first..first + count
     }
 
     /// Ends a task (the kernel's `perf_event_exit_task`). Its counts are folded before it leaves the table, so that a
@@ -248,13 +268,20 @@ impl System {
         self.events.load(Ordering::Relaxed) != 0
     }
 
-    /// The PMUs that have an event.
-    pub(crate) fn active(&self) -> u32 {
-        let active = |(index, events): (usize, &AtomicU32)| {
+    /// Calls `f` with each PMU that has an event, or is in `owed`.
+    #[inline(always)]
+    pub(crate) fn for_each_active_pmu(
+        &self,
+        owed: u32,
+        mut f: impl FnMut(usize, &'static dyn AnyPmu),
+    ) {
+        for (index, (pmu, events)) in self.pmus.iter().zip(&self.events_by_pmu).enumerate() {
+            let Some(pmu) = pmu.get() else { return };
             // Relaxed: as in `any_event`.
-            u32::from(events.load(Ordering::Relaxed) != 0) << index
-        };
-        self.events_by_pmu.iter().enumerate().map(active).fold(0, |mask, bit| mask | bit)
+            if (events.load(Ordering::Relaxed) != 0) | (owed & (1 << index) != 0) {
+                f(index, *pmu);
+            }
+        }
     }
 
     #[inline(always)]

@@ -8,6 +8,7 @@ use crate::primitive::{Arc, Ordering};
 use crate::site::Site;
 use crate::slot::Slot;
 use crate::system::System;
+use crate::task_table::NOWHERE;
 use std::fmt;
 use std::num::NonZeroU64;
 use std::ptr;
@@ -38,18 +39,20 @@ impl fmt::Display for TaskId {
 /// A task as others see it (the kernel's `task_struct`): its identity, and a slot for each PMU's data.
 ///
 /// Who holds one may attach events to it; that keeps neither the task nor its data alive.
+#[repr(C)]
 pub struct Task {
+    // What each switch touches comes first, together.
     id: TaskId,
-    parent: Option<TaskId>,
-    path: &'static SpawnPath,
     system: &'static System,
-    slots: [Slot; MAX_PMUS],
-    /// Events that this task's children inherit.
-    pub(crate) links: Links,
-    /// Where the task stands in the table. Written under the table's lock.
-    pub(crate) place: AtomicU64,
     /// While the task runs: the task that it was switched in over, on the same CPU. Only that CPU touches it.
     outer: AtomicPtr<Task>,
+    slots: [Slot; MAX_PMUS],
+    parent: Option<TaskId>,
+    path: &'static SpawnPath,
+    /// Events that this task's children inherit.
+    pub(crate) links: Links,
+    /// Where the task stands in the table, or [`NOWHERE`]. Written under the table's lock.
+    pub(crate) place: AtomicU64,
     /// Whether the CPU that runs the task has been given the right to it. Only that CPU touches it.
     carried: AtomicBool,
 }
@@ -68,7 +71,7 @@ impl Task {
             system,
             slots: std::array::from_fn(|_| Slot::new()),
             links: Links::new(),
-            place: AtomicU64::new(0),
+            place: AtomicU64::new(NOWHERE),
             outer: AtomicPtr::new(ptr::null_mut()),
             carried: AtomicBool::new(false),
         }
@@ -135,10 +138,12 @@ impl Task {
         self.outer.load(Ordering::Relaxed)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn set_outer(&self, outer: *mut Task) {
-        // Relaxed: as above.
-        self.outer.store(outer, Ordering::Relaxed);
+        // Nearly always it is the one of the last turn: none. A load costs less than a store. Relaxed: as above.
+        if self.outer.load(Ordering::Relaxed) != outer {
+            self.outer.store(outer, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn is_carried(&self) -> bool {

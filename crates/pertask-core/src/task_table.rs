@@ -2,6 +2,7 @@
 
 use crate::primitive::{Arc, Mutex, Ordering, Padded, lock};
 use crate::task::Task;
+use std::ptr::NonNull;
 
 /// Spawning threads spread over this many locks.
 #[cfg(not(pertask_loom))]
@@ -38,11 +39,21 @@ struct Shard {
 }
 
 enum Entry {
-    Free { next: u32 },
-    Live(Arc<Task>),
+    Free {
+        next: u32,
+    },
+    /// INVARIANT: the pointer of an `Arc` of which there is a strong count for as long as the entry stands. Not the
+    /// table's own: a task would pay for that twice, at its beginning and its end.
+    Live(NonNull<Task>),
 }
 
+// SAFETY: what it stands for is an `Arc<Task>` that somebody else holds, and `Task` is `Sync` and `Send`.
+unsafe impl Send for Entry {}
+
 const END: u32 = u32::MAX;
+
+/// The `place` of a task that is in no table.
+pub(crate) const NOWHERE: u64 = u64::MAX;
 
 impl TaskTable {
     pub(crate) fn new() -> Self {
@@ -51,22 +62,24 @@ impl TaskTable {
     }
 
     /// Enters a task. Who inserts with different `hint`s does not meet.
-    pub(crate) fn insert(&self, task: &Arc<Task>, hint: usize) {
+    ///
+    /// # Safety
+    /// The caller keeps its strong count until [`remove`](Self::remove) has returned.
+    pub(crate) unsafe fn insert(&self, task: &Arc<Task>, hint: usize) {
         let index = hint % SHARDS;
         let mut shard = lock(&self.shards[index].0);
-        let entry = shard.insert(Arc::clone(task));
+        let entry = shard.insert(task);
         // Relaxed: read by the task's owner alone, to whom it comes with the task.
         task.place.store((index as u64) << 32 | u64::from(entry), Ordering::Relaxed);
     }
 
-    /// Takes out a task that was entered.
+    /// Takes out a task, if it was entered. By its owner, once.
     pub(crate) fn remove(&self, task: &Task) {
+        // Relaxed: as in `insert`.
         let place = task.place.load(Ordering::Relaxed);
-        let mut shard = lock(&self.shards[(place >> 32) as usize].0);
-        let removed = shard.remove(place as u32);
-        drop(shard);
-        // Not under the lock: it may be the last handle.
-        drop(removed);
+        if place != NOWHERE {
+            lock(&self.shards[(place >> 32) as usize].0).remove(place as u32);
+        }
     }
 
     /// How many tasks live.
@@ -104,34 +117,27 @@ impl TaskTable {
 }
 
 impl Shard {
-    fn insert(&mut self, task: Arc<Task>) -> u32 {
+    fn insert(&mut self, task: &Arc<Task>) -> u32 {
         if self.free == END {
             self.grow();
         }
         let index = self.free;
         let entry = self.entry(index);
         if let Entry::Free { next } = *entry {
-            *entry = Entry::Live(task);
+            *entry = Entry::Live(pointer(task));
             self.free = next;
             self.live += 1;
         }
         index
     }
 
-    fn remove(&mut self, index: u32) -> Option<Arc<Task>> {
+    fn remove(&mut self, index: u32) {
         let free = self.free;
         let entry = self.entry(index);
-        match std::mem::replace(entry, Entry::Free { next: free }) {
-            Entry::Live(task) => {
-                self.free = index;
-                self.live -= 1;
-                Some(task)
-            }
-            // Not a live entry: leave it as it was.
-            was_free @ Entry::Free { .. } => {
-                *entry = was_free;
-                None
-            }
+        if let Entry::Live(_) = *entry {
+            *entry = Entry::Free { next: free };
+            self.free = index;
+            self.live -= 1;
         }
     }
 
@@ -152,10 +158,30 @@ impl Shard {
         let capacity = self.blocks.len() * BLOCK;
         let end = range.end.min(capacity);
         for index in range.start..end {
-            if let Entry::Live(task) = &self.blocks[index / BLOCK][index % BLOCK] {
-                chunk.push(Arc::clone(task));
+            if let Entry::Live(task) = self.blocks[index / BLOCK][index % BLOCK] {
+                // SAFETY: the pointer of an `Arc`, whose strong count is kept until the entry has gone, for which the lock
+                // is needed that we hold.
+                chunk.push(unsafe { handle(task) });
             }
         }
         end == capacity
+    }
+}
+
+/// The pointer that [`handle`] takes.
+fn pointer(task: &Arc<Task>) -> NonNull<Task> {
+    // SAFETY: an `Arc`'s pointer is not null.
+    unsafe { NonNull::new_unchecked(Arc::as_ptr(task).cast_mut()) }
+}
+
+/// One more handle to a task.
+///
+/// # Safety
+/// The pointer is that of an `Arc` with a strong count, which stays for the time of the call.
+unsafe fn handle(task: NonNull<Task>) -> Arc<Task> {
+    // SAFETY: the caller's; the count that is added is the new handle's.
+    unsafe {
+        Arc::increment_strong_count(task.as_ptr());
+        Arc::from_raw(task.as_ptr())
     }
 }

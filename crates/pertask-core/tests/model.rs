@@ -185,7 +185,7 @@ impl Pair {
 
     fn run(&mut self, cpu: usize, task: usize, ops: &mut std::slice::Iter<'_, Op>) {
         let Some(mut task) = self.take_idle(task) else { return };
-        let index = index(&task);
+        let index = index(&self.tasks, &task);
         let real = Rc::clone(&self.cpus[cpu]);
         self.model.begin(cpu, index, false);
         real.run(&mut task, || {
@@ -198,15 +198,15 @@ impl Pair {
 
     fn switch_in(&mut self, cpu: usize, task: usize) {
         let Some(task) = self.take_idle(task) else { return };
-        self.model.begin(cpu, index(&task), true);
+        self.model.begin(cpu, index(&self.tasks, &task), true);
         self.cpus[cpu].switch_in(task).unwrap();
     }
 
     fn switch_out(&mut self, cpu: usize) {
         let task = self.cpus[cpu].switch_out();
-        assert_eq!(task.as_ref().map(index), self.model.carried(cpu));
+        assert_eq!(task.as_ref().map(|task| index(&self.tasks, task)), self.model.carried(cpu));
         if let Some(task) = task {
-            self.model.end(cpu, index(&task));
+            self.model.end(cpu, index(&self.tasks, &task));
             self.idle.push(task);
         }
     }
@@ -229,7 +229,7 @@ impl Pair {
 
     fn forked(&mut self, task: OwnedTask, parent: Option<usize>, site: usize) {
         assert_eq!(task.parent(), parent.map(|parent| self.tasks[parent].id()));
-        assert_eq!(index(&task), self.tasks.len());
+        assert!(self.tasks.iter().all(|other| other.id() != task.id()));
         self.model.fork(parent, site);
         self.tasks.push(task.handle());
         self.idle.push(task);
@@ -237,7 +237,7 @@ impl Pair {
 
     fn exit(&mut self, task: usize) {
         let Some(task) = self.take_idle(task) else { return };
-        self.model.exit(index(&task));
+        self.model.exit(index(&self.tasks, &task));
         drop(task);
     }
 
@@ -325,7 +325,7 @@ impl Pair {
         assert_eq!(real.tasks_without_data(), self.model.without_data(pmu));
         let mut living = BTreeMap::new();
         let rows = real.snapshot(|live| {
-            let twice = living.insert(index(live.task), live.count);
+            let twice = living.insert(index(&self.tasks, live.task), live.count);
             assert_eq!(twice, None, "{:?} was seen twice", live.task);
         });
         assert_eq!(living, self.model.living(pmu));
@@ -377,9 +377,9 @@ fn pick(any: usize, len: usize) -> Option<usize> {
     (len != 0).then(|| any % len)
 }
 
-/// Tasks are numbered from 1, in the order in which they are made.
-fn index(task: impl AsTask) -> usize {
-    usize::try_from(task.task().id().get()).unwrap() - 1
+/// The model's number of a task: tasks are numbered in the order in which they are made.
+fn index(tasks: &[Arc<Task>], task: impl AsTask) -> usize {
+    tasks.iter().position(|other| other.id() == task.task().id()).unwrap()
 }
 
 trait AsTask {

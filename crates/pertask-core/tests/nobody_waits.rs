@@ -153,14 +153,9 @@ struct Gated;
 // SAFETY: all is done by the system's allocator; the gate does not allocate, and no longer has a stop when it stands.
 unsafe impl GlobalAlloc for Gated {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's.
-        unsafe { std::alloc::System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         pass(Side::Alloc, layout);
         // SAFETY: the caller's.
-        unsafe { std::alloc::System.alloc_zeroed(layout) }
+        unsafe { std::alloc::System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {

@@ -51,15 +51,16 @@ unsafe impl Zeroable for CpuTimeData {}
 /// What the PMU keeps for a CPU. Written by the CPU's own thread but for `adopted`.
 #[derive(Debug, Default)]
 pub struct CpuTimeCpu {
-    /// When the current stint of a task with data began.
+    /// When the current stint of a task with data began. Between stints its times are those of the end of the last one,
+    /// which is when the next begins if both are of one switch.
     start: Stamp,
-    /// The same, for a task that ran already when the PMU was attached: written by who attaches.
-    adopted: Stamp,
-    clock: OnCpuClock,
-    /// The last reading, and at which switch it was taken.
-    last: Stamp,
+    /// The switch at which the last stint ended, by the CPU's count after it.
+    ended_at: AtomicU64,
     /// CPU time in tasks, of the thread that is this CPU now.
     tasks_ns: AtomicU64,
+    clock: OnCpuClock,
+    /// As `start`, for a task that ran already when the PMU was attached: written by who attaches.
+    adopted: Stamp,
     /// The count of switches when the thread became this CPU; the greatest number while none is.
     online_at: AtomicU64,
 }
@@ -121,26 +122,19 @@ impl Pmu for CpuTime {
     type CpuData = CpuTimeCpu;
     type Count = CpuTimeCount;
 
+    #[inline]
     fn sched_in(&self, switch: Switch<'_, Self>) {
         let Some(data) = switch.data else { return };
-        let stint = switch.cpu.switches() + 2;
-        switch.cpu_data.start.set(stint, switch.cpu_data.read(switch.cpu, self.clock));
         if switch.edge == Edge::Turn {
             add(&data.polls, 1);
         }
+        switch.cpu_data.begin_stint(switch.cpu.switches() + 1, self.clock);
     }
 
+    #[inline]
     fn sched_out(&self, switch: Switch<'_, Self>) {
         let Some(data) = switch.data else { return };
-        let cpu_data = switch.cpu_data;
-        let stint = switch.cpu.switches() + 1;
-        let Some(start) = cpu_data.start.get(stint).or_else(|| cpu_data.adopted.get(stint)) else {
-            return;
-        };
-        let stint_time = cpu_data.read(switch.cpu, self.clock).since(start);
-        cpu_data.end_stint();
-        add(&cpu_data.tasks_ns, stint_time.cpu_ns);
-        data.charge(stint_time, switch.edge);
+        switch.cpu_data.end_stint(switch.cpu.switches(), self.clock, data, switch.edge);
     }
 
     fn read(&self, data: &CpuTimeData) -> CpuTimeCount {
@@ -206,15 +200,20 @@ impl Stints for CpuTime {
 }
 
 impl CpuTimeData {
+    #[inline(always)]
     fn charge(&self, stint: Reading, edge: Edge) {
         add(&self.cpu_ns, stint.cpu_ns);
         add(&self.wall_ns, stint.wall_ns);
-        let this_poll_ns = self.this_poll_ns.load(Ordering::Relaxed) + stint.wall_ns;
+        let before_ns = self.this_poll_ns.load(Ordering::Relaxed);
+        let this_poll_ns = before_ns + stint.wall_ns;
         if edge != Edge::Turn {
             self.this_poll_ns.store(this_poll_ns, Ordering::Relaxed);
             return;
         }
-        self.this_poll_ns.store(0, Ordering::Relaxed);
+        // Most polls are of one stint.
+        if before_ns != 0 {
+            self.this_poll_ns.store(0, Ordering::Relaxed);
+        }
         if this_poll_ns > self.longest_poll_ns.load(Ordering::Relaxed) {
             self.longest_poll_ns.store(this_poll_ns, Ordering::Relaxed);
         }
@@ -252,7 +251,7 @@ impl CpuTimeCpu {
     fn running(&self, cpu: &CpuRecord, switches: u64, clock: &Choice) -> Option<CpuTimeCount> {
         let start = self.stint(switches)?;
         let stint = clock.read_thread(cpu.thread()?)?.since(start);
-        // Acquire: pairs with the Release in `end_stint`. If it comes after: whoever has read some of what is charged there
+        // Acquire: pairs with the Release in `end_stint_at`. If it comes after: whoever has read some of what is charged there
         // finds no stint here.
         fence(Ordering::Acquire);
         (self.stint(switches).is_some() && cpu.switches() == switches).then_some(CpuTimeCount {
@@ -264,40 +263,87 @@ impl CpuTimeCpu {
         })
     }
 
+    #[inline(always)]
     fn stint(&self, switches: u64) -> Option<Reading> {
         self.start.get(switches + 1).or_else(|| self.adopted.get(switches + 1))
     }
 
-    /// Before a stint is charged: from here on nobody adds it as running.
-    fn end_stint(&self) {
-        self.start.stint.store(0, Ordering::Relaxed);
-        self.adopted.stint.store(0, Ordering::Relaxed);
-        // Release: pairs with the Acquire in `running`.
-        fence(Ordering::Release);
+    /// Starts the clock for a task. `switches` is the CPU's count from now on.
+    #[inline(always)]
+    fn begin_stint(&self, switches: u64, clock: &Choice) {
+        // Relaxed: this thread's own.
+        if self.ended_at.load(Ordering::Relaxed) != switches {
+            let Some(now) = self.clock.read(clock) else {
+                return self.begin_stint_slowly(switches, clock);
+            };
+            self.start.set_times(now);
+        }
+        self.start.begin(switches + 1);
     }
 
-    /// Reads the clocks, once for each switch.
+    // A call as the last thing that the fast path does: that path then needs no stack.
+    #[cold]
+    #[inline(never)]
+    fn begin_stint_slowly(&self, switches: u64, clock: &Choice) {
+        self.start.set(switches + 1, self.clock.read_by_system_call(clock));
+    }
+
+    /// Stops the clock, and charges the task for its stint, if the beginning is known. `switches` is the CPU's count up to now.
     #[inline(always)]
-    fn read(&self, cpu: &CpuRecord, clock: &Choice) -> Reading {
-        let switch = cpu.switches() + 1;
-        self.last.get(switch).unwrap_or_else(|| {
-            let now = self.clock.read(clock);
-            self.last.set(switch, now);
-            now
-        })
+    fn end_stint(&self, switches: u64, clock: &Choice, data: &CpuTimeData, edge: Edge) {
+        match self.clock.read(clock) {
+            Some(now) => self.end_stint_at(now, switches, data, edge),
+            None => self.end_stint_slowly(switches, clock, data, edge),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn end_stint_slowly(&self, switches: u64, clock: &Choice, data: &CpuTimeData, edge: Edge) {
+        self.end_stint_at(self.clock.read_by_system_call(clock), switches, data, edge);
+    }
+
+    #[inline(always)]
+    fn end_stint_at(&self, now: Reading, switches: u64, data: &CpuTimeData, edge: Edge) {
+        let Some(start) = self.stint(switches) else { return };
+        // From here on nobody adds the stint as running.
+        self.start.stint.store(0, Ordering::Relaxed);
+        // Rarely there is one.
+        if self.adopted.stint.load(Ordering::Relaxed) != 0 {
+            self.adopted.stint.store(0, Ordering::Relaxed);
+        }
+        // Release: pairs with the Acquire in `running`.
+        fence(Ordering::Release);
+        // Relaxed: this thread's own.
+        self.ended_at.store(switches + 1, Ordering::Relaxed);
+        self.start.set_times(now);
+        let stint = now.since(start);
+        add(&self.tasks_ns, stint.cpu_ns);
+        data.charge(stint, edge);
     }
 }
 
 impl Stamp {
     fn set(&self, stint: u64, reading: Reading) {
-        // Relaxed: ordered by the Release below.
+        self.set_times(reading);
+        self.begin(stint);
+    }
+
+    #[inline(always)]
+    fn set_times(&self, reading: Reading) {
+        // Relaxed: ordered by the Release in `begin`.
         self.cpu_ns.store(reading.cpu_ns, Ordering::Relaxed);
         self.wall_ns.store(reading.wall_ns, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    fn begin(&self, stint: u64) {
         // Release: pairs with the Acquire in `get`. A reader that finds the number of a stint which is still running
         // after it has read the times has read that stint's.
         self.stint.store(stint, Ordering::Release);
     }
 
+    #[inline(always)]
     fn get(&self, stint: u64) -> Option<Reading> {
         // Acquire: pairs with the Release in `set`.
         (self.stint.load(Ordering::Acquire) == stint).then(|| Reading {

@@ -135,10 +135,14 @@ pub(crate) fn run_as<R>(task: Option<&mut OwnedTask>, f: impl FnOnce() -> R) -> 
     let Some(task) = task else { return f() };
     Cpu::with(|cpu| match cpu {
         Some(cpu) => cpu.run(task, f),
-        None => {
-            // The thread has given its CPU back.
-            count_untracked();
-            f()
-        }
+        None => untracked(f),
     })
+}
+
+/// The thread has given its CPU back.
+#[cold]
+#[inline(never)]
+fn untracked<R>(f: impl FnOnce() -> R) -> R {
+    count_untracked();
+    f()
 }

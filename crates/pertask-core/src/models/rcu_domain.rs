@@ -36,7 +36,7 @@ fn read(domain: &Domain, shared: &AtomicPtr<Object>) {
         // SAFETY: as above.
         object.alive.with(|alive| assert!(unsafe { *alive }, "used after it was freed"));
     }
-    domain.leave(reader);
+    reader.leave();
     reader.release();
 }
 
@@ -85,7 +85,7 @@ fn reader_races_synchronize() {
                     // Only a section that has not seen the flag does this.
                     effect.with_mut(|_| {});
                 }
-                domain.leave(reader);
+                reader.leave();
                 reader.release();
             })
         };
@@ -111,12 +111,12 @@ fn nested_reader_races_reclaim() {
                 // SAFETY: as in `read`.
                 let object = unsafe { shared.load(Ordering::Acquire).as_ref() };
                 domain.enter(reader);
-                domain.leave(reader);
+                reader.leave();
                 if let Some(object) = object {
                     // SAFETY: as in `read`.
                     object.alive.with(|alive| assert!(unsafe { *alive }));
                 }
-                domain.leave(reader);
+                reader.leave();
                 reader.release();
             })
         };

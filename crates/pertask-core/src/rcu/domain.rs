@@ -123,17 +123,6 @@ impl Domain {
         }
     }
 
-    /// Ends a section.
-    #[inline(always)]
-    pub(crate) fn leave(&self, reader: &Reader) {
-        let depth = reader.depth.load(Ordering::Relaxed);
-        reader.depth.store(depth - 1, Ordering::Relaxed);
-        if depth == 1 {
-            // Release: pairs with the Acquire in `oldest_section`; the section's accesses come before any freeing.
-            reader.section.store(0, Ordering::Release);
-        }
-    }
-
     /// Hands `object` over to be freed. Frees some that wait, now and then.
     ///
     /// # Safety
@@ -282,6 +271,17 @@ impl Reader {
                 .claimed
                 .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
                 .is_ok()
+    }
+
+    /// Ends a section.
+    #[inline(always)]
+    pub(crate) fn leave(&self) {
+        let depth = self.depth.load(Ordering::Relaxed);
+        self.depth.store(depth - 1, Ordering::Relaxed);
+        if depth == 1 {
+            // Release: pairs with the Acquire in `oldest_section`; the section's accesses come before any freeing.
+            self.section.store(0, Ordering::Release);
+        }
     }
 
     /// Gives the record back. What its bag holds is freed by others.

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::membarrier;
 use std::cell::Cell;
 use std::marker::PhantomData;
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::sync::LazyLock;
 
 static DOMAIN: LazyLock<Domain> = LazyLock::new(|| {
@@ -17,20 +17,26 @@ static DOMAIN: LazyLock<Domain> = LazyLock::new(|| {
 });
 
 thread_local! {
-    /// The thread's record, or null before its first section and after its end.
-    static READER: Cell<*const Reader> = const { Cell::new(ptr::null()) };
+    /// `None` before the thread's first section and after its end.
+    static LOCAL: Cell<Option<Local>> = const { Cell::new(None) };
     /// Gives the record back when the thread ends.
     static OWNER: Owner = const { Owner };
+}
+
+/// What a thread has of the domain.
+#[derive(Clone, Copy)]
+struct Local {
+    /// The domain itself, so that a section need not ask whether there is one.
+    domain: &'static Domain,
+    reader: &'static Reader,
 }
 
 struct Owner;
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        let reader = READER.replace(ptr::null());
-        // SAFETY: null, or a record of the domain, which lives for ever.
-        if let Some(reader) = unsafe { reader.as_ref() } {
-            reader.release();
+        if let Some(local) = LOCAL.take() {
+            local.reader.release();
         }
     }
 }
@@ -49,19 +55,18 @@ pub(crate) struct Guard {
 /// Begins a section on this thread. Sections nest. Neither allocates nor locks after the thread's first.
 #[inline(always)]
 pub(crate) fn enter() -> Guard {
-    // SAFETY: null, or a record of the domain, which lives for ever.
-    let (reader, borrowed) = match unsafe { READER.get().as_ref() } {
-        Some(reader) => (reader, false),
+    let (local, borrowed) = match LOCAL.get() {
+        Some(local) => (local, false),
         None => claim(),
     };
-    DOMAIN.enter(reader);
-    Guard { reader, borrowed, not_send: PhantomData }
+    local.domain.enter(local.reader);
+    Guard { reader: local.reader, borrowed, not_send: PhantomData }
 }
 
 impl Drop for Guard {
     #[inline(always)]
     fn drop(&mut self) {
-        DOMAIN.leave(self.reader);
+        self.reader.leave();
         if self.borrowed {
             self.reader.release();
         }
@@ -88,8 +93,7 @@ pub(crate) fn synchronize() -> Result<(), Error> {
 
 /// Whether this thread is inside a section.
 pub(crate) fn held() -> bool {
-    // SAFETY: null, or a record of the domain, which lives for ever.
-    unsafe { READER.get().as_ref() }.is_some_and(Reader::inside)
+    LOCAL.get().is_some_and(|local| local.reader.inside())
 }
 
 /// Waits until all data that was released before the call has been freed (the kernel's `rcu_barrier`).
@@ -118,9 +122,12 @@ pub fn pending() -> usize {
     DOMAIN.pending()
 }
 
+/// A record for this thread, and whether it is for one section alone: the thread is ending.
 #[cold]
-fn claim() -> (&'static Reader, bool) {
-    let reader = DOMAIN.claim();
-    let alive = OWNER.try_with(|_| READER.set(reader)).is_ok();
-    (reader, !alive)
+#[inline(never)]
+fn claim() -> (Local, bool) {
+    let domain: &'static Domain = &DOMAIN;
+    let local = Local { domain, reader: domain.claim() };
+    let alive = OWNER.try_with(|_| LOCAL.set(Some(local))).is_ok();
+    (local, !alive)
 }

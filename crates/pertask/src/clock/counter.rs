@@ -43,9 +43,14 @@ impl Counter {
         self.ns_per_tick.abs_diff(other.ns_per_tick) <= other.ns_per_tick / 1000
     }
 
-    #[inline(always)]
     pub(super) fn ns(self, ticks: u64) -> u64 {
         ((u128::from(ticks) * u128::from(self.ns_per_tick)) >> 32) as u64
+    }
+
+    /// The same, for less than four seconds: what fits 64 bits.
+    #[inline(always)]
+    pub(super) fn ns_of_few(self, ticks: u64) -> u64 {
+        ticks.wrapping_mul(self.ns_per_tick) >> 32
     }
 
     pub(super) fn ticks(self, time: Duration) -> u64 {

@@ -25,9 +25,10 @@ const ANCHOR: Duration = Duration::from_millis(1);
 /// One thread's clock. Read by that thread alone; its figures by all.
 #[derive(Debug, Default)]
 pub(crate) struct OnCpuClock {
-    /// The counter and the CPU time at one moment. `until` 0: there is no anchor.
+    /// The counter and both times at one moment. `until` 0: there is no anchor.
     anchor_ticks: AtomicU64,
     anchor_cpu_ns: AtomicU64,
+    anchor_wall_ns: AtomicU64,
     until: AtomicU64,
     /// The perf page's sequence count at the anchor.
     sequence: AtomicU32,
@@ -39,18 +40,19 @@ pub(crate) struct OnCpuClock {
 }
 
 impl OnCpuClock {
-    /// The calling thread's CPU time, and wall time.
+    /// The calling thread's CPU time, and wall time; `None` when it takes a system call to tell.
     #[inline(always)]
-    pub(crate) fn read(&self, choice: &Choice) -> Reading {
-        let Some(counter) = choice.counter else { return self.read_by_system_call() };
-        let ticks = arch::ticks();
-        let since = ticks.wrapping_sub(self.anchor_ticks.load(Ordering::Relaxed));
+    pub(crate) fn read(&self, choice: &Choice) -> Option<Reading> {
         // Relaxed, here and below: this thread's own.
-        if since < self.until.load(Ordering::Relaxed) && self.has_kept_its_cpu(choice.detector) {
-            let cpu_ns = self.anchor_cpu_ns.load(Ordering::Relaxed) + counter.ns(since);
-            return Reading { cpu_ns: self.forward(cpu_ns), wall_ns: counter.ns(ticks) };
+        let since = arch::ticks().wrapping_sub(self.anchor_ticks.load(Ordering::Relaxed));
+        if since >= self.until.load(Ordering::Relaxed) || !self.has_kept_its_cpu(choice.detector) {
+            return None;
         }
-        self.drop_anchor(choice)
+        let since_ns = choice.counter?.ns_of_few(since);
+        Some(Reading {
+            cpu_ns: self.forward(self.anchor_cpu_ns.load(Ordering::Relaxed) + since_ns),
+            wall_ns: self.anchor_wall_ns.load(Ordering::Relaxed) + since_ns,
+        })
     }
 
     /// For a thread that ends or is another's from now on: lets go of what was opened, and of the anchor.
@@ -83,8 +85,10 @@ impl OnCpuClock {
     /// Asks the thread's CPU clock, and tells time from there.
     #[cold]
     #[inline(never)]
-    fn drop_anchor(&self, choice: &Choice) -> Reading {
-        let Some(counter) = choice.counter else { return self.read_by_system_call() };
+    pub(crate) fn read_by_system_call(&self, choice: &Choice) -> Reading {
+        let Some(counter) = choice.counter else {
+            return Reading { cpu_ns: posix::thread_cpu_ns(), wall_ns: posix::wall_ns() };
+        };
         let had_anchor = self.until.load(Ordering::Relaxed) != 0;
         let merely_old = had_anchor && self.has_kept_its_cpu(choice.detector);
         if !merely_old {
@@ -103,6 +107,7 @@ impl OnCpuClock {
         }
         self.anchor_ticks.store(ticks, Ordering::Relaxed);
         self.anchor_cpu_ns.store(cpu_ns, Ordering::Relaxed);
+        self.anchor_wall_ns.store(counter.ns(ticks), Ordering::Relaxed);
         self.until.store(if kept { counter.ticks(ANCHOR) } else { 0 }, Ordering::Relaxed);
         let now = if kept { cpu_ns + counter.ns(after.wrapping_sub(ticks)) } else { cpu_ns };
         Reading { cpu_ns: self.forward(now), wall_ns: counter.ns(after) }
@@ -136,10 +141,6 @@ impl OnCpuClock {
             // SAFETY: it came from a box, and no reference to it is held across this call.
             drop(unsafe { Box::from_raw(old) });
         }
-    }
-
-    fn read_by_system_call(&self) -> Reading {
-        Reading { cpu_ns: posix::thread_cpu_ns(), wall_ns: posix::wall_ns() }
     }
 
     /// A new anchor may lie behind what the old one told by some nanoseconds: time then stands still.
