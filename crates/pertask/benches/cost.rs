@@ -1,4 +1,4 @@
-//! What pertask costs: polls, spawn and exit, memory, attaching, and waiting for an attach.
+//! What pertask costs: polls with each clock and with counters, spawn and exit, memory, attaching, and waiting for an attach.
 //!
 //! ```text
 //! cargo bench -p pertask --bench cost
@@ -8,7 +8,7 @@
 //! ratios to the same program without pertask. Nothing here fails: a figure is for reading.
 
 use pertask::core::{Cpu, OwnedTask, System};
-use pertask::{CpuTime, Session, TaskExt};
+use pertask::{CpuTime, SessionOptions, TaskExt};
 use std::alloc::{GlobalAlloc, Layout, System as Heap};
 use std::future::Future;
 use std::hint::black_box;
@@ -22,11 +22,18 @@ use tokio::runtime::Runtime;
 #[global_allocator]
 static HEAP: Counting = Counting;
 
+/// Set in a child process that measures polls with another clock: which one is used is decided once in a process.
+const CLOCK: &str = "PERTASK_CLOCK";
+
 fn main() {
-    machine();
     pin_to_last_cpu();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    if std::env::var_os(CLOCK).is_some() {
+        return polls_with_this_clock(&runtime);
+    }
+    machine();
     polls(&runtime);
+    polls_with_each_clock();
     spawn_and_exit(&runtime);
     memory(&runtime);
     attach();
@@ -52,11 +59,60 @@ impl Future for SelfWake {
 
 /// A self-waking poll, one task.
 fn polls(runtime: &Runtime) {
-    const POLLS: u32 = 100_000;
-    let bare = || in_a_task(runtime, SelfWake(POLLS));
-    let tracked = || in_a_task(runtime, SelfWake(POLLS).task("bench"));
     heading("poll that wakes itself, ns");
-    compare(POLLS, &bare, &tracked);
+    compare(
+        POLLS,
+        &|| in_a_task(runtime, SelfWake(POLLS)),
+        &|| in_a_task(runtime, SelfWake(POLLS).task("bench")),
+        &[
+            ("CPU time of every task", SessionOptions::default()),
+            ("  and waits from wake to poll", waits()),
+            ("  and 2 events by getrusage", counting(&["page-faults", "context-switches"])),
+            (
+                "  and 3 events by a perf group",
+                counting(&["page-faults", "task-clock", "cpu-migrations"]),
+            ),
+            ("  and cycles, instructions", counting(&["cycles", "instructions"])),
+        ],
+    );
+}
+
+const POLLS: u32 = 100_000;
+
+/// The same with the other clocks, each in a process of its own, against the bare program there.
+fn polls_with_each_clock() {
+    for clock in ["rseq", "perf-page", "thread"] {
+        let child =
+            std::process::Command::new(std::env::current_exe().unwrap()).env(CLOCK, clock).status();
+        assert!(
+            child.is_ok_and(|status| status.success()),
+            "the child that measures {clock} failed"
+        );
+    }
+}
+
+fn polls_with_this_clock(runtime: &Runtime) {
+    let [bare, on] = in_turn(
+        20,
+        [&|| timed(|| in_a_task(runtime, SelfWake(POLLS))), &|| {
+            measured(&SessionOptions::default(), &|| {
+                in_a_task(runtime, SelfWake(POLLS).task("bench"))
+            })
+        }],
+    );
+    let each = |time: Duration| time.as_nanos() as f64 / f64::from(POLLS);
+    let clock = SessionOptions::default().start().unwrap().stop().clock;
+    let clock = clock.split([' ', ',']).next().unwrap_or_default().to_owned();
+    row(&format!("CPU time, clock: {clock}"), each(on), Some(each(bare)));
+}
+
+fn waits() -> SessionOptions {
+    SessionOptions { wake_latency: true, ..SessionOptions::default() }
+}
+
+fn counting(events: &[&str]) -> SessionOptions {
+    let counters = events.iter().map(|event| event.parse().unwrap()).collect();
+    SessionOptions { counters, ..SessionOptions::default() }
 }
 
 /// Spawn, run to its end, join: one task at a time, from inside a task (the root future of `block_on` is woken by another,
@@ -78,22 +134,38 @@ fn spawn_and_exit(runtime: &Runtime) {
         });
     };
     heading("spawn + exit + join, ns");
-    compare(TASKS, &bare, &tracked);
+    let on = [("CPU time of every task", SessionOptions::default())];
+    compare(TASKS, &bare, &tracked, &on);
 }
 
-/// Rows for a program as it is, tracked with nothing attached, and tracked with the CPU time of every task measured.
-fn compare(times: u32, bare: &dyn Fn(), tracked: &dyn Fn()) {
-    let measured = || {
-        let session = Session::start().unwrap();
-        let elapsed = timed(tracked);
-        black_box(session.stop());
-        elapsed
-    };
-    let [bare, off, on] = in_turn(40, [&|| timed(bare), &|| timed(tracked), &measured]);
-    let each = |time: Duration| time.as_nanos() as f64 / f64::from(times);
-    row("bare", each(bare), None);
-    row("tracked, nothing attached", each(off), Some(each(bare)));
-    row("CPU time of every task", each(on), Some(each(bare)));
+/// Rows for a program as it is, tracked with nothing attached, and tracked with what sessions measure.
+fn compare(times: u32, bare: &dyn Fn(), tracked: &dyn Fn(), sessions: &[(&str, SessionOptions)]) {
+    let mut variants: Vec<Box<dyn Fn() -> Duration + '_>> =
+        vec![Box::new(|| timed(bare)), Box::new(|| timed(tracked))];
+    // What nothing here can count is not measured either.
+    let sessions: Vec<_> = sessions.iter().filter(|(_, options)| is_counted(options)).collect();
+    for (_, options) in &sessions {
+        variants.push(Box::new(move || measured(options, tracked)));
+    }
+    let medians = all_in_turn(40, &variants);
+    let names = ["bare", "tracked, nothing attached"].into_iter();
+    let names = names.chain(sessions.iter().map(|(name, _)| *name));
+    let each = |time: &Duration| time.as_nanos() as f64 / f64::from(times);
+    for (place, (name, median)) in names.zip(&medians).enumerate() {
+        row(name, each(median), (place > 0).then(|| each(&medians[0])));
+    }
+}
+
+fn measured(options: &SessionOptions, tracked: &dyn Fn()) -> Duration {
+    let session = options.clone().start().unwrap();
+    let elapsed = timed(tracked);
+    black_box(session.stop());
+    elapsed
+}
+
+fn is_counted(options: &SessionOptions) -> bool {
+    let report = options.clone().start().unwrap().stop();
+    report.counters.iter().all(|counter| counter.source.is_some())
 }
 
 /// Heap of an idle task.
@@ -120,7 +192,7 @@ fn memory(runtime: &Runtime) {
     // The first run grows the tables, which stay.
     idle(true);
     let (bare, off) = (idle(false), idle(true));
-    let session = Session::start().unwrap();
+    let session = SessionOptions::default().start().unwrap();
     let on = idle(true);
     drop(session);
     heading("heap of an idle task, bytes (with its JoinHandle)");
@@ -231,6 +303,22 @@ fn timed(work: impl FnOnce()) -> Duration {
 }
 
 /// The median time of each variant, measured in turn.
+fn all_in_turn(rounds: usize, variants: &[Box<dyn Fn() -> Duration + '_>]) -> Vec<Duration> {
+    let mut times = vec![Vec::with_capacity(rounds); variants.len()];
+    for round in 0..=rounds {
+        for (variant, times) in variants.iter().zip(&mut times) {
+            let time = variant();
+            // The first round warms up.
+            if round > 0 {
+                times.push(time);
+            }
+        }
+    }
+    times.iter_mut().for_each(|times| times.sort_unstable());
+    times.iter().map(|times| times[rounds / 2]).collect()
+}
+
+/// The same, of a fixed number.
 fn in_turn<const N: usize>(rounds: usize, variants: [&dyn Fn() -> Duration; N]) -> [Duration; N] {
     variants.iter().for_each(|variant| {
         black_box(variant());
@@ -258,7 +346,7 @@ fn row(what: &str, value: f64, bare: Option<f64>) {
     let against = bare.map_or(String::new(), |bare| {
         format!("   {:+.1}, {:.2} times bare", value - bare, value / bare)
     });
-    println!("{what:<28} {value:>8.1}{against}");
+    println!("{what:<32} {value:>8.1}{against}");
 }
 
 fn machine() {
