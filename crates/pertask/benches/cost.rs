@@ -26,12 +26,15 @@ static HEAP: Counting = Counting;
 const CLOCK: &str = "PERTASK_CLOCK";
 
 fn main() {
+    let is_child = std::env::var_os(CLOCK).is_some();
+    if !is_child {
+        machine();
+    }
     pin_to_last_cpu();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    if std::env::var_os(CLOCK).is_some() {
+    if is_child {
         return polls_with_this_clock(&runtime);
     }
-    machine();
     polls(&runtime);
     polls_with_each_clock();
     spawn_and_exit(&runtime);

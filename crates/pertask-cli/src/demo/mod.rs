@@ -122,10 +122,13 @@ fn counters(events: &[Event]) -> Vec<CounterEvent> {
     counters.collect()
 }
 
-/// The events' names, each once: asking twice counts no more.
+/// What is measured, each once: asking twice counts no more. CPU time always is.
 fn names(events: &[Event]) -> String {
-    let mut names: Vec<_> = events.iter().map(|event| event.name()).collect();
-    names.sort_unstable();
-    names.dedup();
+    let mut names = vec![Event::CpuTime.name()];
+    for event in events {
+        if !names.contains(&event.name()) {
+            names.push(event.name());
+        }
+    }
     names.join(", ")
 }
