@@ -109,17 +109,32 @@ impl Drop for Stop<'_> {
 }
 
 /// Runs tasks of `work` and compares their CPU time with what the thread's clock said at the edges of each poll.
+///
+/// A kernel learns late that its hypervisor has taken time: its own clock runs on meanwhile, and then stands still until it is
+/// right again. If that happens between our reading and the test's, it is the test's that is wrong; so while much is being
+/// stolen, it is measured again.
 fn check(mut work: impl FnMut()) {
+    for measured_before in 0.. {
+        let (off, report) = measure(&mut work);
+        println!("{:+.3} %  {}", off * 100.0, report.clock);
+        assert_conserved(&report);
+        if off.abs() <= TOLERANCE {
+            return;
+        }
+        let stolen = report.clock.contains("stolen");
+        assert!(stolen && measured_before < 3, "{:+.3} % off: {report:?}", off * 100.0);
+    }
+}
+
+/// By how much tasks of `work` are off the truth.
+fn measure(work: &mut impl FnMut()) -> (f64, Report) {
     let session = Session::start().unwrap();
     let truth_ns = AtomicU64::new(0);
-    let polls = Polls { work: &mut work, truth_ns: &truth_ns };
+    let polls = Polls { work, truth_ns: &truth_ns };
     futures::executor::block_on(polls.task("truth"));
     let report = session.stop();
     let told_ns = report.tasks_cpu_ns as f64;
-    let off = told_ns / truth_ns.into_inner() as f64 - 1.0;
-    println!("{:+.3} %  {}", off * 100.0, report.clock);
-    assert!(off.abs() <= TOLERANCE, "{:+.3} % off: {report:?}", off * 100.0);
-    assert_conserved(&report);
+    (told_ns / truth_ns.into_inner() as f64 - 1.0, report)
 }
 
 fn assert_conserved(report: &Report) {
