@@ -114,7 +114,7 @@ pub fn after_task_poll(meta: &TaskMeta<'_>) {
     }
     if confirmed {
         SEEN.pin().remove(&meta.id());
-    } else if seen.suspect.is_some() && !seen.ended.load(Ordering::Acquire) {
+    } else if seen.suspect.is_some() && !seen.ended.load(Ordering::SeqCst) {
         unsuspect(meta.id(), &seen);
     }
 }
@@ -188,8 +188,8 @@ impl Seen {
     }
 
     fn put(&self, task: OwnedTask) {
-        // AcqRel: Release pairs with the Acquire in `take`. Sequentially consistent with `ended`: either `end` sees the task
-        // here, or we see that it has ended.
+        // SeqCst, for its Release: pairs with the Acquire in `take`; and with `ended`: either `end` sees the task here, or we
+        // see that it has ended.
         self.idle.store(into_raw(task), Ordering::SeqCst);
         if self.ended.load(Ordering::SeqCst) {
             drop(self.take());
