@@ -26,6 +26,8 @@
 #[allow(unsafe_code)]
 mod tracked;
 
+mod labels;
+
 #[cfg(feature = "tokio")]
 pub mod tokio;
 
@@ -60,6 +62,7 @@ pub use counters::{
 };
 pub use cpu_time::{CpuTime, CpuTimeCount, CpuTimeCpu, CpuTimeData};
 pub use error::Error;
+pub use labels::{LabelExt, Labeled, Labels, MAX_LABEL_SETS, label_sets_without_place};
 pub use machine::{Machine, Offer};
 pub use pertask_core::{self as core, Event, Inherit, Target, Task, TaskId};
 pub use report::derived::{Ratio, ipc, mpki};
