@@ -3,14 +3,14 @@
 //! A set of labels is interned to a small number, which the running task carries; so a switch moves nothing, and a signal
 //! handler can read which labels hold.
 
+use crate::interned::Interned;
 use crate::tracked::Tracked;
 use pertask_core::Cpu;
 use pin_project_lite::pin_project;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 
 /// How many different sets of labels a process can have, of those that its futures were given and of those that came of
@@ -93,7 +93,10 @@ impl Labels {
 
     /// The set of that number.
     pub(crate) fn of_tag(tag: u32) -> Self {
-        if tag == 0 { Self::default() } else { INTERNED.get(tag) }
+        match tag {
+            NONE => Self::default(),
+            tag => INTERNED.get(tag).unwrap_or_else(|| Self::new([("labels", "(other)")])),
+        }
     }
 
     fn with(&self, labels: impl IntoIterator<Item = (Box<str>, Box<str>)>) -> Self {
@@ -134,8 +137,12 @@ impl<F: Future> Future for Labeled<F> {
 
 /// The tag of the set that holds inside, of the one around and a future's own.
 fn joined(around: u32, own: &Labels) -> u32 {
-    INTERNED.tag_of(&Labels::of_tag(around).with(own.0.to_vec()))
+    let both = Labels::of_tag(around).with(own.0.to_vec());
+    if both.is_empty() { NONE } else { INTERNED.number_of(&both) }
 }
+
+/// The tag of the empty set.
+const NONE: u32 = 0;
 
 impl<F> Tracked<F> {
     /// The task has these labels from now on, beside those that it has. As [`LabelExt::labels`], for a future that is a task
@@ -180,54 +187,8 @@ fn set(tag: u32) {
 /// How often a set of labels found no place.
 #[must_use]
 pub fn label_sets_without_place() -> u64 {
-    // Relaxed: a figure.
-    INTERNED.overflowed.load(Ordering::Relaxed)
+    INTERNED.overflowed()
 }
 
-static INTERNED: LazyLock<Interned> = LazyLock::new(Interned::default);
-
-/// All sets that there are, by number and by content. Numbers are from 1 on; what finds no place has the number `OTHER`.
-#[derive(Default)]
-struct Interned {
-    // Lock-free: both are looked into at polls.
-    by_content: papaya::HashMap<Labels, u32>,
-    by_tag: papaya::HashMap<u32, Labels>,
-    /// The last number given. Only new sets take the lock.
-    last: Mutex<u32>,
-    overflowed: AtomicU64,
-}
-
-/// The set of those that found no place.
-const OTHER: u32 = 1;
-
-impl Interned {
-    fn tag_of(&self, labels: &Labels) -> u32 {
-        if labels.is_empty() {
-            return 0;
-        }
-        let known = || self.by_content.pin().get(labels).copied();
-        known().unwrap_or_else(|| {
-            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-            known().unwrap_or_else(|| self.add(labels, &mut last))
-        })
-    }
-
-    /// Under the lock.
-    fn add(&self, labels: &Labels, last: &mut u32) -> u32 {
-        if *last >= MAX_LABEL_SETS as u32 {
-            // Relaxed: a figure.
-            self.overflowed.fetch_add(1, Ordering::Relaxed);
-            return OTHER;
-        }
-        *last = (*last).max(OTHER) + 1;
-        // By number first: who finds the number finds the set.
-        self.by_tag.pin().insert(*last, labels.clone());
-        self.by_content.pin().insert(labels.clone(), *last);
-        *last
-    }
-
-    fn get(&self, tag: u32) -> Labels {
-        let known = self.by_tag.pin().get(&tag).cloned();
-        known.unwrap_or_else(|| Labels::new([("labels", "(other)")]))
-    }
-}
+static INTERNED: LazyLock<Interned<Labels>> =
+    LazyLock::new(|| Interned::new(MAX_LABEL_SETS as u32));

@@ -26,6 +26,7 @@
 #[allow(unsafe_code)]
 mod tracked;
 
+mod interned;
 mod labels;
 
 #[cfg(feature = "tokio")]

@@ -1,5 +1,7 @@
 //! Labels hold while their future is polled, and for what it spawns; nowhere else.
 
+#![expect(clippy::async_yields_async, reason = "tasks are made in one place and run in another")]
+
 mod support;
 
 use pertask::{LabelExt, Labels, TaskExt};
