@@ -7,7 +7,6 @@ use std::sync::{Mutex, PoisonError};
 /// All values of a kind that there have been, by number and by content.
 ///
 /// INVARIANT: numbers are from 1 on, below `limit`; a number that is found by content is found.
-#[derive(Debug)]
 pub(crate) struct Interned<V> {
     // Lock-free: both are looked into while tasks run.
     by_content: papaya::HashMap<V, u32>,
