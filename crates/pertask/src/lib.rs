@@ -26,6 +26,8 @@
 #[allow(unsafe_code)]
 mod tracked;
 
+#[allow(unsafe_code)]
+mod call_stack;
 mod interned;
 mod labels;
 
@@ -57,6 +59,10 @@ mod tree;
 
 mod error;
 
+pub use call_stack::{
+    CallStack, CallStackCpu, CallStackData, CallStacks, MAX_SCOPES, Scope, ScopeName,
+    current_scopes,
+};
 pub use counters::{
     Counter, CounterCounts, CounterEvent, CounterSource, Counters, CountersCpu, CountersData,
     CountersLost, CountersPmu, UnknownEvent,
