@@ -39,7 +39,7 @@ fn text(machine: &Machine) -> String {
 fn events(text: &mut String, machine: &Machine) {
     let level = match machine.perf_event_paranoid {
         Some(level) => format!("kernel.perf_event_paranoid is {level}"),
-        None => "this kernel has no perf events".to_owned(),
+        None => "kernel.perf_event_paranoid cannot be read".to_owned(),
     };
     line(text, &format!("Events ({level})"));
     let mut alike: BTreeMap<(bool, String), Vec<&str>> = BTreeMap::new();
@@ -67,7 +67,7 @@ fn verdict(event: &CounterSource) -> String {
 fn limits(text: &mut String, machine: &Machine) {
     line(text, "Limits");
     let files = machine.open_files.map_or("none".to_owned(), |files| {
-        format!("{files}; counters take one for each event and worker")
+        format!("{files}; counters take one for each event and worker, up to three quarters")
     });
     row(text, "open files", &files);
     let memory = machine.locked_memory_bytes.map_or("none".to_owned(), |bytes| {

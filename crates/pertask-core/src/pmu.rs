@@ -12,6 +12,7 @@ use crate::tally::{Tally, Totals};
 use crate::task::Task;
 use bytemuck::Zeroable;
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// How many PMUs a [`System`] has room for: each task has a slot for each.
@@ -316,7 +317,7 @@ impl<P: Pmu> Registered<P> {
                 by_path.add_ended(path, &lock(tally).total_beside(*walk));
             }
         });
-        by_path.0
+        by_path.0.into_values().collect()
     }
 
     /// Reads a live task's counts and marks them as seen by `walk`.
@@ -389,12 +390,12 @@ impl<P: Pmu> AnyPmu for Registered<P> {
     }
 }
 
-/// A snapshot under way: one row for each path that has any.
-struct ByPath<C>(Vec<PathCounts<C>>);
+/// A snapshot under way: one row for each path that has any, by the path's number.
+struct ByPath<C>(BTreeMap<u32, PathCounts<C>>);
 
 impl<C> Default for ByPath<C> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self(BTreeMap::new())
     }
 }
 
@@ -414,12 +415,7 @@ impl<C: Count> ByPath<C> {
     }
 
     fn row(&mut self, path: &'static SpawnPath) -> &mut PathCounts<C> {
-        let place = self.0.binary_search_by_key(&path.id(), |row| row.path.id());
-        let index = place.unwrap_or_else(|index| {
-            let row = PathCounts { path, exited: 0, live: 0, count: C::default() };
-            self.0.insert(index, row);
-            index
-        });
-        &mut self.0[index]
+        let new = || PathCounts { path, exited: 0, live: 0, count: C::default() };
+        self.0.entry(path.id()).or_insert_with(new)
     }
 }

@@ -27,7 +27,7 @@ pub struct Machine {
     pub membarrier: Offer,
     /// Each event that has a name, and what counts it.
     pub events: Vec<CounterSource>,
-    /// `kernel.perf_event_paranoid`, or `None` where there are no perf events.
+    /// `kernel.perf_event_paranoid`, or `None` where it cannot be read.
     pub perf_event_paranoid: Option<i32>,
     /// The user who asks; 0 is root.
     pub user: u32,
@@ -67,8 +67,8 @@ impl Machine {
             perf_event_paranoid: perf::paranoid(),
             // SAFETY: no arguments, no memory.
             user: unsafe { libc::geteuid() },
-            open_files: limit(libc::RLIMIT_NOFILE),
-            locked_memory_bytes: limit(libc::RLIMIT_MEMLOCK),
+            open_files: perf::open_files(),
+            locked_memory_bytes: perf::locked_memory_bytes(),
         }
     }
 }
@@ -85,11 +85,4 @@ fn kernel() -> String {
     let read = |file: &str| std::fs::read_to_string(format!("/proc/sys/kernel/{file}"));
     let word = |file| read(file).map_or_else(|_| "?".to_owned(), |text| text.trim().to_owned());
     format!("{} {} ({})", word("ostype"), word("osrelease"), std::env::consts::ARCH)
-}
-
-fn limit(resource: libc::__rlimit_resource_t) -> Option<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the kernel writes one rlimit, which is ours.
-    let told = unsafe { libc::getrlimit(resource, &raw mut limit) } == 0;
-    (told && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }

@@ -118,6 +118,9 @@ impl Reading {
             selected: matches!(sources.of, Selection::Tasks(_)),
             ..Self::default()
         };
+        // Before the ledger is locked: for this, another lock is.
+        let counters = sources.measured.counters.as_ref();
+        let counters = counters.map(Counters::lost).unwrap_or_default();
         let entries = handle.pmu().ledger().lock();
         reading.take_workers(handle);
         reading.lost = Losses {
@@ -125,7 +128,7 @@ impl Reading {
             tasks_without_site: System::global().tasks_without_site(),
             tasks_without_path: System::global().tasks_without_path(),
             polls_untracked: tracked::untracked_polls(),
-            counters: sources.measured.counters.as_ref().map(Counters::lost).unwrap_or_default(),
+            counters,
         };
         reading.threads = Threads::read(&entries, reading.workers.keys().copied());
         reading.wall_ns = handle.pmu().clock().wall_ns();

@@ -12,7 +12,7 @@ use crate::report::Report;
 use crate::stint::Stints;
 use crate::wake::{WakeLatency, Wakes};
 use pertask_core::{Event, Inherit, PmuHandle, System, Task};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Measures which tasks spend the CPU, from [`start`](Self::start) until it is stopped or dropped.
 ///
@@ -85,7 +85,7 @@ impl SessionOptions {
     /// Attaches to every task of the process, those to come included.
     ///
     /// The first session of a process also finds the best clock by trying, on a thread of its own; that takes some tens of
-    /// milliseconds.
+    /// milliseconds. Each event is tried, too: see [`Counters::open`].
     ///
     /// # Errors
     /// When the attach is refused, or there is no room for more counters: see [`Error`]. Nothing is left behind.
@@ -180,6 +180,9 @@ impl Session {
 
 /// Starts counting for the tasks that run at this moment.
 fn adopt_running<P: Stints>(handle: PmuHandle<P>) {
+    // A stint is adopted by one: two would take each other's start away.
+    static ADOPTING: Mutex<()> = Mutex::new(());
+    let _adopting = ADOPTING.lock().unwrap_or_else(PoisonError::into_inner);
     System::global().for_each_cpu(|cpu| {
         if let Some(data) = handle.cpu_data(cpu) {
             handle.pmu().adopt_running(cpu, data);

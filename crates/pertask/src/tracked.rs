@@ -1,6 +1,6 @@
 //! A future that is a task: switched in at each poll, on whatever thread polls it.
 
-use crate::wake;
+use crate::wake::{self, NotingWaker};
 use pertask_core::{Cpu, OwnedTask, Task};
 use std::future::Future;
 use std::mem::ManuallyDrop;
@@ -47,6 +47,8 @@ impl<F: Future> TaskExt for F {}
 pub struct Tracked<F> {
     /// `None` when the task has ended.
     task: Option<OwnedTask>,
+    /// The waker that it is polled with while somebody measures its waits.
+    waker: Option<Arc<NotingWaker>>,
     /// INVARIANT: pinned when the wrapper is; dropped once, by the wrapper's `drop`.
     future: ManuallyDrop<F>,
 }
@@ -67,7 +69,7 @@ impl<F> Tracked<F> {
         let task = fork(name, location);
         #[cfg(all(tokio_unstable, feature = "tokio"))]
         crate::tokio::hooks::made(task.as_deref().map(Task::id));
-        Self { task, future: ManuallyDrop::new(future) }
+        Self { task, waker: None, future: ManuallyDrop::new(future) }
     }
 
     /// The task, to attach events to. `None` when it has ended, or could not begin because its thread was ending.
@@ -82,16 +84,16 @@ impl<F: Future> Future for Tracked<F> {
 
     #[inline]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        // SAFETY: `future` is not moved, here or elsewhere, once the wrapper is pinned; `task` is not pinned.
-        let (task, future) = unsafe {
+        // SAFETY: `future` is not moved, here or elsewhere, once the wrapper is pinned; the rest is not pinned.
+        let (task, waker, future) = unsafe {
             let this = self.get_unchecked_mut();
-            (&mut this.task, Pin::new_unchecked(&mut *this.future))
+            (&mut this.task, &mut this.waker, Pin::new_unchecked(&mut *this.future))
         };
         #[cfg(all(tokio_unstable, feature = "tokio"))]
         if let Some(task) = task {
             crate::tokio::hooks::polled(task.id());
         }
-        let poll = match noting_waker(task.as_ref(), context) {
+        let poll = match noting_waker(task.as_ref(), context, waker) {
             None => run_as(task.as_mut(), || future.poll(context)),
             Some(waker) => run_as(task.as_mut(), || future.poll(&mut Context::from_waker(&waker))),
         };
@@ -104,7 +106,7 @@ impl<F: Future> Future for Tracked<F> {
 
 impl<F> Drop for Tracked<F> {
     fn drop(&mut self) {
-        let Self { task, future } = self;
+        let Self { task, future, .. } = self;
         // SAFETY: dropped here and nowhere else, in place.
         let mut drop = || unsafe { ManuallyDrop::drop(future) };
         let Some(task) = task else { return drop() };
@@ -117,11 +119,15 @@ impl<F> Drop for Tracked<F> {
 
 /// A waker to poll the task with instead of the context's, while somebody measures how long it waits for its polls.
 #[inline(always)]
-fn noting_waker(task: Option<&OwnedTask>, context: &Context<'_>) -> Option<Waker> {
+fn noting_waker(
+    task: Option<&OwnedTask>,
+    context: &Context<'_>,
+    own: &mut Option<Arc<NotingWaker>>,
+) -> Option<Waker> {
     if !wake::is_wanted() {
         return None;
     }
-    wake::noting(task?.handle_ref(), context.waker())
+    wake::noting(task?.handle_ref(), context.waker(), own)
 }
 
 /// Makes a task on this thread. `None` if the thread is ending.

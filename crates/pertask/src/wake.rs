@@ -37,9 +37,10 @@ unsafe impl Zeroable for WakeData {}
 ///
 /// Its buckets are four to each doubling, from [`LEAST_NS`](Self::LEAST_NS) on: what it tells of a latency is at most a
 /// quarter too much.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Latencies {
-    buckets: [u64; BUCKETS],
+    /// The buckets that are not empty, by number, and how many latencies lie in each. Most tasks have a few.
+    buckets: Vec<(u8, u64)>,
 }
 
 /// Doublings, from 256 ns to 17 s, four buckets each, and one bucket below and one above.
@@ -66,8 +67,11 @@ impl Pmu for WakeLatency {
 
     fn read(&self, data: &WakeData) -> Latencies {
         // Relaxed: each is right for itself.
-        let read = |bucket: usize| u64::from(data.buckets[bucket].load(Ordering::Relaxed));
-        Latencies { buckets: std::array::from_fn(read) }
+        let read = |(bucket, count): (usize, &AtomicU32)| {
+            Some((u8::try_from(bucket).ok()?, u64::from(count.load(Ordering::Relaxed))))
+        };
+        let all = data.buckets.iter().enumerate().filter_map(read);
+        Latencies { buckets: all.filter(|(_, count)| *count != 0).collect() }
     }
 }
 
@@ -93,7 +97,8 @@ impl WakeData {
     fn count(&self, latency_ns: u64) {
         // Relaxed: a figure, written by the CPU that runs the task.
         let bucket = &self.buckets[bucket_of(latency_ns)];
-        bucket.store(bucket.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        // One task's bucket is full at 4,294,967,295; what comes then is missing.
+        bucket.store(bucket.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
     }
 }
 
@@ -129,13 +134,13 @@ impl Latencies {
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.buckets.iter().sum()
+        self.buckets.iter().map(|(_, count)| count).sum()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.buckets.is_empty()
     }
 
     /// A bound which so many of a thousand latencies do not pass. `None` if there are none, or if it lies beyond the
@@ -146,34 +151,37 @@ impl Latencies {
         // The one of that rank, counted from 1.
         let rank = (u128::from(all) * u128::from(permille)).div_ceil(1_000).max(1);
         let mut seen = 0;
-        let reached = |(_, count): &(usize, &u64)| {
-            seen += u128::from(**count);
+        let reached = |(_, count): &&(u8, u64)| {
+            seen += u128::from(*count);
             seen >= rank
         };
-        self.buckets.iter().enumerate().find(reached).and_then(|(bucket, _)| bound_of(bucket))
+        self.buckets.iter().find(reached).and_then(|(bucket, _)| bound_of((*bucket).into()))
     }
 
     /// The buckets that are not empty: upper bound (`None`: none) and how many latencies lie in them.
     pub fn buckets(&self) -> impl Iterator<Item = (Option<u64>, u64)> + '_ {
-        let buckets = self.buckets.iter().enumerate().filter(|(_, count)| **count != 0);
-        buckets.map(|(bucket, count)| (bound_of(bucket), *count))
-    }
-}
-
-impl Default for Latencies {
-    fn default() -> Self {
-        Self { buckets: [0; BUCKETS] }
+        self.buckets.iter().map(|(bucket, count)| (bound_of((*bucket).into()), *count))
     }
 }
 
 impl Count for Latencies {
     fn add(&mut self, other: &Self) {
-        self.buckets.iter_mut().zip(other.buckets).for_each(|(sum, count)| *sum += count);
+        for (bucket, count) in &other.buckets {
+            match self.buckets.binary_search_by_key(bucket, |(bucket, _)| *bucket) {
+                Ok(place) => self.buckets[place].1 += count,
+                Err(place) => self.buckets.insert(place, (*bucket, *count)),
+            }
+        }
     }
 
     fn since(&self, base: &Self) -> Self {
-        let since = |bucket: usize| self.buckets[bucket].saturating_sub(base.buckets[bucket]);
-        Self { buckets: std::array::from_fn(since) }
+        let before = |bucket: u8| {
+            let place = base.buckets.binary_search_by_key(&bucket, |(bucket, _)| *bucket);
+            place.map_or(0, |place| base.buckets[place].1)
+        };
+        let since = |(bucket, count): &(u8, u64)| (*bucket, count.saturating_sub(before(*bucket)));
+        let all = self.buckets.iter().map(since);
+        Self { buckets: all.filter(|(_, count)| *count != 0).collect() }
     }
 }
 
@@ -207,18 +215,28 @@ pub(crate) fn is_wanted() -> bool {
     WANTED.load(Ordering::Relaxed) != 0
 }
 
-/// The executor's waker, and the task that it wakes.
-struct NotingWaker {
+/// A task's waker: notes the time, and wakes the executor.
+///
+/// A future keeps its own from poll to poll, as long as the executor's stays the same: futures may compare wakers.
+#[derive(Debug)]
+pub(crate) struct NotingWaker {
     inner: Waker,
     task: Arc<Task>,
 }
 
-/// A waker that notes when it wakes `task`. `None` if nobody measures that task.
+/// A waker that notes when it wakes `task`, kept in `own`. `None` if nobody measures that task.
 #[cold]
-pub(crate) fn noting(task: &Arc<Task>, inner: &Waker) -> Option<Waker> {
+pub(crate) fn noting(
+    task: &Arc<Task>,
+    inner: &Waker,
+    own: &mut Option<Arc<NotingWaker>>,
+) -> Option<Waker> {
     let handle = WakeLatency::handle().ok()?;
     handle.with_data(task, |_| ())?;
-    Some(Arc::new(NotingWaker { inner: inner.clone(), task: Arc::clone(task) }).into())
+    let kept = own.take().filter(|noting| noting.inner.will_wake(inner));
+    let noting = kept
+        .unwrap_or_else(|| Arc::new(NotingWaker { inner: inner.clone(), task: Arc::clone(task) }));
+    Some(own.insert(noting).clone().into())
 }
 
 impl NotingWaker {
@@ -250,7 +268,10 @@ mod tests {
 
     fn of(latencies: impl IntoIterator<Item = u64>) -> Latencies {
         let mut all = Latencies::default();
-        latencies.into_iter().for_each(|ns| all.buckets[bucket_of(ns)] += 1);
+        for ns in latencies {
+            let bucket = u8::try_from(bucket_of(ns)).unwrap();
+            all.add(&Latencies { buckets: vec![(bucket, 1)] });
+        }
         all
     }
 

@@ -139,6 +139,23 @@ fn futures_are_polled_with_the_executors_own_waker_unless_somebody_measures() {
 }
 
 #[test]
+fn a_task_keeps_its_waker_from_poll_to_poll() {
+    let _turn = alone();
+    let _session = measuring().start().unwrap();
+    let mut task = watched("keeps");
+    task.poll();
+    let first = task.waker();
+    task.poll();
+    assert!(task.waker().will_wake(&first), "futures that keep a list of wakers would grow");
+    // Another executor is another waker.
+    task.executor = Arc::default();
+    task.poll();
+    assert!(!task.waker().will_wake(&first));
+    task.waker().wake();
+    assert_eq!(task.woken(), 1);
+}
+
+#[test]
 fn a_waker_outlives_the_session_and_the_task() {
     let _turn = alone();
     let session = measuring().start().unwrap();

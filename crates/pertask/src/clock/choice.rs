@@ -153,9 +153,9 @@ fn rseq() -> Result<Detector, String> {
 
 fn perf_page() -> Result<Detector, String> {
     let page = Page::open_dummy().map_err(|refused| refused.to_string())?;
-    let at = std::cell::Cell::new(0);
+    let at = std::cell::Cell::new(None);
     let arm = || at.set(page.sequence());
-    let kept = || page.sequence() == at.get();
+    let kept = || at.get().is_some() && page.sequence() == at.get();
     behaves(arm, kept)?;
     Ok(Detector::PerfPage)
 }

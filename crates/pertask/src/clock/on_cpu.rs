@@ -77,7 +77,8 @@ impl OnCpuClock {
             Detector::Rseq { offset } => arch::rseq_is_armed(offset),
             Detector::PerfPage => self
                 .page()
-                .is_some_and(|page| page.sequence() == self.sequence.load(Ordering::Relaxed)),
+                .and_then(Page::sequence)
+                .is_some_and(|sequence| sequence == self.sequence.load(Ordering::Relaxed)),
             Detector::None => false,
         }
     }
@@ -122,7 +123,7 @@ impl OnCpuClock {
                 {
                     self.set_page(Box::into_raw(Box::new(page)));
                 }
-                let sequence = self.page().map_or(0, Page::sequence);
+                let sequence = self.page().and_then(Page::sequence).unwrap_or(0);
                 self.sequence.store(sequence, Ordering::Relaxed);
             }
             Detector::None => {}

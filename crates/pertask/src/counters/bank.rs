@@ -30,10 +30,8 @@ impl Bank {
     /// Opens a set's counters on a thread of this process.
     pub(super) fn open(set: &Set, thread: u32) -> Result<Self, Refused> {
         static LAST: AtomicU64 = AtomicU64::new(0);
-        let groups = set.groups.iter().map(|members| {
-            // A group that is not readable in user space may become so; the pages cost little.
-            Group::open(&members.what, thread, members.user_reads)
-        });
+        let groups =
+            set.groups.iter().map(|members| Group::open(&members.what, thread, members.user_reads));
         let groups: Vec<_> = groups.collect::<Result<_, _>>()?;
         let migrations = set.migrations.map(|place| Migrations {
             place,

@@ -12,6 +12,9 @@ pub struct CounterCounts(pub(super) Counts);
 pub(super) struct Counts {
     pub(super) counts: [u64; MAX_COLUMNS],
     pub(super) times: [Times; MAX_GROUPS],
+    /// Stints that were counted, and that could not be.
+    pub(super) stints: u64,
+    pub(super) lost: u64,
 }
 
 /// What stands in one place.
@@ -44,6 +47,8 @@ impl Counts {
             times.enabled_ns = op(ours.enabled_ns, theirs.enabled_ns);
             times.running_ns = op(ours.running_ns, theirs.running_ns);
         }
+        result.stints = op(self.stints, other.stints);
+        result.lost = op(self.lost, other.lost);
         result
     }
 

@@ -16,7 +16,7 @@ pub use event::{CounterEvent, UnknownEvent};
 pub use pmu::{CountersCpu, CountersData, CountersPmu};
 
 use crate::error::Error;
-use crate::perf;
+use crate::perf::{self, What};
 use counts::Value;
 use pertask_core::PmuHandle;
 use set::{Column, Set, Source};
@@ -47,6 +47,8 @@ const MAX_GROUPS: usize = 5;
 pub struct Counters {
     handle: PmuHandle<CountersPmu>,
     set: Arc<Set>,
+    /// The columns, in the order in which they were asked for here.
+    order: Vec<usize>,
 }
 
 /// What would count an event, found by trying.
@@ -62,8 +64,8 @@ pub struct Counter {
     pub event: String,
     /// How often it happened. `None` where it could not be counted.
     pub count: Option<u64>,
-    /// Whether the count is an estimate: scaled up because the processor has too few counters for all events at once, or
-    /// seen only at switches.
+    /// Whether the count is an estimate: scaled up because the processor has too few counters for all events at once, seen
+    /// only at switches, or too low because some of the workers had no counters.
     pub estimated: bool,
 }
 
@@ -75,6 +77,8 @@ pub struct CounterSource {
     pub event: String,
     /// What the counts are in: `ns` for clocks, `None` for events that are counted one by one.
     pub unit: Option<&'static str>,
+    /// In which modes it is counted: `u`, `k` or `uk`, for user and kernel. Less than was asked for where `refused` says so.
+    pub modes: &'static str,
     /// What counts it, for people. `None`: nothing does.
     pub source: Option<String>,
     /// Why no better source is used, and what can be done about it, for people.
@@ -83,7 +87,7 @@ pub struct CounterSource {
 
 impl Counters {
     /// Begins to count these events on every worker, those to come included. Each is tried first, which takes some
-    /// milliseconds; one that cannot be counted here is no error, see [`sources`](Self::sources).
+    /// milliseconds, and up to a tenth of a second where the processor has too few counters; one that cannot be counted here is no error, see [`sources`](Self::sources).
     ///
     /// Two different sets can be counted at the same time. What a worker's counting costs while no task on it has an event
     /// attached is what perf events cost the kernel at its switches.
@@ -92,7 +96,8 @@ impl Counters {
     /// [`Error::TooManyEvents`], [`Error::CountersBusy`].
     pub fn open(events: &[CounterEvent]) -> Result<Self, Error> {
         let (handle, set) = CountersPmu::claim(events)?;
-        Ok(Self { handle, set })
+        let order = set.order_of(events);
+        Ok(Self { handle, set, order })
     }
 
     /// What events are attached through.
@@ -101,16 +106,20 @@ impl Counters {
         self.handle
     }
 
-    /// Where each event's counts come from, in the order of the first who opened the set.
+    /// Where each event's counts come from, in the order in which they were asked for, each once.
     #[must_use]
     pub fn sources(&self) -> Vec<CounterSource> {
-        self.set.columns.iter().map(Column::describe).collect()
+        self.columns().map(Column::describe).collect()
     }
 
-    /// What counts of a task mean.
+    /// What counts of a task mean, in the same order.
     #[must_use]
     pub fn values(&self, counts: &CounterCounts) -> Vec<Counter> {
-        self.set.columns.iter().map(|column| column.value(counts)).collect()
+        self.columns().map(|column| column.value(counts)).collect()
+    }
+
+    fn columns(&self) -> impl Iterator<Item = &Column> {
+        self.order.iter().map(|place| &self.set.columns[*place])
     }
 
     /// What cannot be counted.
@@ -151,7 +160,20 @@ impl Column {
             Value::Scaled(count) => (Some(count), true),
             Value::NeverRan => (None, false),
         };
+        // What ran on workers without counters is missing.
+        let count = count.filter(|_| counts.lost == 0 || counts.stints > 0);
+        let estimated = count.is_some() && (estimated || counts.lost > 0);
         Counter { event: self.event.name().to_owned(), count, estimated }
+    }
+
+    fn modes(&self) -> &'static str {
+        let What { user, kernel, .. } = self.event.what;
+        let narrowed = matches!(self.source, Source::Perf { user_mode_only: Some(_), .. });
+        match (user, kernel && !narrowed) {
+            (true, false) => "u",
+            (false, true) => "k",
+            _ => "uk",
+        }
     }
 
     fn describe(&self) -> CounterSource {
@@ -177,6 +199,7 @@ impl Column {
             Source::Nowhere(reason) => (None, Some(reason.clone())),
         };
         let unit = self.event.is_clock().then_some("ns");
-        CounterSource { event: self.event.name().to_owned(), unit, source, refused }
+        let modes = self.modes();
+        CounterSource { event: self.event.name().to_owned(), unit, modes, source, refused }
     }
 }

@@ -39,6 +39,9 @@ struct State {
 pub struct CountersData {
     counts: [AtomicU64; MAX_COLUMNS],
     times: [[AtomicU64; 2]; MAX_GROUPS],
+    /// Stints that were counted, and that could not be.
+    stints: AtomicU64,
+    lost: AtomicU64,
 }
 
 // SAFETY: all fields are integers, for which zero is a value.
@@ -76,26 +79,36 @@ impl Pmu for CountersPmu {
     type Count = CounterCounts;
 
     fn sched_in(&self, switch: Switch<'_, Self>) {
-        if switch.data.is_none() {
-            return;
-        }
+        let Some(data) = switch.data else { return };
         let next = switch.cpu.switches() + 1;
         if switch.cpu_data.begin_stint(next).is_none() {
-            self.lose_turn();
+            self.lose_stint(data);
         }
     }
 
     fn sched_out(&self, switch: Switch<'_, Self>) {
         let Some(data) = switch.data else { return };
         let now = switch.cpu.switches();
-        let Some((bank, end)) = switch.cpu_data.read(now + 1) else { return };
+        let end = switch.cpu_data.read(now + 1);
+        let Some((bank, end)) = end else {
+            // If it was begun, it is lost now; if not, it was lost then.
+            if switch.cpu_data.has_begun(now) {
+                switch.cpu_data.end_stint();
+                self.lose_stint(data);
+            }
+            return;
+        };
         let Some(start) = switch.cpu_data.stint(now, bank) else { return };
         switch.cpu_data.end_stint();
         data.charge(&end.since(&start));
     }
 
     fn read(&self, data: &CountersData) -> CounterCounts {
-        CounterCounts(load(&data.counts, &data.times))
+        let counts = load(&data.counts, &data.times);
+        // Relaxed: as the rest.
+        let (stints, lost) =
+            (data.stints.load(Ordering::Relaxed), data.lost.load(Ordering::Relaxed));
+        CounterCounts(Counts { stints, lost, ..counts })
     }
 
     fn cpu_online(&self, cpu: &CpuRecord, data: &CountersCpu) {
@@ -107,33 +120,35 @@ impl Pmu for CountersPmu {
 
     fn cpu_offline(&self, _cpu: &CpuRecord, data: &CountersCpu) {
         let _state = self.lock();
-        // Refused inside hooks alone: then the counters stay open, and the kernel ends them with the thread.
+        // Refused inside hooks, where no thread ends, or if `membarrier` is: then the counters stay open as long as the process.
         let _ = data.bank.replace(None);
     }
 }
 
 impl CountersPmu {
-    /// Begins to count a set of events, on all workers; `None` if another is being counted.
-    fn begin(
-        &self,
-        handle: PmuHandle<Self>,
-        events: &[CounterEvent],
-    ) -> Result<Option<Arc<Set>>, Error> {
+    /// Takes part in what is being counted, if it is these events.
+    fn join(&self, events: &[CounterEvent]) -> Option<Arc<Set>> {
         let mut state = self.lock();
-        if let Some(set) = state.set.clone() {
-            let same = set.is_of(events);
-            state.uses += usize::from(same);
-            return Ok(same.then_some(set));
+        let set = state.set.clone().filter(|set| set.is_of(events))?;
+        state.uses += 1;
+        Some(set)
+    }
+
+    /// Begins to count a set on all workers. False if another is being counted.
+    fn begin(&self, handle: PmuHandle<Self>, set: &Arc<Set>) -> bool {
+        let mut state = self.lock();
+        if state.set.is_some() {
+            return false;
         }
-        let set = Arc::new(Set::plan(events)?);
+        state.refused = None;
         System::global().for_each_cpu(|cpu| {
             if let (Some(data), Some(thread)) = (handle.cpu_data(cpu), cpu.thread()) {
-                state.open_bank(&set, thread, data);
+                state.open_bank(set, thread, data);
             }
         });
-        state.set = Some(Arc::clone(&set));
+        state.set = Some(Arc::clone(set));
         state.uses = 1;
-        Ok(Some(set))
+        true
     }
 
     /// Ends a use; the last one closes the counters of all workers.
@@ -152,14 +167,21 @@ impl CountersPmu {
         });
     }
 
-    /// The first PMU that can count these events.
+    /// A PMU that counts these events.
     pub(super) fn claim(events: &[CounterEvent]) -> Result<(PmuHandle<Self>, Arc<Set>), Error> {
-        for handle in handles()? {
-            if let Some(set) = handle.pmu().begin(*handle, events)? {
-                return Ok((*handle, set));
-            }
+        // So that two who want the same set share it.
+        static CLAIMING: Mutex<()> = Mutex::new(());
+        let _claiming = CLAIMING.lock().unwrap_or_else(PoisonError::into_inner);
+        let handles = handles()?;
+        if let Some(joined) =
+            handles.iter().find_map(|handle| Some((*handle, handle.pmu().join(events)?)))
+        {
+            return Ok(joined);
         }
-        Err(Error::CountersBusy { sets: SETS })
+        // Tried before any PMU is locked: threads that begin or end wait for that lock.
+        let set = Arc::new(Set::plan(events)?);
+        let free = handles.iter().find(|handle| handle.pmu().begin(**handle, &set));
+        free.map(|handle| (*handle, set)).ok_or(Error::CountersBusy { sets: handles.len() })
     }
 
     pub(super) fn lost(&self, handle: PmuHandle<Self>) -> CountersLost {
@@ -180,7 +202,8 @@ impl CountersPmu {
     }
 
     #[cold]
-    fn lose_turn(&self) {
+    fn lose_stint(&self, data: &CountersData) {
+        add(&data.lost, 1);
         // Relaxed: a figure.
         self.lost_turns.fetch_add(1, Ordering::Relaxed);
     }
@@ -190,13 +213,17 @@ impl CountersPmu {
     }
 }
 
-/// Registered at first use, and for ever.
-fn handles() -> Result<&'static [PmuHandle<CountersPmu>; SETS], Error> {
-    type Handles = Result<[PmuHandle<CountersPmu>; SETS], pertask_core::Error>;
+/// Registered at first use, and for ever: as many as there is room for.
+fn handles() -> Result<&'static [PmuHandle<CountersPmu>], Error> {
+    type Handles = Result<Vec<PmuHandle<CountersPmu>>, pertask_core::Error>;
     static HANDLES: OnceLock<Handles> = OnceLock::new();
-    let register = || System::global().register(CountersPmu::default());
-    let handles = HANDLES.get_or_init(|| Ok([register()?, register()?]));
-    handles.as_ref().map_err(|refused| (*refused).into())
+    let register = |_| System::global().register(CountersPmu::default());
+    let handles = HANDLES.get_or_init(|| {
+        let mut tried = (0..SETS).map(register);
+        let first = tried.next().unwrap_or(Err(pertask_core::Error::TooManyPmus))?;
+        Ok(std::iter::once(first).chain(tried.flatten()).collect())
+    });
+    handles.as_deref().map_err(|refused| (*refused).into())
 }
 
 impl State {
@@ -217,15 +244,22 @@ impl State {
 
 impl CountersData {
     fn charge(&self, stint: &Counts) {
-        let times = self.times.iter().zip(&stint.times);
-        let times =
-            times.flat_map(|(sum, time)| [(&sum[0], time.enabled_ns), (&sum[1], time.running_ns)]);
-        for (sum, amount) in self.counts.iter().zip(stint.counts).chain(times) {
-            // Relaxed: a task goes from one CPU to the next by way of its executor, which orders the two; readers see
-            // the old or the new.
-            sum.store(sum.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+        for (sum, amount) in self.counts.iter().zip(stint.counts) {
+            add(sum, amount);
         }
+        for (sums, times) in self.times.iter().zip(&stint.times) {
+            add(&sums[0], times.enabled_ns);
+            add(&sums[1], times.running_ns);
+        }
+        add(&self.stints, 1);
     }
+}
+
+#[inline(always)]
+fn add(sum: &AtomicU64, amount: u64) {
+    // Relaxed: a task goes from one CPU to the next by way of its executor, which orders the two; readers see the old or the
+    // new.
+    sum.store(sum.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
 }
 
 impl CountersCpu {
@@ -234,6 +268,10 @@ impl CountersCpu {
     fn stint(&self, stint: u64, bank: u64) -> Option<Counts> {
         let of_bank = |reading: &Reading| reading.get(stint).filter(|(id, _)| *id == bank);
         of_bank(self.started()).or_else(|| of_bank(&self.adopted)).map(|(_, counts)| counts)
+    }
+
+    fn has_begun(&self, stint: u64) -> bool {
+        self.started().get(stint).is_some() || self.adopted.get(stint).is_some()
     }
 
     fn started(&self) -> &Reading {
@@ -296,7 +334,7 @@ impl Stints for CountersPmu {
         // finds no stint here.
         fence(Ordering::Acquire);
         let still = data.stint(switches, bank).is_some() && cpu.switches() == switches;
-        still.then(|| CounterCounts(now.since(&start)))
+        still.then(|| CounterCounts(Counts { stints: 1, ..now.since(&start) }))
     }
 }
 
@@ -335,6 +373,8 @@ fn load(counts: &[AtomicU64; MAX_COLUMNS], times: &[[AtomicU64; 2]; MAX_GROUPS])
     // Relaxed: each is right for itself; together they may be one stint apart, unless the caller sees to it.
     let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
     Counts {
+        stints: 0,
+        lost: 0,
         counts: std::array::from_fn(|place| load(&counts[place])),
         times: std::array::from_fn(|group| Times {
             enabled_ns: load(&times[group][0]),

@@ -96,6 +96,16 @@ impl Set {
         set.columns.remove(0)
     }
 
+    /// The columns of these events, in their order, each once.
+    pub(super) fn order_of(&self, events: &[CounterEvent]) -> Vec<usize> {
+        let mut order = Vec::new();
+        for event in events {
+            let place = self.columns.iter().position(|column| column.event == *event);
+            order.extend(place.filter(|place| !order.contains(place)));
+        }
+        order
+    }
+
     pub(super) fn is_of(&self, events: &[CounterEvent]) -> bool {
         let has = |event: &CounterEvent| self.columns.iter().any(|column| column.event == *event);
         events.iter().all(has) && self.columns.iter().all(|column| events.contains(&column.event))
@@ -112,7 +122,7 @@ impl Set {
                 Way::Usage { .. } | Way::Watch { .. } | Way::Nowhere(_) => {}
             }
         }
-        let mut groups = split_to_fit(&hardware);
+        let (mut groups, unfit) = split_to_fit(&hardware);
         if !software.is_empty() {
             // Software events run in no counter: nothing to read in user space.
             groups.push(Members { what: software, user_reads: false });
@@ -125,16 +135,16 @@ impl Set {
             migrations: None,
         };
         for (event, way) in events {
-            let source = set.source(way);
+            let source = set.source(way, &unfit);
             set.columns.push(Column { event, source });
         }
         set
     }
 
-    fn source(&mut self, way: Way) -> Source {
+    fn source(&mut self, way: Way, unfit: &[(What, String)]) -> Source {
         match way {
             Way::Perf { what, user_mode_only } => self.place_of(what).map_or_else(
-                || Source::Nowhere("it found no group".to_owned()),
+                || Source::Nowhere(why_unfit(unfit, what)),
                 |(place, group)| Source::Perf {
                     place,
                     group,
@@ -204,6 +214,11 @@ impl Way {
     }
 }
 
+fn why_unfit(unfit: &[(What, String)], what: What) -> String {
+    let why = unfit.iter().find(|(other, _)| *other == what).map(|(_, why)| why.as_str());
+    why.unwrap_or("it found no group").to_owned()
+}
+
 /// What `getrusage` has of an event, if it is wanted in all modes.
 fn figure(event: &CounterEvent) -> Option<Figure> {
     if !event.is_software() || event.modes_given {
@@ -212,42 +227,42 @@ fn figure(event: &CounterEvent) -> Option<Figure> {
     Figure::of_software_event(event.what.config)
 }
 
-/// As few groups as the processor has counters for, at most `MAX_GROUPS` less one.
-fn split_to_fit(what: &[What]) -> Vec<Members> {
+/// As few groups as the processor has counters for, at most `MAX_GROUPS` less one; and the events that fit nowhere, with the
+/// reason.
+fn split_to_fit(what: &[What]) -> (Vec<Members>, Vec<(What, String)>) {
     if what.is_empty() {
-        return Vec::new();
+        return (Vec::new(), Vec::new());
     }
-    let user_reads = std::env::var(VARIABLE).as_deref() != Ok("read");
+    let forced = std::env::var(VARIABLE).as_deref() == Ok("read");
+    let user_reads = !forced && Group::may_read_in_user_space();
     let most = what.len().min(MAX_GROUPS - 1);
-    let mut groups = Vec::new();
     for number in 1..=most {
         let size = what.len().div_ceil(number);
-        let tried: Option<Vec<_>> =
-            what.chunks(size).map(|members| try_group(members, user_reads)).collect();
-        if let Some(fitting) = tried {
-            return fitting;
+        // Groups that take turns are read by the kernel alone: a page's times are too old for that.
+        let try_one =
+            |members| try_group(members, user_reads && number == 1).map_err(|why| (members, why));
+        let (fit, unfit): (Vec<_>, Vec<_>) =
+            what.chunks(size).map(try_one).partition(Result::is_ok);
+        if unfit.is_empty() || number == most {
+            let unfit = unfit.into_iter().filter_map(Result::err);
+            let each =
+                unfit.flat_map(|(members, why)| members.iter().map(move |it| (*it, why.clone())));
+            return (fit.into_iter().flatten().collect(), each.collect());
         }
-        // Should none fit, the smallest are opened, and it is seen that they do not run.
-        groups = what.chunks(size).map(|what| Members::new(what, false)).collect();
     }
-    groups
+    (Vec::new(), Vec::new())
 }
 
-/// Whether a group opens and gets its turn.
-fn try_group(what: &[What], user_reads: bool) -> Option<Members> {
-    let group = Group::open(what, 0, user_reads).ok()?;
+/// Whether a group opens and gets its turn. Err: why not.
+fn try_group(what: &[What], user_reads: bool) -> Result<Members, String> {
+    let group = Group::open(what, 0, user_reads).map_err(|refused| refused.to_string())?;
     let start = Instant::now();
     while start.elapsed() < PATIENCE {
-        let times = group.read_by_system_call(&mut [0; MAX_COLUMNS])?;
-        if times.running_ns > 0 {
-            return Some(Members::new(what, group.reads_in_user_space()));
+        let times = group.read_by_system_call(&mut [0; MAX_COLUMNS]);
+        if times.is_some_and(|times| times.running_ns > 0) {
+            let user_reads = user_reads && group.reads_in_user_space();
+            return Ok(Members { what: what.to_vec(), user_reads });
         }
     }
-    None
-}
-
-impl Members {
-    fn new(what: &[What], user_reads: bool) -> Self {
-        Self { what: what.to_vec(), user_reads }
-    }
+    Err("the processor has too few counters, or others keep them".to_owned())
 }

@@ -95,6 +95,11 @@ impl Group {
         let mut times = None;
         for (page, count) in self.pages.iter().zip(counts) {
             let user_read::Reading { count: now, enabled_ns, running_ns } = page.read()?;
+            // The page's times are as old as the last time that the kernel wrote it. That does not matter as long as both are the
+            // same; a group that takes turns with others is for the kernel to read.
+            if enabled_ns != running_ns {
+                return None;
+            }
             *count = now;
             times.get_or_insert(Times { enabled_ns, running_ns });
         }
@@ -123,6 +128,11 @@ impl Group {
     /// How many events it has.
     pub(crate) fn len(&self) -> usize {
         self.events.len()
+    }
+
+    /// Whether the kernel would let every thread of this machine read counts in user space.
+    pub(crate) fn may_read_in_user_space() -> bool {
+        user_read::cores_are_alike()
     }
 
     /// Whether, at this moment, the calling thread reads its counts without a system call. On the group's own thread.

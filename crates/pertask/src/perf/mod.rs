@@ -60,7 +60,12 @@ fn open(attr: &mut Attr, thread: u32, leader: Option<&File>) -> Result<File, Ref
         return Err(Refused::last());
     }
     // SAFETY: it has just been opened, and is nobody else's.
-    Ok(unsafe { File::from_raw_fd(fd) })
+    let event = unsafe { File::from_raw_fd(fd) };
+    // The kernel gives the lowest number that is free, so this many are in use. The rest is the program's.
+    if open_files().is_some_and(|limit| fd.cast_unsigned() as u64 >= limit / 4 * 3) {
+        return Err(Refused(libc::EMFILE));
+    }
+    Ok(event)
 }
 
 /// Whether an event of that kind can be opened on the calling thread.
@@ -121,7 +126,9 @@ impl Refused {
             libc::ENOSYS => {
                 "perf_event_open is missing: the kernel lacks it, or a seccomp filter hides it".to_owned()
             }
-            libc::EMFILE => "out of file descriptors: raise ulimit -n".to_owned(),
+            libc::EMFILE => {
+                "three quarters of the file descriptors are in use, and the rest is the program's: raise ulimit -n".to_owned()
+            }
             libc::ENFILE => "the system is out of file descriptors: raise fs.file-max".to_owned(),
             libc::EINVAL => "the kernel does not know it, or it does not fit its group".to_owned(),
             errno => io::Error::from_raw_os_error(errno).to_string(),
@@ -138,6 +145,28 @@ impl fmt::Display for Refused {
 /// `kernel.perf_event_paranoid`: how much the kernel lets unprivileged processes see.
 pub(crate) fn paranoid() -> Option<i32> {
     read_number("/proc/sys/kernel/perf_event_paranoid")
+}
+
+/// How many file descriptors the process may have, if that is limited.
+pub(crate) fn open_files() -> Option<u64> {
+    limit_of(|limit| {
+        // SAFETY: the kernel writes one rlimit, which is the caller's.
+        unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, limit) }
+    })
+}
+
+/// How much memory the process may lock, if that is limited.
+pub(crate) fn locked_memory_bytes() -> Option<u64> {
+    limit_of(|limit| {
+        // SAFETY: the kernel writes one rlimit, which is the caller's.
+        unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, limit) }
+    })
+}
+
+fn limit_of(get: impl FnOnce(&mut libc::rlimit) -> libc::c_int) -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let told = get(&mut limit) == 0;
+    (told && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
 pub(crate) fn read_number(path: &str) -> Option<i32> {

@@ -4,11 +4,14 @@
 //! does not run or user space may not read counters; `offset` is what the event has counted apart from what stands in the
 //! counter, which is `pmc_width` bits wide, signed.
 //!
-//! What it cannot survive: a privileged user who forbids user-space reads (`/sys/devices/cpu/rdpmc`, arm64's
-//! `kernel.perf_user_access`) while an event runs, in the moment before its page says so. The instruction then faults. It is
-//! the kernel's contract; `PERTASK_COUNTERS=read` keeps to system calls.
+//! What it cannot survive, because the instruction faults:
+//! - A thread that moves, between the look at `index` and the instruction, to a core of another kind, on which the counter is not
+//!   allowed. So nothing is read here on machines with cores of several kinds ([`cores_are_alike`]).
+//! - A privileged user who forbids user-space reads (`/sys/devices/cpu/rdpmc`, arm64's `kernel.perf_user_access`) while an event
+//!   runs, in the moment before its page says so. That is the kernel's contract; `PERTASK_COUNTERS=read` keeps to system calls.
 
 use perf_event_open_sys::bindings::perf_event_mmap_page;
+use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::atomic::{Ordering, compiler_fence};
 
@@ -59,6 +62,20 @@ pub(super) unsafe fn read(
         }
     }
     None
+}
+
+/// Whether every CPU has the counters of the same PMU, so that a thread may be on any.
+///
+/// PMUs of cores say in sysfs which CPUs are theirs, where there is more than one kind, or on arm64; others (uncore) say it in
+/// another file.
+pub(super) fn cores_are_alike() -> bool {
+    let read =
+        |path: PathBuf| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+    let all =
+        ["online", "possible"].map(|set| read(Path::new("/sys/devices/system/cpu").join(set)));
+    let Ok(pmus) = std::fs::read_dir("/sys/bus/event_source/devices") else { return false };
+    let mut cores = pmus.filter_map(|pmu| read(pmu.ok()?.path().join("cpus")));
+    cores.all(|cpus| all.iter().any(|all| all.as_ref() == Some(&cpus)))
 }
 
 /// A counter's value, whose highest bit is its sign.

@@ -11,21 +11,23 @@ pub struct Ratio {
     pub estimated: bool,
 }
 
-/// Instructions per cycle, if both were counted in the same modes.
+/// Instructions per cycle, of that event of instructions, if cycles were counted in the same modes.
 #[must_use]
-pub fn ipc(counters: &[Counter]) -> Option<Ratio> {
-    ["", ":u", ":k"].iter().find_map(|modes| {
-        let of = |event: &str| find(counters, &format!("{event}{modes}"));
-        ratio(of("instructions")?, of("cycles")?, 1.0)
-    })
+pub fn ipc(counters: &[Counter], instructions: &str) -> Option<Ratio> {
+    let cycles = find(counters, &format!("cycles{}", modes(instructions)))?;
+    ratio(find(counters, instructions)?, cycles, 1.0)
 }
 
 /// Misses of that event per thousand instructions, if both were counted in the same modes.
 #[must_use]
 pub fn mpki(counters: &[Counter], misses: &str) -> Option<Ratio> {
-    let modes = misses.split_once(':').map_or(String::new(), |(_, modes)| format!(":{modes}"));
-    let instructions = find(counters, &format!("instructions{modes}"))?;
+    let instructions = find(counters, &format!("instructions{}", modes(misses)))?;
     ratio(find(counters, misses)?, instructions, 1e3)
+}
+
+/// The modifier of an event's name, with its colon.
+fn modes(event: &str) -> &str {
+    event.find(':').map_or("", |colon| &event[colon..])
 }
 
 fn find<'a>(counters: &'a [Counter], event: &str) -> Option<&'a Counter> {
@@ -50,7 +52,8 @@ mod tests {
     fn ratios_are_of_the_same_modes() {
         let counters =
             [counted("cycles", 1_000), counted("instructions:u", 500), counted("cycles:u", 250)];
-        assert_eq!(ipc(&counters), Some(Ratio { value: 2.0, estimated: false }));
+        assert_eq!(ipc(&counters, "instructions:u").unwrap().value, 2.0);
+        assert_eq!(ipc(&counters, "instructions"), None);
         assert_eq!(
             mpki(&[counted("cache-misses", 7), counted("instructions:u", 1)], "cache-misses"),
             None
@@ -62,10 +65,10 @@ mod tests {
     #[test]
     fn a_ratio_of_an_estimate_is_one_and_of_nothing_is_none() {
         let mut counters = [counted("cycles", 0), counted("instructions", 10)];
-        assert_eq!(ipc(&counters), None);
+        assert_eq!(ipc(&counters, "instructions"), None);
         (counters[0].count, counters[0].estimated) = (Some(5), true);
-        assert_eq!(ipc(&counters), Some(Ratio { value: 2.0, estimated: true }));
+        assert_eq!(ipc(&counters, "instructions"), Some(Ratio { value: 2.0, estimated: true }));
         counters[0].count = None;
-        assert_eq!(ipc(&counters), None);
+        assert_eq!(ipc(&counters, "instructions"), None);
     }
 }

@@ -219,6 +219,7 @@ mod tests {
         CounterSource {
             event: "task-clock".into(),
             unit: Some("ns"),
+            modes: "u",
             source: Some("perf, a read at each switch; user mode only".into()),
             refused: Some("kernel mode: EACCES: kernel.perf_event_paranoid is 2: lower it to 1 (sysctl), or give CAP_PERFMON".into()),
         }

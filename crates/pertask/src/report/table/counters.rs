@@ -17,11 +17,9 @@ pub(super) struct Shown {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
     /// The event in that place, and whether it counts nanoseconds.
-    Count {
-        place: usize,
-        ns: bool,
-    },
-    Ipc,
+    Count { place: usize, ns: bool },
+    /// Of the instructions of that name.
+    Ipc(String),
     /// Of the misses of that name.
     Mpki(String),
 }
@@ -31,16 +29,19 @@ pub(super) fn shown(sources: &[CounterSource]) -> Vec<Shown> {
     let has = |event: &str| sources.iter().any(|other| other.event == event);
     let mut columns = Vec::new();
     let counted = sources.iter().enumerate().filter(|(_, source)| source.source.is_some());
-    for (place, CounterSource { event, unit, .. }) in counted {
+    for (place, CounterSource { event, unit, modes: counted_in, .. }) in counted {
         let ns = *unit == Some("ns");
-        columns.push(Shown { title: event.to_uppercase(), kind: Kind::Count { place, ns } });
         let (name, modes) = event.split_once(':').unwrap_or((event, ""));
+        // As perf stat does, where it was not counted in the kernel although that was asked for.
+        let narrowed = if modes.is_empty() && *counted_in == "u" { ":U" } else { "" };
+        let title = format!("{}{narrowed}", event.to_uppercase());
+        columns.push(Shown { title, kind: Kind::Count { place, ns } });
         let with_modes = |name: &str| match modes {
             "" => name.to_owned(),
             modes => format!("{name}:{modes}"),
         };
         if name == "instructions" && has(&with_modes("cycles")) {
-            columns.push(Shown { title: "IPC".to_owned(), kind: Kind::Ipc });
+            columns.push(Shown { title: "IPC".to_owned(), kind: Kind::Ipc(event.clone()) });
         }
         if name.ends_with("-misses") && has(&with_modes("instructions")) {
             columns.push(Shown { title: "MPKI".to_owned(), kind: Kind::Mpki(event.clone()) });
@@ -62,7 +63,7 @@ pub(super) fn cells<R: Subject>(row: &R, shown: &[Shown]) -> Vec<Cell> {
     let counters = row.counters();
     let numbers = shown.iter().map(|column| match &column.kind {
         Kind::Count { place, ns } => count(counters.get(*place), *ns),
-        Kind::Ipc => ratio(ipc(counters)),
+        Kind::Ipc(instructions) => ratio(ipc(counters, instructions)),
         Kind::Mpki(misses) => ratio(mpki(counters, misses)),
     });
     numbers.chain(row.subject()).collect()

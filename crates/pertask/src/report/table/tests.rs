@@ -294,6 +294,34 @@ fn what_counts_each_event_is_said_and_what_does_not() {
 }
 
 #[test]
+fn what_is_counted_in_user_mode_alone_says_so_in_its_title() {
+    let mut report = counted();
+    report.counters[0].modes = "u";
+    let shown = print(&report, TableStyle::default());
+    assert!(
+        section(&shown, "Events by spawn site")[1].starts_with("CYCLES:U  INSTRUCTIONS"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn each_ratio_is_of_the_modes_before_it() {
+    let count =
+        |event: &str, count| Counter { event: event.into(), count: Some(count), estimated: false };
+    let mut report = counted();
+    let counters =
+        [("cycles", 100), ("instructions", 50), ("cycles:u", 10), ("instructions:u", 30)];
+    report.counters = counters
+        .map(|(event, _)| CounterSource { event: event.into(), ..report.counters[0].clone() })
+        .into();
+    report.sites[0].counters = counters.map(|(event, n)| count(event, n)).into();
+    let shown = print(&report, TableStyle::default());
+    let lines = section(&shown, "Events by spawn site");
+    let row: Vec<_> = lines[2].split_whitespace().collect();
+    assert_eq!(row[..6].join(" "), "100 50 0.50 10 30 3.00", "{}", lines[1]);
+}
+
+#[test]
 fn a_report_without_events_does_not_speak_of_them() {
     assert!(!print(&busy_service(), TableStyle::default()).contains("Events"));
 }
@@ -324,6 +352,7 @@ fn counted() -> Report {
     let source = |event: &str, unit| CounterSource {
         event: event.into(),
         unit,
+        modes: "uk",
         source: Some("perf, a read at each switch".into()),
         refused: None,
     };
