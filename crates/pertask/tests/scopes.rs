@@ -91,9 +91,10 @@ fn guards_dropped_out_of_order_leave_what_they_should() {
     drop(outer);
     assert_eq!(here(), [""; 0], "who leaves the outer has left the inner");
     let next = scope!("next");
+    let last = scope!("last");
     drop(inner);
-    assert_eq!(here(), ["next"]);
-    drop(next);
+    assert_eq!(here(), ["next", "last"], "another one stands in its place");
+    drop((last, next));
     let thrown = std::panic::catch_unwind(|| {
         let _scope = scope!("panics");
         panic!("on purpose");
@@ -130,11 +131,11 @@ fn nothing_is_recorded_while_nobody_asks_and_nothing_old_comes_back() {
     let _between = scope!("between");
     let _recording = CallStack::record().unwrap();
     assert_eq!(here(), [""; 0], "of an earlier time");
-    let _second = scope!("second");
+    let _same = scope!("first");
     // Guards of that time end nothing of this one.
     drop(first);
     drop(unrecorded);
-    assert_eq!(here(), ["second"]);
+    assert_eq!(here(), ["first"]);
 }
 
 #[test]
@@ -166,6 +167,7 @@ fn only_the_tasks_that_are_recorded_keep_theirs() {
     let (recorded, other) = (task(), task());
     let _recording = CallStack::record_task(recorded.handle().unwrap(), Inherit::No).unwrap();
     assert_eq!(run(recorded), ["kept"]);
+    let _own = scope!("the thread's own");
     assert_eq!(run(other), [""; 0], "cut at the switch");
 }
 
