@@ -57,6 +57,8 @@ pub struct Cpu {
     sites: [Cell<Option<&'static Site>>; SITE_CACHE],
     /// Numbers for the tasks that are made here.
     numbers: Cell<(u64, u64)>,
+    /// The tag while no task runs.
+    own_tag: Cell<u32>,
     not_send: PhantomData<*const ()>,
 }
 
@@ -175,6 +177,7 @@ impl Cpu {
             record: system.cpu_record(),
             sites: [const { Cell::new(None) }; SITE_CACHE],
             numbers: Cell::new((0, 0)),
+            own_tag: Cell::new(0),
             not_send: PhantomData,
         }
     }
@@ -227,7 +230,28 @@ impl Cpu {
     /// Makes a task, as a child of the one that runs here.
     pub fn fork(&self, site: &'static Site) -> OwnedTask {
         let CpuRecord { system, index, .. } = *self.record;
-        system.fork_as(self.next_number(), site, self.current_task(), index as usize)
+        let current = self.current_task();
+        let task = system.fork_as(self.next_number(), site, current, index as usize);
+        if current.is_none() {
+            task.set_tag(self.tag());
+        }
+        task
+    }
+
+    /// The [tag](Task::tag) of the task that runs here, or the CPU's own where none does.
+    #[must_use]
+    #[inline]
+    pub fn tag(&self) -> u32 {
+        self.current_task().map_or_else(|| self.own_tag.get(), Task::tag)
+    }
+
+    /// Sets that tag, and returns the one before.
+    #[inline]
+    pub fn set_tag(&self, tag: u32) -> u32 {
+        match self.current_task() {
+            Some(task) => task.set_tag(tag),
+            None => self.own_tag.replace(tag),
+        }
     }
 
     fn next_number(&self) -> u64 {

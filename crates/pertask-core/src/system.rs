@@ -136,6 +136,7 @@ impl System {
         let path = self.paths.of(parent.map(Task::path), self.sites.own(site));
         // From here on it ends as a task does, also when something below panics.
         let task = OwnedTask(Arc::new(Task::new(id, parent.map(Task::id), path, self)));
+        task.set_tag(parent.map_or(0, Task::tag));
         {
             let global = self.global.read();
             // SAFETY: the `OwnedTask` keeps its strong count until its drop has called `exit`, which removes the task.

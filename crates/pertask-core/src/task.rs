@@ -3,7 +3,7 @@
 use crate::MAX_PMUS;
 use crate::family::Links;
 use crate::path::SpawnPath;
-use crate::primitive::plain::{AtomicBool, AtomicPtr, AtomicU64};
+use crate::primitive::plain::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64};
 use crate::primitive::{Arc, Ordering};
 use crate::site::Site;
 use crate::slot::Slot;
@@ -53,6 +53,8 @@ pub struct Task {
     pub(crate) links: Links,
     /// Where the task stands in the table, or [`NOWHERE`]. Written under the table's lock.
     pub(crate) place: AtomicU64,
+    /// See [`tag`](Self::tag).
+    tag: AtomicU32,
     /// Whether the CPU that runs the task has been given the right to it. Only that CPU touches it.
     carried: AtomicBool,
 }
@@ -73,6 +75,7 @@ impl Task {
             links: Links::new(),
             place: AtomicU64::new(NOWHERE),
             outer: AtomicPtr::new(ptr::null_mut()),
+            tag: AtomicU32::new(0),
             carried: AtomicBool::new(false),
         }
     }
@@ -114,6 +117,25 @@ impl Task {
     #[must_use]
     pub fn has_exited(&self) -> bool {
         self.slots[0].is_tombstone()
+    }
+
+    /// A number that the core's users hang on a task, for them to say what it stands for; 0 at first. A task that is made
+    /// begins with that of the task that makes it. Profilers keep the number of a set of labels here: a signal handler can
+    /// read it.
+    #[must_use]
+    #[inline]
+    pub fn tag(&self) -> u32 {
+        // Relaxed: a number.
+        self.tag.load(Ordering::Relaxed)
+    }
+
+    /// Sets the [`tag`](Self::tag), and returns the one before.
+    #[inline]
+    pub fn set_tag(&self, tag: u32) -> u32 {
+        let before = self.tag();
+        // Relaxed: a number, set by who runs the task.
+        self.tag.store(tag, Ordering::Relaxed);
+        before
     }
 
     #[inline]

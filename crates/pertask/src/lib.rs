@@ -26,6 +26,11 @@
 #[allow(unsafe_code)]
 mod tracked;
 
+#[allow(unsafe_code)]
+mod call_stack;
+mod interned;
+mod labels;
+
 #[cfg(feature = "tokio")]
 pub mod tokio;
 
@@ -54,12 +59,17 @@ mod tree;
 
 mod error;
 
+pub use call_stack::{
+    CallStack, CallStackCpu, CallStackData, CallStacks, MAX_SCOPES, Scope, ScopeName,
+    current_scopes,
+};
 pub use counters::{
     Counter, CounterCounts, CounterEvent, CounterSource, Counters, CountersCpu, CountersData,
     CountersLost, CountersPmu, UnknownEvent,
 };
 pub use cpu_time::{CpuTime, CpuTimeCount, CpuTimeCpu, CpuTimeData};
 pub use error::Error;
+pub use labels::{LabelExt, Labeled, Labels, MAX_LABEL_SETS, label_sets_without_place};
 pub use machine::{Machine, Offer};
 pub use pertask_core::{self as core, Event, Inherit, Target, Task, TaskId};
 pub use report::derived::{Ratio, ipc, mpki};
