@@ -71,7 +71,7 @@ fn doctor_is_read_by_people_too() {
 fn the_demo_counts_what_each_user_is_offered() {
     let events = "page-faults,context-switches";
     for who in [As::Me, As::Nobody, As::Filtered] {
-        let arguments = ["demo", "--duration", "1s", "-e", events, "--json"];
+        let arguments = ["demo", "--duration", "1s", "-e", events, "--tree", "--json"];
         let Some(output) = run(who, &arguments) else { continue };
         let report = json(&output);
         let count = |route: &str, event: &str| {
