@@ -12,12 +12,14 @@ use super::roster::{Birth, Roster};
 use super::session::{Drained, Session};
 use super::signals;
 use super::stacks::Stacks;
+use super::workers;
 use crate::clock;
 use crate::error::Error;
 use pertask_core::System;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 /// How often rings are emptied and new threads sought, at most.
@@ -30,6 +32,12 @@ const REST: u32 = 50;
 const PATIENCE: Duration = Duration::from_millis(50);
 
 static STATE: Mutex<State> = Mutex::new(State { engine: None, roster: Roster::new(), sessions: 0 });
+
+/// Whether a thread has begun that runs tasks.
+static SEARCH_NOW: AtomicBool = AtomicBool::new(false);
+
+/// Whom to wake then. Held for a moment, and with no other lock inside.
+static COLLECTOR: Mutex<Option<Thread>> = Mutex::new(None);
 
 struct State {
     /// `Some` while anybody samples.
@@ -90,8 +98,18 @@ struct Told {
     nested: u64,
 }
 
+/// Wakes the collector, if there is one, to look for threads now.
+pub(super) fn search_soon() {
+    // Relaxed: at worst the next search is as soon as it would have been.
+    SEARCH_NOW.store(true, Ordering::Relaxed);
+    if let Some(collector) = &*COLLECTOR.lock().unwrap_or_else(PoisonError::into_inner) {
+        collector.unpark();
+    }
+}
+
 /// Begins a session.
 pub(super) fn join(options: SamplerOptions) -> Result<Ticket, Error> {
+    workers::watch();
     let mut state = lock();
     let State { engine, roster, sessions } = &mut *state;
     let engine = match engine {
@@ -136,6 +154,10 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         self.leave_once();
     }
+}
+
+fn set_collector(collector: Option<Thread>) {
+    *COLLECTOR.lock().unwrap_or_else(PoisonError::into_inner) = collector;
 }
 
 fn lock() -> MutexGuard<'static, State> {
@@ -250,6 +272,7 @@ impl Engine {
                 return Err(refused);
             }
         };
+        set_collector(Some(collector.thread().clone()));
         Ok(Self {
             period_ns: way.mechanism.period_ns(options.frequency_hz),
             way,
@@ -295,6 +318,7 @@ impl Engine {
 
     fn stop(mut self, roster: &mut Roster) -> Option<JoinHandle<()>> {
         let collector = self.collector.take();
+        set_collector(None);
         for (thread, sampled) in std::mem::take(&mut self.threads) {
             drop(sampled.source);
             roster.keep(thread, sampled.birth, sampled.record);
@@ -314,7 +338,8 @@ impl Engine {
         }
         self.replaced.free_unused();
         let start = Instant::now();
-        if start >= self.search_due {
+        // Relaxed: see `search_soon`.
+        if SEARCH_NOW.swap(false, Ordering::Relaxed) || start >= self.search_due {
             self.search(roster, false);
             self.search_due = start + TURN.max(start.elapsed() * REST);
         }
@@ -382,6 +407,8 @@ impl Engine {
             self.refused.insert(thread);
             return;
         };
+        // What is left there is from before.
+        while record.ring.read(&mut self.words) {}
         let told = Told { dropped: record.ring.dropped(), nested: record.nested() };
         // A thread that has come since begins at zero: nothing of its time is anybody else's.
         let cpu_ns = if first { clock::cpu_ns_of_thread(thread) } else { Some(0) };
@@ -409,10 +436,11 @@ impl Engine {
     fn drain_thread(&mut self, thread: u32) {
         let Some(sampled) = self.threads.get_mut(&thread) else { return };
         while sampled.record.ring.read(&mut self.words) {
-            if self.words.len() < HEAD {
+            let drained = Drained { thread, last_cpu_ns: sampled.cpu_ns, words: &self.words };
+            // One from before the thread was found came late.
+            if drained.words.len() < HEAD || drained.thread_cpu_ns() < sampled.cpu_ns {
                 continue;
             }
-            let drained = Drained { thread, last_cpu_ns: sampled.cpu_ns, words: &self.words };
             self.sessions.iter_mut().for_each(|session| session.add(&drained));
             sampled.cpu_ns = drained.thread_cpu_ns();
         }

@@ -44,6 +44,7 @@ mod signals;
 mod stacks;
 #[allow(unsafe_code)]
 mod unwind;
+mod workers;
 
 pub use mechanism::Mechanism;
 pub use modules::{Module, ModuleRange};

@@ -93,19 +93,25 @@ impl Record {
         unsafe { record.as_ref() }
     }
 
+    /// The record that a thread has.
+    pub(super) fn of_thread(thread: u32) -> Option<&'static Self> {
+        // There is none behind the first place that is empty.
+        (0..MOST as u32).map_while(Self::of_number).find(|record| record.is_of(thread))
+    }
+
     pub(super) fn number(&self) -> u32 {
         self.number
     }
 
     /// Says which CPU the thread is. Told again when it is another.
-    pub(super) fn set_cpu(&self, cpu: &'static CpuRecord) {
+    pub(super) fn set_cpu(&self, cpu: &CpuRecord) {
         // Relaxed: it was whole before the system told of it, and the handler reads of it what its own thread writes.
         self.cpu.store(ptr::from_ref(cpu).cast_mut(), Ordering::Relaxed);
     }
 
     /// The CPU that the thread has been seen to be.
     pub(super) fn cpu(&self) -> Option<&'static CpuRecord> {
-        // SAFETY: null, or what `set_cpu` was given. Relaxed: see there.
+        // SAFETY: null, or what `set_cpu` was given, which is never freed. Relaxed: see there.
         unsafe { self.cpu.load(Ordering::Relaxed).as_ref() }
     }
 
@@ -199,10 +205,9 @@ impl Replaced {
         }
         // SeqCst: pairs with the fence in `with_unwinder`.
         fence(Ordering::SeqCst);
-        let numbers = 0..MOST as u32;
         // Acquire: pairs with the Release in `with_unwinder`.
-        let used: Vec<_> = numbers
-            .filter_map(Record::of_number)
+        let used: Vec<_> = (0..MOST as u32)
+            .map_while(Record::of_number)
             .map(|record| record.using.load(Ordering::Acquire))
             .collect();
         self.0.retain(|old| {

@@ -66,7 +66,12 @@ impl Session {
         let Drained { thread, last_cpu_ns, words } = *drained;
         let [flags, time_ns, cpu_ns, task, path, site] =
             *words.first_chunk::<HEAD>().unwrap_or(&[0; HEAD]);
-        let start_ns = self.starts.remove(&thread).unwrap_or(0);
+        let start_ns = match self.starts.get(&thread) {
+            // Taken before the session, or while it began.
+            Some(start_ns) if cpu_ns <= *start_ns => return,
+            Some(_) => self.starts.remove(&thread).unwrap_or(0),
+            None => 0,
+        };
         let Some(stack) = self.stack(&words[HEAD..]) else {
             self.lost.dropped_memory_full += 1;
             return;
