@@ -52,6 +52,11 @@ pub(super) fn restore(signal: i32, handler: Handler) {
     }
 }
 
+/// Whether it is our handler that the signal goes to.
+pub(super) fn is_ours(signal: i32, handler: Handler) -> bool {
+    action(signal).is_ok_and(|action| is(&action, handler))
+}
+
 /// Whether nobody has a use for the signal so far, but perhaps our handler of an earlier time.
 pub(super) fn is_ours_or_free(signal: i32, handler: Handler) -> bool {
     let usable = |action| is(&action, handler) || action.sa_sigaction == libc::SIG_DFL;

@@ -17,7 +17,7 @@ use crate::clock;
 use crate::error::Error;
 use pertask_core::System;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -32,6 +32,9 @@ const REST: u32 = 50;
 const PATIENCE: Duration = Duration::from_millis(50);
 
 static STATE: Mutex<State> = Mutex::new(State { engine: None, roster: Roster::new(), sessions: 0 });
+
+/// The process that has been sampled, or 0.
+static OWNER: AtomicU32 = AtomicU32::new(0);
 
 /// Whether a thread has begun that runs tasks.
 static SEARCH_NOW: AtomicBool = AtomicBool::new(false);
@@ -68,6 +71,9 @@ struct Engine {
     /// All modules there have been, while it samples.
     seen: Vec<Module>,
     sessions: Vec<Session>,
+    /// Why no thread is interrupted any more.
+    halted: Option<&'static str>,
+    turns: u64,
     /// When threads are to be sought again.
     search_due: Instant,
     words: Vec<u64>,
@@ -109,6 +115,14 @@ pub(super) fn search_soon() {
 
 /// Begins a session.
 pub(super) fn join(options: SamplerOptions) -> Result<Ticket, Error> {
+    // A forked child has all of this but the threads.
+    let this = std::process::id();
+    // Relaxed: a process writes its own number, and only to look at it itself.
+    let owner = OWNER.compare_exchange(0, this, Ordering::Relaxed, Ordering::Relaxed);
+    if owner.is_err_and(|owner| owner != this) {
+        let why = "the process was forked from one that has been sampled".to_owned();
+        return Err(Error::CannotSample { refused: vec![why] });
+    }
     workers::watch();
     let mut state = lock();
     let State { engine, roster, sessions } = &mut *state;
@@ -283,6 +297,8 @@ impl Engine {
             modules,
             replaced,
             sessions: Vec::new(),
+            halted: None,
+            turns: 0,
             search_due: Instant::now(),
             words: Vec::new(),
             collector: Some(collector),
@@ -308,7 +324,10 @@ impl Engine {
         let mut session = self.sessions.swap_remove(at);
         let deaf = signals::that_block(self.way.signal, self.threads.keys().copied());
         session.lost.threads_not_sampled += deaf + self.refused.len() as u64;
-        let mechanism = self.way.describe(self.period_ns);
+        let mut mechanism = self.way.describe(self.period_ns);
+        if let Some(why) = self.halted {
+            mechanism = format!("{mechanism}; {why}");
+        }
         let profile = session.finish(mechanism, self.period_ns, self.seen.clone());
         if !self.sessions.is_empty() {
             self.set_rate();
@@ -319,17 +338,37 @@ impl Engine {
     fn stop(mut self, roster: &mut Roster) -> Option<JoinHandle<()>> {
         let collector = self.collector.take();
         set_collector(None);
-        for (thread, sampled) in std::mem::take(&mut self.threads) {
-            drop(sampled.source);
-            roster.keep(thread, sampled.birth, sampled.record);
-        }
+        self.disarm(roster);
         withdraw(self.way.signal);
         self.replaced.free_unused();
         collector
     }
 
+    fn disarm(&mut self, roster: &mut Roster) {
+        self.drain();
+        for (thread, sampled) in std::mem::take(&mut self.threads) {
+            drop(sampled.source);
+            roster.keep(thread, sampled.birth, sampled.record);
+        }
+    }
+
+    /// Interrupts nobody any more if that would harm the program.
+    fn look_for_trouble(&mut self, roster: &mut Roster) {
+        const SELDOM: u64 = 8;
+        self.turns += 1;
+        let seldom = self.turns.is_multiple_of(SELDOM);
+        let Way { mechanism, signal, .. } = self.way;
+        if self.halted.is_none() {
+            self.halted = mechanism.disturbed(signal, seldom);
+            if self.halted.is_some() {
+                self.disarm(roster);
+            }
+        }
+    }
+
     /// What the collector does each time.
     fn turn(&mut self, roster: &mut Roster) {
+        self.look_for_trouble(roster);
         if self.modules.refresh() {
             self.replaced.publish(self.modules.unwinder());
             let new: Vec<_> =
@@ -366,6 +405,9 @@ impl Engine {
 
     /// Finds threads that have come, have gone, or have begun to run tasks.
     fn search(&mut self, roster: &mut Roster, first: bool) {
+        if self.halted.is_some() {
+            return;
+        }
         // While threads end, the kernel's list may skip others: so it is read twice before one is held to be gone.
         let mut numbers: BTreeSet<u32> = crate::threads::numbers().into_iter().collect();
         if self.threads.keys().any(|thread| !numbers.contains(thread)) {

@@ -50,6 +50,17 @@ impl Mechanism {
         }
     }
 
+    /// Why it must not go on. Asked many times a second.
+    pub(super) fn disturbed(self, signal: i32, seldom: bool) -> Option<&'static str> {
+        if !disposition::is_ours(signal, handler::on_signal) {
+            return Some(
+                "the program has given the signal another handler, so sampling has ended early",
+            );
+        }
+        let traced = self == Self::PerfTrap && seldom && traced();
+        traced.then_some("a debugger takes SIGTRAP, so sampling has ended early")
+    }
+
     /// Its signal, or `None` if the process has a use for all of them.
     pub(super) fn signal(self) -> Option<i32> {
         match self {

@@ -8,7 +8,8 @@ use std::ops::Range;
 /// What an unwinder remembers of addresses, for one thread. It is large, and made before it is needed.
 pub(super) type Cache = framehop::CacheNative<MustNotAllocateDuringUnwind>;
 
-/// Stack that must be left below a handler for unwinding: three times what it was measured to use, optimised or not.
+/// Stack that must be left below a handler for unwinding. Measured: 11 KB optimised, 43 KB not, 32 KB in some builds with
+/// link-time optimisation.
 pub(super) const ROOM: u64 = 128 << 10;
 
 /// The registers of interrupted code.
