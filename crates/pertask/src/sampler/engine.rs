@@ -29,7 +29,7 @@ const TURN: Duration = Duration::from_millis(10);
 const REST: u32 = 50;
 
 /// How long a stop waits for signals that are under way.
-const PATIENCE: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_millis(100);
 
 static STATE: Mutex<State> = Mutex::new(State { engine: None, roster: Roster::new(), sessions: 0 });
 
@@ -229,7 +229,8 @@ impl Way {
         signals::unblock(signal);
         let came = mechanism.try_on_this_thread(trial, PERIOD_NS, signal);
         if came.is_err() {
-            withdraw(signal);
+            // Nothing was asked for but for this thread.
+            withdraw(signal, std::iter::empty());
         }
         came.map(|()| signal)
     }
@@ -251,15 +252,10 @@ impl Way {
 
 /// Takes our handler away, when nothing of ours is under way any more. If something stays under way, on a thread that
 /// blocks the signal, the handler stays: to it, that signal is harmless.
-fn withdraw(signal: i32) {
-    let start = Instant::now();
-    while signals::is_pending(signal) {
-        if start.elapsed() > PATIENCE {
-            return;
-        }
-        std::thread::yield_now();
+fn withdraw(signal: i32, threads: impl Iterator<Item = u32>) {
+    if signals::settle(signal, threads, PATIENCE) {
+        disposition::restore(signal, handler::on_signal);
     }
-    disposition::restore(signal, handler::on_signal);
 }
 
 impl Engine {
@@ -339,7 +335,7 @@ impl Engine {
         let collector = self.collector.take();
         set_collector(None);
         self.disarm(roster);
-        withdraw(self.way.signal);
+        withdraw(self.way.signal, roster.threads());
         self.replaced.free_unused();
         collector
     }
@@ -408,11 +404,7 @@ impl Engine {
         if self.halted.is_some() {
             return;
         }
-        // While threads end, the kernel's list may skip others: so it is read twice before one is held to be gone.
-        let mut numbers: BTreeSet<u32> = crate::threads::numbers().into_iter().collect();
-        if self.threads.keys().any(|thread| !numbers.contains(thread)) {
-            numbers.extend(crate::threads::numbers());
-        }
+        let numbers: BTreeSet<u32> = crate::threads::numbers().into_iter().collect();
         self.bury(&numbers, roster);
         let known =
             |thread: &u32| self.threads.contains_key(thread) || self.refused.contains(thread);
@@ -429,8 +421,11 @@ impl Engine {
     }
 
     fn bury(&mut self, alive: &BTreeSet<u32>, roster: &mut Roster) {
-        let gone = |thread: &&u32| !alive.contains(thread);
-        let ended: Vec<u32> = self.threads.keys().filter(gone).copied().collect();
+        // The list may have skipped it: only its own file says that it has ended.
+        let gone = |(thread, sampled): &(&u32, &Sampled)| {
+            !alive.contains(thread) && Birth::of(**thread) != Some(sampled.birth)
+        };
+        let ended: Vec<u32> = self.threads.iter().filter(gone).map(|(thread, _)| *thread).collect();
         for thread in ended {
             self.drain_thread(thread);
             if let Some(Sampled { record, source, .. }) = self.threads.remove(&thread) {

@@ -218,5 +218,5 @@ impl Stack {
 fn find(mappings: &[Range<u64>], control_block: u64) -> Option<Range<u64>> {
     let after = mappings.partition_point(|mapping| mapping.start <= control_block);
     let mapping = mappings.get(after.checked_sub(1)?)?;
-    mapping.contains(&control_block).then(|| mapping.start..control_block)
+    mapping.contains(&control_block).then_some(mapping.start..control_block)
 }

@@ -232,7 +232,7 @@ impl<'a> Image<'a> {
         let loaded = self.of_kind(LOAD).find(|load| load.range().contains(&frames_start))?;
         let frames = frames_start..loaded.range().end;
         let code = || self.mappings.iter().filter(|mapping| mapping.executable);
-        let code = code().next()?.range.start..code().last()?.range.end;
+        let code = code().next()?.range.start..code().next_back()?.range.end;
         let sections = ExplicitModuleSectionInfo {
             eh_frame: Some(self.bytes(frames.clone())?),
             eh_frame_svma: Some(frames),

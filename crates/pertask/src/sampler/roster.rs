@@ -81,6 +81,11 @@ impl Roster {
         self.kept.insert(thread, (birth, record));
     }
 
+    /// The threads whose records are kept.
+    pub(super) fn threads(&self) -> impl Iterator<Item = u32> {
+        self.kept.keys().copied()
+    }
+
     /// Takes back the record of a thread that has ended.
     pub(super) fn free(&mut self, record: &'static Record) {
         self.free.push(record);

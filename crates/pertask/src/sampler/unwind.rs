@@ -81,7 +81,7 @@ pub(super) unsafe fn walk(
     let readable = from.stack.max(stack.start)..stack.end;
     let mut read = |at: u64| {
         let whole = readable.start <= at && at <= readable.end.wrapping_sub(WORD);
-        if !whole || readable.end < WORD || at % WORD != 0 {
+        if !whole || readable.end < WORD || !at.is_multiple_of(WORD) {
             return Err(());
         }
         // SAFETY: in the stack, by the test above, and aligned.
