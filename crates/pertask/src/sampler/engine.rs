@@ -29,7 +29,7 @@ const TURN: Duration = Duration::from_millis(10);
 const REST: u32 = 50;
 
 /// How long a stop waits for signals that are under way.
-const PATIENCE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_millis(250);
 
 static STATE: Mutex<State> = Mutex::new(State { engine: None, roster: Roster::new(), sessions: 0 });
 
