@@ -375,8 +375,8 @@ impl Engine {
         let start = Instant::now();
         // Relaxed: see `search_soon`.
         if SEARCH_NOW.swap(false, Ordering::Relaxed) || start >= self.search_due {
-            self.search(roster, false);
-            self.search_due = start + TURN.max(start.elapsed() * REST);
+            let took = self.search(roster, false);
+            self.search_due = start + TURN.max(took * REST);
         }
         self.drain();
     }
@@ -400,11 +400,14 @@ impl Engine {
     }
 
     /// Finds threads that have come, have gone, or have begun to run tasks.
-    fn search(&mut self, roster: &mut Roster, first: bool) {
+    /// Returns how long it took to look, without what new threads took.
+    fn search(&mut self, roster: &mut Roster, first: bool) -> Duration {
         if self.halted.is_some() {
-            return;
+            return Duration::ZERO;
         }
+        let start = Instant::now();
         let numbers: BTreeSet<u32> = crate::threads::numbers().into_iter().collect();
+        let took = start.elapsed();
         self.bury(&numbers, roster);
         let known =
             |thread: &u32| self.threads.contains_key(thread) || self.refused.contains(thread);
@@ -418,6 +421,7 @@ impl Engine {
                 sampled.record.set_cpu(cpu);
             }
         });
+        took
     }
 
     fn bury(&mut self, alive: &BTreeSet<u32>, roster: &mut Roster) {
@@ -454,6 +458,9 @@ impl Engine {
             Ok(source) => {
                 let cpu_ns = cpu_ns.unwrap_or(0);
                 self.threads.insert(thread, Sampled { record, birth, source, cpu_ns, told });
+                if !first {
+                    self.note_unseen(thread);
+                }
             }
             Err(_) => {
                 roster.keep(thread, birth, record);
@@ -463,6 +470,17 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// What a thread has used before it was found is its own, but nobody knows where: a sample without a stack.
+    fn note_unseen(&mut self, thread: u32) {
+        let Some(sampled) = self.threads.get_mut(&thread) else { return };
+        let Some(cpu_ns) = clock::cpu_ns_of_thread(thread) else { return };
+        let mut words = [0; HEAD];
+        (words[1], words[2]) = (clock::monotonic_ns(), cpu_ns);
+        let drained = Drained { thread, last_cpu_ns: sampled.cpu_ns, words: &words };
+        self.sessions.iter_mut().for_each(|session| session.add(&drained));
+        sampled.cpu_ns = cpu_ns;
     }
 
     fn drain(&mut self) {

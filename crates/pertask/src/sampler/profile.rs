@@ -22,7 +22,7 @@ pub struct RawSample {
     pub site: Option<u32>,
     /// Signals that came while this one was waiting to be delivered. Their CPU time is in this sample.
     pub overrun: u32,
-    /// Where the thread was, then where each caller goes on, up to the thread's root. Equal stacks share their memory.
+    /// Empty for what a thread has used between its birth and when it was found. Otherwise where the thread was, then where each caller goes on, up to the thread's root. Equal stacks share their memory.
     pub stack: Arc<[u64]>,
     /// Whether the stack reaches the thread's root.
     pub complete: bool,
