@@ -108,6 +108,17 @@ impl CpuRecord {
         self.switches.load(Ordering::Acquire)
     }
 
+    /// Calls `f` with the task that runs here: for a signal handler on the CPU's own thread, which may have interrupted
+    /// anything, a switch included.
+    ///
+    /// # Safety
+    /// The calling thread is the one that has this CPU: [`thread`](Self::thread) is its own number.
+    pub unsafe fn with_current<R>(&self, f: impl FnOnce(Option<&Task>) -> R) -> R {
+        // SAFETY: null, or a task that its runner keeps alive until it is switched out on this thread, which is not
+        // before `f` has returned.
+        f(unsafe { self.current().as_ref() })
+    }
+
     pub(crate) fn is_of(&self, system: &System) -> bool {
         ptr::eq(self.system, system)
     }

@@ -15,6 +15,11 @@ pub enum Error {
         /// How many there is room for.
         limit: usize,
     },
+    /// No way to sample threads works here.
+    CannotSample {
+        /// Each way that was tried, and why it does not work.
+        refused: Vec<String>,
+    },
     /// Other sets of events are being counted, and there is room for no more.
     CountersBusy {
         /// How many.
@@ -47,6 +52,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Attach(refused) => write!(f, "cannot attach to tasks: {refused}"),
+            Self::CannotSample { refused } => {
+                write!(f, "cannot sample threads: {}", refused.join("; "))
+            }
             Self::TooManyEvents { wanted, limit } => write!(
                 f,
                 "cannot count {wanted} events at once: a set has room for {limit}; count some of them in a session of their own"
@@ -63,7 +71,9 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Attach(refused) => Some(refused),
-            Self::TooManyEvents { .. } | Self::CountersBusy { .. } => None,
+            Self::TooManyEvents { .. } | Self::CountersBusy { .. } | Self::CannotSample { .. } => {
+                None
+            }
         }
     }
 }

@@ -49,6 +49,9 @@ mod stint;
 #[allow(unsafe_code)]
 mod wake;
 
+#[cfg(feature = "sampler")]
+pub mod sampler;
+
 // Showing it.
 mod reading;
 mod report;

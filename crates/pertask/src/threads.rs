@@ -71,7 +71,8 @@ pub(crate) fn name(number: u32) -> String {
     String::from_utf8_lossy(&comm).trim_end_matches('\n').to_owned()
 }
 
-fn numbers() -> Vec<u32> {
+/// The threads that there are now. While threads end, the kernel's list may skip others.
+pub(crate) fn numbers() -> Vec<u32> {
     let Ok(entries) = std::fs::read_dir("/proc/self/task") else { return Vec::new() };
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }

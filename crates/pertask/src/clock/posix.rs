@@ -13,6 +13,12 @@ pub(crate) fn cpu_ns_of_thread(thread: u32) -> Option<u64> {
     read(clock_of_thread(thread))
 }
 
+/// Wall time by the clock that a signal handler may read. Not to be compared with [`wall_ns`].
+#[cfg(feature = "sampler")]
+pub(crate) fn monotonic_ns() -> u64 {
+    read(libc::CLOCK_MONOTONIC).unwrap_or(0)
+}
+
 /// CPU time of the whole process, threads that have ended included.
 pub(crate) fn process_cpu_ns() -> u64 {
     read(libc::CLOCK_PROCESS_CPUTIME_ID).unwrap_or(0)
@@ -40,7 +46,7 @@ pub(crate) fn tick_hz() -> Option<u32> {
 
 /// The clock id of a thread's CPU time: `CPUCLOCK_SCHED` for one thread, in the kernel's encoding (what
 /// `pthread_getcpuclockid` returns).
-fn clock_of_thread(thread: u32) -> libc::clockid_t {
+pub(crate) fn clock_of_thread(thread: u32) -> libc::clockid_t {
     const CPUCLOCK_SCHED: libc::clockid_t = 2;
     const CPUCLOCK_PERTHREAD_MASK: libc::clockid_t = 4;
     (!thread.cast_signed()) << 3 | CPUCLOCK_SCHED | CPUCLOCK_PERTHREAD_MASK

@@ -1,10 +1,14 @@
 //! The kernel's perf events: opening one for a thread, and why the kernel refuses.
 
 mod group;
+#[cfg(feature = "sampler")]
+mod overflow;
 mod page;
 mod user_read;
 
 pub(crate) use group::{Group, MAX_MEMBERS, Times};
+#[cfg(feature = "sampler")]
+pub(crate) use overflow::{Notice, Overflow};
 pub(crate) use page::Page;
 
 use perf_event_open_sys as sys;

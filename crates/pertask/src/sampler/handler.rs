@@ -1,0 +1,222 @@
+//! The signal handler: takes one sample of its own thread.
+//!
+//! It allocates nothing, takes no lock, touches no thread-local variable and makes two cheap system calls (its thread's
+//! number, its CPU time). It keeps `errno`. What it needs was made before the first signal was asked for.
+
+use super::disposition;
+use super::record::{Own, Record, Stack};
+use super::ring::Writing;
+use super::unwind::{self, End, Interrupted};
+use crate::clock;
+use std::ops::Range;
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+/// Addresses in a stack at most.
+pub(super) const MOST_FRAMES: usize = 128;
+
+/// Words of a sample before its addresses.
+pub(super) const HEAD: usize = 6;
+
+/// In a sample's first word: the walk came to the thread's root.
+pub(super) const COMPLETE: u64 = 1;
+/// There were more frames than [`MOST_FRAMES`].
+pub(super) const TRUNCATED: u64 = 2;
+/// Where, in the first word, is how many more signals this one stands for.
+pub(super) const OVERRUN_SHIFT: u32 = 32;
+
+/// Marks a signal's number as ours.
+const MARK: u64 = 0x7074_6b73 << 32;
+
+/// The highest descriptor whose signals find their record, and one more.
+pub(super) const MOST_DESCRIPTORS: usize = 1 << 16;
+
+/// The record of each event that signals by its descriptor, by descriptor: its number and one, or 0.
+static OF_DESCRIPTOR: [AtomicU32; MOST_DESCRIPTORS] =
+    [const { AtomicU32::new(0) }; MOST_DESCRIPTORS];
+
+/// The real-time signal that is ours, or 0.
+static SIGNAL: AtomicI32 = AtomicI32::new(0);
+
+/// The number that a record's signals carry.
+pub(super) fn number_of(record: &Record) -> u64 {
+    MARK | u64::from(record.number())
+}
+
+/// Says whose signals come from that descriptor from now on.
+pub(super) fn bind_descriptor(descriptor: i32, record: Option<&Record>) {
+    let place = usize::try_from(descriptor).ok().and_then(|at| OF_DESCRIPTOR.get(at));
+    if let Some(place) = place {
+        // Release: pairs with the Acquire in `named_record`.
+        place.store(record.map_or(0, |record| record.number() + 1), Ordering::Release);
+    }
+}
+
+/// Says which real-time signal is ours.
+pub(super) fn set_signal(signal: i32) {
+    // Relaxed: it is set before the first such signal is asked for, which is a system call.
+    SIGNAL.store(signal, Ordering::Relaxed);
+}
+
+/// The handler itself.
+pub(super) extern "C" fn on_signal(
+    signal: i32,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) {
+    // SAFETY: the thread's own word, which the C library has made when the thread began.
+    let errno = unsafe { *libc::__errno_location() };
+    // SAFETY: the kernel's word for each signal.
+    let notice = unsafe { Notice::read(signal, info) };
+    match notice {
+        // SAFETY: the context that the kernel gave.
+        Some(notice) => unsafe { take(&notice, context) },
+        // SAFETY: the kernel's arguments.
+        None => unsafe { disposition::forward(signal, info, context) },
+    }
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
+}
+
+/// What a signal of ours says.
+struct Notice {
+    /// `None`: from an event that has been closed since, or on another thread than it was for.
+    record: Option<&'static Record>,
+    overrun: u64,
+}
+
+/// The parts of `siginfo_t` that the C library has no names for, on 64-bit Linux.
+#[repr(C)]
+struct Info {
+    signal: i32,
+    errno: i32,
+    code: i32,
+    padding: i32,
+    /// SIGTRAP: an address. A timer: its number, and its overrun above. A file: its band.
+    first: u64,
+    /// SIGTRAP: the event's number. A timer: the value that it was made with. A file: its descriptor, below.
+    second: u64,
+}
+
+impl Notice {
+    /// `None` if the signal is not ours.
+    ///
+    /// # Safety
+    /// `info` is what the kernel gave to a handler of that signal.
+    unsafe fn read(signal: i32, info: *const libc::siginfo_t) -> Option<Self> {
+        const TRAP_PERF: i32 = 6;
+        const SI_TIMER: i32 = -2;
+        // What files say: from POLL_IN to POLL_HUP.
+        const FILES: std::ops::RangeInclusive<i32> = 1..=6;
+        // SAFETY: it is larger than this, and aligned as 64-bit words are.
+        let info = unsafe { &*info.cast::<Info>() };
+        // Relaxed: see `set_signal`.
+        let ours = signal == SIGNAL.load(Ordering::Relaxed);
+        match info.code {
+            TRAP_PERF if signal == libc::SIGTRAP => Self::marked(info.second, 0),
+            SI_TIMER if ours => Self::marked(info.second, info.first >> 32),
+            code if ours && FILES.contains(&code) => {
+                let descriptor = (info.second & u64::from(u32::MAX)) as usize;
+                // Acquire: pairs with the Release in `bind_descriptor`.
+                let number = OF_DESCRIPTOR.get(descriptor)?.load(Ordering::Acquire);
+                // An event that is closed may have left a signal behind: it is ours, and says nothing.
+                Some(Self { record: number.checked_sub(1).and_then(own), overrun: 0 })
+            }
+            _ => None,
+        }
+    }
+
+    fn marked(number: u64, overrun: u64) -> Option<Self> {
+        let low = u64::from(u32::MAX);
+        (number & !low == MARK).then(|| Self { record: own((number & low) as u32), overrun })
+    }
+}
+
+/// The record of that number, if it is the calling thread's.
+fn own(number: u32) -> Option<&'static Record> {
+    // SAFETY: no arguments, no memory.
+    let thread = unsafe { libc::gettid() }.cast_unsigned();
+    Record::of_number(number).filter(|record| record.is_of(thread))
+}
+
+/// Takes a sample.
+///
+/// # Safety
+/// In a signal handler, with the context that the kernel gave.
+unsafe fn take(notice: &Notice, context: *const libc::c_void) {
+    let Some(record) = notice.record else { return };
+    // SAFETY: the caller's word.
+    let from = unsafe { Interrupted::from_context(context) };
+    let write = |own: &mut Own| {
+        let Some(mut sample) = record.ring.begin(HEAD + MOST_FRAMES) else { return };
+        sample.push(0);
+        sample.push(clock::monotonic_ns());
+        sample.push(clock::thread_cpu_ns());
+        push_task(record, &mut sample);
+        let flags = push_stack(record, own, from, &mut sample);
+        sample.set(1, flags | notice.overrun << OVERRUN_SHIFT);
+        sample.finish();
+    };
+    // SAFETY: `own` has found it to be this thread's.
+    unsafe { record.enter(write) };
+}
+
+/// The task, its spawn path and its site and one, each 0 if none runs here.
+fn push_task(record: &Record, sample: &mut Writing<'_>) {
+    let cpu = record.cpu().filter(|cpu| cpu.thread().is_some_and(|thread| record.is_of(thread)));
+    let numbers = cpu.and_then(|cpu| {
+        // SAFETY: the record is this thread's, and the CPU has the same thread.
+        unsafe {
+            cpu.with_current(|task| {
+                let task = task?;
+                let (path, site) = (task.path().id(), task.site().id());
+                Some([task.id().get(), u64::from(path) + 1, u64::from(site) + 1])
+            })
+        }
+    });
+    numbers.unwrap_or_default().into_iter().for_each(|number| sample.push(number));
+}
+
+/// The stack's addresses. Returns the sample's flags.
+fn push_stack(record: &Record, own: &mut Own, from: Interrupted, sample: &mut Writing<'_>) -> u64 {
+    let Own { cache, stack, mappings } = own;
+    let end = record.with_unwinder(|unwinder| {
+        let (unwinder, stack) = (unwinder?, stack.readable(mappings, from.stack)?);
+        // SAFETY: the thread's own stack, which stays mapped as long as the thread lives.
+        Some(unsafe {
+            unwind::walk(unwinder, cache, from, stack, MOST_FRAMES, |at| sample.push(at))
+        })
+    });
+    match end {
+        Some(End::Root) => COMPLETE,
+        Some(End::Full) => TRUNCATED,
+        Some(End::Lost) => 0,
+        None => {
+            sample.push(from.instruction);
+            0
+        }
+    }
+}
+
+impl Stack {
+    /// The stack, if it is known, the interrupted code ran on it, so does this handler, and there is room to unwind.
+    fn readable(&mut self, mappings: &[Range<u64>], interrupted: u64) -> Option<Range<u64>> {
+        if *self == Self::Sought {
+            let found = find(mappings, unwind::thread_pointer());
+            *self = found.map_or(Self::Unknown, Self::Known);
+        }
+        let Self::Known(stack) = self else { return None };
+        let marker = 0_u8;
+        let here = (&raw const marker).addr() as u64;
+        let fits = stack.contains(&interrupted)
+            && stack.contains(&here)
+            && here - stack.start >= unwind::ROOM;
+        fits.then(|| stack.clone())
+    }
+}
+
+/// From the start of the mapping to the control block in it: what lies above that is not stack.
+fn find(mappings: &[Range<u64>], control_block: u64) -> Option<Range<u64>> {
+    let after = mappings.partition_point(|mapping| mapping.start <= control_block);
+    let mapping = mappings.get(after.checked_sub(1)?)?;
+    mapping.contains(&control_block).then_some(mapping.start..control_block)
+}

@@ -1,0 +1,108 @@
+//! The sampler: where each thread of the process is, each time that it has used so much CPU time, and which task runs there.
+//!
+//! ```no_run
+//! use pertask::sampler::{Sampler, SamplerOptions};
+//!
+//! let sampler = Sampler::start(SamplerOptions::default())?;
+//! // ... the program runs ...
+//! let profile = sampler.stop();
+//! println!("{} samples by {}", profile.samples.len(), profile.mechanism);
+//! # Ok::<(), pertask::Error>(())
+//! ```
+//!
+//! Each sample carries the CPU time that it stands for: sums of that, not numbers of samples, say where the time went.
+//! Addresses stay numbers, and tasks too.
+//!
+//! There is one collector thread (`pertask-sampler`) while anybody samples, and one interruption of each thread for all
+//! sessions: at the highest rate that any of them asks for. Each session gets all samples from its start to its stop.
+
+#[cfg(not(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+)))]
+compile_error!("the feature `sampler` is for Linux on x86_64 and aarch64");
+
+#[allow(unsafe_code)]
+mod disposition;
+mod engine;
+#[allow(unsafe_code)]
+mod handler;
+mod maps;
+#[allow(unsafe_code)]
+mod mechanism;
+mod modules;
+mod profile;
+#[allow(unsafe_code)]
+mod record;
+mod ring;
+#[allow(unsafe_code)]
+mod roster;
+mod session;
+#[allow(unsafe_code)]
+mod signals;
+mod stacks;
+#[allow(unsafe_code)]
+mod unwind;
+mod workers;
+
+pub use mechanism::Mechanism;
+pub use modules::{Module, ModuleRange};
+pub use profile::{RawProfile, RawSample, SampleLosses};
+
+use crate::error::Error;
+
+/// How to sample.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SamplerOptions {
+    /// Samples for each second of CPU time of a thread: 1 to 5,000.
+    pub frequency_hz: u32,
+    /// What is to interrupt the threads. `None`: the best that works. Not looked at while another session samples already.
+    pub mechanism: Option<Mechanism>,
+    /// Memory for the samples of one thread that have not been collected yet. Not looked at while another session samples
+    /// already.
+    pub ring_bytes: usize,
+    /// Memory for the samples of the session. Those that find none left are counted.
+    pub memory_bytes: usize,
+}
+
+impl Default for SamplerOptions {
+    fn default() -> Self {
+        Self { frequency_hz: 199, mechanism: None, ring_bytes: 64 << 10, memory_bytes: 256 << 20 }
+    }
+}
+
+impl SamplerOptions {
+    /// The highest rate.
+    pub const HIGHEST_HZ: u32 = 5_000;
+
+    /// The default with another rate. (The default is no divisor of usual ticks and timers, so as not to keep in step.)
+    #[must_use]
+    pub fn with_frequency(frequency_hz: u32) -> Self {
+        Self { frequency_hz, ..Self::default() }
+    }
+}
+
+/// A sampling session: it takes samples of all threads from its start until it is stopped or dropped.
+#[derive(Debug)]
+pub struct Sampler {
+    ticket: engine::Ticket,
+}
+
+impl Sampler {
+    /// Starts sampling all threads of the process, those included that begin later.
+    ///
+    /// # Errors
+    /// [`Error::CannotSample`], with the reason for each way to interrupt threads.
+    pub fn start(options: SamplerOptions) -> Result<Self, Error> {
+        engine::join(options).map(|ticket| Self { ticket })
+    }
+
+    /// Stops, and returns what was seen. When nobody samples any more, threads are not interrupted any more, and the
+    /// signal's earlier handler is back.
+    #[must_use]
+    pub fn stop(self) -> RawProfile {
+        self.ticket.leave()
+    }
+}

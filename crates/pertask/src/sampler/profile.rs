@@ -1,0 +1,73 @@
+//! What a sampling session hands back: samples as they were taken, what was lost, and what code was mapped where.
+
+use super::modules::Module;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A thread at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RawSample {
+    /// When, by `CLOCK_MONOTONIC`.
+    pub time_ns: u64,
+    /// The CPU time that the sample stands for: what the thread has used since its last one, user and system.
+    pub cpu_ns: u64,
+    /// The thread, by the kernel's number.
+    pub thread: u32,
+    /// The task that ran there, by number. `None`: none did.
+    pub task: Option<u64>,
+    /// The task's spawn path, by [`SpawnPath::id`](pertask_core::SpawnPath::id).
+    pub path: Option<u32>,
+    /// The task's spawn site, by [`Site::id`](pertask_core::Site::id).
+    pub site: Option<u32>,
+    /// Signals that came while this one was waiting to be delivered. Their CPU time is in this sample.
+    pub overrun: u32,
+    /// Empty for what a thread has used between its birth and when it was found. Otherwise where the thread was, then where each caller goes on, up to the thread's root. Equal stacks share their memory.
+    pub stack: Arc<[u64]>,
+    /// Whether the stack reaches the thread's root.
+    pub complete: bool,
+    /// Whether there were more frames than there is room for. Otherwise, what is not complete ends where nothing said how
+    /// to go on.
+    pub truncated: bool,
+}
+
+/// What a sampling session missed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SampleLosses {
+    /// Samples that found a thread's ring full. Their CPU time is in that thread's next sample.
+    pub dropped_ring_full: u64,
+    /// Samples for which the session had no memory left.
+    pub dropped_memory_full: u64,
+    /// Signals that came while a sample was being taken.
+    pub dropped_nested: u64,
+    /// Samples whose stack does not reach the thread's root.
+    pub incomplete_stacks: u64,
+    /// Of those, the ones with too many frames.
+    pub truncated_stacks: u64,
+    /// Threads that could not be sampled, or block the signal.
+    pub threads_not_sampled: u64,
+    /// CPU time of the process that no sample stands for: from each thread's last sample to the end, and of threads that
+    /// came and went unseen.
+    pub unsampled_cpu_ns: u64,
+}
+
+/// All that a sampling session has seen.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct RawProfile {
+    /// The samples; those of one thread in order.
+    pub samples: Vec<RawSample>,
+    /// What is missing.
+    pub lost: SampleLosses,
+    /// What interrupted the threads, at what rate, and why nothing better could be used.
+    pub mechanism: String,
+    /// CPU time between samples of a thread, as it was asked of the kernel.
+    pub period_ns: u64,
+    /// The process's CPU time during the session.
+    pub process_cpu_ns: u64,
+    /// The names of the threads that were sampled, by number.
+    pub threads: BTreeMap<u32, String>,
+    /// The code that was mapped at some time during the session.
+    pub modules: Vec<Module>,
+}

@@ -1,0 +1,181 @@
+//! A ring: what a signal handler writes on its thread, and one other thread reads. Words in records of any length; nobody
+//! waits; what finds no room is counted.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A ring of words, for one writer and one reader at a time.
+///
+/// INVARIANT: `tail <= head <= tail + words.len()`; the words from `tail` to `head` (each at its number modulo the length)
+/// are the reader's, the others the writer's. A record begins with its own length in words, itself included.
+#[derive(Debug)]
+pub(super) struct Ring {
+    words: Box<[AtomicU64]>,
+    head: AtomicU64,
+    tail: AtomicU64,
+    /// Records that found no room, ever.
+    dropped: AtomicU64,
+}
+
+/// A record under way. What is not ended with [`Writing::finish`] was never there.
+pub(super) struct Writing<'a> {
+    ring: &'a Ring,
+    start: u64,
+    length: u64,
+}
+
+impl Ring {
+    pub(super) fn new(bytes: usize) -> Self {
+        let words = (bytes / size_of::<u64>()).max(1);
+        Self {
+            words: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            head: AtomicU64::new(0),
+            tail: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether it was made with so many bytes.
+    pub(super) fn is_of(&self, bytes: usize) -> bool {
+        self.words.len() == (bytes / size_of::<u64>()).max(1)
+    }
+
+    /// Begins a record of at most `most` words, or counts that there is no room for one.
+    pub(super) fn begin(&self, most: usize) -> Option<Writing<'_>> {
+        // Relaxed: the writer's own.
+        let start = self.head.load(Ordering::Relaxed);
+        // Acquire: pairs with the Release in `read`: what the reader gave back, it has read.
+        let used = start - self.tail.load(Ordering::Acquire);
+        if used + most as u64 + 1 > self.words.len() as u64 {
+            // Relaxed: a figure.
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Writing { ring: self, start, length: 1 })
+    }
+
+    /// Takes the next record's words out. Whether there was one.
+    ///
+    /// By one reader at a time; another may follow if something else orders the two.
+    pub(super) fn read(&self, words: &mut Vec<u64>) -> bool {
+        // Relaxed: the reader's own.
+        let start = self.tail.load(Ordering::Relaxed);
+        // Acquire: pairs with the Release in `finish`: the record is whole.
+        if start == self.head.load(Ordering::Acquire) {
+            return false;
+        }
+        let length = self.word(start);
+        words.clear();
+        words.extend((start + 1..start + length).map(|at| self.word(at)));
+        // Release: pairs with the Acquire in `begin`.
+        self.tail.store(start + length, Ordering::Release);
+        true
+    }
+
+    /// Records that found no room, ever.
+    pub(super) fn dropped(&self) -> u64 {
+        // Relaxed: a figure.
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    fn word(&self, at: u64) -> u64 {
+        // Relaxed: `head` and `tail` order it.
+        self.words[self.place(at)].load(Ordering::Relaxed)
+    }
+
+    fn place(&self, at: u64) -> usize {
+        (at % self.words.len() as u64) as usize
+    }
+}
+
+impl Writing<'_> {
+    pub(super) fn push(&mut self, word: u64) {
+        self.set(self.length, word);
+        self.length += 1;
+    }
+
+    /// Replaces a word that was pushed: the first has number 1.
+    pub(super) fn set(&self, number: u64, word: u64) {
+        let place = self.ring.place(self.start + number);
+        // Relaxed: `finish` publishes it.
+        self.ring.words[place].store(word, Ordering::Relaxed);
+    }
+
+    pub(super) fn finish(self) {
+        self.set(0, self.length);
+        // Release: pairs with the Acquire in `read`.
+        self.ring.head.store(self.start + self.length, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(ring: &Ring, words: &[u64]) -> bool {
+        let Some(mut writing) = ring.begin(words.len()) else { return false };
+        words.iter().for_each(|word| writing.push(*word));
+        writing.finish();
+        true
+    }
+
+    fn read(ring: &Ring) -> Option<Vec<u64>> {
+        let mut words = vec![99];
+        ring.read(&mut words).then_some(words)
+    }
+
+    #[test]
+    fn records_come_out_as_they_went_in_around_the_end() {
+        let ring = Ring::new(8 * 8);
+        for round in 0..50 {
+            assert!(write(&ring, &[round, round + 1]));
+            assert!(write(&ring, &[round + 2, 5, 6]));
+            assert_eq!(read(&ring), Some(vec![round, round + 1]));
+            assert_eq!(read(&ring), Some(vec![round + 2, 5, 6]));
+            assert_eq!(read(&ring), None);
+        }
+        assert_eq!(ring.dropped(), 0);
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted_and_harms_nothing() {
+        let ring = Ring::new(8 * 8);
+        assert!(write(&ring, &[1, 2, 3]));
+        assert!(write(&ring, &[4, 5, 6]));
+        assert!(!write(&ring, &[7]));
+        assert!(!write(&ring, &[8, 9]));
+        assert_eq!(ring.dropped(), 2);
+        assert_eq!(read(&ring), Some(vec![1, 2, 3]));
+        assert!(write(&ring, &[7]));
+        assert_eq!((read(&ring), read(&ring)), (Some(vec![4, 5, 6]), Some(vec![7])));
+        assert!(!write(&ring, &[0; 8]), "longer than the ring");
+    }
+
+    #[test]
+    fn a_record_that_is_not_finished_was_never_there() {
+        let ring = Ring::new(8 * 8);
+        ring.begin(4).unwrap().push(1);
+        assert_eq!(read(&ring), None);
+        assert!(write(&ring, &[2]));
+        assert_eq!(read(&ring), Some(vec![2]));
+    }
+
+    #[test]
+    fn a_reader_on_another_thread_sees_whole_records_in_order() {
+        let ring = Ring::new(64 * 8);
+        const LAST: u64 = 200_000;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut next = 1;
+                while next <= LAST {
+                    next += u64::from(write(&ring, &vec![next; (next % 7 + 1) as usize]));
+                }
+            });
+            let mut last = 0;
+            while last < LAST {
+                let Some(words) = read(&ring) else { continue };
+                assert_eq!(words, vec![last + 1; ((last + 1) % 7 + 1) as usize]);
+                last += 1;
+            }
+        });
+    }
+}

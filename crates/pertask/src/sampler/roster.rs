@@ -1,0 +1,100 @@
+//! Who has which record: threads that are sampled, have been, or have ended.
+
+use super::record::{Record, Stack};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// When a thread began, in the kernel's ticks: with its number it says whether two threads are one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Birth(u64);
+
+impl Birth {
+    /// `None` when it has ended.
+    pub(super) fn of(thread: u32) -> Option<Self> {
+        // After the name, which may hold anything, 20th.
+        const PLACE: usize = 19;
+        let stat = std::fs::read(format!("/proc/self/task/{thread}/stat")).ok()?;
+        let stat = String::from_utf8_lossy(&stat);
+        let (_, rest) = stat.rsplit_once(')')?;
+        rest.split_whitespace().nth(PLACE)?.parse().ok().map(Self)
+    }
+}
+
+/// The records that are not in use.
+pub(super) struct Roster {
+    /// Those of threads that have been sampled and may live still: a signal of then may come yet.
+    kept: BTreeMap<u32, (Birth, &'static Record)>,
+    /// Those of threads that have ended.
+    free: Vec<&'static Record>,
+    /// The one that collectors try with.
+    trial: Option<&'static Record>,
+}
+
+impl Roster {
+    pub(super) const fn new() -> Self {
+        Self { kept: BTreeMap::new(), free: Vec::new(), trial: None }
+    }
+
+    /// A record for a thread: its own from earlier, one that has become free, or a new one. `None` if there are too many.
+    pub(super) fn record(
+        &mut self,
+        thread: u32,
+        birth: Birth,
+        ring_bytes: usize,
+        stack: Stack,
+        mappings: Arc<[Range<u64>]>,
+    ) -> Option<&'static Record> {
+        let kept = self.kept.remove(&thread);
+        let fits = |record: &Record| record.ring.is_of(ring_bytes);
+        match kept {
+            Some((same, record)) if same == birth && fits(record) => return Some(record),
+            // Lost: the thread's handler may still look into it.
+            Some((same, _)) if same == birth => {}
+            Some((_, record)) => self.free.push(record),
+            None => {}
+        }
+        let free = self.free.iter().position(|record| fits(record));
+        let record = match free {
+            Some(at) => self.free.swap_remove(at),
+            None => Record::new(ring_bytes)?,
+        };
+        // SAFETY: it is new, or its thread has ended; and this is under the one lock that there is.
+        unsafe { record.give(thread, stack, mappings) };
+        Some(record)
+    }
+
+    /// Frees the records of threads that have ended since.
+    pub(super) fn sweep(&mut self) {
+        let Self { kept, free, .. } = self;
+        kept.retain(|thread, (birth, record)| {
+            let lives = Birth::of(*thread) == Some(*birth);
+            if !lives {
+                free.push(*record);
+            }
+            lives
+        });
+    }
+
+    /// Keeps the record of a thread that is not sampled any more.
+    pub(super) fn keep(&mut self, thread: u32, birth: Birth, record: &'static Record) {
+        self.kept.insert(thread, (birth, record));
+    }
+
+    /// The threads whose records are kept.
+    pub(super) fn threads(&self) -> impl Iterator<Item = u32> {
+        self.kept.keys().copied()
+    }
+
+    /// Takes back the record of a thread that has ended.
+    pub(super) fn free(&mut self, record: &'static Record) {
+        self.free.push(record);
+    }
+
+    /// The record that a collector tries with, before it is sampled itself.
+    pub(super) fn trial(&mut self) -> Option<&'static Record> {
+        const BYTES: usize = 16 << 10;
+        self.trial = self.trial.or_else(|| Record::new(BYTES));
+        self.trial
+    }
+}

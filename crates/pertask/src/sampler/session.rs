@@ -1,0 +1,140 @@
+//! A sampling session as the collector has it: what it has been given so far.
+
+use super::SamplerOptions;
+use super::handler::{COMPLETE, HEAD, OVERRUN_SHIFT, TRUNCATED};
+use super::modules::Module;
+use super::profile::{RawProfile, RawSample, SampleLosses};
+use crate::clock;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+/// A sample as the handler wrote it, and what the collector knows of it.
+pub(super) struct Drained<'a> {
+    pub(super) thread: u32,
+    /// The thread's CPU time at its last sample.
+    pub(super) last_cpu_ns: u64,
+    /// Its words, in the handler's order.
+    pub(super) words: &'a [u64],
+}
+
+impl Drained<'_> {
+    /// The thread's CPU time at this sample.
+    pub(super) fn thread_cpu_ns(&self) -> u64 {
+        self.words[2]
+    }
+}
+
+pub(super) struct Session {
+    pub(super) number: u64,
+    pub(super) frequency_hz: u32,
+    room_bytes: usize,
+    process_cpu_ns: u64,
+    carried_cpu_ns: u64,
+    /// The CPU time, at the session's start, of threads that have had no sample since.
+    starts: HashMap<u32, u64>,
+    stacks: HashSet<Arc<[u64]>>,
+    samples: Vec<RawSample>,
+    threads: BTreeMap<u32, String>,
+    pub(super) lost: SampleLosses,
+}
+
+impl Session {
+    pub(super) fn new(number: u64, options: &SamplerOptions) -> Self {
+        Self {
+            number,
+            frequency_hz: options.frequency_hz,
+            room_bytes: options.memory_bytes,
+            process_cpu_ns: clock::process_cpu_ns(),
+            carried_cpu_ns: 0,
+            starts: HashMap::new(),
+            stacks: HashSet::new(),
+            samples: Vec::new(),
+            threads: BTreeMap::new(),
+            lost: SampleLosses::default(),
+        }
+    }
+
+    /// Notes what these threads had used before the session.
+    pub(super) fn note_starts(&mut self, threads: &[u32]) {
+        let start = |thread: &u32| Some((*thread, clock::cpu_ns_of_thread(*thread)?));
+        self.starts = threads.iter().filter_map(start).collect();
+        self.process_cpu_ns = clock::process_cpu_ns();
+    }
+
+    /// Takes a sample in.
+    pub(super) fn add(&mut self, drained: &Drained<'_>) {
+        let Drained { thread, last_cpu_ns, words } = *drained;
+        let [flags, time_ns, cpu_ns, task, path, site] =
+            *words.first_chunk::<HEAD>().unwrap_or(&[0; HEAD]);
+        let start_ns = match self.starts.get(&thread) {
+            // Taken before the session, or while it began.
+            Some(start_ns) if cpu_ns <= *start_ns => return,
+            Some(_) => self.starts.remove(&thread).unwrap_or(0),
+            None => 0,
+        };
+        let Some(stack) = self.stack(&words[HEAD..]) else {
+            self.lost.dropped_memory_full += 1;
+            return;
+        };
+        let number = |word: u64| u32::try_from(word.checked_sub(1)?).ok();
+        let sample = RawSample {
+            time_ns,
+            cpu_ns: cpu_ns.saturating_sub(last_cpu_ns.max(start_ns)),
+            thread,
+            task: Some(task).filter(|task| *task != 0),
+            path: number(path),
+            site: number(site),
+            overrun: (flags >> OVERRUN_SHIFT) as u32,
+            stack,
+            complete: flags & COMPLETE != 0,
+            truncated: flags & TRUNCATED != 0,
+        };
+        self.carried_cpu_ns += sample.cpu_ns;
+        self.lost.incomplete_stacks += u64::from(!sample.complete);
+        self.lost.truncated_stacks += u64::from(sample.truncated);
+        self.samples.push(sample);
+        self.threads.entry(thread).or_insert_with(|| crate::threads::name(thread));
+    }
+
+    /// The stack, as it was kept before or now, and room for a sample. `None` if there is none left.
+    fn stack(&mut self, addresses: &[u64]) -> Option<Arc<[u64]>> {
+        // Tables grow by doubling, and an `Arc` counts.
+        const SAMPLE: usize = 2 * size_of::<RawSample>();
+        const STACK: usize = 64;
+        let known = self.stacks.get(addresses).cloned();
+        let new_bytes = if known.is_some() { 0 } else { STACK + size_of_val(addresses) };
+        self.room_bytes = self.room_bytes.checked_sub(SAMPLE + new_bytes)?;
+        let stack = known.unwrap_or_else(|| {
+            let new: Arc<[u64]> = addresses.into();
+            self.stacks.insert(Arc::clone(&new));
+            new
+        });
+        Some(stack)
+    }
+
+    pub(super) fn finish(
+        mut self,
+        mechanism: String,
+        period_ns: u64,
+        modules: Vec<Module>,
+    ) -> RawProfile {
+        let process_cpu_ns = clock::process_cpu_ns().saturating_sub(self.process_cpu_ns);
+        self.lost.unsampled_cpu_ns = process_cpu_ns.saturating_sub(self.carried_cpu_ns);
+        for (thread, name) in &mut self.threads {
+            // A thread may have named itself after its first sample.
+            let now = crate::threads::name(*thread);
+            if !now.is_empty() {
+                *name = now;
+            }
+        }
+        RawProfile {
+            samples: self.samples,
+            lost: self.lost,
+            mechanism,
+            period_ns,
+            process_cpu_ns,
+            threads: self.threads,
+            modules,
+        }
+    }
+}

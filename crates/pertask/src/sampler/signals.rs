@@ -1,0 +1,173 @@
+//! Signals of threads: who blocks which, and which are under way.
+
+use crate::clock;
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::time::{Duration, Instant};
+
+/// Leaves the process's signals to its other threads. What the thread's own faults raise cannot be left to others.
+pub(super) fn block_all_but_faults() {
+    const FAULTS: [i32; 7] = [
+        libc::SIGSEGV,
+        libc::SIGBUS,
+        libc::SIGILL,
+        libc::SIGFPE,
+        libc::SIGABRT,
+        libc::SIGSYS,
+        libc::SIGTRAP,
+    ];
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: a set of ours, filled in before it is used.
+    unsafe {
+        libc::sigfillset(set.as_mut_ptr());
+        FAULTS.iter().for_each(|signal| {
+            libc::sigdelset(set.as_mut_ptr(), *signal);
+        });
+        libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut());
+    }
+}
+
+/// Lets a signal reach the calling thread.
+pub(super) fn unblock(signal: i32) {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: as above.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), signal);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), ptr::null_mut());
+    }
+}
+
+/// Waits until the signal, of which no more is asked for, is under way to none of these threads. Whether that came to be.
+///
+/// A perf event's signal is not sent when the event overflows, but when the thread is next about to go on in user mode. If it
+/// is preempted just then, nothing tells of the signal, not even after the event was closed. So a thread that could run must
+/// be seen to have run.
+pub(super) fn settle(signal: i32, threads: impl Iterator<Item = u32>, patience: Duration) -> bool {
+    // SAFETY: no arguments, no memory.
+    let this = unsafe { libc::gettid() }.cast_unsigned();
+    // What this thread was sent came when its last system call returned.
+    let others = threads.filter(|thread| *thread != this);
+    let mut waiting: Vec<_> = others.filter_map(Unsettled::new).collect();
+    let start = Instant::now();
+    loop {
+        waiting.retain(|thread| !thread.is_settled(signal));
+        if waiting.is_empty() {
+            return true;
+        }
+        if start.elapsed() > patience {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// A thread to which a signal may be under way.
+struct Unsettled {
+    thread: u32,
+    cpu_ns: u64,
+}
+
+impl Unsettled {
+    /// `None` when it has ended.
+    fn new(thread: u32) -> Option<Self> {
+        Some(Self { thread, cpu_ns: clock::cpu_ns_of_thread(thread)? })
+    }
+
+    fn is_settled(&self, signal: i32) -> bool {
+        // More than it takes from a switch to user mode.
+        const ENOUGH_NS: u64 = 100_000;
+        let Some(now_ns) = clock::cpu_ns_of_thread(self.thread) else { return true };
+        // After the clock: what was sent meanwhile is seen.
+        let status = Status::of(self.thread);
+        let has_run = now_ns - self.cpu_ns >= ENOUGH_NS || !status.may_run();
+        has_run && !status.has("SigPnd:", signal)
+    }
+}
+
+/// How many of these threads block the signal.
+pub(super) fn that_block(signal: i32, threads: impl Iterator<Item = u32>) -> u64 {
+    threads.filter(|thread| Status::of(*thread).has("SigBlk:", signal)).count() as u64
+}
+
+/// What the kernel tells of a thread; empty when it has ended.
+struct Status(String);
+
+impl Status {
+    fn of(thread: u32) -> Self {
+        let text = std::fs::read(format!("/proc/self/task/{thread}/status")).unwrap_or_default();
+        Self(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Whether it runs, or waits for a CPU only.
+    fn may_run(&self) -> bool {
+        let state = self.0.lines().find_map(|line| line.strip_prefix("State:"));
+        state.is_some_and(|state| state.trim_start().starts_with('R'))
+    }
+
+    /// Whether the set of that name holds the signal.
+    fn has(&self, name: &str, signal: i32) -> bool {
+        let set = self.0.lines().find_map(|line| line.strip_prefix(name));
+        let bits = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0);
+        bits >> (signal - 1) & 1 == 1
+    }
+}
+
+/// How far down the first thread's stack may grow.
+pub(super) fn main_stack_limit() -> u64 {
+    const USUAL: u64 = 8 << 20;
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes one rlimit, which is ours.
+    unsafe { libc::getrlimit(libc::RLIMIT_STACK, &raw mut limit) };
+    limit.rlim_cur.min(USUAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blocked_signal_is_seen_to_be_blocked_and_pending() {
+        let signal = libc::SIGUSR2;
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                block_all_but_faults();
+                // SAFETY: no arguments; a signal to this very thread, which blocks it.
+                let me = unsafe {
+                    libc::pthread_kill(libc::pthread_self(), signal);
+                    libc::gettid().cast_unsigned()
+                };
+                assert!(Status::of(me).has("SigPnd:", signal));
+                let settles = || settle(signal, [me].into_iter(), Duration::ZERO);
+                assert!(!std::thread::scope(|scope| scope.spawn(settles).join().unwrap()));
+                assert_eq!(that_block(signal, [me].into_iter()), 1);
+                assert_eq!(that_block(libc::SIGSEGV, [me].into_iter()), 0);
+            });
+            thread.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_thread_that_could_run_must_have_run_and_one_that_sleeps_need_not() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                // SAFETY: no arguments, no memory.
+                tell.send(unsafe { libc::gettid() }.cast_unsigned()).unwrap();
+                stopped.recv().unwrap_err();
+            });
+            let sleeper = told.recv().unwrap();
+            assert!(settle(libc::SIGUSR2, [sleeper].into_iter(), Duration::from_secs(5)));
+            drop(stop);
+        });
+        // SAFETY: no arguments, no memory.
+        let me = unsafe { libc::gettid() }.cast_unsigned();
+        let mut unsettled = Unsettled::new(me).unwrap();
+        assert!(!unsettled.is_settled(libc::SIGUSR2), "it runs, and has not run for long");
+        unsettled.cpu_ns = 0;
+        let start_ns = clock::thread_cpu_ns();
+        while clock::thread_cpu_ns() - start_ns < 1_000_000 {}
+        assert!(unsettled.is_settled(libc::SIGUSR2));
+    }
+}

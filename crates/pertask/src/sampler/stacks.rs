@@ -1,0 +1,34 @@
+//! Where threads' stacks are.
+
+use super::maps;
+use super::record::Stack;
+use super::signals;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Where threads' stacks may be at one moment.
+pub(super) struct Stacks {
+    pub(super) mappings: Arc<[Range<u64>]>,
+    main: Stack,
+}
+
+impl Stacks {
+    pub(super) fn read() -> Self {
+        let all = maps::read().unwrap_or_default();
+        let may_hold = all.iter().filter(|mapping| mapping.may_hold_stack());
+        let main = all.iter().find(|mapping| mapping.path == "[stack]");
+        Self {
+            mappings: may_hold.map(|mapping| mapping.range.clone()).collect(),
+            main: main.map_or(Stack::Unknown, |main| {
+                // The kernel lets it grow down to its limit.
+                let start = main.range.end.saturating_sub(signals::main_stack_limit());
+                Stack::Known(start.min(main.range.start)..main.range.end)
+            }),
+        }
+    }
+
+    pub(super) fn of(&self, thread: u32) -> Stack {
+        // The first thread has no control block on its stack.
+        if thread == std::process::id() { self.main.clone() } else { Stack::Sought }
+    }
+}

@@ -1,0 +1,36 @@
+//! Threads that begin to run tasks are sampled as such at once, and not from the collector's next search on.
+
+use super::engine;
+use super::record::Record;
+use pertask_core::{CpuRecord, Pmu, PmuHandle, Switch, System};
+use std::sync::OnceLock;
+
+/// A PMU that measures nothing, and is told of threads that begin to be CPUs.
+struct Workers;
+
+/// From now on. If the system has no place left for it, searches find them.
+pub(super) fn watch() {
+    static HANDLE: OnceLock<Option<PmuHandle<Workers>>> = OnceLock::new();
+    HANDLE.get_or_init(|| System::global().register(Workers).ok());
+}
+
+impl Pmu for Workers {
+    const NAME: &'static str = "sampled workers";
+    type Data = ();
+    type CpuData = ();
+    type Count = ();
+
+    fn sched_in(&self, _: Switch<'_, Self>) {}
+
+    fn sched_out(&self, _: Switch<'_, Self>) {}
+
+    fn cpu_online(&self, cpu: &CpuRecord, (): &()) {
+        let Some(thread) = cpu.thread() else { return };
+        match Record::of_thread(thread) {
+            Some(record) => record.set_cpu(cpu),
+            None => engine::search_soon(),
+        }
+    }
+
+    fn read(&self, (): &()) {}
+}
