@@ -86,6 +86,7 @@ pub(super) fn site(task: &TaskRef) -> Cow<'_, str> {
 /// `worker [4711]`: names of threads repeat.
 pub(super) fn thread(thread: Option<&ThreadRef>) -> Cow<'_, str> {
     match thread {
+        Some(thread) if thread.tid == 0 => (&*thread.name).into(),
         Some(thread) => format!("{} [{}]", thread.name, thread.tid).into(),
         None => "(unknown thread)".into(),
     }

@@ -146,7 +146,7 @@ pub struct Site {
 /// A thread, as a sample knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ThreadRef {
-    /// Its kernel id.
+    /// Its kernel id, or 0 where it is not known.
     pub tid: u32,
     /// Its name.
     pub name: Arc<str>,

@@ -4,8 +4,8 @@ use std::io::Read;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pertask::profile::{
-    Function, FunctionId, Line, Location, LocationId, Lost, Mapping, MappingId, Profile, Sample,
-    Site, TaskRef, ThreadRef,
+    Function, FunctionId, Line, Location, LocationId, Lost, Mapping, MappingId, Profile, RootBy,
+    Sample, Site, TaskRef, ThreadRef, Weight,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -44,6 +44,23 @@ fn a_file_need_not_be_packed() {
     let packed = pprof(&example::profile());
     flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut unpacked).expect("gzip");
     assert_eq!(Profile::from_pprof(&unpacked[..]).expect("it is good"), example::profile());
+}
+
+/// `go.pb.gz` is what Go's `runtime/pprof` wrote of a program that was busy for 300 ms under two labels, and for 150 ms
+/// without.
+#[test]
+fn what_go_writes_is_read() {
+    let profile = Profile::from_pprof(&include_bytes!("go.pb.gz")[..]).expect("Go wrote it");
+    assert_eq!(profile.period_ns, 10_000_000);
+    let mut folded = Vec::new();
+    profile.write_folded(RootBy::TaskName, Weight::Samples, &mut folded).expect("memory");
+    let folded = String::from_utf8(folded).expect("UTF-8");
+    assert!(folded.contains("(outside tasks);runtime.main;main.main;main.spin"), "{folded}");
+    let labelled = profile.samples.iter().find(|sample| !sample.labels.is_empty());
+    let mut labels = labelled.expect("it has labels").labels.clone();
+    labels.sort();
+    // Go's users may well have a label of the name of ours; it is theirs.
+    assert_eq!(labels, [("task".into(), "mine".into()), ("tenant".into(), "acme".into())]);
 }
 
 /// As older writers have them: samples before everything else, ids that are no indices, numbers not packed, milliseconds.

@@ -350,7 +350,7 @@ impl<'a> Tables<'a> {
         let types = types.map_err(|why| malformed("a sample type", &why))?;
         let period = self.head.period_type.as_ref().map(named).transpose();
         let period = period.map_err(|why| malformed("the period type", &why))?;
-        let period_ns = period.and_then(|(kind, unit)| Some(cpu_unit_ns(&kind, &unit)?));
+        let period_ns = period.and_then(|(kind, unit)| cpu_unit_ns(&kind, &unit));
         let period = unsigned(self.head.period, "the period")?;
         let columns = Columns {
             count: types.iter().position(|(kind, unit)| &**kind == "samples" && &**unit == "count"),
