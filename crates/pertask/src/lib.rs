@@ -16,6 +16,8 @@
 //! - [`TaskExt::task`] makes a task of any future. Until somebody attaches, a task costs next to nothing.
 //! - [`Session`] attaches to all tasks, or some, while the program runs, and detaches.
 //! - [`Report`] says where the process's CPU time went: tasks by spawn site, workers outside tasks, other threads.
+//! - `pertask::profile` (feature `profile`) is a sampled profile, and its encoders: pprof, folded stacks, a flamegraph, and
+//!   the Firefox Profiler's format.
 //! - `pertask::tokio` (feature `tokio`) has tokio's spawn functions with tokio's return types.
 //!
 //! What is behind it is [`pertask_core`]: Linux perf's per-task data, for tasks that the kernel cannot see.
@@ -53,6 +55,8 @@ mod wake;
 pub mod sampler;
 
 // Showing it.
+#[cfg(feature = "profile")]
+pub mod profile;
 mod reading;
 mod report;
 mod rows;

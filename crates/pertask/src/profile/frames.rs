@@ -1,0 +1,93 @@
+//! A sample as names, for those encoders that show stacks as text: what it is rooted in, and its functions.
+
+use std::borrow::Cow;
+
+use super::{FunctionId, Location, LocationId, Profile, Sample, Site, TaskRef, ThreadRef};
+
+/// What the stacks of a picture grow from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RootBy {
+    /// The task's name, or its spawn site where it has none.
+    #[default]
+    TaskName,
+    /// The task's spawn site.
+    Site,
+    /// The thread.
+    Thread,
+}
+
+/// The frame that stands for callers which the unwinder did not reach.
+pub(super) const INCOMPLETE: &str = "(incomplete stack)";
+pub(super) const OUTSIDE: &str = "(outside tasks)";
+const UNKNOWN: &str = "(unknown)";
+
+impl RootBy {
+    pub(super) fn of(self, sample: &Sample) -> Cow<'_, str> {
+        match (self, &sample.task) {
+            (Self::Thread, _) => thread(sample.thread.as_ref()),
+            (_, None) => OUTSIDE.into(),
+            (Self::TaskName, Some(TaskRef { name: Some(name), .. })) => (&**name).into(),
+            (_, Some(task)) => site(task),
+        }
+    }
+}
+
+impl Profile {
+    /// The frames of a sample by name, root first.
+    pub(super) fn frames(&self, sample: &Sample) -> Vec<Cow<'_, str>> {
+        let mut frames = Vec::new();
+        if !sample.complete {
+            frames.push(INCOMPLETE.into());
+        }
+        for id in sample.stack.iter().rev() {
+            self.push_names(*id, &mut frames);
+        }
+        frames
+    }
+
+    fn push_names<'a>(&'a self, id: LocationId, frames: &mut Vec<Cow<'a, str>>) {
+        let Some(location) = self.location(id) else { return frames.push(UNKNOWN.into()) };
+        if location.lines.is_empty() {
+            frames.push(self.without_symbol(location).into());
+        }
+        frames.extend(location.lines.iter().rev().map(|line| self.name(line.function)));
+    }
+
+    fn name(&self, id: FunctionId) -> Cow<'_, str> {
+        let Some(function) = self.function(id) else { return UNKNOWN.into() };
+        let names = [&*function.name, &*function.system_name];
+        names.into_iter().find(|name| !name.is_empty()).unwrap_or(UNKNOWN).into()
+    }
+
+    /// `libc.so.6+0x29d90`, as far as it is known: an address by which a symbol can still be found.
+    fn without_symbol(&self, location: &Location) -> String {
+        let mapping = location.mapping.and_then(|id| self.mapping(id));
+        let offset = mapping.and_then(|mapping| location.address.checked_sub(mapping.start));
+        match (mapping, offset) {
+            (Some(mapping), Some(offset)) => {
+                let file = mapping.file.rsplit('/').next().unwrap_or_default();
+                format!("{file}+0x{:x}", offset.wrapping_add(mapping.offset))
+            }
+            _ => format!("0x{:x}", location.address),
+        }
+    }
+}
+
+/// `src/main.rs:7`.
+pub(super) fn place(site: &Site) -> String {
+    format!("{}:{}", site.file, site.line)
+}
+
+pub(super) fn site(task: &TaskRef) -> Cow<'_, str> {
+    task.site.as_ref().map_or(UNKNOWN.into(), |site| place(site).into())
+}
+
+/// `worker [4711]`: names of threads repeat.
+pub(super) fn thread(thread: Option<&ThreadRef>) -> Cow<'_, str> {
+    match thread {
+        Some(thread) if thread.tid == 0 => (&*thread.name).into(),
+        Some(thread) => format!("{} [{}]", thread.name, thread.tid).into(),
+        None => "(unknown thread)".into(),
+    }
+}

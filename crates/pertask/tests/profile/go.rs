@@ -1,0 +1,78 @@
+//! `go tool pprof` itself reads what we write.
+
+use std::io::Write;
+use std::process::Command;
+use std::{env, fs, io};
+
+use crate::example::{self, pprof};
+
+#[test]
+fn go_shows_functions_by_their_cpu_time() {
+    let Some(top) = go_pprof("top", &["-top"]) else { return };
+    assert!(top.contains("Type: cpu"), "{top}");
+    assert!(top.contains("Duration: 2.50s, Total samples = 100ms"), "{top}");
+    assert!(row(&top, "service::render").starts_with("50ms 50.00%"), "{top}");
+    assert!(row(&top, "service::hash").starts_with("40ms 40.00%"), "{top}");
+    assert!(row(&top, "service::inlined (inline)").contains("90ms 90.00%"), "{top}");
+}
+
+#[test]
+fn go_shows_tasks_as_tags() {
+    let Some(tags) = go_pprof("tags", &["-tags"]) else { return };
+    for key in ["task", "task_name", "site", "parent", "thread", "tid", "scope", "stack", "tenant"]
+    {
+        assert!(tags.contains(&format!("{key}: Total ")), "{key}: {tags}");
+    }
+    assert!(row(&tags, "GET /render").starts_with("50.0ms (55.56%)"), "{tags}");
+    assert!(row(&tags, "src/service.rs:81").starts_with("40.0ms (44.44%)"), "{tags}");
+}
+
+#[test]
+fn go_focuses_on_a_task_by_name_and_by_number() {
+    let Some(named) = go_pprof("name", &["-top", "-tagfocus=task_name=GET /hash"]) else { return };
+    assert!(row(&named, "service::hash").starts_with("40ms"), "{named}");
+    assert!(!named.contains("service::render"), "{named}");
+    let Some(numbered) = go_pprof("number", &["-top", "-tagfocus=task=2"]) else { return };
+    assert!(row(&numbered, "service::render").starts_with("30ms"), "{numbered}");
+    assert!(!numbered.contains("service::hash"), "{numbered}");
+}
+
+#[test]
+fn go_shows_the_mechanism_the_losses_and_the_build_ids() {
+    let Some(raw) = go_pprof("raw", &["-raw"]) else { return };
+    for part in
+        ["mechanism: by hand", "lost: samples_dropped=7", "c0ffee", "beef", "cpu/nanoseconds"]
+    {
+        assert!(raw.contains(part), "{part}: {raw}");
+    }
+}
+
+/// What `go tool pprof` prints of the example, or `None`, said aloud, where there is no Go.
+fn go_pprof(test: &str, arguments: &[&str]) -> Option<String> {
+    if Command::new("go").arg("version").output().is_err() {
+        // Not by eprintln!, which the test harness swallows.
+        let _ =
+            writeln!(io::stderr(), "SKIPPED: go_{test}: there is no `go` here to read our pprof");
+        return None;
+    }
+    let dir = env::temp_dir().join(format!("pertask-go-{test}-{}", std::process::id()));
+    fs::create_dir_all(&dir).expect("a directory");
+    let file = dir.join("profile.pb.gz");
+    fs::write(&file, pprof(&example::profile())).expect("a file");
+    let mut command = Command::new("go");
+    command.args(["tool", "pprof"]).args(arguments).arg(&file);
+    // Its files belong below ours; and it looks for programs by build id, of which there are none.
+    let output = command.env("HOME", &dir).env("PPROF_TMPDIR", &dir).env("PPROF_BINARY_PATH", &dir);
+    let output = output.output().expect("go tool pprof");
+    fs::remove_dir_all(&dir).expect("the directory again");
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{err}");
+    Some(out.into_owned())
+}
+
+/// The line about `name`, without the blanks around it.
+fn row<'a>(text: &'a str, name: &str) -> &'a str {
+    let line = text.lines().find(|line| line.trim_end().ends_with(name));
+    line.unwrap_or_else(|| panic!("{name} in {text}")).trim()
+}
