@@ -39,7 +39,8 @@ impl Profile {
         let name = format!("{product} ({}; {})", self.mechanism, self.lost);
         let process = out.add_process(&name, 1, Timestamp::from_nanos_since_reference(0));
         for (tid, track) in (1..).zip(self.tracks()) {
-            let began = Timestamp::from_nanos_since_reference(0);
+            // Tracks are put in order by when they began, and only then by name.
+            let began = Timestamp::from_nanos_since_reference(u64::from(tid));
             // None is the main one: that would be shown under the name of the process.
             let thread = out.add_thread(process, tid, began, false);
             out.set_thread_name(thread, &track.name);

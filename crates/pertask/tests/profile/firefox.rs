@@ -1,17 +1,29 @@
 //! The Firefox Profiler's JSON: its tracks, and the stacks in them.
 
+use pertask::profile::Profile;
 use serde_json::Value;
 
 use crate::example;
 
+const RENDER: &str = "src/service.rs:80";
+const HASH: &str = "src/service.rs:81";
+const OUTSIDE: &str = "worker [4711] (outside tasks)";
+
 #[test]
 fn each_spawn_site_has_a_track_the_busiest_first() {
     let json = json();
-    let names: Vec<_> = threads(&json).iter().map(|thread| &thread["name"]).collect();
-    assert_eq!(names, ["src/service.rs:80", "src/service.rs:81", "worker [4711] (outside tasks)"]);
+    assert_eq!(tracks(&json), [RENDER, HASH, OUTSIDE]);
     assert!(json["meta"]["product"].as_str().is_some_and(|product| product == "service"));
     let process = threads(&json)[0]["processName"].as_str().expect("a name");
     assert!(process.contains("by hand; 7 samples dropped, 4 stacks incomplete"), "{process}");
+}
+
+#[test]
+fn tracks_are_not_in_the_order_of_their_names() {
+    let mut profile = example::profile();
+    profile.samples[2].cpu_ns = 60_000_000;
+    profile.samples[3].cpu_ns = 90_000_000;
+    assert_eq!(tracks(&written(&profile)), [OUTSIDE, HASH, RENDER]);
 }
 
 #[test]
@@ -49,9 +61,17 @@ fn stack(thread: &Value, json: &Value) -> Vec<String> {
     names
 }
 
+fn tracks(json: &Value) -> Vec<&str> {
+    threads(json).iter().filter_map(|thread| thread["name"].as_str()).collect()
+}
+
 fn json() -> Value {
+    written(&example::profile())
+}
+
+fn written(profile: &Profile) -> Value {
     let mut json = Vec::new();
-    example::profile().write_firefox("service", &mut json).expect("memory");
+    profile.write_firefox("service", &mut json).expect("memory");
     serde_json::from_slice(&json).expect("JSON")
 }
 
