@@ -193,7 +193,7 @@ fn tokio_multi_thread_from_one_worker_to_another() {
     runtime.block_on(runtime.spawn(migrant)).unwrap();
     case.check(&session.stop(), None);
     if threads.lock().unwrap().len() < 2 {
-        eprintln!("SKIPPED in part: in 10 s, tokio never moved the task to its other worker");
+        support::loudly("SKIPPED in part: in 10 s, tokio never moved the task to its other worker");
     }
 }
 

@@ -7,6 +7,8 @@
 
 use pertask::core::System;
 use pertask::{Report, Session, SiteReport, TaskExt};
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::yield_now;
@@ -130,6 +132,7 @@ fn no_task_is_left_when_its_runtime_is_gone() {
 #[test]
 fn tasks_that_wake_each_other_across_workers_are_followed() {
     const ROUNDS: u32 = 20_000;
+    static POLLS: AtomicU64 = AtomicU64::new(0);
     let _alone = alone();
     let session = Session::start().unwrap();
     let spawned_at = line!() + 7;
@@ -139,12 +142,16 @@ fn tasks_that_wake_each_other_across_workers_are_followed() {
         let mut both = tokio::task::JoinSet::new();
         for (to, from) in [(to_pong, &mut from_pong), (to_ping, &mut from_ping)] {
             let mut from = std::mem::replace(from, tokio::sync::mpsc::channel(1).1);
-            both.spawn(async move {
+            let mut plays = Box::pin(async move {
                 for round in 0..ROUNDS {
                     to.send(round).await.unwrap();
                     assert_eq!(from.recv().await, Some(round));
                 }
             });
+            both.spawn(std::future::poll_fn(move |context| {
+                POLLS.fetch_add(1, Relaxed);
+                plays.as_mut().poll(context)
+            }));
         }
         both.join_all().await;
     });
@@ -153,8 +160,10 @@ fn tasks_that_wake_each_other_across_workers_are_followed() {
     let site = site.unwrap_or_else(|| panic!("no row: {report:?}"));
     let lost = report.lost.polls_untracked;
     println!("{} polls followed, {lost} not", site.polls);
-    // One is lost when a worker loses its CPU between the wake and the hook: on a busy machine more than on an idle one.
-    assert!(lost * 4 <= site.polls, "{lost} polls of {} were not followed", site.polls);
+    // One is not followed when a worker loses its CPU between the wake and the hook. How many is the machine's; but none is
+    // lost in silence.
+    assert_eq!(site.polls + lost, POLLS.load(Relaxed), "{lost} not followed");
+    assert!(site.polls > lost, "{lost} polls of {} were not followed", site.polls);
     let parts = report.tasks_cpu_ns + report.workers_cpu_ns + report.other_cpu_ns;
     assert!(parts.abs_diff(report.process_cpu_ns) * 100 < report.process_cpu_ns, "{report:?}");
 }

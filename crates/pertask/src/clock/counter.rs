@@ -1,6 +1,7 @@
 //! The processor's counter as a clock: ticks to nanoseconds.
 
 use super::{arch, posix};
+use crate::perf::Page;
 use std::time::Duration;
 
 /// The rate of the counter.
@@ -26,11 +27,21 @@ impl Counter {
             return Err("the counter does not tick");
         }
         let measured = Self::of_rate(ticks, ns).ok_or("the counter ticks too slowly")?;
-        // What the processor states is exact. Not so where firmware got it wrong and the kernel knows better, so the
-        // measurement has to agree.
-        let stated =
-            arch::stated_ticks_a_second().and_then(|ticks| Self::of_rate(ticks, 1_000_000_000));
-        Ok(stated.filter(|stated| stated.agrees(measured)).unwrap_or(measured))
+        // What the kernel or the processor states is exact. Not so where firmware got it wrong, so the measurement has to
+        // agree.
+        let mut stated = [Self::of_the_kernel(), Self::of_the_processor()].into_iter().flatten();
+        Ok(stated.find(|stated| stated.agrees(measured)).unwrap_or(measured))
+    }
+
+    /// By what a perf event's page says, where it does: on arm64, and on x86 where the kernel's own clock is the TSC.
+    fn of_the_kernel() -> Option<Self> {
+        let (ns, shift) = Page::open_dummy().ok()?.tick_rate()?;
+        let ns_per_tick = u64::try_from((u128::from(ns) << 32) >> shift).ok()?;
+        (ns_per_tick > 0).then_some(Self { ns_per_tick })
+    }
+
+    fn of_the_processor() -> Option<Self> {
+        Self::of_rate(arch::stated_ticks_a_second()?, 1_000_000_000)
     }
 
     fn of_rate(ticks: u64, ns: u64) -> Option<Self> {
@@ -87,6 +98,25 @@ mod tests {
         let end = pair();
         let (told, real) = (counter.ns(end.0.wrapping_sub(start.0)), end.1 - start.1);
         assert!(told.abs_diff(real) <= real / 1000, "{told} ns for {real}");
+    }
+
+    #[test]
+    fn the_kernels_rate_is_the_counters() {
+        use std::io::Write;
+        let Ok(page) = Page::open_dummy() else {
+            let _ = writeln!(std::io::stderr(), "SKIPPED: perf is refused, and with it its page");
+            return;
+        };
+        let Some(kernels) = Counter::of_the_kernel() else {
+            assert_ne!(std::env::consts::ARCH, "aarch64", "arm64's page has its times: {page:?}");
+            let _ = writeln!(std::io::stderr(), "SKIPPED: the page has no times here");
+            return;
+        };
+        assert!(kernels.agrees(Counter::calibrate().unwrap()), "{kernels:?}");
+        if let Some(stated) = Counter::of_the_processor() {
+            let (a, b) = (kernels.ns(1 << 40), stated.ns(1 << 40));
+            assert!(a.abs_diff(b) <= b / 1_000_000, "{a} and {b} ns");
+        }
     }
 
     #[test]

@@ -87,7 +87,8 @@ pub struct CounterSource {
 
 impl Counters {
     /// Begins to count these events on every worker, those to come included. Each is tried first, which takes some
-    /// milliseconds, and up to a tenth of a second where the processor has too few counters; one that cannot be counted here is no error, see [`sources`](Self::sources).
+    /// milliseconds, and up to a tenth of a second where the processor has too few counters; one that cannot be counted here
+    /// is no error, see [`sources`](Self::sources).
     ///
     /// Two different sets can be counted at the same time. What a worker's counting costs while no task on it has an event
     /// attached is what perf events cost the kernel at its switches.

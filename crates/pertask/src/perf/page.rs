@@ -66,6 +66,25 @@ impl Page {
         Some(sequence)
     }
 
+    /// How the kernel tells time from the processor's counter, where it says so (`cap_user_time`): nanoseconds are ticks times the
+    /// first, divided by two to the power of the second.
+    pub(crate) fn tick_rate(&self) -> Option<(u32, u16)> {
+        const USER_TIME: u64 = 1 << 3;
+        if is_forked() {
+            return None;
+        }
+        let page = self.page.as_ptr();
+        // SAFETY: within the page, which is mapped as long as `self`; the kernel fixes these before it hands out the page.
+        unsafe {
+            let allowed = (&raw const (*page).__bindgen_anon_1).cast::<u64>().read_volatile();
+            let rate = (
+                (&raw const (*page).time_mult).read_volatile(),
+                (&raw const (*page).time_shift).read_volatile(),
+            );
+            (allowed & USER_TIME != 0 && rate.0 != 0 && rate.1 < 64).then_some(rate)
+        }
+    }
+
     /// The event's count and times, without a system call. On the event's own thread. `None` if the event does not run in a
     /// counter at this moment, or the kernel keeps the counters to itself.
     #[inline]
