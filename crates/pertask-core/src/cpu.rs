@@ -38,6 +38,8 @@ pub struct CpuRecord {
     /// The PMUs whose `sched_in` the current task has had, and whose `sched_out` it is owed.
     owed: AtomicU32,
     index: u32,
+    /// The tag while no task runs.
+    own_tag: AtomicU32,
     /// The kernel's number of the thread, or 0 while no thread has this record.
     thread: AtomicU32,
     online: AtomicBool,
@@ -57,8 +59,6 @@ pub struct Cpu {
     sites: [Cell<Option<&'static Site>>; SITE_CACHE],
     /// Numbers for the tasks that are made here.
     numbers: Cell<(u64, u64)>,
-    /// The tag while no task runs.
-    own_tag: Cell<u32>,
     not_send: PhantomData<*const ()>,
 }
 
@@ -71,6 +71,7 @@ impl CpuRecord {
             current_id: AtomicU64::new(0),
             switches: AtomicU64::new(0),
             owed: AtomicU32::new(0),
+            own_tag: AtomicU32::new(0),
             thread: AtomicU32::new(0),
             online: AtomicBool::new(false),
             data: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
@@ -119,6 +120,21 @@ impl CpuRecord {
         f(unsafe { self.current().as_ref() })
     }
 
+    /// The CPU's own [tag](Cpu::tag), which holds while no task runs here. For signal handlers, too.
+    #[must_use]
+    #[inline]
+    pub fn own_tag(&self) -> u32 {
+        // Relaxed: a number that means the same to whoever sees it.
+        self.own_tag.load(Ordering::Relaxed)
+    }
+
+    fn set_own_tag(&self, tag: u32) -> u32 {
+        let before = self.own_tag();
+        // Relaxed: as above; this thread alone writes it.
+        self.own_tag.store(tag, Ordering::Relaxed);
+        before
+    }
+
     pub(crate) fn is_of(&self, system: &System) -> bool {
         ptr::eq(self.system, system)
     }
@@ -144,6 +160,7 @@ impl CpuRecord {
         if self.online.swap(true, Ordering::Acquire) {
             return false;
         }
+        self.own_tag.store(0, Ordering::Relaxed);
         self.thread.store(thread_number(), Ordering::Relaxed);
         true
     }
@@ -188,7 +205,6 @@ impl Cpu {
             record: system.cpu_record(),
             sites: [const { Cell::new(None) }; SITE_CACHE],
             numbers: Cell::new((0, 0)),
-            own_tag: Cell::new(0),
             not_send: PhantomData,
         }
     }
@@ -253,7 +269,7 @@ impl Cpu {
     #[must_use]
     #[inline]
     pub fn tag(&self) -> u32 {
-        self.current_task().map_or_else(|| self.own_tag.get(), Task::tag)
+        self.current_task().map_or_else(|| self.record.own_tag(), Task::tag)
     }
 
     /// Sets that tag, and returns the one before.
@@ -261,7 +277,7 @@ impl Cpu {
     pub fn set_tag(&self, tag: u32) -> u32 {
         match self.current_task() {
             Some(task) => task.set_tag(tag),
-            None => self.own_tag.replace(tag),
+            None => self.record.set_own_tag(tag),
         }
     }
 

@@ -157,6 +157,10 @@ impl PathTable {
         self.overflowed.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn get(&self, id: u32) -> Option<&'static SpawnPath> {
+        lock(&self.all).get(id as usize).copied()
+    }
+
     pub(crate) fn for_each(&self, f: impl FnMut(&'static SpawnPath)) {
         let all = lock(&self.all).clone();
         all.into_iter().for_each(f);

@@ -108,6 +108,12 @@ impl System {
         self.paths.overflowed()
     }
 
+    /// The spawn path of that [`id`](crate::SpawnPath::id).
+    #[must_use]
+    pub fn path(&self, id: u32) -> Option<&'static crate::SpawnPath> {
+        self.paths.get(id)
+    }
+
     /// Makes a task (the kernel's `perf_event_fork`). [`Cpu::fork`](crate::Cpu::fork) makes one as a child of the
     /// current task.
     ///

@@ -5,8 +5,8 @@
 mod support;
 
 use futures::executor::block_on;
-use pertask::TaskExt;
 use pertask::sampler::{Mechanism, RawProfile, RawSample, Sampler, SamplerOptions};
+use pertask::{LabelExt, TaskExt, scope};
 use std::alloc::{GlobalAlloc, Layout, System as Heap};
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -14,6 +14,7 @@ use std::hint::black_box;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::task::Poll;
 use std::thread;
 use support::{alone, loudly, ms};
 
@@ -156,11 +157,75 @@ fn tasks_share_the_time_as_they_used_it() {
         let mut sites = [0, 1].map(|which| {
             let of = |s: &&RawSample| s.task.is_some_and(|id| ids[which].contains(&id));
             let samples = profile.samples.iter().filter(of);
-            samples.map(|s| (s.site.unwrap(), s.path.unwrap())).collect::<BTreeSet<_>>()
+            samples.map(|s| s.path.unwrap()).collect::<BTreeSet<_>>()
         });
         assert_eq!(sites.each_ref().map(BTreeSet::len), [1, 1], "one site, one path each");
         assert_ne!(sites[0].pop_first(), sites[1].pop_first());
     }
+}
+
+/// All CPU time of the samples that have this label, and these scopes.
+fn cpu_ns_in(profile: &RawProfile, tenant: Option<&str>, scopes: &[&str]) -> u64 {
+    let fits = |sample: &&RawSample| {
+        let names = sample.scopes.iter().map(|name| &**name);
+        sample.labels.get("tenant") == tenant && names.eq(scopes.iter().copied())
+    };
+    cpu_ns(profile.samples.iter().filter(fits))
+}
+
+#[test]
+fn a_sample_knows_its_tasks_labels_scopes_and_parent() {
+    let _alone = alone();
+    async fn handle() {
+        let _request = scope!("request");
+        // Between the two halves another task runs here.
+        spin(100);
+        yield_now().await;
+        let _parse = scope!("parse");
+        spin(100);
+    }
+    let Some(sampler) = start(Mechanism::PerfTrap) else { return };
+    let (first, second, parent) = block_on(
+        async {
+            let parent = pertask::core::Cpu::with(|cpu| cpu?.current()).unwrap().id().get();
+            let first = handle().task("first").labels([("tenant", "acme")]);
+            let second = handle().task("second").labels([("tenant", "globex")]);
+            let ids = [&first, &second].map(|task| task.handle().unwrap().id().get());
+            futures::join!(first, second);
+            (ids[0], ids[1], parent)
+        }
+        .task("parent"),
+    );
+    block_on(async { spin(100) }.labels([("tenant", "nobody's")]));
+    let profile = sampler.stop();
+    for (tenant, id) in [("acme", first), ("globex", second)] {
+        let whole = cpu_ns(profile.samples.iter().filter(|sample| sample.task == Some(id)));
+        let parts = cpu_ns_in(&profile, Some(tenant), &["request"])
+            + cpu_ns_in(&profile, Some(tenant), &["request", "parse"]);
+        assert!(percent(parts, whole) > 98.0, "{parts} of {whole} ns of {tenant}");
+        assert!(percent(cpu_ns_in(&profile, Some(tenant), &["request", "parse"]), whole) > 40.0);
+        let is_child =
+            |sample: &RawSample| sample.task != Some(id) || sample.parent == Some(parent);
+        assert!(profile.samples.iter().all(is_child));
+    }
+    let path = profile.samples.iter().find(|sample| sample.task == Some(first)).unwrap().path;
+    let path = pertask::core::System::global().path(path.unwrap()).unwrap();
+    assert_eq!(path.site().name(), Some("first"));
+    assert_eq!(path.parent().unwrap().site().name(), Some("parent"));
+    let outside = profile
+        .samples
+        .iter()
+        .filter(|sample| sample.task.is_none() && sample.labels.get("tenant") == Some("nobody's"));
+    assert!(cpu_ns(outside) > ms(90), "labels hold outside of tasks, too");
+}
+
+async fn yield_now() {
+    let mut first = true;
+    futures::future::poll_fn(|context| {
+        context.waker().wake_by_ref();
+        if std::mem::take(&mut first) { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
 }
 
 #[test]
@@ -175,7 +240,7 @@ fn what_no_task_uses_goes_to_the_thread() {
     let thread = thread.join().unwrap();
     let profile = sampler.stop();
     assert!(
-        of_thread(&profile, thread).all(|sample| sample.task.is_none() && sample.site.is_none())
+        of_thread(&profile, thread).all(|sample| sample.task.is_none() && sample.path.is_none())
     );
     let seen = cpu_ns(of_thread(&profile, thread));
     assert!((ms(190)..ms(220)).contains(&seen), "{seen} ns of 200 ms");
@@ -366,7 +431,7 @@ fn a_full_ring_drops_and_counts_and_loses_no_time() {
     let mut options = options(Mechanism::PerfTrap);
     options.frequency_hz = 5_000;
     // Room for one sample.
-    options.ring_bytes = 1_200;
+    options.ring_bytes = 0;
     let sampler = match Sampler::start(options) {
         Ok(sampler) => sampler,
         Err(refused) => return loudly(&format!("NOT TESTED: {refused}")),

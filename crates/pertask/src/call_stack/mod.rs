@@ -10,6 +10,8 @@ mod registers;
 mod scope;
 
 pub use names::ScopeName;
+#[cfg(feature = "sampler")]
+pub(crate) use names::name_of;
 pub use pmu::{CallStack, CallStackCpu, CallStackData, CallStacks};
 pub use registers::MAX_SCOPES;
 pub use scope::{Scope, current_scopes};

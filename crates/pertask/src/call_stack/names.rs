@@ -47,7 +47,7 @@ pub(super) fn number_of(name: &str) -> u32 {
 }
 
 /// The name of a number.
-pub(super) fn name_of(number: u32) -> Arc<str> {
+pub(crate) fn name_of(number: u32) -> Arc<str> {
     match number {
         OTHER => Arc::from("(other)"),
         number => NAMES.get(number).unwrap_or_else(|| Arc::from("(unknown)")),

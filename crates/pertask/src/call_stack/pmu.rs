@@ -1,5 +1,7 @@
 //! The PMU: saves the register file with the task that leaves, and loads that of the task which comes.
 
+#[cfg(feature = "sampler")]
+use super::registers::MAX_SCOPES;
 use super::registers::{Deeper, Registers};
 use crate::error::Error;
 use bytemuck::Zeroable;
@@ -48,6 +50,8 @@ static USERS: AtomicU32 = AtomicU32::new(0);
 
 /// How often recording has begun: what registers hold from an earlier time is out of date.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
+
+static HANDLE: OnceLock<Result<PmuHandle<CallStack>, pertask_core::Error>> = OnceLock::new();
 
 impl Pmu for CallStack {
     const NAME: &'static str = "call-stack";
@@ -110,9 +114,18 @@ impl CallStack {
         Self::handle().map_or(0, |handle| handle.pmu().deeper.get())
     }
 
+    /// The scopes that hold on a CPU, outermost first, into `names`: how many are kept, and how many are deeper. For a signal
+    /// handler on the CPU's own thread: neither allocates nor locks.
+    #[cfg(feature = "sampler")]
+    pub(crate) fn read_on(cpu: &CpuRecord, names: &mut [u32; MAX_SCOPES]) -> (usize, u32) {
+        let handle = HANDLE.get().and_then(|handle| handle.as_ref().ok());
+        let data = handle.filter(|_| Self::is_recording()).and_then(|handle| handle.cpu_data(cpu));
+        // What an earlier recording left means nothing now. Relaxed: see `be_up_to_date`.
+        let current = data.filter(|data| data.generation() == GENERATION.load(Ordering::Relaxed));
+        current.map_or((0, 0), |data| data.now.read(names))
+    }
+
     pub(super) fn handle() -> Result<PmuHandle<Self>, Error> {
-        static HANDLE: OnceLock<Result<PmuHandle<CallStack>, pertask_core::Error>> =
-            OnceLock::new();
         let register = || System::global().register(Self { deeper: Deeper::default() });
         HANDLE.get_or_init(register).map_err(Error::from)
     }

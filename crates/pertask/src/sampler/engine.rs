@@ -3,11 +3,12 @@
 
 use super::SamplerOptions;
 use super::disposition;
-use super::handler::{self, HEAD};
+use super::handler::{self, HEAD, MOST_WORDS};
 use super::mechanism::{Mechanism, Source};
 use super::modules::{Module, Modules};
 use super::profile::RawProfile;
 use super::record::{Record, Replaced};
+use super::ring::Ring;
 use super::roster::{Birth, Roster};
 use super::session::{Drained, Session};
 use super::signals;
@@ -137,7 +138,7 @@ pub(super) fn join(options: SamplerOptions) -> Result<Ticket, Error> {
 
 impl Ticket {
     pub(super) fn leave(mut self) -> RawProfile {
-        self.leave_once().unwrap_or_default()
+        self.leave_once().unwrap_or_else(RawProfile::empty)
     }
 
     fn leave_once(&mut self) -> Option<RawProfile> {
@@ -265,7 +266,7 @@ impl Engine {
         let modules = Modules::read().map_err(|why| cannot(&why))?;
         let mut replaced = Replaced::default();
         replaced.publish(modules.unwinder());
-        let ring_bytes = options.ring_bytes;
+        let ring_bytes = options.ring_bytes.max(Ring::bytes_for(MOST_WORDS));
         roster.sweep();
         let trial = roster.trial().ok_or_else(|| cannot(&"too many threads are sampled"))?;
         let (tell, told) = mpsc::channel();

@@ -7,15 +7,20 @@ use super::disposition;
 use super::record::{Own, Record, Stack};
 use super::ring::Writing;
 use super::unwind::{self, End, Interrupted};
+use crate::call_stack::{CallStack, MAX_SCOPES};
 use crate::clock;
+use pertask_core::{CpuRecord, Task, TaskId};
 use std::ops::Range;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 /// Addresses in a stack at most.
 pub(super) const MOST_FRAMES: usize = 128;
 
-/// Words of a sample before its addresses.
-pub(super) const HEAD: usize = 6;
+/// Words of a sample before its scopes and its addresses.
+pub(super) const HEAD: usize = 7;
+
+/// Words of the largest sample: two scopes to a word.
+pub(super) const MOST_WORDS: usize = HEAD + MAX_SCOPES.div_ceil(2) + MOST_FRAMES;
 
 /// In a sample's first word: the walk came to the thread's root.
 pub(super) const COMPLETE: u64 = 1;
@@ -23,6 +28,11 @@ pub(super) const COMPLETE: u64 = 1;
 pub(super) const TRUNCATED: u64 = 2;
 /// Where, in the first word, is how many more signals this one stands for.
 pub(super) const OVERRUN_SHIFT: u32 = 32;
+
+/// Where, in the word of the spawn path, the tag is. (Paths are fewer than 2^32 - 1.)
+pub(super) const TAG_SHIFT: u32 = 32;
+/// Where, in the word of the scopes, is how many were too deep.
+pub(super) const DEEPER_SHIFT: u32 = 32;
 
 /// Marks a signal's number as ours.
 const MARK: u64 = 0x7074_6b73 << 32;
@@ -147,7 +157,9 @@ unsafe fn take(notice: &Notice, context: *const libc::c_void) {
     // SAFETY: the caller's word.
     let from = unsafe { Interrupted::from_context(context) };
     let write = |own: &mut Own| {
-        let Some(mut sample) = record.ring.begin(HEAD + MOST_FRAMES) else { return };
+        let Some(mut sample) = record.ring.begin(MOST_WORDS) else {
+            return;
+        };
         sample.push(0);
         sample.push(clock::monotonic_ns());
         sample.push(clock::thread_cpu_ns());
@@ -160,20 +172,34 @@ unsafe fn take(notice: &Notice, context: *const libc::c_void) {
     unsafe { record.enter(write) };
 }
 
-/// The task, its spawn path and its site and one, each 0 if none runs here.
+/// Who runs here: the task's number, its parent's, its spawn path's and one, each 0 if there is none; above the path the tag of
+/// its labels. Then its scopes.
 fn push_task(record: &Record, sample: &mut Writing<'_>) {
     let cpu = record.cpu().filter(|cpu| cpu.thread().is_some_and(|thread| record.is_of(thread)));
-    let numbers = cpu.and_then(|cpu| {
+    let numbers = cpu.map(|cpu| {
+        let of_task = |task: Option<&Task>| match task {
+            Some(task) => {
+                let parent = task.parent().map_or(0, TaskId::get);
+                let path = u64::from(task.path().id()) + 1;
+                [task.id().get(), parent, path | u64::from(task.tag()) << TAG_SHIFT]
+            }
+            None => [0, 0, u64::from(cpu.own_tag()) << TAG_SHIFT],
+        };
         // SAFETY: the record is this thread's, and the CPU has the same thread.
-        unsafe {
-            cpu.with_current(|task| {
-                let task = task?;
-                let (path, site) = (task.path().id(), task.site().id());
-                Some([task.id().get(), u64::from(path) + 1, u64::from(site) + 1])
-            })
-        }
+        unsafe { cpu.with_current(of_task) }
     });
     numbers.unwrap_or_default().into_iter().for_each(|number| sample.push(number));
+    push_scopes(cpu, sample);
+}
+
+/// How many scopes are kept, above it how many are not; then those that are, two to a word.
+fn push_scopes(cpu: Option<&CpuRecord>, sample: &mut Writing<'_>) {
+    let mut names = [0; MAX_SCOPES];
+    let (kept, deeper) = cpu.map_or((0, 0), |cpu| CallStack::read_on(cpu, &mut names));
+    sample.push(kept as u64 | u64::from(deeper) << DEEPER_SHIFT);
+    for pair in names[..kept.next_multiple_of(2).min(MAX_SCOPES)].chunks_exact(2) {
+        sample.push(u64::from(pair[0]) | u64::from(pair[1]) << 32);
+    }
 }
 
 /// The stack's addresses. Returns the sample's flags.

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Each sample carries the CPU time that it stands for: sums of that, not numbers of samples, say where the time went.
-//! Addresses stay numbers, and tasks too.
+//! Addresses stay numbers.
 //!
 //! There is one collector thread (`pertask-sampler`) while anybody samples, and one interruption of each thread for all
 //! sessions: at the highest rate that any of them asks for. Each session gets all samples from its start to its stop.
@@ -50,6 +50,7 @@ pub use mechanism::Mechanism;
 pub use modules::{Module, ModuleRange};
 pub use profile::{RawProfile, RawSample, SampleLosses};
 
+use crate::call_stack::{CallStack, CallStacks};
 use crate::error::Error;
 
 /// How to sample.
@@ -60,16 +61,24 @@ pub struct SamplerOptions {
     pub frequency_hz: u32,
     /// What is to interrupt the threads. `None`: the best that works. Not looked at while another session samples already.
     pub mechanism: Option<Mechanism>,
-    /// Memory for the samples of one thread that have not been collected yet. Not looked at while another session samples
+    /// Memory for the samples of one thread that have not been collected yet: for one, at least. Not looked at while another session samples
     /// already.
     pub ring_bytes: usize,
     /// Memory for the samples of the session. Those that find none left are counted.
     pub memory_bytes: usize,
+    /// Whether to [record](crate::CallStack::record) scopes meanwhile. They are in the samples, too, if somebody else does.
+    pub scopes: bool,
 }
 
 impl Default for SamplerOptions {
     fn default() -> Self {
-        Self { frequency_hz: 199, mechanism: None, ring_bytes: 64 << 10, memory_bytes: 256 << 20 }
+        Self {
+            frequency_hz: 199,
+            mechanism: None,
+            ring_bytes: 64 << 10,
+            memory_bytes: 256 << 20,
+            scopes: true,
+        }
     }
 }
 
@@ -88,15 +97,19 @@ impl SamplerOptions {
 #[derive(Debug)]
 pub struct Sampler {
     ticket: engine::Ticket,
+    // After the ticket: scopes are recorded as long as samples are taken.
+    _scopes: Option<CallStacks>,
 }
 
 impl Sampler {
     /// Starts sampling all threads of the process, those included that begin later.
     ///
     /// # Errors
-    /// [`Error::CannotSample`], with the reason for each way to interrupt threads.
+    /// [`Error::CannotSample`], with the reason for each way to interrupt threads; [`Error::Attach`] if scopes are wanted and
+    /// cannot be recorded.
     pub fn start(options: SamplerOptions) -> Result<Self, Error> {
-        engine::join(options).map(|ticket| Self { ticket })
+        let scopes = options.scopes.then(CallStack::record).transpose()?;
+        engine::join(options).map(|ticket| Self { ticket, _scopes: scopes })
     }
 
     /// Stops, and returns what was seen. When nobody samples any more, threads are not interrupted any more, and the

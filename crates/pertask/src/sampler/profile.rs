@@ -1,8 +1,10 @@
 //! What a sampling session hands back: samples as they were taken, what was lost, and what code was mapped where.
 
 use super::modules::Module;
+use crate::labels::Labels;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 /// A thread at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,13 +18,22 @@ pub struct RawSample {
     pub thread: u32,
     /// The task that ran there, by number. `None`: none did.
     pub task: Option<u64>,
-    /// The task's spawn path, by [`SpawnPath::id`](pertask_core::SpawnPath::id).
+    /// The task that made it.
+    pub parent: Option<u64>,
+    /// Where the task stands in the tree of spawns: its spawn site, its name, and those of its ancestors. See
+    /// [`System::path`](pertask_core::System::path).
     pub path: Option<u32>,
-    /// The task's spawn site, by [`Site::id`](pertask_core::Site::id).
-    pub site: Option<u32>,
+    /// The labels that held: the task's, or outside of tasks the thread's.
+    pub labels: Labels,
+    /// The scopes that were open, outermost first, as far as they were [recorded](crate::CallStack::record). Equal ones share
+    /// their memory.
+    pub scopes: Arc<[Arc<str>]>,
+    /// How many more scopes were open, inside these.
+    pub deeper_scopes: u32,
     /// Signals that came while this one was waiting to be delivered. Their CPU time is in this sample.
     pub overrun: u32,
-    /// Empty for what a thread has used between its birth and when it was found. Otherwise where the thread was, then where each caller goes on, up to the thread's root. Equal stacks share their memory.
+    /// Empty for what a thread has used between its birth and when it was found. Otherwise where the thread was, then where
+    /// each caller goes on, up to the thread's root. Equal stacks share their memory.
     pub stack: Arc<[u64]>,
     /// Whether the stack reaches the thread's root.
     pub complete: bool,
@@ -53,9 +64,13 @@ pub struct SampleLosses {
 }
 
 /// All that a sampling session has seen.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RawProfile {
+    /// When the session began.
+    pub start: SystemTime,
+    /// How long it lasted.
+    pub duration: Duration,
     /// The samples; those of one thread in order.
     pub samples: Vec<RawSample>,
     /// What is missing.
@@ -70,4 +85,21 @@ pub struct RawProfile {
     pub threads: BTreeMap<u32, String>,
     /// The code that was mapped at some time during the session.
     pub modules: Vec<Module>,
+}
+
+impl RawProfile {
+    /// Of a session that another process has, of which this one was forked.
+    pub(super) fn empty() -> Self {
+        Self {
+            start: SystemTime::now(),
+            duration: Duration::ZERO,
+            samples: Vec::new(),
+            lost: SampleLosses::default(),
+            mechanism: String::new(),
+            period_ns: 0,
+            process_cpu_ns: 0,
+            threads: BTreeMap::new(),
+            modules: Vec::new(),
+        }
+    }
 }

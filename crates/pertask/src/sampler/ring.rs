@@ -34,6 +34,11 @@ impl Ring {
         }
     }
 
+    /// Bytes that have room for one record of so many words.
+    pub(super) const fn bytes_for(words: usize) -> usize {
+        (words + 1) * size_of::<u64>()
+    }
+
     /// Whether it was made with so many bytes.
     pub(super) fn is_of(&self, bytes: usize) -> bool {
         self.words.len() == (bytes / size_of::<u64>()).max(1)

@@ -1,12 +1,15 @@
 //! A sampling session as the collector has it: what it has been given so far.
 
 use super::SamplerOptions;
-use super::handler::{COMPLETE, HEAD, OVERRUN_SHIFT, TRUNCATED};
+use super::handler::{COMPLETE, DEEPER_SHIFT, HEAD, OVERRUN_SHIFT, TAG_SHIFT, TRUNCATED};
 use super::modules::Module;
 use super::profile::{RawProfile, RawSample, SampleLosses};
+use crate::call_stack;
 use crate::clock;
+use crate::labels::Labels;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 /// A sample as the handler wrote it, and what the collector knows of it.
 pub(super) struct Drained<'a> {
@@ -28,11 +31,14 @@ pub(super) struct Session {
     pub(super) number: u64,
     pub(super) frequency_hz: u32,
     room_bytes: usize,
+    start: (SystemTime, Instant),
     process_cpu_ns: u64,
     carried_cpu_ns: u64,
     /// The CPU time, at the session's start, of threads that have had no sample since.
     starts: HashMap<u32, u64>,
     stacks: HashSet<Arc<[u64]>>,
+    /// By their words. Names are shared with the interner, which is bounded itself.
+    scopes: HashMap<Box<[u64]>, Arc<[Arc<str>]>>,
     samples: Vec<RawSample>,
     threads: BTreeMap<u32, String>,
     pub(super) lost: SampleLosses,
@@ -44,10 +50,12 @@ impl Session {
             number,
             frequency_hz: options.frequency_hz,
             room_bytes: options.memory_bytes,
+            start: (SystemTime::now(), Instant::now()),
             process_cpu_ns: clock::process_cpu_ns(),
             carried_cpu_ns: 0,
             starts: HashMap::new(),
             stacks: HashSet::new(),
+            scopes: HashMap::new(),
             samples: Vec::new(),
             threads: BTreeMap::new(),
             lost: SampleLosses::default(),
@@ -64,26 +72,31 @@ impl Session {
     /// Takes a sample in.
     pub(super) fn add(&mut self, drained: &Drained<'_>) {
         let Drained { thread, last_cpu_ns, words } = *drained;
-        let [flags, time_ns, cpu_ns, task, path, site] =
+        let [flags, time_ns, cpu_ns, task, parent, path, scopes] =
             *words.first_chunk::<HEAD>().unwrap_or(&[0; HEAD]);
+        let scope_words = (scopes as u32 as usize).div_ceil(2);
+        let rest = words.get(HEAD..).unwrap_or_default();
+        let Some((scope_words, addresses)) = rest.split_at_checked(scope_words) else { return };
         let start_ns = match self.starts.get(&thread) {
             // Taken before the session, or while it began.
             Some(start_ns) if cpu_ns <= *start_ns => return,
             Some(_) => self.starts.remove(&thread).unwrap_or(0),
             None => 0,
         };
-        let Some(stack) = self.stack(&words[HEAD..]) else {
+        let Some((stack, scopes_open)) = self.stack(addresses).zip(self.scopes(scope_words)) else {
             self.lost.dropped_memory_full += 1;
             return;
         };
-        let number = |word: u64| u32::try_from(word.checked_sub(1)?).ok();
         let sample = RawSample {
             time_ns,
             cpu_ns: cpu_ns.saturating_sub(last_cpu_ns.max(start_ns)),
             thread,
             task: Some(task).filter(|task| *task != 0),
-            path: number(path),
-            site: number(site),
+            parent: Some(parent).filter(|parent| *parent != 0),
+            path: (path as u32).checked_sub(1),
+            labels: Labels::of_tag((path >> TAG_SHIFT) as u32),
+            scopes: scopes_open,
+            deeper_scopes: (scopes >> DEEPER_SHIFT) as u32,
             overrun: (flags >> OVERRUN_SHIFT) as u32,
             stack,
             complete: flags & COMPLETE != 0,
@@ -112,6 +125,21 @@ impl Session {
         Some(stack)
     }
 
+    /// The scopes of these words, as they were kept before or now. `None` if there is no room left.
+    fn scopes(&mut self, words: &[u64]) -> Option<Arc<[Arc<str>]>> {
+        const ENTRY: usize = 128;
+        if let Some(known) = self.scopes.get(words) {
+            return Some(Arc::clone(known));
+        }
+        let numbers = words.iter().flat_map(|pair| [*pair as u32, (pair >> 32) as u32]);
+        // An odd one has a 0 behind it, which is nobody's number.
+        let names: Arc<[_]> =
+            numbers.filter(|number| *number != 0).map(call_stack::name_of).collect();
+        self.room_bytes = self.room_bytes.checked_sub(ENTRY + 3 * size_of_val(words))?;
+        self.scopes.insert(words.into(), Arc::clone(&names));
+        Some(names)
+    }
+
     pub(super) fn finish(
         mut self,
         mechanism: String,
@@ -128,6 +156,8 @@ impl Session {
             }
         }
         RawProfile {
+            start: self.start.0,
+            duration: self.start.1.elapsed(),
             samples: self.samples,
             lost: self.lost,
             mechanism,
