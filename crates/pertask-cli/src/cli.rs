@@ -1,11 +1,11 @@
 //! The command line: what can be typed, and the help that teaches it.
 
-use std::{path::PathBuf, str::FromStr, time::Duration};
+use std::{str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
-use pertask::{CounterEvent, UnknownEvent};
+use pertask::{CounterEvent, UnknownEvent, sampler::SamplerOptions};
 
-use crate::duration;
+use crate::{duration, profile_file::ProfilePath};
 
 const ABOUT: &str = "See which async task spends the CPU";
 
@@ -78,6 +78,12 @@ Reading the report:
     :u or :k behind a name for user or kernel mode alone. IPC is instructions per cycle, MPKI
     misses per thousand instructions, ~ an estimate. Below stands what counts each event here, or
     why nothing can; `pertask doctor` tells more.
+  With --output or --frequency, threads are sampled where they are in the code, and each sample
+    knows its task. FILE's ending says for whom the profile is:
+    .pb.gz   pprof: `pertask report`, `go tool pprof`, Pyroscope, Parca, speedscope.app
+    .svg     a flamegraph for a browser, each task's functions above its name
+    .folded  one line for each stack, for scripts
+    .json    profiler.firefox.com, a track for each spawn site
 
 Examples:
   pertask demo
@@ -85,7 +91,8 @@ Examples:
   pertask demo --tree
   pertask demo -e cycles,instructions,page-faults
   pertask demo --json | jq '.sites[] | {name, cpu_ns, max_poll_ns}'
-  pertask demo --output report.json
+  pertask demo -o profile.pb.gz -o profile.svg  sample too; then: pertask report profile.pb.gz
+  pertask demo --json > report.json
   pertask demo --port 8080                      call it yourself: curl http://127.0.0.1:8080/hash
 
 Exit status:
@@ -162,9 +169,14 @@ pub struct DemoOptions {
     #[arg(long)]
     pub json: bool,
 
-    /// Write the report to FILE (as JSON where its name ends in .json); - means stdout
+    /// Sample too, and write the profile to FILE: .pb.gz, .svg, .folded or .json; may be repeated
     #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
+    pub output: Vec<ProfilePath>,
+
+    /// Sample where in the code each task spends its CPU time, so often in a second of CPU time
+    /// [default: 199 with --output, else off]
+    #[arg(short = 'F', long, value_name = "HZ", value_parser = clap::value_parser!(u32).range(1..=SamplerOptions::HIGHEST_HZ as i64))]
+    pub frequency: Option<u32>,
 }
 
 /// Something that can be counted for each task.

@@ -19,9 +19,9 @@ pub enum Error {
     NotReady { first: String },
     /// A signal came before there was anything to report.
     StoppedTooSoon,
-    /// The report's file cannot be opened.
+    /// A file cannot be opened to write to.
     Open { path: PathBuf, cause: io::Error },
-    /// The report cannot be written.
+    /// A report or a profile cannot be written.
     Write { place: String, cause: io::Error },
     /// The demo's service gave wrong answers, or none.
     Requests { failed: u64, total: u64, first: String },
@@ -57,12 +57,12 @@ impl fmt::Display for Error {
             ),
             Self::Open { path, cause } => write!(
                 f,
-                "cannot open {} for the report: {cause}. Give a file in a writable folder with --output.",
+                "cannot open {} to write to: {cause}. Give a file in a writable folder.",
                 path.display()
             ),
             Self::Write { place, cause } => write!(
                 f,
-                "cannot write the report to {place}: {cause}. What is there may be incomplete; write it elsewhere with --output."
+                "cannot write to {place}: {cause}. What is there may be incomplete; write it elsewhere."
             ),
             Self::Requests { failed, total, first } => write!(
                 f,

@@ -11,6 +11,7 @@ mod doctor;
 mod duration;
 mod error;
 mod output;
+mod profile_file;
 mod progress;
 mod stop;
 

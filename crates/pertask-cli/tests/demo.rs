@@ -1,6 +1,7 @@
 //! The command as its users meet it: the built binary, its streams, its exit status.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
@@ -9,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use pertask::profile::{Profile, Sample};
 use serde_json::Value;
 
 /// Longer than any test, so that only a signal ends it.
@@ -211,37 +213,77 @@ fn a_port_in_use_is_named() {
 }
 
 #[test]
-fn a_file_gets_json_by_its_name_and_is_replaced_as_a_whole() {
-    let file = Scratch::new("report.json");
-    fs::write(&file.0, "x".repeat(1 << 20)).expect("to write");
-    let output = run(&["demo", "--duration", "200ms", "--output", file.text()]);
-    assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
-    let report: Value = serde_json::from_slice(&fs::read(&file.0).expect("a file")).expect("JSON");
-    assert!(number(&report, "process_cpu_ns") > 0, "{report}");
+fn one_run_gives_a_table_and_a_profile_in_each_format() {
+    let files = ["p.pb.gz", "p.svg", "p.folded", "p.json"].map(Scratch::new);
+    // What a file held goes away as a whole.
+    fs::write(&files[2].0, "x".repeat(1 << 20)).expect("to write");
+    let mut arguments = vec!["demo", "--duration", "2s", "-F", "999"];
+    arguments.extend(files.iter().flat_map(|file| ["-o", file.text()]));
+    let output = run(&arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("GET /wait"), "{output:?}");
+    assert!(stderr.contains("with whole stacks"), "{stderr}");
+    let [pprof, svg, folded, firefox] = files.map(|file| fs::read(&file.0).expect("a file"));
+
+    let profile = Profile::from_pprof(&pprof[..]).expect("pprof");
+    let of_hash = |sample: &&Sample| {
+        sample.task.as_ref().and_then(|t| t.name.as_deref()) == Some("GET /hash")
+    };
+    let tasks: BTreeSet<_> =
+        profile.samples.iter().filter(of_hash).filter_map(|s| s.task.as_ref()?.id).collect();
+    assert!(tasks.len() > 10, "each request is a task: {tasks:?}");
+    assert!(String::from_utf8_lossy(&svg).contains("GET /hash"));
+    let tracks: Value = serde_json::from_slice(&firefox).expect("JSON");
+    assert!(tracks["threads"].as_array().is_some_and(|tracks| tracks.len() > 4), "{tracks}");
+
+    // Each route's own functions stand under that route: most of its time, and no other's.
+    let folded = String::from_utf8(folded).expect("UTF-8");
+    for (route, function) in [("GET /hash", "routes::hash"), ("GET /render", "routes::render")] {
+        let (inside, whole) = (weight(&folded, route, function), weight(&folded, route, ""));
+        assert!(
+            inside * 10 > whole * 8,
+            "{inside} of {whole} ns of {route} in {function}:\n{folded}"
+        );
+    }
+    assert_eq!(weight(&folded, "GET /render", "routes::hashed"), 0, "{folded}");
+    assert!(
+        !folded.lines().any(|line| line.starts_with("GET ") && line.contains("::worker::")),
+        "{folded}"
+    );
 }
 
-#[test]
-fn a_file_of_another_name_gets_the_table() {
-    let file = Scratch::new("report.txt");
-    let output = run(&["demo", "--duration", "200ms", "-o", file.text()]);
-    assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
-    assert!(fs::read_to_string(&file.0).expect("a file").contains("GET /wait"));
+/// The weight of the stacks that grow from `root` and have `function` in them.
+fn weight(folded: &str, root: &str, function: &str) -> u64 {
+    let of_root = folded.lines().filter_map(|line| line.strip_prefix(root)?.strip_prefix(';'));
+    let stacks = of_root.filter_map(|line| line.rsplit_once(' '));
+    stacks
+        .filter(|(stack, _)| stack.contains(function))
+        .map(|(_, weight)| weight.parse::<u64>().expect("a number"))
+        .sum()
 }
 
 #[test]
 fn an_unwritable_file_costs_no_run() {
-    let output = run(&["demo", "--duration", NEVER_OVER, "--output", "/nonexistent/report.json"]);
+    let output = run(&["demo", "--duration", NEVER_OVER, "--output", "/nonexistent/profile.pb.gz"]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("/nonexistent/report.json") && stderr.contains("--output"), "{stderr}");
+    assert!(
+        stderr.contains("/nonexistent/profile.pb.gz") && stderr.contains("writable"),
+        "{stderr}"
+    );
 }
 
 #[test]
-fn a_full_disk_is_reported() {
-    let output = run(&["demo", "--duration", "100ms", "--output", "/dev/full"]);
+fn a_full_disk_costs_neither_the_report_nor_the_other_files() {
+    let (full, other) = (Scratch::new("full.folded"), Scratch::new("other.folded"));
+    std::os::unix::fs::symlink("/dev/full", &full.0).expect("a link");
+    let output = run(&["demo", "-d", "300ms", "-o", full.text(), "-o", other.text()]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("cannot write the report to /dev/full"), "{stderr}");
+    assert!(stderr.contains(&format!("cannot write to {}", full.text())), "{stderr}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("GET /wait"), "{output:?}");
+    assert!(fs::read_to_string(&other.0).expect("a file").contains("GET /hash"), "{stderr}");
 }
 
 #[test]

@@ -53,12 +53,16 @@ mod wake;
 
 #[cfg(feature = "sampler")]
 pub mod sampler;
+#[cfg(feature = "symbols")]
+pub mod symbols;
 
 // Showing it.
 #[cfg(feature = "profile")]
 pub mod profile;
 mod reading;
 mod report;
+#[cfg(feature = "profiler")]
+mod resolve;
 mod rows;
 mod session;
 mod threads;

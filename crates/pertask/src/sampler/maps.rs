@@ -69,6 +69,12 @@ impl Memory {
     }
 }
 
+/// What is in memory at these addresses, if it is mapped.
+#[cfg(feature = "symbols")]
+pub(crate) fn memory(addresses: Range<u64>) -> Option<Vec<u8>> {
+    Memory::open().ok()?.read(addresses)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -46,6 +46,8 @@ mod stacks;
 mod unwind;
 mod workers;
 
+#[cfg(feature = "symbols")]
+pub(crate) use maps::memory;
 pub use mechanism::Mechanism;
 pub use modules::{Module, ModuleRange};
 pub use profile::{RawProfile, RawSample, SampleLosses};
