@@ -75,6 +75,7 @@ impl fmt::Display for Overview<'_> {
         if !lost.is_empty() {
             lines.extend(self.style.prose(&format!("lost: {lost}"), Tint::Warning));
         }
+        lines.extend(self.hints().iter().flat_map(|hint| self.style.prose(hint, Tint::Secondary)));
         if let Some((part, filter)) = self.part {
             lines.extend(self.style.prose(&self.matched(part, filter), Tint::Title));
         }
@@ -125,6 +126,27 @@ impl Overview<'_> {
         })
     }
 
+    /// What there is to ask for beside functions, and what is not.
+    fn hints(&self) -> Vec<String> {
+        let samples = &self.whole.samples;
+        let mut hints = Vec::new();
+        if !samples.is_empty() && samples.iter().all(|sample| sample.task.is_none()) {
+            hints.push(
+                "tasks: none is named in it; who recorded it did not know them, or none ran"
+                    .to_owned(),
+            );
+        }
+        let keys = self.whole.label_keys();
+        let shown: Vec<_> = keys.iter().take(MAX_KEYS).map(|key| &**key).collect();
+        if let Some(more) = keys.len().checked_sub(shown.len())
+            && !keys.is_empty()
+        {
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            hints.push(format!("labels: {}{more}", shown.join(", ")));
+        }
+        hints
+    }
+
     fn matched(&self, part: &Profile, filter: &Filter) -> String {
         let (part, whole) = (part.whole(), self.whole.whole());
         format!(
@@ -167,6 +189,8 @@ const MIN_WIDTH: u16 = 60;
 /// Not wider, however wide the terminal: one long name would push all the rest apart.
 const MAX_NAME: usize = 40;
 const MAX_PATH: usize = 56;
+/// Label keys that are named.
+const MAX_KEYS: usize = 8;
 /// Of a function, which nothing stands behind.
 const MAX_FUNCTION: usize = 240;
 
