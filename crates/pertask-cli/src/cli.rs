@@ -5,7 +5,11 @@ use std::{str::FromStr, time::Duration};
 use clap::{Args, Parser, Subcommand};
 use pertask::{CounterEvent, UnknownEvent, sampler::SamplerOptions};
 
-use crate::{duration, profile_file::ProfilePath};
+use crate::{
+    duration,
+    profile_file::ProfilePath,
+    report::{self, ReportOptions},
+};
 
 const ABOUT: &str = "See which async task spends the CPU";
 
@@ -23,7 +27,10 @@ const TOP_HELP: &str = "\
 Examples:
   pertask demo                      five seconds of a demo web service, then its report
   pertask doctor                    what this machine offers to measure with
+  pertask demo -o profile.pb.gz     the same, and a profile of where in the code its tasks are busy
+  pertask report profile.pb.gz      that profile's tasks and functions; --flamegraph draws it
   pertask demo --help               what the demo does, and how to read the report
+  pertask report --help             how to read a profile
 
 In your own service:
   use pertask::TaskExt;                         // 1. wrap any future; any executor may run it
@@ -121,6 +128,9 @@ pub enum Command {
     /// Says what this machine offers to measure with.
     #[command(about = DOCTOR_ABOUT, long_about = DOCTOR_LONG_ABOUT)]
     Doctor(DoctorOptions),
+    /// Reads a sampled profile.
+    #[command(about = report::ABOUT, long_about = report::LONG_ABOUT, after_long_help = report::HELP)]
+    Report(Box<ReportOptions>),
 }
 
 /// The options of `pertask doctor`.

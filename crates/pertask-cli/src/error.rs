@@ -2,6 +2,8 @@
 
 use std::{fmt, io, net::SocketAddr, path::PathBuf};
 
+use pertask::profile::ReadError;
+
 /// A failure that ends the command with status 1.
 ///
 /// Its `Display` is the whole message, causes included, because it is printed once and by itself.
@@ -23,6 +25,14 @@ pub enum Error {
     Open { path: PathBuf, cause: io::Error },
     /// A report or a profile cannot be written.
     Write { place: String, cause: io::Error },
+    /// A file cannot be replaced; what it held is still there.
+    Replace { path: PathBuf, cause: io::Error },
+    /// A profile cannot be opened.
+    Profile { place: String, why: String, remedy: &'static str },
+    /// A profile is damaged, too large, or none.
+    Damaged { place: String, cause: ReadError },
+    /// No sample of a profile is wanted.
+    NothingMatched { place: String, why: String },
     /// The demo's service gave wrong answers, or none.
     Requests { failed: u64, total: u64, first: String },
 }
@@ -64,6 +74,20 @@ impl fmt::Display for Error {
                 f,
                 "cannot write to {place}: {cause}. What is there may be incomplete; write it elsewhere."
             ),
+            Self::Replace { path, cause } => write!(
+                f,
+                "cannot write {}: {cause}. What was there before is as it was. Give a file in a folder where files can be made.",
+                path.display()
+            ),
+            Self::Profile { place, why, remedy } => {
+                write!(f, "cannot read {place}: {why}. {remedy}")
+            }
+            Self::Damaged { place, cause: ReadError::TooLarge { what, limit } } => write!(
+                f,
+                "cannot read {place}: it has more than {limit} {what}, and is not taken into memory. If it can be trusted, cut it down first: go tool pprof -proto -focus=... "
+            ),
+            Self::Damaged { place, cause } => write!(f, "{place}: {cause}"),
+            Self::NothingMatched { place, why } => write!(f, "nothing in {place} matched: {why}"),
             Self::Requests { failed, total, first } => write!(
                 f,
                 "{failed} of {total} requests failed, so the report may mislead. The first: {first}. {LOAD_REMEDY}"

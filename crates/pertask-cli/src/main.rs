@@ -1,7 +1,7 @@
 //! The command `pertask`: see which async task spends the CPU.
 //!
-//! It measures nothing itself: it parses a command line, lets the `pertask` library watch a service, and writes the
-//! report it gets.
+//! It measures nothing itself: it parses a command line, lets the `pertask` library watch a service or read a profile, and
+//! writes what it gets.
 
 #![deny(unsafe_code)]
 
@@ -13,6 +13,8 @@ mod error;
 mod output;
 mod profile_file;
 mod progress;
+mod replace;
+mod report;
 mod stop;
 
 use std::process::ExitCode;
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Demo(options) => demo::run(&options),
         Command::Doctor(options) => doctor::run(&options),
+        Command::Report(options) => report::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

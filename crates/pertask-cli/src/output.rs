@@ -65,7 +65,7 @@ fn render(report: &Report, format: Format, style: TableStyle) -> String {
 }
 
 /// Width and colour belong to terminals: a pipe gets neither.
-fn stdout_style() -> TableStyle {
+pub fn stdout_style() -> TableStyle {
     let stdout = io::stdout();
     let refused =
         env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) || is_dumb_terminal();

@@ -20,7 +20,7 @@ pub enum RootBy {
 /// The frame that stands for callers which the unwinder did not reach.
 pub(super) const INCOMPLETE: &str = "(incomplete stack)";
 pub(super) const OUTSIDE: &str = "(outside tasks)";
-const UNKNOWN: &str = "(unknown)";
+pub(super) const UNKNOWN: &str = "(unknown)";
 
 impl RootBy {
     pub(super) fn of(self, sample: &Sample) -> Cow<'_, str> {
@@ -41,17 +41,21 @@ impl Profile {
             frames.push(INCOMPLETE.into());
         }
         for id in sample.stack.iter().rev() {
-            self.push_names(*id, &mut frames);
+            frames.extend(self.names(*id).into_iter().rev());
         }
         frames
     }
 
-    fn push_names<'a>(&'a self, id: LocationId, frames: &mut Vec<Cow<'a, str>>) {
-        let Some(location) = self.location(id) else { return frames.push(UNKNOWN.into()) };
+    /// The functions at a location, the innermost first. There is at least one.
+    pub(super) fn names(&self, id: LocationId) -> Vec<Cow<'_, str>> {
+        self.location(id).map_or_else(|| vec![UNKNOWN.into()], |location| self.names_at(location))
+    }
+
+    pub(super) fn names_at(&self, location: &Location) -> Vec<Cow<'_, str>> {
         if location.lines.is_empty() {
-            frames.push(self.without_symbol(location).into());
+            return vec![self.without_symbol(location).into()];
         }
-        frames.extend(location.lines.iter().rev().map(|line| self.name(line.function)));
+        location.lines.iter().map(|line| self.name(line.function)).collect()
     }
 
     fn name(&self, id: FunctionId) -> Cow<'_, str> {

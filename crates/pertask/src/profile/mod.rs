@@ -3,6 +3,7 @@
 //! A sampler fills it by a [`ProfileBuilder`]; each encoder reads it and changes nothing. [`Profile::write_pprof`] is for
 //! `go tool pprof` and what speaks its format, and keeps everything; [`Profile::from_pprof`] reads it back.
 //! [`Profile::write_folded`], [`Profile::write_flamegraph`] and [`Profile::write_firefox`] are for the eye.
+//! [`Profile::summary`] adds it up, by task, site, function and so on; [`Profile::filtered`] is a part of it.
 //!
 //! ```
 //! use pertask::profile::{
@@ -40,22 +41,30 @@
 //! ```
 
 mod builder;
+mod filter;
 mod firefox;
 mod flamegraph;
 mod folded;
 mod frames;
 mod lost;
 mod pprof;
+mod summary;
+#[cfg(feature = "table")]
+mod table;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 pub use builder::{Bounds, ProfileBuilder};
+pub use filter::Filter;
 pub use flamegraph::FlamegraphOptions;
 pub use folded::Weight;
 pub use frames::RootBy;
 pub use lost::Lost;
 pub use pprof::{ReadError, ReadLimits};
+pub use summary::{Amount, GroupBy, Subject, Summary, SummaryRow};
+#[cfg(feature = "table")]
+pub use table::{Overview, SummaryStyle, SummaryTable};
 
 /// What was sampled between two moments.
 ///

@@ -5,11 +5,11 @@
 
 pub(crate) mod derived;
 #[cfg(feature = "table")]
-mod human;
+pub(crate) mod human;
 #[cfg(feature = "json")]
 mod json;
 #[cfg(feature = "table")]
-mod table;
+pub(crate) mod table;
 
 use crate::counters::{Counter, CounterSource};
 use crate::wake::Latencies;

@@ -4,13 +4,13 @@
 //! difference has its own row, and rows that are cut off are counted.
 
 mod counters;
-mod grid;
-mod ink;
+pub(crate) mod grid;
+pub(crate) mod ink;
 mod rows;
 mod summary;
 #[cfg(test)]
 mod tests;
-mod text;
+pub(crate) mod text;
 
 use std::fmt;
 

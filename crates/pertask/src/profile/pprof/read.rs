@@ -28,8 +28,12 @@ pub struct ReadLimits {
     pub samples: u64,
     /// Strings.
     pub strings: u64,
+    /// Bytes of one string.
+    pub string_bytes: u64,
     /// Locations, and functions, and mappings.
     pub locations: u64,
+    /// Frames of one stack, inlined functions too. A few bytes can say that a long list of them stands there again and again.
+    pub depth: u64,
 }
 
 impl Default for ReadLimits {
@@ -40,7 +44,9 @@ impl Default for ReadLimits {
             part_bytes: 1 << 20,
             samples: 1 << 20,
             strings: 1 << 20,
+            string_bytes: 64 << 10,
             locations: 1 << 20,
+            depth: 4_096,
         }
     }
 }
@@ -180,6 +186,7 @@ impl<'a> Tables<'a> {
             }
             6 => {
                 room("strings", self.strings.len(), limits.strings)?;
+                room("bytes in one string", part.len().saturating_sub(1), limits.string_bytes)?;
                 self.strings.push(String::from_utf8_lossy(part).into());
             }
             11 => self.head.period_type = Some(decoded("period type", 0, part)?),
@@ -250,12 +257,21 @@ impl<'a> Tables<'a> {
             room("samples", at as u64, self.limits.samples)?;
             let wrong = |why: String| malformed(&format!("sample {at}"), &why);
             let message = decoded("sample", at, part)?;
+            room("frames in one stack", self.depth(&message).saturating_sub(1), self.limits.depth)?;
             let sample = self.sample(&message, columns).map_err(wrong)?;
             sum.count = added(sum.count, sample.count).map_err(wrong)?;
             sum.cpu_ns = added(sum.cpu_ns, sample.cpu_ns).map_err(wrong)?;
             samples.push(sample);
         }
         Ok(samples)
+    }
+
+    /// How many frames the sample's stack has. A location without functions is one.
+    fn depth(&self, message: &message::Sample) -> u64 {
+        let location =
+            |id| self.locations.index.get(id).map(|at| &self.locations.items[*at as usize]);
+        let lines = |id| location(id).map_or(1, |it| it.line.len().max(1) as u64);
+        message.location_id.iter().map(lines).fold(0, u64::saturating_add)
     }
 
     fn sample(&self, message: &message::Sample, columns: &Columns) -> Result<Sample, String> {

@@ -66,10 +66,16 @@ impl fmt::Display for ReadError {
             Self::NotCpuTime { found } => write!(
                 f,
                 "{cannot}: a sample type cpu in nanoseconds is needed, and found was {}; record a CPU profile",
-                if found.is_empty() { "none".to_owned() } else { found.join(", ") }
+                if found.is_empty() { "none".to_owned() } else { printable(found) }
             ),
         }
     }
+}
+
+/// Names from the file, of which nothing is known, in a line that steers no terminal and has an end.
+fn printable(names: &[String]) -> String {
+    let some: String = names.join(", ").chars().take(200).collect();
+    some.escape_debug().to_string()
 }
 
 impl std::error::Error for ReadError {

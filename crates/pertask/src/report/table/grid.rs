@@ -11,7 +11,7 @@ const GAP: usize = 2;
 
 /// One column: its title, and how it gives way.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Column<'a> {
+pub(crate) enum Column<'a> {
     /// On the right edge and never cut; the lowest `rank` goes first, and `None` never.
     Number { title: &'a str, rank: Option<u8> },
     /// On the left edge, and cut: never above `most` columns, and below `least` only when no number
@@ -21,7 +21,7 @@ pub(super) enum Column<'a> {
 
 /// One cell: harmless text, its tint, and where it is cut.
 #[derive(Clone, Debug)]
-pub(super) struct Cell {
+pub(crate) struct Cell {
     text: String,
     tint: Tint,
     path: bool,
@@ -29,20 +29,20 @@ pub(super) struct Cell {
 
 /// Rows of cells under their columns.
 #[derive(Clone, Debug)]
-pub(super) struct Grid<'a> {
+pub(crate) struct Grid<'a> {
     columns: Vec<Column<'a>>,
     rows: Vec<Vec<Cell>>,
 }
 
 impl<'a> Grid<'a> {
     /// Each row has one cell for each column.
-    pub(super) fn new(columns: &[Column<'a>], rows: Vec<Vec<Cell>>) -> Self {
+    pub(crate) fn new(columns: &[Column<'a>], rows: Vec<Vec<Cell>>) -> Self {
         debug_assert!(rows.iter().all(|row| row.len() == columns.len()));
         Self { columns: columns.to_vec(), rows }
     }
 
     /// The lines of the grid, the titles first, none wider than `max`.
-    pub(super) fn lines(&self, max: Option<usize>, ink: Ink) -> Vec<String> {
+    pub(crate) fn lines(&self, max: Option<usize>, ink: Ink) -> Vec<String> {
         let shown = self.fit(max.unwrap_or(usize::MAX));
         let titles: Vec<Cell> = self.columns.iter().map(|column| Cell::title(*column)).collect();
         let rows = std::iter::once(&titles).chain(&self.rows);
@@ -135,12 +135,12 @@ impl<'a> Column<'a> {
 
 impl Cell {
     /// Text that is cut at its end.
-    pub(super) fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         Self { text: harmless(text), tint: Tint::Plain, path: false }
     }
 
     /// A path, which is cut at its beginning.
-    pub(super) fn path(text: &str) -> Self {
+    pub(crate) fn path(text: &str) -> Self {
         Self { path: true, ..Self::new(text) }
     }
 
@@ -148,7 +148,7 @@ impl Cell {
         Self::new(column.title()).tint(Tint::Title)
     }
 
-    pub(super) fn tint(self, tint: Tint) -> Self {
+    pub(crate) fn tint(self, tint: Tint) -> Self {
         Self { tint, ..self }
     }
 

@@ -2,7 +2,7 @@
 
 /// How a piece of text stands out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tint {
+pub(crate) enum Tint {
     Plain,
     Title,
     Secondary,
@@ -12,13 +12,13 @@ pub(super) enum Tint {
 
 /// Colours text, when the reader asked for colour.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ink {
-    pub(super) color: bool,
+pub(crate) struct Ink {
+    pub(crate) color: bool,
 }
 
 impl Ink {
     /// `text` in the given tint, which ends with it.
-    pub(super) fn paint(self, text: &str, tint: Tint) -> String {
+    pub(crate) fn paint(self, text: &str, tint: Tint) -> String {
         match sgr(tint) {
             Some(code) if self.color && !text.is_empty() => format!("\x1b[{code}m{text}\x1b[0m"),
             _ => text.to_owned(),

@@ -7,7 +7,7 @@ use std::mem;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// `text` with everything escaped that could steer a terminal or reorder what it shows.
-pub(super) fn harmless(text: &str) -> String {
+pub(crate) fn harmless(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match steers(c) {
@@ -19,12 +19,12 @@ pub(super) fn harmless(text: &str) -> String {
 }
 
 /// Columns that `text` takes on a terminal.
-pub(super) fn width(text: &str) -> usize {
+pub(crate) fn width(text: &str) -> usize {
     text.width()
 }
 
 /// The beginning of `text`, at most `max` columns wide.
-pub(super) fn cut_end(text: &str, max: usize) -> String {
+pub(crate) fn cut_end(text: &str, max: usize) -> String {
     if width(text) <= max {
         return text.to_owned();
     }
@@ -35,7 +35,7 @@ pub(super) fn cut_end(text: &str, max: usize) -> String {
 }
 
 /// The end of the path `text`, at most `max` columns wide: whole components where one fits.
-pub(super) fn cut_path(text: &str, max: usize) -> String {
+pub(crate) fn cut_path(text: &str, max: usize) -> String {
     if width(text) <= max {
         return text.to_owned();
     }
@@ -50,7 +50,7 @@ pub(super) fn cut_path(text: &str, max: usize) -> String {
 
 /// `text` broken at spaces into lines at most `max` columns wide, `indent` spaces before all but
 /// the first.
-pub(super) fn wrap(text: &str, max: usize, indent: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, max: usize, indent: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
     for word in text.split_whitespace() {

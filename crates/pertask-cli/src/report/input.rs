@@ -1,0 +1,60 @@
+//! The profile's file, or stdin: opened, and read within bounds.
+
+use std::{
+    fs::File,
+    io::{self, ErrorKind, IsTerminal, Read},
+    path::Path,
+};
+
+use pertask::profile::{Profile, ReadError};
+
+use super::is_stdout as is_stdin;
+use crate::error::Error;
+
+/// Reads the profile at `path`, or from stdin where that is `-`.
+///
+/// # Errors
+///
+/// [`Error::Profile`] where it cannot be opened, [`Error::Damaged`] where it is no profile or too large.
+pub fn read(path: &Path) -> Result<Profile, Error> {
+    if !is_stdin(path) {
+        return parse(path, open(path).map_err(|cause| refused(path, &cause))?);
+    }
+    let stdin = io::stdin();
+    if stdin.is_terminal() {
+        let why = "it is a terminal".to_owned();
+        let remedy = "Name a file, or pipe one in: curl -s http://host/profile | pertask report -";
+        return Err(Error::Profile { place: place(path), why, remedy });
+    }
+    parse(path, stdin.lock())
+}
+
+/// The file's name, for messages.
+pub fn place(path: &Path) -> String {
+    if is_stdin(path) { "standard input".to_owned() } else { path.display().to_string() }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    match file.metadata()?.is_dir() {
+        true => Err(ErrorKind::IsADirectory.into()),
+        false => Ok(file),
+    }
+}
+
+fn parse(path: &Path, reader: impl Read) -> Result<Profile, Error> {
+    Profile::from_pprof(reader).map_err(|cause| match cause {
+        ReadError::Read(cause) => refused(path, &cause),
+        cause => Error::Damaged { place: place(path), cause },
+    })
+}
+
+fn refused(path: &Path, cause: &io::Error) -> Error {
+    let remedy = match cause.kind() {
+        ErrorKind::NotFound => "Check the name, or make one: pertask demo -o profile.pb.gz",
+        ErrorKind::IsADirectory => "Name a pprof file in it, such as profile.pb.gz.",
+        ErrorKind::PermissionDenied => "Run as a user who may read it, or copy it.",
+        _ => "Check that it can be read to its end.",
+    };
+    Error::Profile { place: place(path), why: cause.to_string(), remedy }
+}

@@ -1,0 +1,198 @@
+//! The tables for programs: the fields that `docs/PROFILE.md` describes, by name.
+
+use std::{fmt::Write as _, time::UNIX_EPOCH};
+
+use pertask::profile::{GroupBy, Lost, Subject, SummaryRow};
+use serde::Serialize;
+
+use super::Shown;
+
+/// The name and version of the schema.
+const SCHEMA: &str = "pertask.profile/1";
+
+#[derive(Serialize)]
+struct Report<'a> {
+    schema: &'static str,
+    start_unix_ns: Option<i64>,
+    duration_ns: u64,
+    mechanism: &'a str,
+    period_ns: u64,
+    cpu_ns: u64,
+    samples: u64,
+    samples_whole: u64,
+    lost: Losses,
+    matched: Option<Matched>,
+    label_keys: Vec<String>,
+    tables: Vec<Table<'a>>,
+}
+
+#[derive(Serialize)]
+struct Losses {
+    samples_dropped: u64,
+    stacks_incomplete: u64,
+    samples_folded: u64,
+    locations_folded: u64,
+    texts_folded: u64,
+}
+
+#[derive(Serialize)]
+struct Matched {
+    cpu_ns: u64,
+    samples: u64,
+    conditions: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Table<'a> {
+    by: &'static str,
+    label_key: Option<&'a str>,
+    rows: Vec<Row>,
+    rows_left_out: usize,
+}
+
+#[derive(Serialize)]
+struct Row {
+    kind: &'static str,
+    name: Option<String>,
+    file: Option<String>,
+    line: Option<u32>,
+    task: Option<u64>,
+    parent: Option<u64>,
+    tid: Option<u32>,
+    self_cpu_ns: u64,
+    total_cpu_ns: u64,
+    self_samples: u64,
+    total_samples: u64,
+}
+
+/// The tables as JSON, indented, with that many rows each at most.
+pub fn report(shown: &Shown<'_>, by: &[GroupBy], most_rows: usize) -> String {
+    let whole = shown.whole;
+    let amount = whole.whole();
+    let complete = whole.samples.iter().filter(|it| it.complete && !it.stack.is_empty());
+    let report = Report {
+        schema: SCHEMA,
+        start_unix_ns: start(shown),
+        duration_ns: whole.duration_ns,
+        mechanism: &whole.mechanism,
+        period_ns: whole.period_ns,
+        cpu_ns: amount.cpu_ns,
+        samples: amount.samples,
+        samples_whole: complete.map(|sample| sample.count).fold(0, u64::saturating_add),
+        lost: losses(whole.lost),
+        matched: shown.part.map(|(part, filter)| Matched {
+            cpu_ns: part.whole().cpu_ns,
+            samples: part.whole().samples,
+            conditions: filter.conditions().iter().map(ToString::to_string).collect(),
+        }),
+        label_keys: whole.label_keys().iter().map(ToString::to_string).collect(),
+        tables: by.iter().map(|by| table(shown, by, most_rows)).collect(),
+    };
+    // Plain data under string keys does not fail; were it to, there is nothing to show.
+    let json = serde_json::to_string_pretty(&report).unwrap_or_default();
+    harmless(&json) + "\n"
+}
+
+fn table<'a>(shown: &Shown<'_>, by: &'a GroupBy, most_rows: usize) -> Table<'a> {
+    let rows = shown.profile().summary(by).rows;
+    let (by, label_key) = match by {
+        GroupBy::Site => ("site", None),
+        GroupBy::Task => ("task", None),
+        GroupBy::Function => ("function", None),
+        GroupBy::Thread => ("thread", None),
+        GroupBy::Scope => ("scope", None),
+        GroupBy::Label(key) => ("label", Some(&**key)),
+        _ => ("other", None),
+    };
+    let rows_left_out = rows.len().saturating_sub(most_rows);
+    Table { by, label_key, rows: rows.iter().take(most_rows).map(row).collect(), rows_left_out }
+}
+
+fn row(row: &SummaryRow) -> Row {
+    let mut out = Row {
+        kind: "other",
+        name: None,
+        file: None,
+        line: None,
+        task: None,
+        parent: None,
+        tid: None,
+        self_cpu_ns: row.own.cpu_ns,
+        total_cpu_ns: row.total.cpu_ns,
+        self_samples: row.own.samples,
+        total_samples: row.total.samples,
+    };
+    let text = |text: &str| Some(text.to_owned());
+    match &row.subject {
+        Subject::Site { name, site } => {
+            out.kind = "site";
+            out.name = name.as_deref().and_then(text);
+            out.file = site.as_ref().and_then(|site| text(&site.file));
+            out.line = site.as_ref().map(|site| site.line);
+        }
+        Subject::Task(task) => {
+            out.kind = "task";
+            out.name = task.name.as_deref().and_then(text);
+            out.file = task.site.as_ref().and_then(|site| text(&site.file));
+            out.line = task.site.as_ref().map(|site| site.line);
+            (out.task, out.parent) = (task.id, task.parent);
+        }
+        Subject::Function { name, file } => {
+            out.kind = "function";
+            out.name = text(name);
+            out.file = file.as_deref().and_then(text);
+        }
+        Subject::Thread(thread) => {
+            out.kind = "thread";
+            out.name = thread.as_ref().and_then(|thread| text(&thread.name));
+            out.tid = thread.as_ref().map(|thread| thread.tid).filter(|tid| *tid != 0);
+        }
+        Subject::Scope(scope) => (out.kind, out.name) = ("scope", text(scope)),
+        Subject::Label(value) => (out.kind, out.name) = ("label", text(value)),
+        Subject::OutsideTasks => out.kind = "outside_tasks",
+        Subject::NoStack => out.kind = "no_stack",
+        Subject::NoScope => out.kind = "no_scope",
+        Subject::NoLabel => out.kind = "no_label",
+        _ => (),
+    }
+    out
+}
+
+/// When it began, in nanoseconds of Unix time; who does not know writes 0.
+fn start(shown: &Shown<'_>) -> Option<i64> {
+    let start = shown.whole.start;
+    let ns = match start.duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_nanos()).ok()?,
+        Err(before) => -i64::try_from(before.duration().as_nanos()).ok()?,
+    };
+    (ns != 0).then_some(ns)
+}
+
+fn losses(lost: Lost) -> Losses {
+    let Lost { samples_dropped, stacks_incomplete, samples_folded, locations_folded, texts_folded } =
+        lost;
+    Losses { samples_dropped, stacks_incomplete, samples_folded, locations_folded, texts_folded }
+}
+
+/// The same JSON with everything escaped that could steer a terminal. Such characters are in strings only.
+fn harmless(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        // C1 controls, and what reorders or hides text; JSON escapes C0 already.
+        match c {
+            '\u{7f}'..='\u{9f}'
+            | '\u{ad}'
+            | '\u{61c}'
+            | '\u{200b}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}

@@ -1,0 +1,104 @@
+//! `pertask report`: a profile read from a file, as tables, as JSON, as a picture.
+
+mod input;
+mod json;
+mod near;
+mod options;
+mod text;
+
+use std::path::Path;
+
+use pertask::profile::{FlamegraphOptions, Profile, SummaryStyle, Weight};
+
+use crate::{
+    error::Error,
+    output::{note, print, stdout_style},
+    replace::replace,
+};
+
+pub use options::{ABOUT, HELP, LONG_ABOUT, ReportOptions};
+pub use text::Shown;
+
+/// Rows of a table for people, unless they want others.
+const TOP: usize = 20;
+
+/// Reads the profile and writes what was asked for.
+///
+/// # Errors
+///
+/// Where it cannot be read, nothing matches, or something cannot be written; see [`Error`].
+pub fn run(options: &ReportOptions) -> Result<(), Error> {
+    options.check();
+    let whole = input::read(&options.file)?;
+    let filter = options.filter();
+    let part = if filter.is_empty() { None } else { Some(whole.filtered(&filter)) };
+    if let Some(part) = &part
+        && part.samples.is_empty()
+    {
+        let place = input::place(&options.file);
+        return Err(Error::NothingMatched { place, why: near::why(&whole, &filter) });
+    }
+    let profile = part.as_ref().unwrap_or(&whole);
+    let shown = Shown { whole: &whole, part: part.as_ref().map(|part| (part, &filter)) };
+    tables(options, &shown)?;
+    pictures(options, profile)
+}
+
+fn tables(options: &ReportOptions, shown: &Shown<'_>) -> Result<(), Error> {
+    let by = options.group_by(shown.profile());
+    let file = options.output.as_deref().filter(|path| path.as_os_str() != "-");
+    let style = || {
+        let terminal = stdout_style();
+        let (width, color) = match file {
+            Some(_) => (None, false),
+            None => (terminal.width, terminal.color),
+        };
+        SummaryStyle { width, color, max_rows: options.most_rows(TOP) }
+    };
+    let text = match options.is_json() {
+        true => json::report(shown, &by, options.most_rows(usize::MAX)),
+        false => shown.text(&by, style()),
+    };
+    match file {
+        Some(path) => write(path, "report", |to| to.write_all(text.as_bytes())),
+        // Stdout belongs to the folded stacks.
+        None if options.folded.as_deref().is_some_and(is_stdout) && options.output.is_none() => {
+            Ok(())
+        }
+        None => print(&text),
+    }
+}
+
+fn pictures(options: &ReportOptions, profile: &Profile) -> Result<(), Error> {
+    let root = options.root.into();
+    if let Some(path) = &options.flamegraph {
+        let drawing = FlamegraphOptions { root, ..FlamegraphOptions::default() };
+        write(path, "flamegraph", |to| profile.write_flamegraph(&drawing, to))?;
+    }
+    if let Some(path) = &options.firefox {
+        write(path, "Firefox profile", |to| profile.write_firefox("pertask", to))?;
+    }
+    let Some(path) = &options.folded else { return Ok(()) };
+    if !is_stdout(path) {
+        return write(path, "folded stacks", |to| profile.write_folded(root, Weight::CpuNs, to));
+    }
+    let mut folded = Vec::new();
+    let _ = profile.write_folded(root, Weight::CpuNs, &mut folded);
+    print(&String::from_utf8_lossy(&folded))
+}
+
+/// Replaces a file and says so.
+fn write(
+    path: &Path,
+    what: &str,
+    write: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>,
+) -> Result<(), Error> {
+    replace(path, write)?;
+    note(format_args!("{what} written to {}", path.display()));
+    Ok(())
+}
+
+/// Whether the path means standard output.
+pub fn is_stdout(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}

@@ -1,0 +1,143 @@
+//! Why nothing matched, and what was perhaps meant.
+
+use std::collections::BTreeSet;
+
+use pertask::profile::{Filter, GroupBy, Profile, Subject};
+
+/// Names that are listed at most.
+const MOST: usize = 5;
+/// Characters of a name that are compared, and shown.
+const COMPARED: usize = 64;
+
+/// Why the filter wants no sample of the profile, one line.
+pub fn why(profile: &Profile, filter: &Filter) -> String {
+    if profile.samples.is_empty() {
+        return "it has no samples at all.".to_owned();
+    }
+    let conditions = filter.conditions();
+    let unmet = conditions.iter().find(|alone| profile.filtered(alone).samples.is_empty());
+    match unmet {
+        Some(alone) => {
+            format!("no sample is of {}. {}", shown(&alone.to_string()), instead(profile, alone))
+        }
+        None => format!(
+            "each condition alone has samples, but none meets all of: {}. Leave one out.",
+            shown(&filter.to_string())
+        ),
+    }
+}
+
+/// What there is in the place of what was asked for.
+fn instead(profile: &Profile, alone: &Filter) -> String {
+    let named = |by| {
+        let rows = profile.summary(&by).rows.into_iter();
+        rows.map(|row| row.subject).collect::<Vec<_>>()
+    };
+    let names = |by| named(by).iter().map(Subject::to_string).collect();
+    let (what, wanted, found): (_, _, Vec<String>) = match alone {
+        Filter { task: Some(task), .. } => {
+            ("tasks", task.as_str(), task_names(&named(GroupBy::Site)))
+        }
+        Filter { site: Some(site), .. } => ("sites", site, places(&named(GroupBy::Site))),
+        Filter { thread: Some(thread), .. } => ("threads", thread, names(GroupBy::Thread)),
+        Filter { labels, functions, .. } => match (&labels[..], &functions[..]) {
+            ([(key, value), ..], _) => match profile.label_keys().iter().any(|it| **it == **key) {
+                true => ("values", value, names(GroupBy::Label(key.as_str().into()))),
+                false => {
+                    let keys = profile.label_keys();
+                    ("label keys", key, keys.iter().map(ToString::to_string).collect())
+                }
+            },
+            (_, [name, ..]) => ("functions", name, names(GroupBy::Function)),
+            _ => return String::new(),
+        },
+    };
+    let near = nearest(wanted, found);
+    if near.is_empty() {
+        return format!("It names no {what}.");
+    }
+    let near: Vec<_> = near.iter().map(|name| format!("{:?}", shown(name))).collect();
+    format!("The nearest {what}: {}.", near.join(", "))
+}
+
+fn task_names(subjects: &[Subject]) -> Vec<String> {
+    let name = |subject: &Subject| match subject {
+        Subject::Site { name: Some(name), .. } => Some(name.to_string()),
+        Subject::OutsideTasks => Some(subject.to_string()),
+        _ => None,
+    };
+    subjects.iter().filter_map(name).collect()
+}
+
+fn places(subjects: &[Subject]) -> Vec<String> {
+    let place = |subject: &Subject| match subject {
+        Subject::Site { site: Some(site), .. } => Some(format!("{}:{}", site.file, site.line)),
+        _ => None,
+    };
+    subjects.iter().filter_map(place).collect()
+}
+
+/// The names most like the wanted one, those that contain it before others.
+fn nearest(wanted: &str, names: Vec<String>) -> Vec<String> {
+    let wanted: Vec<char> = folded(wanted);
+    let score = |name: String| {
+        let chars = folded(&name);
+        let contains = |of: &[char], part: &[char]| {
+            !part.is_empty() && of.windows(part.len()).any(|window| window == part)
+        };
+        let apart = !contains(&chars, &wanted) && !contains(&wanted, &chars);
+        (apart, distance(&wanted, &chars), name)
+    };
+    let names: BTreeSet<_> = names.into_iter().collect();
+    let mut scored: Vec<_> = names.into_iter().map(score).collect();
+    scored.sort();
+    scored.into_iter().take(MOST).map(|(.., name)| name).collect()
+}
+
+/// What is compared of a name: letters without their case, and not all of a long one.
+fn folded(name: &str) -> Vec<char> {
+    name.chars().take(COMPARED).flat_map(char::to_lowercase).collect()
+}
+
+/// How many characters are to be put in, taken out or changed to make one of the other.
+fn distance(from: &[char], to: &[char]) -> usize {
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (at, from) in from.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = at + 1;
+        for (column, to) in to.iter().enumerate() {
+            let changed = diagonal + usize::from(from != to);
+            diagonal = row[column + 1];
+            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+/// A name from the file or the command line, in a message of one line.
+fn shown(name: &str) -> String {
+    let cut: String = name.chars().take(COMPARED).collect();
+    let more = if cut.len() < name.len() { "…" } else { "" };
+    cut.escape_debug().to_string() + more
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_names_come_first() {
+        let names = ["GET /hash", "GET /render", "POST /hash", "client"].map(str::to_owned);
+        assert_eq!(nearest("GET /hsh", names.to_vec())[0], "GET /hash");
+        assert_eq!(nearest("RENDER", names.to_vec())[0], "GET /render");
+        assert_eq!(nearest("", names.to_vec()).len(), 4);
+    }
+
+    #[test]
+    fn distances_are_counted() {
+        let distance = |from: &str, to: &str| super::distance(&folded(from), &folded(to));
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("Same", "same"), 0);
+    }
+}

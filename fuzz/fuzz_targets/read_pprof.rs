@@ -1,0 +1,61 @@
+//! Any bytes, as a pprof file: an error, or a profile that every encoder can write, that adds up, and that comes back.
+
+#![no_main]
+
+use std::io;
+
+use libfuzzer_sys::fuzz_target;
+use pertask::profile::{
+    Filter, FlamegraphOptions, GroupBy, Profile, ReadLimits, RootBy, SummaryStyle, Weight,
+};
+
+fuzz_target!(|file: &[u8]| {
+    let limits = ReadLimits {
+        bytes: 1 << 16,
+        part_bytes: 1 << 12,
+        samples: 256,
+        strings: 1_024,
+        string_bytes: 512,
+        locations: 256,
+        depth: 256,
+    };
+    match Profile::from_pprof_within(file, &limits) {
+        Ok(profile) => use_it(&profile),
+        Err(error) => {
+            let said = error.to_string();
+            assert!(!said.chars().any(char::is_control), "{said:?}");
+        }
+    }
+});
+
+fn use_it(profile: &Profile) {
+    let mut written = Vec::new();
+    profile.write_pprof(&mut written).expect("memory");
+    assert_eq!(&Profile::from_pprof(&written[..]).expect("we wrote it"), profile);
+
+    for root in [RootBy::TaskName, RootBy::Site, RootBy::Thread] {
+        for weight in [Weight::CpuNs, Weight::Samples] {
+            profile.write_folded(root, weight, io::sink()).expect("memory");
+        }
+    }
+    profile.write_flamegraph(&FlamegraphOptions::default(), io::sink()).expect("memory");
+    profile.write_firefox("fuzz", io::sink()).expect("memory");
+
+    let mut all = vec![GroupBy::Site, GroupBy::Task, GroupBy::Function, GroupBy::Thread, GroupBy::Scope];
+    all.extend(profile.label_keys().into_iter().map(GroupBy::Label));
+    let narrow = SummaryStyle { width: Some(60), ..SummaryStyle::default() };
+    for by in all {
+        let summary = profile.summary(&by);
+        let own = summary.rows.iter().map(|row| row.own.cpu_ns).sum::<u64>();
+        assert_eq!(own, summary.whole.cpu_ns, "{by:?}");
+        assert!(summary.rows.iter().all(|row| row.own <= row.total), "{by:?}");
+        let text = summary.table(narrow).to_string();
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    }
+    let _ = profile.overview(narrow).to_string();
+    // Each row's task can be asked for, by the name that is shown.
+    for row in profile.summary(&GroupBy::Thread).rows {
+        let filter = Filter { thread: Some(row.subject.to_string()), ..Filter::default() };
+        assert!(profile.filtered(&filter).whole() >= row.total, "{filter}");
+    }
+}
