@@ -322,6 +322,7 @@ fn names_in_a_file_steer_no_terminal() {
         &["-", "--by", &label],
         &[&by[..], &["--json"]].concat(),
         &["-", "--task", "x"],
+        &["-", "--task", "\u{1b}x"],
         &["-", "--thread", nasty],
         &["-", "--function", "x"],
         &["-", "--label", "x=y"],

@@ -90,7 +90,7 @@ fn recursion_is_counted_once_directly_and_through_others_and_inlined() {
 }
 
 #[test]
-fn functions_of_one_name_share_a_row_and_its_file_if_they_share_it() {
+fn functions_of_one_name_share_a_row_if_they_share_their_file() {
     let mut builder = example::builder();
     let mut function = |address, name: &str, file: &str| {
         let function = Function { name: name.into(), file: file.into(), ..Function::default() };
@@ -109,8 +109,21 @@ fn functions_of_one_name_share_a_row_and_its_file_if_they_share_it() {
         name: name.into(),
         file: file.map(Into::into),
     };
-    assert_eq!(files, [subject("a", Some("x.rs")), subject("b", None)]);
-    assert!(summary.rows.iter().all(|row| row.own.samples == 2));
+    let expected =
+        [subject("a", Some("x.rs")), subject("b", Some("x.rs")), subject("b", Some("y.rs"))];
+    assert_eq!(files, expected);
+    assert_eq!(rows(&summary).iter().map(|row| row.1).collect::<Vec<_>>(), [20, 10, 10]);
+    // Such short names do not say which function it is.
+    let table = summary.table(SummaryStyle::default()).to_string();
+    assert!(
+        table.lines().nth(1).is_some_and(|titles| titles.ends_with("FUNCTION  FILE")),
+        "{table}"
+    );
+    assert!(table.ends_with("b         y.rs"), "{table}");
+    // Those of the example have a path.
+    let summary = example::profile().summary(&GroupBy::Function);
+    let table = summary.table(SummaryStyle::default()).to_string();
+    assert!(!table.contains("FILE"), "{table}");
 }
 
 #[test]
