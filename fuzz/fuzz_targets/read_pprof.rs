@@ -41,7 +41,8 @@ fn use_it(profile: &Profile) {
     profile.write_flamegraph(&FlamegraphOptions::default(), io::sink()).expect("memory");
     profile.write_firefox("fuzz", io::sink()).expect("memory");
 
-    let mut all = vec![GroupBy::Site, GroupBy::Task, GroupBy::Function, GroupBy::Thread, GroupBy::Scope];
+    let mut all =
+        vec![GroupBy::Site, GroupBy::Task, GroupBy::Function, GroupBy::Thread, GroupBy::Scope];
     all.extend(profile.label_keys().into_iter().map(GroupBy::Label));
     let narrow = SummaryStyle { width: Some(60), ..SummaryStyle::default() };
     for by in all {

@@ -84,7 +84,7 @@ impl fmt::Display for Error {
             }
             Self::Damaged { place, cause: ReadError::TooLarge { what, limit } } => write!(
                 f,
-                "cannot read {place}: it has more than {limit} {what}, and is not taken into memory. If it can be trusted, cut it down first: go tool pprof -proto -focus=... "
+                "cannot read {place}: it has more than {limit} {what}, and is not taken into memory. If it can be trusted, cut it down first: go tool pprof -proto -focus=NAME FILE > smaller.pb.gz"
             ),
             Self::Damaged { place, cause } => write!(f, "{place}: {cause}"),
             Self::NothingMatched { place, why } => write!(f, "nothing in {place} matched: {why}"),

@@ -56,7 +56,7 @@ fn instead(profile: &Profile, alone: &Filter) -> String {
     if near.is_empty() {
         return format!("It names no {what}.");
     }
-    let near: Vec<_> = near.iter().map(|name| format!("{:?}", shown(name))).collect();
+    let near: Vec<_> = near.iter().map(|name| format!("\"{}\"", shown(name))).collect();
     format!("The nearest {what}: {}.", near.join(", "))
 }
 

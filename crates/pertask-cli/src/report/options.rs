@@ -21,23 +21,24 @@ programs, such as Go's, are read too; they name no tasks, but functions, threads
 /// What `--help` says last.
 pub const HELP: &str = "\
 Reading the tables:
-  First, how much CPU time the samples stand for, when and how they were taken, how many of the
-  stacks go all the way to their root, and what was lost. With a filter, how much of it matched.
-  Percentages are of the CPU time in the table's title: of what matched, where there is a filter.
-    SELF       CPU time in the function itself
-    TOTAL      CPU time in it and all that it called; recursion is counted once
-    CPU        of a task, a site, a thread or a label's value: all of it, each sample in one row
-    SAMPLES    how many samples SELF or CPU stands on. Of n samples, chance alone changes about
-               the square root of n: 4 samples are a hint, 400 are good to a twentieth
-    TASK       the task's name, or - where its spawn site alone names it
-    SITE       the line of code that made it a task
-  SELF and CPU add up to the whole: what is in no task, no scope, or without the label has a row
-  of its own, such as (outside tasks).
+  First: how much CPU time the samples stand for, when and how they were taken,
+  how many stacks go all the way to their root, and what was lost. With a filter,
+  how much of it matched. Percentages are of the CPU time in the table's title.
+    SELF     CPU time in the function itself
+    TOTAL    CPU time in it and all that it called; recursion is counted once
+    CPU      of a task, a site, a thread, a label's value; each sample is in one row
+    SAMPLES  how many samples SELF or CPU stands on. Chance alone changes n samples
+             by about the square root of n: 4 are a hint, 400 good to a twentieth
+    TASK     the task's name, or - where its spawn site alone names it
+    SITE     the line of code that made it a task
+    FILE     of a function, where names alone do not tell which it is
+  SELF and CPU add up to the whole: what is in no task, no scope, or without the
+  label has a row of its own, such as (outside tasks).
 
 Groups (--by, several by commas):
   site         spawn sites, and the tasks' names there
   task         tasks one by one, with their number and their parent's
-  function     functions by name, as `go tool pprof -top` has them
+  function     functions, by name and source file
   thread       threads
   scope        scopes opened with scope!(\"...\"), SELF being the innermost
   label:KEY    the values of the label KEY
@@ -50,15 +51,15 @@ Examples:
   pertask report profile.pb.gz
   pertask report profile.pb.gz --by task,thread --top 5
   pertask report profile.pb.gz --task 'GET /hash' --by function
-  pertask report profile.pb.gz --flamegraph hash.svg --task 'GET /hash'
+  pertask report profile.pb.gz --task 'GET /hash' --flamegraph hash.svg
   pertask report profile.pb.gz --folded - --root site | grep render
-  pertask report profile.pb.gz --json | jq '.tables[0].rows[] | {name, self_cpu_ns}'
-  curl -s http://127.0.0.1:6060/debug/pprof/profile | pertask report -
+  pertask report profile.pb.gz --json | jq '.tables[].rows[] | {name, self_cpu_ns}'
+  curl -s localhost:6060/debug/pprof/profile | pertask report -
 
 Exit status:
   0  the report is complete
-  1  something failed: FILE is no profile, nothing matched the filters, an output is not writable;
-     stderr says what, and what to do about it
+  1  something failed: FILE is no profile, nothing matched the filters, an output
+     is not writable; stderr says what, and what to do about it
   2  the command line was not understood";
 
 /// The options of `pertask report`.

@@ -1,8 +1,9 @@
 //! A sample as names, for those encoders that show stacks as text: what it is rooted in, and its functions.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use super::{FunctionId, Location, LocationId, Profile, Sample, Site, TaskRef, ThreadRef};
+use super::{FunctionId, Line, Location, LocationId, Profile, Sample, Site, TaskRef, ThreadRef};
 
 /// What the stacks of a picture grow from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +50,13 @@ impl Profile {
     /// The functions at a location, the innermost first. There is at least one.
     pub(super) fn names(&self, id: LocationId) -> Vec<Cow<'_, str>> {
         self.location(id).map_or_else(|| vec![UNKNOWN.into()], |location| self.names_at(location))
+    }
+
+    /// The source file of each of the [`names`](Self::names), as far as they are known.
+    pub(super) fn files(&self, id: LocationId) -> impl Iterator<Item = Option<&Arc<str>>> {
+        let lines = self.location(id).map_or(&[][..], |location| &location.lines);
+        let file = |line: &Line| self.function(line.function).map(|function| &function.file);
+        lines.iter().map(move |line| file(line).filter(|file| !file.is_empty()))
     }
 
     pub(super) fn names_at(&self, location: &Location) -> Vec<Cow<'_, str>> {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
+use std::iter;
 use std::sync::Arc;
 
 use super::{Profile, Sample, Site, TaskRef, ThreadRef, frames};
@@ -15,7 +16,7 @@ pub enum GroupBy {
     Site,
     /// Tasks, one by one.
     Task,
-    /// Functions, by name.
+    /// Functions, by name and source file: where only their last names are known, many are called `new`.
     Function,
     /// Threads.
     Thread,
@@ -79,7 +80,7 @@ pub enum Subject {
     Function {
         /// Its name, or where it is mapped from if no symbol was found.
         name: Arc<str>,
-        /// Its source file, where all functions of that name have the same.
+        /// Its source file, if that is known.
         file: Option<Arc<str>>,
     },
     /// Samples without a stack.
@@ -173,7 +174,7 @@ impl Profile {
     }
 
     fn by_function(&self) -> Vec<SummaryRow> {
-        let mut rows: Rows<Option<Cow<'_, str>>> = Rows::default();
+        let mut rows: Rows<Option<NameAndFile<'_>>> = Rows::default();
         // The rows of each location, the innermost function first: worked out once, however many samples are there.
         let mut known: HashMap<_, Vec<usize>> = HashMap::new();
         let mut stack = Vec::new();
@@ -181,34 +182,18 @@ impl Profile {
             stack.clear();
             for id in &sample.stack {
                 let of_location = known.entry(*id).or_insert_with(|| {
-                    let names = self.names(*id).into_iter();
-                    names.map(|name| rows.of(Some(name))).collect()
+                    let files = self.files(*id).chain(iter::repeat(None));
+                    self.names(*id).into_iter().zip(files).map(|it| rows.of(Some(it))).collect()
                 });
                 stack.extend_from_slice(of_location);
             }
             let innermost = stack.first().copied().unwrap_or_else(|| rows.of(None));
             rows.add(innermost, &stack, Amount::of(sample));
         }
-        let files = self.files();
-        rows.finish(|name| match name {
-            Some(name) => Subject::Function {
-                file: files.get(&*name).copied().flatten().cloned(),
-                name: name.into(),
-            },
+        rows.finish(|function| match function {
+            Some((name, file)) => Subject::Function { name: name.into(), file: file.cloned() },
             None => Subject::NoStack,
         })
-    }
-
-    /// The source file of each function's name; of a name with several, none.
-    fn files(&self) -> HashMap<&str, Option<&Arc<str>>> {
-        let mut files: HashMap<&str, Option<&Arc<str>>> = HashMap::new();
-        for function in self.functions.iter().filter(|function| !function.file.is_empty()) {
-            let file = files.entry(&function.name).or_insert(Some(&function.file));
-            if *file != Some(&function.file) {
-                *file = None;
-            }
-        }
-        files
     }
 }
 
@@ -262,6 +247,8 @@ fn site(task: Option<&TaskRef>) -> Subject {
         None => Subject::OutsideTasks,
     }
 }
+
+type NameAndFile<'a> = (Cow<'a, str>, Option<&'a Arc<str>>);
 
 /// Rows as they grow, by what they are of.
 struct Rows<K> {
@@ -329,6 +316,7 @@ fn sorted(mut rows: Vec<SummaryRow>) -> Vec<SummaryRow> {
     let place = |subject: &Subject| match subject {
         Subject::Site { site, .. } => (None, site.as_ref().map(frames::place)),
         Subject::Task(task) => (task.id, task.site.as_ref().map(frames::place)),
+        Subject::Function { file, .. } => (None, file.as_deref().map(str::to_owned)),
         _ => (None, None),
     };
     rows.sort_by(|a, b| {

@@ -168,9 +168,10 @@ impl fmt::Display for SummaryTable<'_> {
             lines.push(self.style.ink().paint("no samples", Tint::Secondary));
         }
         if !shown.is_empty() {
-            let cells = shown.iter().map(|row| cells(by, row, *whole)).collect();
+            let with_files = need_files(shown);
+            let cells = shown.iter().map(|row| cells(by, row, *whole, with_files)).collect();
             let label = label_title(by);
-            let grid = Grid::new(&columns(by, &label), cells);
+            let grid = Grid::new(&columns(by, &label, with_files), cells);
             lines.extend(grid.lines(self.style.max_width(), self.style.ink()));
         }
         if !cut.is_empty() {
@@ -234,7 +235,15 @@ fn label_title(by: &GroupBy) -> String {
     }
 }
 
-fn columns<'a>(by: &GroupBy, label: &'a str) -> Vec<Column<'a>> {
+/// Whether some functions have names without a path, which alone do not say which they are.
+fn need_files(rows: &[SummaryRow]) -> bool {
+    rows.iter().any(|row| match &row.subject {
+        Subject::Function { name, file: Some(_) } => !name.contains(['.', ':', '/']),
+        _ => false,
+    })
+}
+
+fn columns<'a>(by: &GroupBy, label: &'a str, with_files: bool) -> Vec<Column<'a>> {
     let number = |title| Column::Number { title, rank: None };
     let samples = Column::Number { title: "SAMPLES", rank: Some(1) };
     let text = |title, most| Column::Text { title, least: 14, most };
@@ -251,6 +260,9 @@ fn columns<'a>(by: &GroupBy, label: &'a str) -> Vec<Column<'a>> {
             text("TASK", MAX_NAME),
             path("SITE"),
         ]),
+        GroupBy::Function if with_files => {
+            columns.extend([text("FUNCTION", MAX_FUNCTION / 3), path("FILE")]);
+        }
         GroupBy::Function => columns.push(text("FUNCTION", MAX_FUNCTION)),
         GroupBy::Thread => columns.extend([text("THREAD", MAX_NAME), number("TID")]),
         GroupBy::Scope => columns.push(text("SCOPE", MAX_FUNCTION)),
@@ -259,19 +271,19 @@ fn columns<'a>(by: &GroupBy, label: &'a str) -> Vec<Column<'a>> {
     columns
 }
 
-fn cells(by: &GroupBy, row: &SummaryRow, whole: Amount) -> Vec<Cell> {
+fn cells(by: &GroupBy, row: &SummaryRow, whole: Amount, with_files: bool) -> Vec<Cell> {
     let amounts = if is_nested(by) { vec![row.own, row.total] } else { vec![row.own] };
     let amounts = amounts.iter().flat_map(|amount| {
         [human::percent(amount.cpu_ns, whole.cpu_ns), human::duration_ns(amount.cpu_ns)]
     });
     let mut cells: Vec<_> = amounts.map(|text| Cell::new(&text)).collect();
     cells.push(Cell::new(&human::count(row.own.samples)));
-    cells.extend(subject(by, &row.subject));
+    cells.extend(subject(by, &row.subject, with_files));
     cells
 }
 
 /// The cells that say whose row it is.
-fn subject(by: &GroupBy, subject: &Subject) -> Vec<Cell> {
+fn subject(by: &GroupBy, subject: &Subject, with_files: bool) -> Vec<Cell> {
     let none = || Cell::new(human::NONE);
     let name = |name: Option<&str>| name.map_or_else(none, Cell::new);
     let site = |site: Option<&super::Site>| {
@@ -286,6 +298,10 @@ fn subject(by: &GroupBy, subject: &Subject) -> Vec<Cell> {
             name(task.name.as_deref()),
             site(task.site.as_ref()),
         ],
+        Subject::Function { name, file } if with_files => {
+            let file = file.as_deref().map_or_else(none, Cell::path);
+            vec![Cell::path(name), file.tint(Tint::Secondary)]
+        }
         Subject::Function { name, .. } => vec![Cell::path(name)],
         Subject::Thread(Some(thread)) => {
             let tid = (thread.tid != 0).then_some(thread.tid.into());
@@ -299,6 +315,7 @@ fn subject(by: &GroupBy, subject: &Subject) -> Vec<Cell> {
                 GroupBy::Site => vec![words, none()],
                 GroupBy::Task => vec![none(), none(), words, none()],
                 GroupBy::Thread => vec![words, none()],
+                GroupBy::Function if with_files => vec![words, none()],
                 _ => vec![words],
             }
         }

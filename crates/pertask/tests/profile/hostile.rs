@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 
 use flate2::{Compression, write::GzEncoder};
-use pertask::profile::{Profile, ReadError, ReadLimits};
+use pertask::profile::{Amount, Filter, GroupBy, Profile, ReadError, ReadLimits, SummaryStyle};
 use proptest::prelude::*;
 
 use crate::example::{self, pprof};
@@ -55,13 +55,16 @@ fn an_endless_file_is_an_error() {
 #[test]
 fn each_limit_holds() {
     let file = pprof(&example::profile());
-    let exact = ReadLimits { samples: 4, strings: 100, locations: 5, ..ReadLimits::default() };
+    let exact =
+        ReadLimits { samples: 4, strings: 100, locations: 5, depth: 4, ..ReadLimits::default() };
     Profile::from_pprof_within(&file[..], &exact).expect("it is within them");
     let less = [
         ("samples", ReadLimits { samples: 3, ..exact }),
         ("strings", ReadLimits { strings: 3, ..exact }),
         ("locations", ReadLimits { locations: 4, ..exact }),
         ("bytes in one part", ReadLimits { part_bytes: 8, ..exact }),
+        ("bytes in one string", ReadLimits { string_bytes: 8, ..exact }),
+        ("frames in one stack", ReadLimits { depth: 3, ..exact }),
         ("bytes unpacked", ReadLimits { bytes: 600, ..exact }),
     ];
     for (what, limits) in less {
@@ -78,6 +81,33 @@ fn what_is_not_cpu_time_says_what_it_is() {
     let said = Profile::from_pprof(&file[..]).expect_err("it is of a heap");
     assert!(matches!(&said, ReadError::NotCpuTime { found } if found == &["alloc_space/bytes"]));
     assert!(said.to_string().contains("alloc_space/bytes; record a CPU profile"), "{said}");
+}
+
+/// A message goes to a terminal.
+#[test]
+fn what_is_said_of_a_file_steers_no_terminal() {
+    let endless = "\u{1b}]0;x\u{7}\n".repeat(1_000);
+    let strings = ["", &endless, "\u{202e}"].map(|string| bytes(6, string)).concat();
+    let file = [strings, bytes(1, [number(1, 1), number(2, 2)].concat())].concat();
+    let said = Profile::from_pprof(&file[..]).expect_err("it is of nothing").to_string();
+    assert!(!said.contains(|c: char| c.is_control() || c == '\u{202e}'), "{said:?}");
+    assert!(said.len() < 3_000, "{} bytes", said.len());
+}
+
+/// A few kilobytes in which each of many frames is a location of many functions.
+#[test]
+fn a_stack_does_not_unfold_without_end() {
+    let inlined = bytes(4, number(1, 1)).repeat(10_000);
+    let strings = ["", "cpu", "nanoseconds", "f"].map(|string| bytes(6, string)).concat();
+    let file = [
+        strings,
+        bytes(1, [number(1, 1), number(2, 2)].concat()),
+        bytes(5, [number(1, 1), number(2, 3)].concat()),
+        bytes(4, [number(1, 1), inlined].concat()),
+        bytes(2, [packed(1, &[1; 1_000]), packed(2, &[1])].concat()),
+    ];
+    let said = Profile::from_pprof(&file.concat()[..]).expect_err("it is a bomb");
+    assert!(said.to_string().contains("more than 4096 frames in one stack"), "{said}");
 }
 
 #[test]
@@ -154,7 +184,33 @@ fn use_it(read: Result<Profile, ReadError>) {
             assert_eq!(again.samples.len(), profile.samples.len());
             profile.write_flamegraph(&Default::default(), io::sink()).expect("a picture");
             profile.write_firefox("p", io::sink()).expect("JSON");
+            add_up(&profile);
         }
+    }
+}
+
+/// Its summaries add up, and are text for a terminal.
+fn add_up(profile: &Profile) {
+    let mut groups =
+        vec![GroupBy::Site, GroupBy::Task, GroupBy::Function, GroupBy::Thread, GroupBy::Scope];
+    groups.extend(profile.label_keys().into_iter().map(GroupBy::Label));
+    let style = SummaryStyle { width: Some(60), ..SummaryStyle::default() };
+    for by in groups {
+        let summary = profile.summary(&by);
+        let own = summary.rows.iter().fold(Amount::default(), |sum, row| sum.plus(row.own));
+        assert_eq!(own, profile.whole(), "{by:?}");
+        for row in &summary.rows {
+            assert!(
+                row.own.cpu_ns <= row.total.cpu_ns && row.total.cpu_ns <= own.cpu_ns,
+                "{row:?}"
+            );
+        }
+        let text = format!("{}\n{}", profile.overview(style), summary.table(style));
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    }
+    for row in profile.summary(&GroupBy::Thread).rows {
+        let filter = Filter { thread: Some(row.subject.to_string()), ..Filter::default() };
+        assert!(profile.filtered(&filter).whole().cpu_ns >= row.own.cpu_ns, "{filter}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod builder;
 mod example;
+mod filter;
 mod firefox;
 mod flamegraph;
 mod folded;
@@ -9,3 +10,4 @@ mod go;
 mod hostile;
 mod protobuf;
 mod round_trip;
+mod summary;
