@@ -5,12 +5,14 @@ use super::{Frame, Names, Reason};
 use crate::sampler::{self, Module};
 use gimli::{DwLang, EndianReader, LittleEndian, SectionId};
 use object::elf::{
-    FileHeader64, SHN_UNDEF, SHT_DYNSYM, SHT_SYMTAB, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE, Sym64,
+    FileHeader64, SHN_UNDEF, SHT_DYNSYM, SHT_SYMTAB, STB_LOCAL, STT_FUNC, STT_GNU_IFUNC,
+    STT_NOTYPE, Sym64,
 };
 use object::read::elf::{ElfFile64, FileHeader as _, SectionHeader as _, Sym as _};
-use object::{Object as _, ObjectSection as _, ReadCache, ReadRef};
-use std::fs::File;
+use object::{Object as _, ObjectSection as _, ObjectSegment as _, ReadCache, ReadRef};
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 /// A section's bytes, shared by all that read in them.
@@ -53,11 +55,12 @@ impl Image {
                 sampler::memory(range.addresses.start - range.file_offset..range.addresses.end)
             });
             let memory = memory.ok_or_else(|| Reason::Unreadable(io::ErrorKind::Other.into()))?;
-            return Self::read(&memory[..], module, room_bytes);
+            // Nobody expects lines of it.
+            return Self::read(&memory[..], module, room_bytes).map(|(image, _)| (image, None));
         }
         let mut refused = None;
         for path in places(module) {
-            let read = File::open(&path)
+            let read = open(&path)
                 .map_err(Reason::Unreadable)
                 .and_then(|file| Self::read(&ReadCache::new(file), module, room_bytes));
             match read {
@@ -86,8 +89,11 @@ impl Image {
         room_bytes: &mut usize,
     ) -> Result<(Self, Option<Reason>), Reason> {
         let elf = Elf::parse(data).map_err(malformed)?;
-        // What has none cannot be compared.
-        if !module.build_id.is_empty() && elf.build_id().ok().flatten() != Some(&module.build_id) {
+        let same = match &*module.build_id {
+            [] => same_beginning(&elf, data, module),
+            identity => elf.build_id().ok().flatten() == Some(identity),
+        };
+        if !same {
             return Err(Reason::Replaced);
         }
         let (debug, lacks) = match debug_info(&elf, room_bytes) {
@@ -145,6 +151,12 @@ fn frame(name: &str, language: Option<DwLang>, line: Option<u32>, names: &mut Na
     }
 }
 
+/// Opens a file, and nothing that might keep its reader waiting.
+fn open(path: &str) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
+}
+
 /// Where the file that is mapped may be found, even if its name leads elsewhere by now.
 fn places(module: &Module) -> Vec<String> {
     let mut places = vec![module.path.trim_end_matches(" (deleted)").to_owned()];
@@ -157,6 +169,19 @@ fn places(module: &Module) -> Vec<String> {
         );
     }
     places
+}
+
+/// Whether a file begins as what is mapped. Its first page says where the file's sections and segments are, and so changes with
+/// nearly anything in it.
+fn same_beginning<'d, R: ReadRef<'d>>(elf: &Elf<'d, R>, data: R, module: &Module) -> bool {
+    const PAGE: u64 = 4096;
+    let first = elf.segments().find(|segment| segment.file_range().0 == 0);
+    let Some(start) = first.map(|segment| segment.address().wrapping_add(module.bias)) else {
+        return false;
+    };
+    let length = PAGE.min(data.len().unwrap_or(0));
+    let mapped = start.checked_add(length).and_then(|end| sampler::memory(start..end));
+    mapped.is_some() && mapped.as_deref() == data.read_bytes_at(0, length).ok()
 }
 
 fn malformed(what: object::Error) -> Reason {
@@ -221,14 +246,18 @@ impl Table {
                 symbol.st_shndx(endian) != SHN_UNDEF && kinds.contains(&symbol.st_type())
             };
             let functions = symbols.iter().filter(is_code);
-            let functions = functions.map(|symbol| Symbol {
-                start: symbol.st_value(endian),
-                size: symbol.st_size(endian),
-                name: symbol.st_name(endian),
+            let functions = functions.map(|symbol| {
+                let name = symbol.st_name(endian);
+                let is_private = names.get(name as usize) == Some(&b'_');
+                // Of several at one address the last is taken: one that says how large it is, that others know, and that they
+                // are meant to know.
+                let rank = (symbol.st_size(endian) > 0, symbol.st_bind() != STB_LOCAL, !is_private);
+                let (start, size) = (symbol.st_value(endian), symbol.st_size(endian));
+                (rank, Symbol { start, size, name })
             });
-            let mut symbols: Vec<_> = functions.collect();
-            // Of several at one address, the one that says how large it is comes last.
-            symbols.sort_by_key(|symbol| (symbol.start, symbol.size));
+            let mut ranked: Vec<_> = functions.collect();
+            ranked.sort_by_key(|(rank, symbol)| (symbol.start, *rank));
+            let symbols = ranked.into_iter().map(|(_, symbol)| symbol).collect();
             return Ok(Self { symbols, names: names.to_vec() });
         }
         Ok(Self::default())
