@@ -15,7 +15,8 @@ pub(super) fn demangled(name: &str, language: Option<DwLang>) -> Cow<'_, str> {
     if let Ok(rust) = rustc_demangle::try_demangle(name) {
         return bounded(format_args!("{rust:#}")).into();
     }
-    addr2line::demangle_auto(name.into(), language)
+    // The C library's own name for its public functions.
+    addr2line::demangle_auto(name.strip_prefix("__GI_").unwrap_or(name).into(), language)
 }
 
 /// The text, or its beginning.
@@ -51,6 +52,7 @@ mod tests {
         assert_eq!(readable("_RNvC6_123foo3bar"), "123foo::bar");
         assert_eq!(readable("_ZN3foo3barEv"), "foo::bar()");
         assert_eq!(readable("memcpy"), "memcpy");
+        assert_eq!(readable("__GI_getenv"), "getenv");
     }
 
     #[test]
