@@ -51,8 +51,8 @@ const DOCTOR_ABOUT: &str = "Say what this machine offers to measure with, and ho
 const DOCTOR_LONG_ABOUT: &str = "\
 Say what this machine offers to measure with, and how to get more.
 
-Everything is tried, as the user who asks: the clocks that tell a task's CPU time, each of perf's events, \
-and the limits that a session may meet. What is refused is shown with the kernel's errno and the remedy.";
+Everything is tried, as the user who asks: the clocks that tell a task's CPU time, the ways to sample, \
+each of perf's events, and the limits that a session may meet. What is refused is shown with the kernel's errno and the remedy.";
 
 const DEMO_LONG_ABOUT: &str = "\
 Serve real HTTP requests for a while and report which tasks spent the CPU.

@@ -29,6 +29,9 @@ fn text(machine: &Machine) -> String {
     offer(&mut text, &machine.membarrier);
     row(&mut text, "", "PERTASK_CLOCK=rseq, perf-page or thread takes another clock");
     line(&mut text, "");
+    line(&mut text, "Sampling (the first that works is used)");
+    machine.sampling.iter().for_each(|way| wide_offer(&mut text, way));
+    line(&mut text, "");
     events(&mut text, machine);
     line(&mut text, "");
     limits(&mut text, machine);
@@ -83,6 +86,13 @@ fn offer(text: &mut String, offer: &Offer) {
     let verdict =
         offer.refused.as_ref().map_or("works".to_owned(), |why| format!("refused: {why}"));
     row(text, &offer.name, &verdict);
+}
+
+/// Of a name that is too long for a column.
+fn wide_offer(text: &mut String, offer: &Offer) {
+    let verdict =
+        offer.refused.as_ref().map_or("works".to_owned(), |why| format!("refused: {why}"));
+    line(text, &format!("  {}: {verdict}", offer.name));
 }
 
 fn row(text: &mut String, name: &str, value: &str) {

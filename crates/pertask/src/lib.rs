@@ -18,6 +18,7 @@
 //! - [`Report`] says where the process's CPU time went: tasks by spawn site, workers outside tasks, other threads.
 //! - `pertask::profile` (feature `profile`) is a sampled profile, and its encoders: pprof, folded stacks, a flamegraph, and
 //!   the Firefox Profiler's format.
+//! - `pertask::tracing` (feature `tracing`) makes scopes of spans.
 //! - `pertask::tokio` (feature `tokio`) has tokio's spawn functions with tokio's return types.
 //!
 //! What is behind it is [`pertask_core`]: Linux perf's per-task data, for tasks that the kernel cannot see.
@@ -35,6 +36,8 @@ mod labels;
 
 #[cfg(feature = "tokio")]
 pub mod tokio;
+#[cfg(feature = "tracing")]
+pub mod tracing;
 
 // Measuring them.
 #[allow(unsafe_code)]

@@ -25,6 +25,9 @@ pub struct Machine {
     pub clocks: Vec<Offer>,
     /// `membarrier`, with which attaching waits for switches under way.
     pub membarrier: Offer,
+    /// Each way to interrupt a thread for a sample, best first.
+    #[cfg(feature = "sampler")]
+    pub sampling: Vec<Offer>,
     /// Each event that has a name, and what counts it.
     pub events: Vec<CounterSource>,
     /// `kernel.perf_event_paranoid`, or `None` where it cannot be read.
@@ -63,6 +66,8 @@ impl Machine {
             clock: Choice::of_process().to_string(),
             clocks: Choice::survey().into_iter().map(offer).collect(),
             membarrier: offer(("membarrier", barrier.then_some(()).ok_or_else(membarrier_remedy))),
+            #[cfg(feature = "sampler")]
+            sampling: sampling(),
             events: CounterEvent::known().filter_map(source).collect(),
             perf_event_paranoid: perf::paranoid(),
             // SAFETY: no arguments, no memory.
@@ -71,6 +76,25 @@ impl Machine {
             locked_memory_bytes: perf::locked_memory_bytes(),
         }
     }
+}
+
+#[cfg(feature = "sampler")]
+fn sampling() -> Vec<Offer> {
+    use crate::Error;
+    let reason = |error| match error {
+        // Each reason begins with the name of what was tried.
+        Error::CannotSample { refused } => refused
+            .iter()
+            .map(|why| why.split_once(": ").map_or(&**why, |(_, why)| why))
+            .collect::<Vec<_>>()
+            .join("; "),
+        other => other.to_string(),
+    };
+    let offer = |(mechanism, refused): (crate::sampler::Mechanism, Option<Error>)| Offer {
+        name: mechanism.to_string(),
+        refused: refused.map(reason),
+    };
+    crate::sampler::Sampler::survey().into_iter().map(offer).collect()
 }
 
 fn source(name: &str) -> Option<CounterSource> {

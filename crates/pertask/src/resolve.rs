@@ -9,6 +9,7 @@ use crate::profile::{
 };
 use crate::sampler::{Module, RawProfile, RawSample};
 use crate::symbols::{Frame, Symbolizer};
+use crate::tracked;
 use pertask_core::System;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -200,7 +201,10 @@ fn end_at_task(stack: &mut Vec<(u64, Arc<Place>)>) -> Option<usize> {
 
 /// Whether a function polls or drops a task's future, or is the closure that does so: the outermost that is the task's.
 fn is_task_root(frame: &Frame) -> bool {
-    frame.function.starts_with("<pertask::tracked::Tracked<")
+    // Where there are line tables only, inlined functions have neither type nor module.
+    let bare = || ["poll<", "drop<"].iter().any(|name| frame.function.starts_with(name));
+    let here = || frame.file.as_deref().is_some_and(|file| file.ends_with(tracked::FILE));
+    frame.function.starts_with("<pertask::tracked::Tracked<") || bare() && here()
 }
 
 /// The numbers of the modules, the program's own first.

@@ -60,6 +60,10 @@ pub(crate) fn untracked_polls() -> u64 {
     UNTRACKED.load(Ordering::Relaxed)
 }
 
+/// Where debug information says that the code below is.
+#[cfg(feature = "profiler")]
+pub(crate) const FILE: &str = file!();
+
 pub(crate) fn count_untracked() {
     UNTRACKED.fetch_add(1, Ordering::Relaxed);
 }

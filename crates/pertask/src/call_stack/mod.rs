@@ -12,6 +12,10 @@ mod scope;
 pub use names::ScopeName;
 #[cfg(feature = "sampler")]
 pub(crate) use names::name_of;
+#[cfg(feature = "tracing")]
+pub(crate) use names::number_of;
 pub use pmu::{CallStack, CallStackCpu, CallStackData, CallStacks};
 pub use registers::MAX_SCOPES;
 pub use scope::{Scope, current_scopes};
+#[cfg(feature = "tracing")]
+pub(crate) use scope::{enter_number, leave_number};

@@ -42,7 +42,7 @@ impl ScopeName {
 }
 
 /// The number of a name that is known only when the program runs.
-pub(super) fn number_of(name: &str) -> u32 {
+pub(crate) fn number_of(name: &str) -> u32 {
     NAMES.number_of(&Arc::from(name))
 }
 

@@ -132,7 +132,7 @@ impl CallStack {
 
     /// Whether anybody records scopes.
     #[inline(always)]
-    pub(super) fn is_recording() -> bool {
+    pub(crate) fn is_recording() -> bool {
         // Relaxed: a scope that is entered at this moment is recorded or is not.
         USERS.load(Ordering::Relaxed) != 0
     }

@@ -95,6 +95,22 @@ fn leave(scope: &Scope) {
     });
 }
 
+/// Enters a scope that is left by [`leave_number`], and not by a guard.
+#[cfg(feature = "tracing")]
+pub(crate) fn enter_number(name: u32) {
+    let Ok(handle) = CallStack::handle() else { return };
+    if CallStack::here(handle, |cpu| cpu.now().enter_again(name)) == Some(false) {
+        std::mem::forget(Scope::enter_number(name));
+    }
+}
+
+/// Leaves the innermost scope of that name, and none inside it. Entered again, it is where it was.
+#[cfg(feature = "tracing")]
+pub(crate) fn leave_number(name: u32) {
+    let Ok(handle) = CallStack::handle() else { return };
+    CallStack::here(handle, |cpu| cpu.now().leave(name));
+}
+
 /// The names of the scopes that hold here, outermost first, as far as they were recorded.
 #[must_use]
 pub fn current_scopes() -> Vec<Arc<str>> {

@@ -1,8 +1,9 @@
-//! A flamegraph: an SVG that stands alone, drawn by inferno.
+//! A flamegraph with its root at the top (an icicle graph): an SVG that stands alone, drawn by inferno.
 
 use std::io::{self, Write};
 
-use inferno::flamegraph::{self, Options};
+use inferno::flamegraph::color::MultiPalette;
+use inferno::flamegraph::{self, Direction, Options, Palette};
 
 use super::{Profile, RootBy, Weight};
 
@@ -57,6 +58,10 @@ impl Profile {
             Weight::CpuNs => ("ms".to_owned(), 1e-6),
             Weight::Samples => ("samples".to_owned(), 1.0),
         };
+        // Tasks are what one looks for first, and async stacks are deep: from the top, no scrolling comes before them.
+        drawing.direction = Direction::Inverted;
+        // The program's own functions stand out from std's and from libraries'.
+        drawing.colors = Palette::Multi(MultiPalette::Rust);
         // The same function has the same colour in the next picture.
         drawing.deterministic = true;
         drawing

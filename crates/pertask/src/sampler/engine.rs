@@ -23,8 +23,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-/// How often rings are emptied and new threads sought, at most.
+/// How often rings are emptied and new threads sought, at most: each turn wakes a thread and looks into `/proc`.
 const TURN: Duration = Duration::from_millis(10);
+
+/// And at least.
+const LONGEST_TURN: Duration = Duration::from_millis(100);
+
+/// So many samples of a busy thread are left to collect at once. Rings of the usual size have room for ten times as many.
+const SAMPLES_A_TURN: u32 = 5;
 
 /// How much longer than a search for threads the wait for the next is, at least.
 const REST: u32 = 50;
@@ -191,8 +197,9 @@ fn collect(
     if told.send(way).is_err() || !works {
         return;
     }
+    let mut turn = TURN;
     loop {
-        std::thread::park_timeout(TURN);
+        std::thread::park_timeout(turn);
         let mut state = lock();
         let State { engine, roster, .. } = &mut *state;
         let this = std::thread::current().id();
@@ -201,6 +208,7 @@ fn collect(
         };
         let Some(engine) = engine.as_mut().filter(own) else { return };
         engine.turn(roster);
+        turn = engine.turn_time();
     }
 }
 
@@ -363,6 +371,11 @@ impl Engine {
         }
     }
 
+    /// How long the collector waits for its next turn. It is woken when the rate changes.
+    fn turn_time(&self) -> Duration {
+        (Duration::from_nanos(self.period_ns) * SAMPLES_A_TURN).clamp(TURN, LONGEST_TURN)
+    }
+
     /// What the collector does each time.
     fn turn(&mut self, roster: &mut Roster) {
         self.look_for_trouble(roster);
@@ -391,6 +404,9 @@ impl Engine {
             return;
         }
         self.period_ns = period_ns;
+        if let Some(collector) = &self.collector {
+            collector.thread().unpark();
+        }
         let Way { mechanism, signal, .. } = self.way;
         for (thread, sampled) in &mut self.threads {
             // What ends before the new one begins keeps its place, and its thread's time goes on.

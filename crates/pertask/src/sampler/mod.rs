@@ -114,6 +114,21 @@ impl Sampler {
         engine::join(options).map(|ticket| Self { ticket, _scopes: scopes })
     }
 
+    /// Each way to interrupt threads, best first, and why it cannot be used here, by trying it. While another session samples by
+    /// one of them, that one is what is tried each time.
+    #[must_use]
+    pub fn survey() -> Vec<(Mechanism, Option<Error>)> {
+        let tried = |mechanism: Mechanism| {
+            let alone = SamplerOptions {
+                mechanism: Some(mechanism),
+                scopes: false,
+                ..SamplerOptions::default()
+            };
+            (mechanism, Self::start(alone).err())
+        };
+        Mechanism::ALL.into_iter().map(tried).collect()
+    }
+
     /// Stops, and returns what was seen. When nobody samples any more, threads are not interrupted any more, and the
     /// signal's earlier handler is back.
     #[must_use]
