@@ -295,11 +295,33 @@ fn an_older_file_is_there_until_the_new_one_is_whole() {
 
 #[test]
 fn what_cannot_be_written_is_named() {
-    for file in ["/nonexistent/report.txt", "/dev/full", "/"] {
+    for file in ["/nonexistent/report.txt", "/proc/nothing", "/"] {
         let stderr = error(&report(&["-", "-o", file]));
         assert!(stderr.contains(&format!("cannot write {file}: ")), "{stderr}");
     }
-    assert!(text(&report(&["-", "-o", "/dev/stdout"])).contains("GET /render"));
+}
+
+/// A pipe is no file that could be replaced. (Nor is a device; but who runs tests as root would pay for a mistake.)
+#[test]
+fn a_pipe_is_written_to_directly() {
+    let folder = Folder::new("pipe");
+    let pipe = folder.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+    let reader = Command::new("timeout")
+        .args(["20", "cat", &pipe])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("cat");
+    let output = report(&["-", "-o", &pipe]);
+    if !output.status.success() {
+        // Nobody else opens it, and `cat` waits for somebody who does.
+        let _ = fs::write(&pipe, "");
+    }
+    let seen = reader.wait_with_output().expect("to wait");
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&seen.stdout).contains("GET /render"));
+    assert_eq!(folder.names(), ["pipe"]);
+    assert!(text(&report(&["-", "-o", "/proc/self/fd/1"])).contains("GET /render"));
 }
 
 #[test]
