@@ -1,15 +1,15 @@
-//! A file for a sampled profile: its format by its name's ending, opened before anything is measured.
+//! A file for a sampled profile: its format by its name's ending.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, BufWriter, Write},
+    fs::OpenOptions,
+    io::{self, Write},
     path::PathBuf,
     str::FromStr,
 };
 
 use pertask::profile::{FlamegraphOptions, Profile, RootBy, Weight};
 
-use crate::error::Error;
+use crate::{error::Error, output::note, replace::replace};
 
 /// What [`ProfilePath`] accepts, for error messages and help.
 const ENDINGS: &str = "the name must end in .pb.gz (pprof), .svg (flamegraph), .folded (folded stacks) or .json (Firefox Profiler)";
@@ -45,55 +45,40 @@ impl FromStr for ProfilePath {
     }
 }
 
-/// A file that a profile will be written to.
-pub struct ProfileFile {
-    name: ProfilePath,
-    file: File,
-}
-
-impl ProfileFile {
-    /// Opens the file. What it held is kept until a profile replaces it.
+impl ProfilePath {
+    /// Tries whether the file can be written, and leaves what it holds alone: before measuring, so that a bad path costs no run.
     ///
     /// # Errors
     ///
-    /// [`Error::Open`] where the file cannot be opened for writing.
-    pub fn open(name: &ProfilePath) -> Result<Self, Error> {
-        match OpenOptions::new().write(true).create(true).truncate(false).open(&name.path) {
-            Ok(file) => Ok(Self { name: name.clone(), file }),
-            Err(cause) => Err(Error::Open { path: name.path.clone(), cause }),
+    /// [`Error::Open`] where it cannot.
+    pub fn probe(&self) -> Result<(), Error> {
+        match OpenOptions::new().write(true).create(true).truncate(false).open(&self.path) {
+            Ok(_) => Ok(()),
+            Err(cause) => Err(Error::Open { path: self.path.clone(), cause }),
         }
     }
 
-    /// Writes the profile. Returns the file's name.
+    /// Replaces the file by the profile, and says so.
     ///
     /// # Errors
     ///
-    /// [`Error::Write`] where it did not arrive as a whole.
-    pub fn write(self, profile: &Profile) -> Result<PathBuf, Error> {
-        let Self { name: ProfilePath { path, format }, file } = self;
-        let written = empty(&file).and_then(|()| format.write(profile, BufWriter::new(file)));
-        match written {
-            Ok(()) => Ok(path),
-            Err(cause) => Err(Error::Write { place: path.display().to_string(), cause }),
-        }
+    /// [`Error::Replace`] where the profile did not arrive as a whole: then the file is as it was.
+    pub fn write(&self, profile: &Profile) -> Result<(), Error> {
+        replace(&self.path, |to| self.format.write(profile, to))?;
+        note(format_args!("profile written to {}", self.path.display()));
+        Ok(())
     }
 }
 
 impl Format {
-    fn write(self, profile: &Profile, mut to: impl Write) -> io::Result<()> {
+    fn write(self, profile: &Profile, to: &mut dyn Write) -> io::Result<()> {
         match self {
-            Self::Pprof => profile.write_pprof(&mut to)?,
-            Self::Flamegraph => profile.write_flamegraph(&FlamegraphOptions::default(), &mut to)?,
-            Self::Folded => profile.write_folded(RootBy::TaskName, Weight::CpuNs, &mut to)?,
-            Self::Firefox => profile.write_firefox("pertask", &mut to)?,
+            Self::Pprof => profile.write_pprof(to),
+            Self::Flamegraph => profile.write_flamegraph(&FlamegraphOptions::default(), to),
+            Self::Folded => profile.write_folded(RootBy::TaskName, Weight::CpuNs, to),
+            Self::Firefox => profile.write_firefox("pertask", to),
         }
-        to.flush()
     }
-}
-
-/// Drops what a regular file held. A pipe or a device holds nothing and refuses to be cut.
-fn empty(file: &File) -> io::Result<()> {
-    if file.metadata()?.is_file() { file.set_len(0) } else { Ok(()) }
 }
 
 #[cfg(test)]

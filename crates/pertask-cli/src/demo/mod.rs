@@ -23,7 +23,7 @@ use crate::{
     },
     error::Error,
     output::{Format, note, print_report},
-    profile_file::ProfileFile,
+    profile_file::ProfilePath,
     progress::Progress,
     stop::Stop,
 };
@@ -35,14 +35,14 @@ use crate::{
 /// Whatever keeps the report from being complete and true; see [`Error`].
 pub fn run(options: &DemoOptions) -> Result<(), Error> {
     // Before measuring, so that a bad path costs no run.
-    let files: Vec<_> = options.output.iter().map(ProfileFile::open).collect::<Result<_, _>>()?;
+    options.output.iter().try_for_each(ProfilePath::probe)?;
     // Kept to the end, because a second Ctrl-C must be heard while the report is written.
     let runtime = Runtime::new().map_err(Error::Runtime)?;
     let seen = runtime.block_on(serve_and_measure(options))?;
     let format = if options.json { Format::Json } else { Format::Table };
     print_report(&seen.report, format, options.tree)?;
     if let Some(sampled) = &seen.sampled {
-        write_profile(sampled, files)?;
+        write_profile(sampled, &options.output)?;
     }
     seen.complaint.map_or(Ok(()), Err)
 }
@@ -101,17 +101,11 @@ fn start_sampler(options: &DemoOptions) -> Result<Option<Sampler>, Error> {
 }
 
 /// Writes the profile to each file, whatever becomes of the others.
-fn write_profile(sampled: &RawProfile, files: Vec<ProfileFile>) -> Result<(), Error> {
+fn write_profile(sampled: &RawProfile, files: &[ProfilePath]) -> Result<(), Error> {
     let profile = sampled.resolve();
     note(format_args!("{}", sampled_line(sampled)));
-    let mut failed = None;
-    for file in files {
-        match file.write(&profile) {
-            Ok(path) => note(format_args!("profile written to {}", path.display())),
-            Err(error) => failed = failed.or(Some(error)),
-        }
-    }
-    failed.map_or(Ok(()), Err)
+    let written: Vec<_> = files.iter().map(|file| file.write(&profile)).collect();
+    written.into_iter().collect()
 }
 
 /// `1874 samples stand for 99.6% of 9.42s of CPU time, 99.95% with whole stacks; perf cpu-clock with SIGTRAP, 199 Hz`

@@ -14,15 +14,27 @@ pub(crate) enum Notice {
     Signal(i32),
 }
 
-/// A CPU clock of one thread, open until it is dropped. It runs while the thread is on a CPU, and tells of the moments
-/// at which the thread is in user mode.
+/// Which moments a thread is told of. Its clock runs in both modes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Modes {
+    User,
+    /// Of those in the kernel, when it comes back to user mode.
+    UserAndKernel,
+}
+
+/// A CPU clock of one thread, open until it is dropped. It runs while the thread is on a CPU.
 #[derive(Debug)]
 pub(crate) struct Overflow(File);
 
 impl Overflow {
     /// Opens one for a thread of this process, and starts it.
-    pub(crate) fn open(thread: u32, period_ns: u64, notice: Notice) -> Result<Self, Refused> {
-        let mut attr = attr(period_ns);
+    pub(crate) fn open(
+        thread: u32,
+        period_ns: u64,
+        notice: Notice,
+        modes: Modes,
+    ) -> Result<Self, Refused> {
+        let mut attr = attr(period_ns, modes);
         if let Notice::Trap(number) = notice {
             attr.set_sigtrap(1);
             // The kernel insists: what the new program would do with the signal, nobody knows.
@@ -70,13 +82,12 @@ impl Overflow {
     }
 }
 
-fn attr(period_ns: u64) -> Attr {
+fn attr(period_ns: u64, modes: Modes) -> Attr {
     let clock = What {
         kind: sys::bindings::PERF_TYPE_SOFTWARE,
         config: sys::bindings::PERF_COUNT_SW_CPU_CLOCK.into(),
         user: true,
-        // Without privilege there is no other way; with it, a signal would come later than the moment it is for.
-        kernel: false,
+        kernel: modes == Modes::UserAndKernel,
     };
     let mut attr = clock.attr();
     attr.set_disabled(1);

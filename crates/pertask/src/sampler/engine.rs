@@ -16,6 +16,7 @@ use super::stacks::Stacks;
 use super::workers;
 use crate::clock;
 use crate::error::Error;
+use crate::perf::Modes;
 use pertask_core::System;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -250,6 +251,9 @@ impl Way {
         if self.mechanism == Mechanism::Timer {
             text +=
                 " (no faster than the kernel's tick, and blind to work that keeps in step with it)";
+        }
+        if self.mechanism.modes() == Modes::User {
+            text += " (in user mode: time in the kernel counts for where the thread is after it)";
         }
         for why in &self.refused {
             text += "; not ";

@@ -1,0 +1,288 @@
+//! From samples to a profile: each task's own functions stand under the task, with the shares that they truly had.
+
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use pertask::profile::{Profile, Sample};
+use pertask::sampler::{Mechanism, Sampler, SamplerOptions};
+use pertask::{LabelExt, TaskExt, scope};
+use std::hint::black_box;
+use std::process::{Command, Stdio};
+use std::thread;
+use support::{alone, loudly, ms};
+
+fn thread_cpu_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one timespec, which is ours.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+}
+
+/// Computes in user mode, in its caller: without calls of its own, whatever the compiler does.
+#[inline(always)]
+fn compute(rounds: u64) {
+    // SAFETY: counts a register down.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::asm!("2: dec {0}", "jnz 2b", inout(reg) rounds => _, options(nomem, nostack));
+    }
+    // SAFETY: as above.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!("2: subs {0}, {0}, #1", "b.ne 2b", inout(reg) rounds => _, options(nomem, nostack));
+    }
+}
+
+/// Returns the CPU time that it has used.
+#[inline(never)]
+fn small(milliseconds: u64) -> u64 {
+    let start = thread_cpu_ns();
+    while thread_cpu_ns() - start < ms(milliseconds) {
+        compute(20_000);
+    }
+    thread_cpu_ns() - start
+}
+
+/// As `small`, by another name.
+#[inline(never)]
+fn large(milliseconds: u64) -> u64 {
+    let start = thread_cpu_ns();
+    while thread_cpu_ns() - start < ms(milliseconds) {
+        compute(20_000);
+    }
+    black_box(thread_cpu_ns() - start)
+}
+
+fn start(mechanism: Mechanism) -> Option<Sampler> {
+    let mut options = SamplerOptions::with_frequency(997);
+    options.mechanism = Some(mechanism);
+    match Sampler::start(options) {
+        Ok(sampler) => Some(sampler),
+        Err(refused) => {
+            loudly(&format!("NOT TESTED with {mechanism}: {refused}"));
+            None
+        }
+    }
+}
+
+/// The functions of a sample, innermost first.
+fn functions<'p>(profile: &'p Profile, sample: &Sample) -> Vec<&'p str> {
+    let locations = sample.stack.iter().filter_map(|id| profile.location(*id));
+    let lines = locations.flat_map(|location| &location.lines);
+    lines.filter_map(|line| profile.function(line.function)).map(|f| &*f.name).collect()
+}
+
+fn cpu_ns<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> u64 {
+    samples.into_iter().map(|sample| sample.cpu_ns).sum()
+}
+
+fn cpu_ns_in(profile: &Profile, function: &str) -> u64 {
+    cpu_ns(profile.samples.iter().filter(|s| functions(profile, s).contains(&function)))
+}
+
+fn percent(part: u64, whole: u64) -> f64 {
+    100.0 * part as f64 / whole as f64
+}
+
+fn is_named(sample: &Sample, name: &str) -> bool {
+    sample.task.as_ref().and_then(|task| task.name.as_deref()) == Some(name)
+}
+
+#[test]
+fn each_tasks_functions_stand_under_it_with_their_true_shares() {
+    let _alone = alone();
+    let Some(sampler) = start(Mechanism::PerfTrap) else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let truth = runtime.block_on(async {
+        let work = |milliseconds, function: fn(u64) -> u64, tenant, name| {
+            let turns = async move {
+                let _request = scope!("request");
+                let mut used = 0;
+                for _ in 0..50 {
+                    used += function(milliseconds);
+                    tokio::task::yield_now().await;
+                }
+                used
+            };
+            tokio::spawn(turns.task(name).labels([("tenant", tenant)]))
+        };
+        let tasks = (work(5, small, "acme", "GET /small"), work(15, large, "globex", "GET /large"));
+        (tasks.0.await.unwrap(), tasks.1.await.unwrap())
+    });
+    let profile = sampler.stop().resolve();
+    let of_tasks = ["GET /small", "GET /large"]
+        .map(|name| cpu_ns(profile.samples.iter().filter(|s| is_named(s, name))));
+    let true_share = percent(truth.0, truth.0 + truth.1);
+    let share = percent(of_tasks[0], of_tasks[0] + of_tasks[1]);
+    println!("the small task has {share:.2} % of both, truly {true_share:.2} %");
+    assert!((share - true_share).abs() < 2.0, "{share} is not {true_share}");
+    for (name, function, tenant) in
+        [("GET /small", "profiler::small", "acme"), ("GET /large", "profiler::large", "globex")]
+    {
+        let own: Vec<_> = profile.samples.iter().filter(|sample| is_named(sample, name)).collect();
+        let inside = own.iter().copied().filter(|s| functions(&profile, s).contains(&function));
+        assert!(percent(cpu_ns(inside), cpu_ns(own.iter().copied())) > 97.0, "{name}");
+        for sample in own {
+            let stack = functions(&profile, sample);
+            // It ends where the task is polled, not where its worker began.
+            let root = stack.last().expect("a function");
+            assert!(["profiler::", "Tracked"].iter().any(|own| root.contains(own)), "{stack:?}");
+            assert_eq!(&*sample.labels[0].1, tenant);
+            assert!(sample.scopes.is_empty() || &*sample.scopes[0] == "request");
+            let site = sample.task.as_ref().and_then(|task| task.site.as_ref()).expect("a site");
+            assert!(site.file.ends_with("tests/profiler.rs"), "{site:?}");
+        }
+    }
+    let scoped = cpu_ns(profile.samples.iter().filter(|sample| !sample.scopes.is_empty()));
+    assert!(percent(scoped, of_tasks[0] + of_tasks[1]) > 97.0);
+}
+
+#[test]
+fn a_profile_of_samples_survives_its_file() {
+    let _alone = alone();
+    let Some(sampler) = start(Mechanism::PerfTrap) else { return };
+    futures::executor::block_on(async { small(100) }.labels([("tenant", "acme")]).task("GET /"));
+    let profile = sampler.stop().resolve();
+    let program = profile.mappings.first().expect("mappings");
+    assert_eq!(std::path::Path::new(&*program.file), std::env::current_exe().unwrap());
+    let mut file = Vec::new();
+    profile.write_pprof(&mut file).unwrap();
+    let read = Profile::from_pprof(&file[..]).unwrap();
+    assert_eq!(cpu_ns_in(&read, "profiler::small"), cpu_ns_in(&profile, "profiler::small"));
+    assert_eq!(read, profile);
+}
+
+/// Work that begins with each timer tick and takes a quarter of the time to the next.
+#[inline(never)]
+fn with_the_tick(length_ns: u64) -> u64 {
+    let start = thread_cpu_ns();
+    while thread_cpu_ns() - start < length_ns {
+        compute(50_000);
+    }
+    black_box(thread_cpu_ns() - start)
+}
+
+#[inline(never)]
+fn until_the_tick() {
+    let coarse = || {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the kernel writes one timespec, which is ours.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
+        (time.tv_sec, time.tv_nsec)
+    };
+    let before = coarse();
+    while coarse() == before {
+        compute(50);
+    }
+}
+
+#[test]
+fn work_that_keeps_in_step_with_the_tick_is_seen() {
+    let _alone = alone();
+    for mechanism in [Mechanism::PerfTrap, Mechanism::PerfSignal] {
+        let Some(sampler) = start(mechanism) else { continue };
+        let (mut truth, start_ns) = (0, thread_cpu_ns());
+        for _ in 0..400 {
+            truth += with_the_tick(1_000_000);
+            until_the_tick();
+        }
+        let true_share = percent(truth, thread_cpu_ns() - start_ns);
+        let profile = sampler.stop().resolve();
+        let [locked, rest] = ["profiler::with_the_tick", "profiler::until_the_tick"]
+            .map(|function| cpu_ns_in(&profile, function));
+        let share = percent(locked, locked + rest);
+        println!("{mechanism}: in step with the tick {share:.2} %, truly {true_share:.2} %");
+        assert!((share - true_share).abs() < 4.0, "{share} is not {true_share}");
+    }
+}
+
+/// Mostly in the kernel.
+#[inline(never)]
+fn calling(length_ns: u64) -> u64 {
+    let start = thread_cpu_ns();
+    while thread_cpu_ns() - start < length_ns {
+        let mut zeros = [0_u8; 4096];
+        for _ in 0..10 {
+            // SAFETY: no descriptor, and room for what is not read.
+            unsafe { libc::syscall(libc::SYS_getrandom, zeros.as_mut_ptr(), zeros.len(), 0) };
+        }
+    }
+    black_box(thread_cpu_ns() - start)
+}
+
+#[test]
+fn time_in_the_kernel_is_the_callers_or_said_not_to_be() {
+    let _alone = alone();
+    let Some(sampler) = start(Mechanism::PerfTrap) else { return };
+    let (mut truth, start_ns) = (0, thread_cpu_ns());
+    for _ in 0..50 {
+        truth += calling(ms(5));
+        large(15);
+    }
+    let true_share = percent(truth, thread_cpu_ns() - start_ns);
+    let sampled = sampler.stop();
+    let profile = sampled.resolve();
+    let [calling, rest] =
+        ["profiler::calling", "profiler::large"].map(|function| cpu_ns_in(&profile, function));
+    let share = percent(calling, calling + rest);
+    println!("in the kernel {share:.2} %, truly {true_share:.2} %; {}", sampled.mechanism);
+    if !sampled.mechanism.contains("in user mode") {
+        assert!((share - true_share).abs() < 4.0, "{share} is not {true_share}");
+    }
+}
+
+#[test]
+fn shares_agree_with_perf_record_beside_it() {
+    let _alone = alone();
+    let data = std::env::temp_dir().join(format!("pertask-perf-{}.data", std::process::id()));
+    let path = data.to_str().unwrap();
+    let this = std::process::id().to_string();
+    let mut record = Command::new("perf");
+    record.args(["record", "-q", "-e", "cpu-clock:u", "-F", "997", "-o", path, "-p", &this]);
+    let record = record.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let mut record = match record {
+        Ok(record) => record,
+        Err(why) => return loudly(&format!("SKIPPED: perf record: {why}")),
+    };
+    // It samples when its file has begun to grow; until then there is nothing to agree with.
+    while !std::fs::metadata(&data).is_ok_and(|data| data.len() > 0) {
+        if record.try_wait().is_ok_and(|ended| ended.is_some()) {
+            return loudly("SKIPPED: perf record ends at once");
+        }
+        thread::yield_now();
+    }
+    let sampler = start(Mechanism::PerfTrap);
+    for _ in 0..60 {
+        small(5);
+        large(15);
+    }
+    let sampled = sampler.map(Sampler::stop);
+    // SAFETY: a child of ours that has not been waited for.
+    unsafe { libc::kill(record.id().cast_signed(), libc::SIGINT) };
+    let _ = record.wait();
+    let Some(profile) = sampled.map(|sampled| sampled.resolve()) else { return };
+    let report = Command::new("perf")
+        .args(["report", "-i", path, "--stdio", "--no-children", "-F", "overhead,symbol"])
+        .output();
+    let _ = std::fs::remove_file(&data);
+    let report = match report {
+        Ok(report) if report.status.success() => {
+            String::from_utf8_lossy(&report.stdout).into_owned()
+        }
+        other => return loudly(&format!("SKIPPED: perf report: {other:?}")),
+    };
+    let share_of = |function: &str| {
+        let line = report.lines().find(|line| line.contains(function))?;
+        line.trim().split('%').next()?.parse::<f64>().ok()
+    };
+    let (Some(small), Some(large)) = (share_of("profiler::small"), share_of("profiler::large"))
+    else {
+        return loudly(&format!("SKIPPED: perf report names neither:\n{report}"));
+    };
+    let theirs = 100.0 * small / (small + large);
+    let [small, large] = ["profiler::small", "profiler::large"].map(|f| cpu_ns_in(&profile, f));
+    let ours = percent(small, small + large);
+    println!("the small function: {ours:.2} % here, {theirs:.2} % in perf record");
+    assert!((ours - theirs).abs() < 4.0, "{ours} is not {theirs}\n{report}");
+}
