@@ -8,7 +8,7 @@ mod user_read;
 
 pub(crate) use group::{Group, MAX_MEMBERS, Times};
 #[cfg(feature = "sampler")]
-pub(crate) use overflow::{Modes, Notice, Overflow};
+pub(crate) use overflow::{Notice, Overflow};
 pub(crate) use page::Page;
 
 use perf_event_open_sys as sys;

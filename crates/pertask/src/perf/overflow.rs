@@ -14,27 +14,15 @@ pub(crate) enum Notice {
     Signal(i32),
 }
 
-/// Which moments a thread is told of. Its clock runs in both modes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Modes {
-    User,
-    /// Of those in the kernel, when it comes back to user mode.
-    UserAndKernel,
-}
-
-/// A CPU clock of one thread, open until it is dropped. It runs while the thread is on a CPU.
+/// A CPU clock of one thread, open until it is dropped. It runs while the thread is on a CPU, and tells of the moments
+/// at which the thread is in user mode.
 #[derive(Debug)]
 pub(crate) struct Overflow(File);
 
 impl Overflow {
     /// Opens one for a thread of this process, and starts it.
-    pub(crate) fn open(
-        thread: u32,
-        period_ns: u64,
-        notice: Notice,
-        modes: Modes,
-    ) -> Result<Self, Refused> {
-        let mut attr = attr(period_ns, modes);
+    pub(crate) fn open(thread: u32, period_ns: u64, notice: Notice) -> Result<Self, Refused> {
+        let mut attr = attr(period_ns);
         if let Notice::Trap(number) = notice {
             attr.set_sigtrap(1);
             // The kernel insists: what the new program would do with the signal, nobody knows.
@@ -82,12 +70,14 @@ impl Overflow {
     }
 }
 
-fn attr(period_ns: u64, modes: Modes) -> Attr {
+fn attr(period_ns: u64) -> Attr {
     let clock = What {
         kind: sys::bindings::PERF_TYPE_SOFTWARE,
         config: sys::bindings::PERF_COUNT_SW_CPU_CLOCK.into(),
         user: true,
-        kernel: modes == Modes::UserAndKernel,
+        // Without privilege there is no other way. With it, a moment in a system call that then sleeps would be told when the
+        // call is over: after the session, if it comes to that, when nobody expects the signal any more, and it kills.
+        kernel: false,
     };
     let mut attr = clock.attr();
     attr.set_disabled(1);

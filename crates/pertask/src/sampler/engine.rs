@@ -16,7 +16,6 @@ use super::stacks::Stacks;
 use super::workers;
 use crate::clock;
 use crate::error::Error;
-use crate::perf::Modes;
 use pertask_core::System;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -247,14 +246,7 @@ impl Way {
 
     fn describe(&self, period_ns: u64) -> String {
         let hertz = 1_000_000_000 / period_ns.max(1);
-        let mut text = format!("{}, {hertz} Hz", self.mechanism);
-        if self.mechanism == Mechanism::Timer {
-            text +=
-                " (no faster than the kernel's tick, and blind to work that keeps in step with it)";
-        }
-        if self.mechanism.modes() == Modes::User {
-            text += " (in user mode: time in the kernel counts for where the thread is after it)";
-        }
+        let mut text = format!("{}, {hertz} Hz ({})", self.mechanism, self.mechanism.blindness());
         for why in &self.refused {
             text += "; not ";
             text += why;

@@ -6,11 +6,10 @@ use super::handler::{self, MOST_DESCRIPTORS};
 use super::record::{Record, Stack};
 use super::stacks::Stacks;
 use crate::clock;
-use crate::perf::{Modes, Notice, Overflow};
+use crate::perf::{Notice, Overflow};
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
-use std::sync::OnceLock;
 
 /// A way to interrupt a thread each time that it has used so much CPU time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,20 +72,15 @@ impl Mechanism {
         }
     }
 
-    /// Which moments of a thread it tells of. What is spent at others counts for the next sample.
-    ///
-    /// A moment in the kernel is told when the thread comes back from there. Only SIGTRAP waits for that, and it does since
-    /// 6.2: another signal would be there before, and end a system call that was about to sleep.
-    pub(super) fn modes(self) -> Modes {
-        const NEVER_NS: u64 = 1 << 50;
-        static KERNEL_TOO: OnceLock<bool> = OnceLock::new();
-        let allowed = || Overflow::open(0, NEVER_NS, Notice::Trap(0), Modes::UserAndKernel).is_ok();
-        let kernel_too = || *KERNEL_TOO.get_or_init(|| kernel() >= (6, 2) && allowed());
+    /// What it does not see, for people.
+    pub(super) fn blindness(self) -> &'static str {
         match self {
-            Self::PerfTrap if !kernel_too() => Modes::User,
-            Self::PerfSignal => Modes::User,
-            // A timer's signal waits, too.
-            Self::PerfTrap | Self::Timer => Modes::UserAndKernel,
+            Self::PerfTrap | Self::PerfSignal => {
+                "in user mode; time in the kernel counts for what follows it"
+            }
+            Self::Timer => {
+                "no faster than the kernel's tick, and blind to work that keeps in step with it"
+            }
         }
     }
 
@@ -140,10 +134,7 @@ impl Mechanism {
         signal: i32,
     ) -> Result<Source, String> {
         let open = |notice| {
-            let open = |modes| Overflow::open(thread, period_ns, notice, modes);
-            // A process may have given privileges up since.
-            let event = open(self.modes()).or_else(|_| open(Modes::User));
-            let event = event.map_err(|why| why.to_string())?;
+            let event = Overflow::open(thread, period_ns, notice).map_err(|why| why.to_string())?;
             within_limits(&event).map(|()| event)
         };
         match self {
