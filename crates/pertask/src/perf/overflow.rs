@@ -70,6 +70,14 @@ impl Overflow {
     }
 }
 
+impl Drop for Overflow {
+    /// Closing the file alone would not end it: a forked child may have it open, too.
+    fn drop(&mut self) {
+        // SAFETY: an ioctl without memory, on an event of ours. What it says is of no use: there is nothing else to be done.
+        unsafe { sys::ioctls::DISABLE(self.0.as_raw_fd(), 0) };
+    }
+}
+
 fn attr(period_ns: u64) -> Attr {
     let clock = What {
         kind: sys::bindings::PERF_TYPE_SOFTWARE,

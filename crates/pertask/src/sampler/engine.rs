@@ -310,9 +310,15 @@ impl Engine {
         // What came before is not the new session's.
         self.drain();
         let first = self.sessions.is_empty();
+        if !first {
+            // What threads have used that are found now is the sessions' that were here before.
+            self.search(roster, false);
+        }
         self.sessions.push(Session::new(number, options));
         self.set_rate();
-        self.search(roster, first);
+        if first {
+            self.search(roster, true);
+        }
         let threads: Vec<_> = self.threads.keys().copied().collect();
         if let Some(session) = self.sessions.last_mut() {
             session.note_starts(&threads);
@@ -503,7 +509,9 @@ impl Engine {
 
     fn drain_thread(&mut self, thread: u32) {
         let Some(sampled) = self.threads.get_mut(&thread) else { return };
-        while sampled.record.ring.read(&mut self.words) {
+        // No further: who empties his own ring, and takes longer for a sample than till the next, would never end.
+        let end = sampled.record.ring.end();
+        while sampled.record.ring.read_before(end, &mut self.words) {
             let drained = Drained { thread, last_cpu_ns: sampled.cpu_ns, words: &self.words };
             // One from before the thread was found came late.
             if drained.words.len() < HEAD || drained.thread_cpu_ns() < sampled.cpu_ns {

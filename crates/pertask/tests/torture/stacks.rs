@@ -1,0 +1,82 @@
+//! Stacks: deep ones, used up ones, and those that a handler has of its own.
+
+use crate::harness::{rounds, set_action, spin, start, stop, torture, torture_how};
+use std::hint::black_box;
+use std::thread;
+
+#[inline(never)]
+fn down(levels: u64) -> u64 {
+    let frame = black_box([levels; 16]);
+    if levels == 0 {
+        return frame[0];
+    }
+    down(levels - 1) + black_box(frame)[7]
+}
+
+#[test]
+fn as_deep_as_the_stack_allows_and_up_again() {
+    torture(|mechanism| {
+        let Some(sampler) = start(mechanism) else { return };
+        for _ in 0..rounds(40) {
+            let deep = || (0..20).map(|_| down(5_000)).fold(0, u64::wrapping_add);
+            let thread = thread::Builder::new().stack_size(4 << 20).spawn(deep).unwrap();
+            black_box(thread.join().unwrap());
+        }
+        stop(sampler);
+    });
+}
+
+/// A thread that overflows its stack ends the program as it always does.
+#[test]
+fn over_the_end() {
+    torture_how(
+        |mechanism| {
+            let Some(_sampler) = start(mechanism) else { return };
+            #[allow(unconditional_recursion, reason = "it is what is tested")]
+            #[inline(never)]
+            fn forever(level: u64) -> u64 {
+                let frame = black_box([level; 8]);
+                spin(0);
+                forever(level + 1) + black_box(frame)[3]
+            }
+            let endless = thread::spawn(|| forever(0));
+            black_box(endless.join().is_ok());
+        },
+        |mechanism, ending| {
+            let as_usual = ending.output.contains("has overflowed its stack")
+                && ending.signal() == Some(libc::SIGABRT);
+            let told = format!("{mechanism}: {}\n{}", ending.status, ending.output);
+            assert!(ending.skipped() || as_usual, "{told}");
+        },
+    );
+}
+
+/// The host's own handler runs on a stack of its own, for a long time, and is sampled there.
+#[test]
+fn a_handler_on_a_stack_of_its_own() {
+    torture(|mechanism| {
+        extern "C" fn long(_: i32) {
+            for round in 0..3_000_000_u64 {
+                black_box(round);
+            }
+        }
+        let mut memory = vec![0_u8; 64 << 10];
+        let stack =
+            libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
+        // SAFETY: memory that stays until the old stack is back.
+        let mut before = unsafe { std::mem::zeroed() };
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::sigaltstack(&raw const stack, &raw mut before) }, 0);
+        set_action(libc::SIGUSR1, long as *const () as usize, libc::SA_ONSTACK);
+        if let Some(sampler) = start(mechanism) {
+            for _ in 0..rounds(10) {
+                // SAFETY: to this thread, which has a handler for it.
+                assert_eq!(unsafe { libc::raise(libc::SIGUSR1) }, 0);
+                spin(1);
+            }
+            stop(sampler);
+        }
+        // SAFETY: what was there before.
+        assert_eq!(unsafe { libc::sigaltstack(&raw const before, std::ptr::null_mut()) }, 0);
+    });
+}
