@@ -1,0 +1,21 @@
+//! The sampler tortured: whatever the program does meanwhile, it goes on as it would have without.
+//!
+//! Each scenario runs in a process of its own, once for each mechanism, so that a crash and a hang are a failed test and no
+//! dead harness. `PERTASK_TORTURE_ROUNDS=10` does ten times as much in each.
+
+#![cfg(target_os = "linux")]
+
+mod harness;
+
+mod children;
+mod debuggers;
+mod handler;
+mod handlers;
+mod libraries;
+mod limits;
+mod memory;
+mod sessions;
+mod stacks;
+mod states;
+mod threads;
+mod waits;
