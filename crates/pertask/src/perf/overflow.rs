@@ -70,6 +70,14 @@ impl Overflow {
     }
 }
 
+impl Drop for Overflow {
+    /// Closing it is not enough: a forked child has the file too, and the event would go on until the child has closed it.
+    fn drop(&mut self) {
+        // SAFETY: an ioctl without memory, on an event of ours.
+        unsafe { sys::ioctls::DISABLE(self.0.as_raw_fd(), 0) };
+    }
+}
+
 fn attr(period_ns: u64) -> Attr {
     let clock = What {
         kind: sys::bindings::PERF_TYPE_SOFTWARE,

@@ -6,7 +6,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-/// One line of `/proc/self/maps`.
+/// One line of the kernel's list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mapping {
     pub(super) range: Range<u64>,
@@ -22,7 +22,7 @@ pub(super) struct Mapping {
 /// All mappings at this moment, by address.
 pub(super) fn read() -> io::Result<Vec<Mapping>> {
     // Paths need not be UTF-8.
-    let text = std::fs::read("/proc/self/maps")?;
+    let text = std::fs::read("/proc/thread-self/maps")?;
     Ok(String::from_utf8_lossy(&text).lines().filter_map(Mapping::parse).collect())
 }
 
@@ -59,7 +59,7 @@ pub(super) struct Memory(File);
 
 impl Memory {
     pub(super) fn open() -> io::Result<Self> {
-        File::open("/proc/self/mem").map(Self)
+        File::open("/proc/thread-self/mem").map(Self)
     }
 
     pub(super) fn read(&self, range: Range<u64>) -> Option<Vec<u8>> {

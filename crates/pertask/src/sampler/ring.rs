@@ -53,14 +53,24 @@ impl Ring {
         Some(Writing { ring: self, start, length: 1 })
     }
 
+    /// Where the records end that are there now, for [`read_before`](Self::read_before).
+    pub(super) fn end(&self) -> u64 {
+        // Acquire: pairs with the Release in `finish`: the records before it are whole.
+        self.head.load(Ordering::Acquire)
+    }
+
     /// Takes the next record's words out. Whether there was one.
     ///
     /// By one reader at a time; another may follow if something else orders the two.
     pub(super) fn read(&self, words: &mut Vec<u64>) -> bool {
+        self.read_before(self.end(), words)
+    }
+
+    /// The same, but for records from that [`end`](Self::end) on.
+    pub(super) fn read_before(&self, end: u64, words: &mut Vec<u64>) -> bool {
         // Relaxed: the reader's own.
         let start = self.tail.load(Ordering::Relaxed);
-        // Acquire: pairs with the Release in `finish`: the record is whole.
-        if start == self.head.load(Ordering::Acquire) {
+        if start >= end {
             return false;
         }
         let length = self.word(start);

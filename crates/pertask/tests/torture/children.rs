@@ -69,7 +69,7 @@ fn a_child_that_outlives_the_session() {
         let before = all_handlers();
         for _ in 0..rounds(3) {
             let Some(sampler) = start(mechanism) else { return };
-            spin(5);
+            spin(20);
             let child = fork(|| {
                 // SAFETY: no arguments, no memory.
                 unsafe { libc::pause() }
