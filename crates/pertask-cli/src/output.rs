@@ -47,7 +47,7 @@ pub fn print(text: &str) -> Result<(), Error> {
 ///
 /// # Errors
 ///
-/// As [`print`].
+/// As [`print()`].
 pub fn print_report(report: &Report, format: Format, tree: bool) -> Result<(), Error> {
     print(&render(report, format, TableStyle { tree, ..stdout_style() }))
 }

@@ -57,12 +57,6 @@ pub(super) fn is_ours(signal: i32, handler: Handler) -> bool {
     action(signal).is_ok_and(|action| is(&action, handler))
 }
 
-/// Whether nobody has a use for the signal so far, but perhaps our handler of an earlier time.
-pub(super) fn is_ours_or_free(signal: i32, handler: Handler) -> bool {
-    let usable = |action| is(&action, handler) || action.sa_sigaction == libc::SIG_DFL;
-    action(signal).is_ok_and(usable)
-}
-
 /// Does with a signal that is not ours what would have been done without us. In our handler.
 ///
 /// # Safety
@@ -71,6 +65,9 @@ pub(super) unsafe fn forward(signal: i32, info: *mut libc::siginfo_t, context: *
     let Some(earlier) = earlier(signal) else { return };
     match earlier.sa_sigaction {
         libc::SIG_IGN => {}
+        libc::SIG_DFL if signal == libc::SIGURG => {
+            // By default it is ignored.
+        }
         // SAFETY: the caller's word.
         libc::SIG_DFL => unsafe { by_default(signal, earlier, info) },
         handler if earlier.sa_flags & libc::SA_SIGINFO != 0 => {

@@ -5,7 +5,7 @@ use super::SamplerOptions;
 use super::disposition;
 use super::handler::{self, HEAD, MOST_WORDS};
 use super::mechanism::{Mechanism, Source};
-use super::modules::{Module, Modules};
+use super::modules::{Changes, Module, Modules};
 use super::profile::RawProfile;
 use super::record::{Record, Replaced};
 use super::ring::Ring;
@@ -115,7 +115,8 @@ struct Told {
 pub(super) fn search_soon() {
     // Relaxed: at worst the next search is as soon as it would have been.
     SEARCH_NOW.store(true, Ordering::Relaxed);
-    if let Some(collector) = &*COLLECTOR.lock().unwrap_or_else(PoisonError::into_inner) {
+    // Not waited for: in a forked child it may be locked for ever. Who else holds it wakes the collector, or begins or ends it.
+    if let Ok(Some(collector)) = COLLECTOR.try_lock().as_deref() {
         collector.unpark();
     }
 }
@@ -131,11 +132,12 @@ pub(super) fn join(options: SamplerOptions) -> Result<Ticket, Error> {
         return Err(Error::CannotSample { refused: vec![why] });
     }
     workers::watch();
+    let changes = Changes::now();
     let mut state = lock();
     let State { engine, roster, sessions } = &mut *state;
     let engine = match engine {
         Some(engine) => engine,
-        None => engine.insert(Engine::start(&options, roster)?),
+        None => engine.insert(Engine::start(&options, roster, changes)?),
     };
     *sessions += 1;
     engine.admit(*sessions, &options, roster);
@@ -152,10 +154,11 @@ impl Ticket {
         if std::mem::replace(&mut self.left, true) || self.process != std::process::id() {
             return None;
         }
+        let changes = Changes::now();
         let mut state = lock();
         let State { engine, roster, .. } = &mut *state;
         let current = engine.as_mut()?;
-        let profile = current.dismiss(self.session, roster);
+        let profile = current.dismiss(self.session, roster, changes);
         let collector = if current.sessions.is_empty() {
             engine.take().and_then(|engine| engine.stop(roster))
         } else {
@@ -200,6 +203,7 @@ fn collect(
     let mut turn = TURN;
     loop {
         std::thread::park_timeout(turn);
+        let changes = Changes::now();
         let mut state = lock();
         let State { engine, roster, .. } = &mut *state;
         let this = std::thread::current().id();
@@ -207,7 +211,7 @@ fn collect(
             engine.collector.as_ref().is_some_and(|collector| collector.thread().id() == this)
         };
         let Some(engine) = engine.as_mut().filter(own) else { return };
-        engine.turn(roster);
+        engine.turn(roster, changes);
         turn = engine.turn_time();
     }
 }
@@ -232,9 +236,8 @@ impl Way {
         if let Some(why) = mechanism.forbidden() {
             return Err(why);
         }
-        let signal = mechanism.signal().ok_or("the process uses all real-time signals")?;
+        let signal = mechanism.signal();
         disposition::install(signal, handler::on_signal).map_err(|why| why.to_string())?;
-        handler::set_signal(signal);
         signals::unblock(signal);
         let came = mechanism.try_on_this_thread(trial, PERIOD_NS, signal);
         if came.is_err() {
@@ -264,10 +267,14 @@ fn withdraw(signal: i32, threads: impl Iterator<Item = u32>) {
 }
 
 impl Engine {
-    fn start(options: &SamplerOptions, roster: &mut Roster) -> Result<Self, Error> {
+    fn start(
+        options: &SamplerOptions,
+        roster: &mut Roster,
+        changes: Changes,
+    ) -> Result<Self, Error> {
         let cannot =
             |why: &dyn std::fmt::Display| Error::CannotSample { refused: vec![why.to_string()] };
-        let modules = Modules::read().map_err(|why| cannot(&why))?;
+        let modules = Modules::read(changes).map_err(|why| cannot(&why))?;
         let mut replaced = Replaced::default();
         replaced.publish(modules.unwinder());
         let ring_bytes = options.ring_bytes.max(Ring::bytes_for(MOST_WORDS));
@@ -325,8 +332,13 @@ impl Engine {
         }
     }
 
-    fn dismiss(&mut self, number: u64, roster: &mut Roster) -> Option<RawProfile> {
-        self.turn(roster);
+    fn dismiss(
+        &mut self,
+        number: u64,
+        roster: &mut Roster,
+        changes: Changes,
+    ) -> Option<RawProfile> {
+        self.turn(roster, changes);
         let at = self.sessions.iter().position(|session| session.number == number)?;
         let mut session = self.sessions.swap_remove(at);
         let deaf = signals::that_block(self.way.signal, self.threads.keys().copied());
@@ -379,9 +391,9 @@ impl Engine {
     }
 
     /// What the collector does each time.
-    fn turn(&mut self, roster: &mut Roster) {
+    fn turn(&mut self, roster: &mut Roster, changes: Changes) {
         self.look_for_trouble(roster);
-        if self.modules.refresh() {
+        if self.modules.refresh(changes) {
             self.replaced.publish(self.modules.unwinder());
             let new: Vec<_> =
                 self.modules.list().filter(|module| !self.seen.contains(module)).cloned().collect();
@@ -446,7 +458,7 @@ impl Engine {
     fn bury(&mut self, alive: &BTreeSet<u32>, roster: &mut Roster) {
         // The list may have skipped it: only its own file says that it has ended.
         let gone = |(thread, sampled): &(&u32, &Sampled)| {
-            !alive.contains(thread) && Birth::of(**thread) != Some(sampled.birth)
+            !alive.contains(thread) && sampled.birth.has_ended(**thread)
         };
         let ended: Vec<u32> = self.threads.iter().filter(gone).map(|(thread, _)| *thread).collect();
         for thread in ended {
@@ -484,7 +496,7 @@ impl Engine {
             Err(_) => {
                 roster.keep(thread, birth, record);
                 // It may have ended meanwhile.
-                if Birth::of(thread) == Some(birth) {
+                if !birth.has_ended(thread) {
                     self.refused.insert(thread);
                 }
             }

@@ -11,7 +11,7 @@ use crate::call_stack::{CallStack, MAX_SCOPES};
 use crate::clock;
 use pertask_core::{CpuRecord, Task, TaskId};
 use std::ops::Range;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Addresses in a stack at most.
 pub(super) const MOST_FRAMES: usize = 128;
@@ -40,12 +40,13 @@ const MARK: u64 = 0x7074_6b73 << 32;
 /// The highest descriptor whose signals find their record, and one more.
 pub(super) const MOST_DESCRIPTORS: usize = 1 << 16;
 
-/// The record of each event that signals by its descriptor, by descriptor: its number and one, or 0.
+/// The record of each event that signals by its descriptor, by descriptor: its number and one; [`CLOSED`]; or 0, for those
+/// that never were ours.
 static OF_DESCRIPTOR: [AtomicU32; MOST_DESCRIPTORS] =
     [const { AtomicU32::new(0) }; MOST_DESCRIPTORS];
 
-/// The real-time signal that is ours, or 0.
-static SIGNAL: AtomicI32 = AtomicI32::new(0);
+/// In the place of a descriptor that was an event's: a signal of that event may come yet.
+const CLOSED: u32 = u32::MAX;
 
 /// The number that a record's signals carry.
 pub(super) fn number_of(record: &Record) -> u64 {
@@ -57,14 +58,8 @@ pub(super) fn bind_descriptor(descriptor: i32, record: Option<&Record>) {
     let place = usize::try_from(descriptor).ok().and_then(|at| OF_DESCRIPTOR.get(at));
     if let Some(place) = place {
         // Release: pairs with the Acquire in `named_record`.
-        place.store(record.map_or(0, |record| record.number() + 1), Ordering::Release);
+        place.store(record.map_or(CLOSED, |record| record.number() + 1), Ordering::Release);
     }
-}
-
-/// Says which real-time signal is ours.
-pub(super) fn set_signal(signal: i32) {
-    // Relaxed: it is set before the first such signal is asked for, which is a system call.
-    SIGNAL.store(signal, Ordering::Relaxed);
 }
 
 /// The handler itself.
@@ -119,17 +114,19 @@ impl Notice {
         const FILES: std::ops::RangeInclusive<i32> = 1..=6;
         // SAFETY: it is larger than this, and aligned as 64-bit words are.
         let info = unsafe { &*info.cast::<Info>() };
-        // Relaxed: see `set_signal`.
-        let ours = signal == SIGNAL.load(Ordering::Relaxed);
+        let urgent = signal == libc::SIGURG;
         match info.code {
             TRAP_PERF if signal == libc::SIGTRAP => Self::marked(info.second, 0),
-            SI_TIMER if ours => Self::marked(info.second, info.first >> 32),
-            code if ours && FILES.contains(&code) => {
+            SI_TIMER if urgent => Self::marked(info.second, info.first >> 32),
+            code if urgent && FILES.contains(&code) => {
                 let descriptor = (info.second & u64::from(u32::MAX)) as usize;
                 // Acquire: pairs with the Release in `bind_descriptor`.
-                let number = OF_DESCRIPTOR.get(descriptor)?.load(Ordering::Acquire);
-                // An event that is closed may have left a signal behind: it is ours, and says nothing.
-                Some(Self { record: number.checked_sub(1).and_then(own), overrun: 0 })
+                match OF_DESCRIPTOR.get(descriptor)?.load(Ordering::Acquire) {
+                    0 => None,
+                    // An event that is closed may have left a signal behind: it is ours, and says nothing.
+                    CLOSED => Some(Self { record: None, overrun: 0 }),
+                    number => Some(Self { record: own(number - 1), overrun: 0 }),
+                }
             }
             _ => None,
         }

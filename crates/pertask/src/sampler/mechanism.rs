@@ -17,10 +17,12 @@ use std::mem::MaybeUninit;
 pub enum Mechanism {
     /// A perf event on the thread's CPU clock, which signals by itself.
     PerfTrap,
-    /// A perf event on the thread's CPU clock, whose file is told to signal.
+    /// A perf event on the thread's CPU clock, whose file is told to signal: SIGURG, which harms nobody who does not
+    /// handle it.
     PerfSignal,
     /// A POSIX timer on the thread's CPU clock. The kernel looks at it once a timer tick: it is no faster than the tick, and
-    /// does not see work that keeps in step with it.
+    /// does not see work that keeps in step with it. It signals SIGURG too, at any moment: also in the middle of a system
+    /// call, which is then begun again, or ends with `EINTR` if it is one that waits for a limited time.
     Timer,
 }
 
@@ -61,14 +63,16 @@ impl Mechanism {
         traced.then_some("a debugger takes SIGTRAP, so sampling has ended early")
     }
 
-    /// Its signal, or `None` if the process has a use for all of them.
-    pub(super) fn signal(self) -> Option<i32> {
+    /// Its signal.
+    ///
+    /// Where there is a choice, it is one that is ignored by default: so it harms nobody when the program takes our handler
+    /// away, and when it is still pending in a thread that becomes another program. And it is none of the real-time signals:
+    /// those queue up while a thread blocks them, until the user has none left, and then the kernel sends SIGIO, which
+    /// ends the process.
+    pub(super) fn signal(self) -> i32 {
         match self {
-            Self::PerfTrap => Some(libc::SIGTRAP),
-            // From the top: who counts them out, begins below.
-            _ => (libc::SIGRTMIN()..=libc::SIGRTMAX())
-                .rev()
-                .find(|signal| disposition::is_ours_or_free(*signal, handler::on_signal)),
+            Self::PerfTrap => libc::SIGTRAP,
+            Self::PerfSignal | Self::Timer => libc::SIGURG,
         }
     }
 
@@ -159,7 +163,7 @@ impl fmt::Display for Mechanism {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::PerfTrap => "perf cpu-clock with SIGTRAP",
-            Self::PerfSignal => "perf cpu-clock with a real-time signal",
+            Self::PerfSignal => "perf cpu-clock with SIGURG",
             Self::Timer => "POSIX timer on each thread's CPU clock",
         })
     }

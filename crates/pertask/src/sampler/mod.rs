@@ -13,8 +13,8 @@
 //! Each sample carries the CPU time that it stands for: sums of that, not numbers of samples, say where the time went.
 //! Addresses stay numbers.
 //!
-//! The signal is SIGTRAP, or the highest real-time signal that has no handler. While somebody samples, the program must not
-//! give it its default action, which would end the program; another handler, or none at all, ends sampling early.
+//! The signal is SIGTRAP, or SIGURG where perf's traps are refused. While somebody samples, the program must not give SIGTRAP its
+//! default action, which would end the program; another handler ends sampling early.
 //!
 //! There is one collector thread (`pertask-sampler`) while anybody samples, and one interruption of each thread for all
 //! sessions: at the highest rate that any of them asks for. Each session gets all samples from its start to its stop.

@@ -51,23 +51,21 @@ struct Known {
 
 /// How often libraries have been loaded and unloaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Changes {
+pub(super) struct Changes {
     loaded: u64,
     unloaded: u64,
 }
 
 impl Modules {
-    pub(super) fn read() -> io::Result<Self> {
-        // Before the mappings: what changes meanwhile is read again.
-        let changes = Changes::now();
+    /// `changes` were asked for before: what changes meanwhile is read again.
+    pub(super) fn read(changes: Changes) -> io::Result<Self> {
         let mut modules = Self { known: Vec::new(), memory: Memory::open()?, changes };
         modules.read_mappings()?;
         Ok(modules)
     }
 
     /// Reads them again if libraries have come or gone. Whether it has.
-    pub(super) fn refresh(&mut self) -> bool {
-        let changes = Changes::now();
+    pub(super) fn refresh(&mut self, changes: Changes) -> bool {
         if changes == self.changes {
             return false;
         }
@@ -108,8 +106,9 @@ impl Modules {
 }
 
 impl Changes {
+    /// Asks the loader, which may be at work on another thread: no lock may be held that a library's constructor could want.
     #[allow(unsafe_code)]
-    fn now() -> Self {
+    pub(super) fn now() -> Self {
         unsafe extern "C" fn note(
             info: *mut libc::dl_phdr_info,
             _: usize,
@@ -305,7 +304,7 @@ mod tests {
 
     #[test]
     fn the_program_itself_is_among_them_and_can_be_unwound_through() {
-        let modules = Modules::read().unwrap();
+        let modules = Modules::read(Changes::now()).unwrap();
         let here = (build_id as fn(_) -> _ as *const ()).addr() as u64;
         let holds =
             |module: &Module| module.ranges.iter().any(|range| range.addresses.contains(&here));
@@ -337,9 +336,9 @@ mod tests {
 
     #[test]
     fn nothing_is_read_again_while_nothing_changes() {
-        let mut modules = Modules::read().unwrap();
-        assert!(!modules.refresh());
+        let mut modules = Modules::read(Changes::now()).unwrap();
+        assert!(!modules.refresh(Changes::now()));
         modules.changes = Changes::default();
-        assert!(modules.refresh());
+        assert!(modules.refresh(Changes::now()));
     }
 }

@@ -64,14 +64,15 @@ unsafe impl Sync for Record {}
 unsafe impl Send for Record {}
 
 impl Record {
-    /// A new record, or `None` if there are [`MOST`].
+    /// A new record, or `None` if there are [`MOST`], or no memory.
     pub(super) fn new(ring_bytes: usize) -> Option<&'static Self> {
         let number = RECORDS.iter().position(|place| place.load(Ordering::Relaxed).is_null())?;
+        let ring = Ring::new(ring_bytes)?;
         let record = Box::leak(Box::new(Self {
             number: u32::try_from(number).ok()?,
             thread: AtomicU32::new(0),
             cpu: AtomicPtr::new(ptr::null_mut()),
-            ring: Ring::new(ring_bytes),
+            ring,
             busy: AtomicBool::new(false),
             using: AtomicPtr::new(ptr::null_mut()),
             nested: AtomicU64::new(0),

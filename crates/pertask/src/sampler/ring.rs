@@ -24,14 +24,18 @@ pub(super) struct Writing<'a> {
 }
 
 impl Ring {
-    pub(super) fn new(bytes: usize) -> Self {
-        let words = (bytes / size_of::<u64>()).max(1);
-        Self {
-            words: (0..words).map(|_| AtomicU64::new(0)).collect(),
+    /// `None` if there is no memory for it.
+    pub(super) fn new(bytes: usize) -> Option<Self> {
+        let length = (bytes / size_of::<u64>()).max(1);
+        let mut words = Vec::new();
+        words.try_reserve_exact(length).ok()?;
+        words.extend((0..length).map(|_| AtomicU64::new(0)));
+        Some(Self {
+            words: words.into_boxed_slice(),
             head: AtomicU64::new(0),
             tail: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
-        }
+        })
     }
 
     /// Bytes that have room for one record of so many words.
@@ -140,7 +144,7 @@ mod tests {
 
     #[test]
     fn records_come_out_as_they_went_in_around_the_end() {
-        let ring = Ring::new(8 * 8);
+        let ring = Ring::new(8 * 8).unwrap();
         for round in 0..50 {
             assert!(write(&ring, &[round, round + 1]));
             assert!(write(&ring, &[round + 2, 5, 6]));
@@ -153,7 +157,7 @@ mod tests {
 
     #[test]
     fn what_finds_no_room_is_counted_and_harms_nothing() {
-        let ring = Ring::new(8 * 8);
+        let ring = Ring::new(8 * 8).unwrap();
         assert!(write(&ring, &[1, 2, 3]));
         assert!(write(&ring, &[4, 5, 6]));
         assert!(!write(&ring, &[7]));
@@ -167,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_record_that_is_not_finished_was_never_there() {
-        let ring = Ring::new(8 * 8);
+        let ring = Ring::new(8 * 8).unwrap();
         ring.begin(4).unwrap().push(1);
         assert_eq!(read(&ring), None);
         assert!(write(&ring, &[2]));
@@ -176,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_reader_on_another_thread_sees_whole_records_in_order() {
-        let ring = Ring::new(64 * 8);
+        let ring = Ring::new(64 * 8).unwrap();
         const LAST: u64 = 200_000;
         std::thread::scope(|scope| {
             scope.spawn(|| {

@@ -1,7 +1,9 @@
 //! Who has which record: threads that are sampled, have been, or have ended.
 
 use super::record::{Record, Stack};
+use super::signals;
 use std::collections::BTreeMap;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -10,14 +12,26 @@ use std::sync::Arc;
 pub(super) struct Birth(u64);
 
 impl Birth {
-    /// `None` when it has ended.
+    /// `None` when it has ended, or when nothing can be known.
     pub(super) fn of(thread: u32) -> Option<Self> {
+        Self::look(thread).ok().flatten()
+    }
+
+    /// Whether the thread that was born then has ended for certain. A process that has no descriptor left does not know.
+    pub(super) fn has_ended(self, thread: u32) -> bool {
+        match Self::look(thread) {
+            Ok(birth) => birth.is_some_and(|birth| birth != self),
+            Err(why) => signals::says_ended(&why),
+        }
+    }
+
+    fn look(thread: u32) -> io::Result<Option<Self>> {
         // After the name, which may hold anything, 20th.
         const PLACE: usize = 19;
-        let stat = std::fs::read(format!("/proc/self/task/{thread}/stat")).ok()?;
+        let stat = std::fs::read(format!("/proc/self/task/{thread}/stat"))?;
         let stat = String::from_utf8_lossy(&stat);
-        let (_, rest) = stat.rsplit_once(')')?;
-        rest.split_whitespace().nth(PLACE)?.parse().ok().map(Self)
+        let words = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        Ok(words.split_whitespace().nth(PLACE).and_then(|word| word.parse().ok()).map(Self))
     }
 }
 
@@ -68,7 +82,7 @@ impl Roster {
     pub(super) fn sweep(&mut self) {
         let Self { kept, free, .. } = self;
         kept.retain(|thread, (birth, record)| {
-            let lives = Birth::of(*thread) == Some(*birth);
+            let lives = !birth.has_ended(*thread);
             if !lives {
                 free.push(*record);
             }

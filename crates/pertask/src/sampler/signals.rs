@@ -1,6 +1,7 @@
 //! Signals of threads: who blocks which, and which are under way.
 
 use crate::clock;
+use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::time::{Duration, Instant};
@@ -79,7 +80,7 @@ impl Unsettled {
         const ENOUGH_NS: u64 = 100_000;
         let Some(now_ns) = clock::cpu_ns_of_thread(self.thread) else { return true };
         // After the clock: what was sent meanwhile is seen.
-        let status = Status::of(self.thread);
+        let Some(status) = Status::of(self.thread) else { return false };
         let has_run = now_ns - self.cpu_ns >= ENOUGH_NS || !status.may_run();
         has_run && !status.has("SigPnd:", signal)
     }
@@ -87,16 +88,25 @@ impl Unsettled {
 
 /// How many of these threads block the signal.
 pub(super) fn that_block(signal: i32, threads: impl Iterator<Item = u32>) -> u64 {
-    threads.filter(|thread| Status::of(*thread).has("SigBlk:", signal)).count() as u64
+    let blocks = |thread: &u32| Status::of(*thread).is_some_and(|it| it.has("SigBlk:", signal));
+    threads.filter(blocks).count() as u64
+}
+
+/// Whether it is that the thread has ended that its file could not be read.
+pub(super) fn says_ended(why: &io::Error) -> bool {
+    matches!(why.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 
 /// What the kernel tells of a thread; empty when it has ended.
 struct Status(String);
 
 impl Status {
-    fn of(thread: u32) -> Self {
-        let text = std::fs::read(format!("/proc/self/task/{thread}/status")).unwrap_or_default();
-        Self(String::from_utf8_lossy(&text).into_owned())
+    /// `None` when it cannot be read, though the thread may live: a process may be short of descriptors.
+    fn of(thread: u32) -> Option<Self> {
+        match std::fs::read(format!("/proc/self/task/{thread}/status")) {
+            Ok(text) => Some(Self(String::from_utf8_lossy(&text).into_owned())),
+            Err(why) => says_ended(&why).then(|| Self(String::new())),
+        }
     }
 
     /// Whether it runs, or waits for a CPU only.
@@ -137,7 +147,7 @@ mod tests {
                     libc::pthread_kill(libc::pthread_self(), signal);
                     libc::gettid().cast_unsigned()
                 };
-                assert!(Status::of(me).has("SigPnd:", signal));
+                assert!(Status::of(me).unwrap().has("SigPnd:", signal));
                 let settles = || settle(signal, [me].into_iter(), Duration::ZERO);
                 assert!(!std::thread::scope(|scope| scope.spawn(settles).join().unwrap()));
                 assert_eq!(that_block(signal, [me].into_iter()), 1);

@@ -125,6 +125,15 @@ fn the_host_ignores_our_signal() {
     torture(|mechanism| taken_over(mechanism, libc::SIG_IGN));
 }
 
+/// With SIGTRAP this ends the process, as is documented: so it is not tried.
+#[test]
+fn the_host_gives_our_signal_its_default_back() {
+    torture(|mechanism| match mechanism {
+        Mechanism::PerfTrap => {}
+        _ => taken_over(mechanism, libc::SIG_DFL),
+    });
+}
+
 #[test]
 fn beside_an_interval_timer_of_the_hosts() {
     torture(|mechanism| {

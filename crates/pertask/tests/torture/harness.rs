@@ -208,6 +208,11 @@ pub fn spin(milliseconds: u64) {
     }
 }
 
+pub fn gettid() -> u32 {
+    // SAFETY: no arguments, no memory.
+    unsafe { libc::gettid() }.cast_unsigned()
+}
+
 /// Numbers without a pattern, the same each time.
 pub struct Random(pub u64);
 

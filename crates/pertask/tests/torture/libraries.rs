@@ -1,58 +1,193 @@
-//! Libraries that come and go, with code of theirs on the stack.
+//! Libraries that are loaded, called, and unloaded again, all the time.
 
-use crate::harness::{rounds, skip, start, stop, torture};
-use std::ffi::CString;
-use std::fs;
+use crate::harness::{HZ, gettid, options, rounds, skip, start, stop, torture};
+use pertask::sampler::{Mechanism, Sampler};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 
-const SOURCE: &str = "unsigned long work(unsigned long n) {
-  volatile unsigned long sum = 0;
-  for (unsigned long i = 0; i < n; i++) sum += i;
-  return sum;
+const SOURCE: &str = r"
+#include <stdint.h>
+__attribute__((noinline)) uint64_t down(int depth, uint64_t rounds, volatile uint64_t *sum) {
+    if (depth == 0)
+        for (uint64_t i = 0; i < rounds; i++) *sum += i * 31;
+    else
+        down(depth - 1, rounds, sum);
+    *sum += depth;
+    return *sum;
+}
+uint64_t work(uint64_t rounds) {
+    volatile uint64_t sum = 0;
+    return down(20, rounds, &sum);
 }
 ";
 
-#[test]
-fn loaded_called_and_unloaded_by_several_threads() {
+/// Calls back when it is loaded and unloaded, under the loader's lock. The variable is where to.
+const WITH_CONSTRUCTOR: &str = r#"
+#include <stdlib.h>
+static void call(int loaded) {
+    const char *at = getenv("PERTASK_TORTURE_HOOK");
+    if (at) ((void (*)(int))strtoul(at, 0, 16))(loaded);
+}
+__attribute__((constructor)) static void loaded(void) { call(1); }
+__attribute__((destructor)) static void unloaded(void) { call(0); }
+"#;
+
+/// A compiled library of these sources, in a folder of its own. `None` after it has said that there is no compiler.
+fn library(name: &str, source: &str) -> Option<PathBuf> {
     let folder = std::env::temp_dir().join(format!("pertask-torture-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    let (source, library) = (folder.join("work.c"), folder.join("work.so"));
-    fs::write(&source, SOURCE).unwrap();
-    let flags = ["-O1", "-shared", "-fPIC", "-fomit-frame-pointer", "-o"];
-    let built = Command::new("cc").args(flags).arg(&library).arg(&source).status();
-    // Each child builds its own: they run one after the other.
-    torture(|mechanism| {
-        if !built.as_ref().is_ok_and(std::process::ExitStatus::success) {
-            return skip(&format!("no C compiler: {built:?}"));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (from, to) = (folder.join(format!("{name}.c")), folder.join(format!("lib{name}.so")));
+    std::fs::write(&from, source).unwrap();
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&to).arg(&from);
+    match cc.output() {
+        Ok(done) if done.status.success() => Some(to),
+        Ok(done) => panic!("{}", String::from_utf8_lossy(&done.stderr)),
+        Err(why) => {
+            skip(&format!("cc: {why}"));
+            None
         }
+    }
+}
+
+/// Removes what `library` has made.
+struct Cleaned;
+
+impl Drop for Cleaned {
+    fn drop(&mut self) {
+        let folder = format!("pertask-torture-{}", std::process::id());
+        let _ = std::fs::remove_dir_all(std::env::temp_dir().join(folder));
+    }
+}
+
+/// A library, as long as it is loaded.
+struct Loaded(*mut c_void);
+
+impl Loaded {
+    fn new(path: &Path) -> Self {
+        let path = CString::new(path.to_str().unwrap()).unwrap();
+        // SAFETY: a path, of a library of ours.
+        let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW) };
+        // SAFETY: the loader's own text.
+        let why = || unsafe { CStr::from_ptr(libc::dlerror()) };
+        assert!(!handle.is_null(), "{:?}", why());
+        Self(handle)
+    }
+
+    fn symbol(&self, name: &CStr) -> *mut c_void {
+        let name: *const c_char = name.as_ptr();
+        // SAFETY: an open library, and a name.
+        unsafe { libc::dlsym(self.0, name) }
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        // SAFETY: opened once, closed once, and nobody is in it.
+        assert_eq!(unsafe { libc::dlclose(self.0) }, 0);
+    }
+}
+
+/// Loads it, works in it, unloads it.
+fn once(path: &Path, amount: u64) -> u64 {
+    let loaded = Loaded::new(path);
+    // SAFETY: a function of that type, called while the library is there.
+    unsafe {
+        let work: extern "C" fn(u64) -> u64 = std::mem::transmute(loaded.symbol(c"work"));
+        work(amount)
+    }
+}
+
+#[test]
+fn loaded_called_and_unloaded_all_the_time() {
+    torture(|mechanism| {
+        let _cleaned = Cleaned;
+        let Some(path) = library("work", SOURCE) else { return };
         let Some(sampler) = start(mechanism) else { return };
-        // Each thread has a copy: one that is loaded twice is not unloaded.
+        let copies: Vec<_> = (0..3)
+            .map(|which| {
+                let copy = path.with_file_name(format!("libcopy{which}.so"));
+                std::fs::copy(&path, &copy).unwrap();
+                copy
+            })
+            .collect();
+        let sums = AtomicU64::new(0);
         thread::scope(|scope| {
-            for number in 0..3 {
-                let copy = folder.join(format!("work{number}.so"));
-                fs::copy(&library, &copy).unwrap();
-                let name = CString::new(copy.to_str().unwrap()).unwrap();
+            for path in &copies {
+                let sums = &sums;
                 scope.spawn(move || {
-                    for _ in 0..rounds(60) {
-                        // SAFETY: a library of ours, closed when nothing of it runs any more.
-                        unsafe {
-                            let handle = libc::dlopen(name.as_ptr(), libc::RTLD_NOW);
-                            assert!(!handle.is_null());
-                            let work = libc::dlsym(handle, c"work".as_ptr());
-                            assert!(!work.is_null());
-                            let work = std::mem::transmute::<
-                                *mut libc::c_void,
-                                extern "C" fn(u64) -> u64,
-                            >(work);
-                            assert_eq!(work(400_000), 400_000 * 399_999 / 2);
-                            assert_eq!(libc::dlclose(handle), 0);
-                        }
+                    for _ in 0..rounds(80) {
+                        sums.fetch_add(once(path, 50_000), Relaxed);
                     }
                 });
             }
         });
+        // It takes a moment until a library is known: long enough is it known, and stacks through it are whole.
+        let thread = thread::spawn(move || {
+            once(&path, rounds(80_000_000) as u64);
+            gettid()
+        });
+        let thread = thread.join().unwrap();
+        let profile = stop(sampler);
+        let code: Vec<_> =
+            profile.modules.iter().filter(|it| it.path.contains("libwork")).collect();
+        let in_it = |at: &u64| {
+            let mut ranges = code.iter().flat_map(|module| &module.ranges);
+            ranges.any(|range| range.addresses.contains(at))
+        };
+        let through = profile.samples.iter().filter(|sample| sample.thread == thread);
+        let through: Vec<_> = through.filter(|sample| sample.stack.iter().any(in_it)).collect();
+        let whole = through.iter().filter(|sample| sample.complete).count();
+        let deep = through.iter().filter(|it| it.stack.iter().filter(|at| in_it(at)).count() > 20);
+        let deep = deep.count();
+        crate::harness::say(&format!("{whole} whole and {deep} deep of {}", through.len()));
+        let enough = if mechanism == Mechanism::Timer { 2 } else { 20 };
+        assert!(whole >= enough && deep >= enough, "{whole}, {deep}");
+        assert!(whole * 2 > through.len(), "{whole} of {}", through.len());
+    });
+}
+
+/// Where the libraries' constructors and destructors lead.
+static HOOK: Mutex<Option<(Mechanism, Vec<Sampler>)>> = Mutex::new(None);
+
+extern "C" fn hook(loaded: c_int) {
+    let mut hook = HOOK.lock().unwrap();
+    let Some((mechanism, sessions)) = &mut *hook else { return };
+    if loaded == 1 {
+        sessions.extend(Sampler::start(options(*mechanism, HZ)));
+    } else {
+        drop(sessions.pop());
+    }
+}
+
+/// Constructors run under the loader's lock, which the sampler asks for too, many times a second.
+#[test]
+fn sessions_in_constructors_and_destructors() {
+    torture(|mechanism| {
+        let _cleaned = Cleaned;
+        let Some(path) = library("constructor", WITH_CONSTRUCTOR) else { return };
+        let at = format!("{:x}", (hook as extern "C" fn(c_int) as *const ()).addr());
+        // SAFETY: the tests' threads that are there do not look at the environment now.
+        unsafe { std::env::set_var("PERTASK_TORTURE_HOOK", at) };
+        *HOOK.lock().unwrap() = Some((mechanism, Vec::new()));
+        let Some(sampler) = start(mechanism) else { return };
+        let go_on = AtomicBool::new(true);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while go_on.load(Relaxed) {
+                    // Others come and go, so that there is much to be done under the locks.
+                    drop(Sampler::start(options(mechanism, 99)));
+                }
+            });
+            for _ in 0..rounds(30) {
+                drop(Loaded::new(&path));
+            }
+            go_on.store(false, Relaxed);
+        });
         stop(sampler);
     });
-    let _ = fs::remove_dir_all(&folder);
 }

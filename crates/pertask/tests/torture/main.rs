@@ -10,6 +10,7 @@ mod harness;
 mod children;
 mod handlers;
 mod libraries;
+mod limits;
 mod memory;
 mod sessions;
 mod stacks;

@@ -1,111 +1,157 @@
-//! Threads that wait: their system calls are not cut short. And threads that let no signal through.
+//! Threads that wait in the kernel: only who uses the CPU is interrupted, and so nobody's waiting is cut short.
 
-use crate::harness::{block_all, rounds, spin, start, stop, torture, unblock_all};
+use crate::harness::{rounds, skip, spin, start, stop, torture};
+use pertask::sampler::Mechanism;
 use std::io::{Read, Write};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
-use std::time::{Duration, Instant};
 
-/// Calls that end early for any signal, whatever its handler asks for.
+/// Waits in that way for about a millisecond; says whether it was cut short.
+type Wait = fn() -> bool;
+
+fn interrupted(result: i64) -> bool {
+    result < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EINTR)
+}
+
+fn nanosleep() -> bool {
+    let time = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+    // SAFETY: a time to read.
+    interrupted(unsafe { libc::nanosleep(&raw const time, std::ptr::null_mut()) }.into())
+}
+
+fn epoll() -> bool {
+    // SAFETY: an epoll of this call's, and a place for one event, of which there are none.
+    unsafe {
+        let epoll = libc::epoll_create1(libc::EPOLL_CLOEXEC);
+        let mut event = libc::epoll_event { events: 0, u64: 0 };
+        let result = interrupted(libc::epoll_wait(epoll, &raw mut event, 1, 1).into());
+        libc::close(epoll);
+        result
+    }
+}
+
+fn poll() -> bool {
+    // SAFETY: of no descriptors.
+    interrupted(unsafe { libc::poll(std::ptr::null_mut(), 0, 1) }.into())
+}
+
+fn select() -> bool {
+    let mut time = libc::timeval { tv_sec: 0, tv_usec: 1_000 };
+    let none = std::ptr::null_mut;
+    // SAFETY: of no descriptors, and a time.
+    interrupted(unsafe { libc::select(0, none(), none(), none(), &raw mut time) }.into())
+}
+
+fn semaphore() -> bool {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a semaphore of this call's, and times.
+    unsafe {
+        let mut semaphore = std::mem::zeroed();
+        libc::sem_init(&raw mut semaphore, 0, 0);
+        libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut time);
+        time.tv_nsec += 1_000_000;
+        if time.tv_nsec >= 1_000_000_000 {
+            (time.tv_sec, time.tv_nsec) = (time.tv_sec + 1, time.tv_nsec - 1_000_000_000);
+        }
+        let result = interrupted(libc::sem_timedwait(&raw mut semaphore, &raw const time).into());
+        libc::sem_destroy(&raw mut semaphore);
+        result
+    }
+}
+
+fn futex() -> bool {
+    let word = 0_u32;
+    let time = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+    let (call, wait) = (libc::SYS_futex, libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG);
+    // SAFETY: a word of ours that nobody changes, and a time.
+    interrupted(unsafe { libc::syscall(call, &raw const word, wait, 0, &raw const time) })
+}
+
+const WAITS: [(&str, Wait); 6] = [
+    ("nanosleep", nanosleep),
+    ("epoll_wait", epoll),
+    ("poll", poll),
+    ("select", select),
+    ("sem_timedwait", semaphore),
+    ("futex", futex),
+];
+
 #[test]
-fn sleeps_and_polls_are_not_cut_short() {
+fn waits_with_a_limit_are_not_cut_short() {
     torture(|mechanism| {
         let Some(sampler) = start(mechanism) else { return };
-        let busy = AtomicBool::new(true);
+        let cut = [const { AtomicUsize::new(0) }; WAITS.len()];
         thread::scope(|scope| {
-            // The process is busy meanwhile.
-            scope.spawn(|| {
-                while busy.load(Relaxed) {
-                    spin(1);
-                }
-            });
-            for round in 0..rounds(100) {
-                spin(1);
-                let wait = libc::timespec { tv_sec: 0, tv_nsec: 2_000_000 };
-                // SAFETY: a time to read, and a place for what is left of it.
-                let slept = unsafe { libc::nanosleep(&raw const wait, std::ptr::null_mut()) };
-                assert_eq!(slept, 0, "{round}: {}", std::io::Error::last_os_error());
-                // SAFETY: waits for nothing but the time.
-                let polled = unsafe { libc::poll(std::ptr::null_mut(), 0, 2) };
-                assert_eq!(polled, 0, "{round}: {}", std::io::Error::last_os_error());
+            for (which, (_, wait)) in WAITS.into_iter().enumerate() {
+                let cut = &cut;
+                scope.spawn(move || {
+                    for round in 0..rounds(60) {
+                        // Some work before, in the kernel too, to come into step with all kinds of moments.
+                        for _ in 0..round * 20 {
+                            // SAFETY: no arguments, no memory.
+                            unsafe { libc::getppid() };
+                        }
+                        spin(u64::from(round % 8 == 0));
+                        cut[which].fetch_add(usize::from(wait()), Relaxed);
+                    }
+                });
             }
-            busy.store(false, Relaxed);
         });
         stop(sampler);
+        let cut: Vec<_> =
+            WAITS.iter().zip(&cut).map(|((name, _), cut)| (name, cut.load(Relaxed))).collect();
+        let short: usize = cut.iter().map(|(_, cut)| cut).sum();
+        if mechanism == Mechanism::Timer {
+            // It may signal in the middle of a call.
+            crate::harness::say(&format!("cut short by the timer: {cut:?}"));
+        } else {
+            assert_eq!(short, 0, "{cut:?}");
+        }
     });
 }
 
+/// Calls that are begun again after a signal, by `SA_RESTART`: nobody sees an error.
 #[test]
-fn pipes_and_locks_work_as_ever() {
+fn waits_without_a_limit_see_no_error() {
     torture(|mechanism| {
         let Some(sampler) = start(mechanism) else { return };
-        let (mut read, mut write) = std::io::pipe().unwrap();
-        let all = rounds(3_000);
+        let listener = match TcpListener::bind("127.0.0.1:0") {
+            Ok(listener) => listener,
+            Err(why) => return skip(&format!("no network: {why}")),
+        };
+        let address = listener.local_addr().unwrap();
+        let calls = rounds(60);
         thread::scope(|scope| {
             scope.spawn(move || {
-                for round in 0..all {
-                    write.write_all(&round.to_le_bytes()).unwrap();
-                    spin(0);
-                }
-            });
-            let mut bytes = [0; size_of::<usize>()];
-            for round in 0..all {
-                read.read_exact(&mut bytes).unwrap();
-                assert_eq!(usize::from_le_bytes(bytes), round);
-            }
-        });
-        stop(sampler);
-    });
-}
-
-/// A forced SIGTRAP would end the process.
-#[test]
-fn threads_that_block_all_signals() {
-    torture(|mechanism| {
-        let Some(sampler) = start(mechanism) else { return };
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                for _ in 0..rounds(20) {
-                    block_all();
-                    spin(3);
-                    unblock_all();
+                let mut buffer = [0; 64];
+                for _ in 0..calls {
+                    // Not by std, which tries again by itself.
+                    // SAFETY: accepts without an address, and reads into a buffer of ours.
+                    unsafe {
+                        let none = std::ptr::null_mut();
+                        let got = libc::accept(listener.as_raw_fd(), none, none.cast());
+                        assert!(got >= 0, "accept: {}", std::io::Error::last_os_error());
+                        let read = libc::read(got, buffer.as_mut_ptr().cast(), buffer.len());
+                        assert_eq!(read, 5, "read: {}", std::io::Error::last_os_error());
+                        assert_eq!(libc::write(got, buffer.as_ptr().cast(), 5), 5);
+                        libc::close(got);
+                    }
                     spin(1);
                 }
             });
-            scope.spawn(|| {
-                block_all();
-                spin(100);
+            scope.spawn(move || {
+                for _ in 0..calls {
+                    let mut stream = TcpStream::connect(address).unwrap();
+                    spin(1);
+                    stream.write_all(b"hello").unwrap();
+                    let mut answer = Vec::new();
+                    stream.read_to_end(&mut answer).unwrap();
+                    assert_eq!(answer, b"hello");
+                }
             });
-            let start = Instant::now();
-            while start.elapsed() < Duration::from_millis(50) {
-                spin(1);
-            }
         });
         stop(sampler);
-    });
-}
-
-/// Of which one begins and ends with all signals blocked while a session stops.
-#[test]
-fn stopped_while_a_thread_blocks_all_signals() {
-    torture(|mechanism| {
-        for _ in 0..rounds(3) {
-            let Some(sampler) = start(mechanism) else { return };
-            let stopped = AtomicBool::new(false);
-            thread::scope(|scope| {
-                scope.spawn(|| {
-                    block_all();
-                    while !stopped.load(Relaxed) {
-                        spin(1);
-                    }
-                    // What was pending comes now, if anything was.
-                    unblock_all();
-                    spin(5);
-                });
-                spin(20);
-                drop(sampler.stop());
-                stopped.store(true, Relaxed);
-            });
-        }
     });
 }
