@@ -169,6 +169,8 @@ pub fn start(mechanism: Mechanism) -> Option<Sampler> {
 /// Stops, and checks that there were samples and that their sums are right.
 #[track_caller]
 pub fn stop(sampler: Sampler) -> RawProfile {
+    // Some ticks of a timer's.
+    spin(30);
     let profile = sampler.stop();
     check_sums(&profile);
     assert!(!profile.samples.is_empty(), "{:?} by {}", profile.lost, profile.mechanism);
