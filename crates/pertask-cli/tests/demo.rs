@@ -281,7 +281,7 @@ fn a_full_disk_costs_neither_the_report_nor_the_other_files() {
     let output = run(&["demo", "-d", "300ms", "-o", full.text(), "-o", other.text()]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains(&format!("cannot write to {}", full.text())), "{stderr}");
+    assert!(stderr.contains(&format!("cannot write {}", full.text())), "{stderr}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("GET /wait"), "{output:?}");
     assert!(fs::read_to_string(&other.0).expect("a file").contains("GET /hash"), "{stderr}");
 }

@@ -125,9 +125,9 @@ fn each_tasks_functions_stand_under_it_with_their_true_shares() {
         assert!(percent(cpu_ns(inside), cpu_ns(own.iter().copied())) > 97.0, "{name}");
         for sample in own {
             let stack = functions(&profile, sample);
-            // It ends where the task is polled, not where its worker began.
+            // It ends where the task is polled, or switched, and not where its worker began.
             let root = stack.last().expect("a function");
-            assert!(["profiler::", "Tracked"].iter().any(|own| root.contains(own)), "{stack:?}");
+            assert!(["profiler::", "Tracked", "pertask::tracked::"].iter().any(|own| root.contains(own)), "{stack:?}");
             assert_eq!(&*sample.labels[0].1, tenant);
             assert!(sample.scopes.is_empty() || &*sample.scopes[0] == "request");
             let site = sample.task.as_ref().and_then(|task| task.site.as_ref()).expect("a site");
