@@ -41,9 +41,7 @@ impl RawProfile {
                 resolver.sample(raw, self.threads.get(&raw.thread).map_or("", |name| name));
             resolver.builder.add(sample);
         }
-        let lost = self.lost;
-        let dropped = lost.dropped_ring_full + lost.dropped_memory_full + lost.dropped_nested;
-        resolver.builder.dropped(dropped);
+        resolver.builder.dropped(self.lost.dropped());
         resolver.builder.finish(self.duration)
     }
 }

@@ -121,8 +121,8 @@ fn sampled_line(sampled: &RawProfile) -> String {
         Duration::from_nanos(*process_cpu_ns).as_secs_f64(),
         percent(whole, samples.len() as u64),
     );
-    let dropped = lost.dropped_ring_full + lost.dropped_memory_full + lost.dropped_nested;
-    let missed = [("samples dropped", dropped), ("threads not sampled", lost.threads_not_sampled)];
+    let missed =
+        [("samples dropped", lost.dropped()), ("threads not sampled", lost.threads_not_sampled)];
     for (what, count) in missed.iter().filter(|(_, count)| *count > 0) {
         line += &format!("; {count} {what}");
     }

@@ -109,6 +109,13 @@ struct Sampled {
 struct Told {
     dropped: u64,
     nested: u64,
+    no_room: u64,
+}
+
+impl Told {
+    fn of(record: &Record) -> Self {
+        Self { dropped: record.ring.dropped(), nested: record.nested(), no_room: record.no_room() }
+    }
 }
 
 /// Wakes the collector, if there is one, to look for threads now.
@@ -481,7 +488,7 @@ impl Engine {
         };
         // What is left there is from before.
         while record.ring.read(&mut self.words) {}
-        let told = Told { dropped: record.ring.dropped(), nested: record.nested() };
+        let told = Told::of(record);
         // A thread that has come since begins at zero: nothing of its time is anybody else's.
         let cpu_ns = if first { clock::cpu_ns_of_thread(thread) } else { Some(0) };
         let Way { mechanism, signal, .. } = self.way;
@@ -532,11 +539,12 @@ impl Engine {
             self.sessions.iter_mut().for_each(|session| session.add(&drained));
             sampled.cpu_ns = drained.thread_cpu_ns();
         }
-        let now = Told { dropped: sampled.record.ring.dropped(), nested: sampled.record.nested() };
+        let now = Told::of(sampled.record);
         let told = std::mem::replace(&mut sampled.told, now);
         for session in &mut self.sessions {
             session.lost.dropped_ring_full += now.dropped - told.dropped;
             session.lost.dropped_nested += now.nested - told.nested;
+            session.lost.dropped_stack_full += now.no_room - told.no_room;
         }
     }
 }

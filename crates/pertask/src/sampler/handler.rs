@@ -34,6 +34,9 @@ pub(super) const TAG_SHIFT: u32 = 32;
 /// Where, in the word of the scopes, is how many were too deep.
 pub(super) const DEEPER_SHIFT: u32 = 32;
 
+/// Stack that must be left for a sample without unwinding. Measured: 0.9 KB optimised, 2.3 KB not.
+const ROOM: usize = 3 << 10;
+
 /// Marks a signal's number as ours.
 const MARK: u64 = 0x7074_6b73 << 32;
 
@@ -74,7 +77,8 @@ pub(super) extern "C" fn on_signal(
     let notice = unsafe { Notice::read(signal, info) };
     match notice {
         // SAFETY: the context that the kernel gave.
-        Some(notice) => unsafe { take(&notice, context) },
+        Some(notice) if unsafe { has_room(context) } => unsafe { take(&notice, context) },
+        Some(notice) => notice.record.into_iter().for_each(Record::note_no_room),
         // SAFETY: the kernel's arguments.
         None => unsafe { disposition::forward(signal, info, context) },
     }
@@ -145,10 +149,25 @@ fn own(number: u32) -> Option<&'static Record> {
     Record::of_number(number).filter(|record| record.is_of(thread))
 }
 
-/// Takes a sample.
+/// Whether there is room for a sample. The program may have stacks of its own for its handlers, and small ones: where such a
+/// handler is interrupted, we are on its stack, and so is all that the kernel has saved for both.
 ///
 /// # Safety
 /// In a signal handler, with the context that the kernel gave.
+unsafe fn has_room(context: *const libc::c_void) -> bool {
+    // SAFETY: the caller's word.
+    let own = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_stack };
+    let start = own.ss_sp.addr();
+    let marker = 0_u8;
+    let here = (&raw const marker).addr();
+    !(start..start.saturating_add(own.ss_size)).contains(&here) || here - start >= ROOM
+}
+
+/// Takes a sample. Not inlined: what it takes of the stack is not taken where there is no room for it.
+///
+/// # Safety
+/// In a signal handler, with the context that the kernel gave.
+#[inline(never)]
 unsafe fn take(notice: &Notice, context: *const libc::c_void) {
     let Some(record) = notice.record else { return };
     // SAFETY: the caller's word.

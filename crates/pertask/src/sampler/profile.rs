@@ -52,6 +52,8 @@ pub struct SampleLosses {
     pub dropped_memory_full: u64,
     /// Signals that came while a sample was being taken.
     pub dropped_nested: u64,
+    /// Signals that found no room on the program's own stack for signals. Their CPU time is in the thread's next sample.
+    pub dropped_stack_full: u64,
     /// Samples whose stack does not reach the thread's root.
     pub incomplete_stacks: u64,
     /// Of those, the ones with too many frames.
@@ -85,6 +87,17 @@ pub struct RawProfile {
     pub threads: BTreeMap<u32, String>,
     /// The code that was mapped at some time during the session.
     pub modules: Vec<Module>,
+}
+
+impl SampleLosses {
+    /// Samples that were due and were not kept, for whatever reason.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped_ring_full
+            + self.dropped_memory_full
+            + self.dropped_nested
+            + self.dropped_stack_full
+    }
 }
 
 impl RawProfile {

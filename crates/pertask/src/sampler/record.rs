@@ -36,6 +36,8 @@ pub(super) struct Record {
     using: AtomicPtr<Unwinder>,
     /// Samples that were not taken because a handler was at work.
     nested: AtomicU64,
+    /// And because there was no room on the stack.
+    no_room: AtomicU64,
     /// INVARIANT: changed only while no thread has the record, or by the handler that holds `busy`, on its thread.
     own: UnsafeCell<Own>,
 }
@@ -76,6 +78,7 @@ impl Record {
             busy: AtomicBool::new(false),
             using: AtomicPtr::new(ptr::null_mut()),
             nested: AtomicU64::new(0),
+            no_room: AtomicU64::new(0),
             own: UnsafeCell::new(Own {
                 cache: Cache::default(),
                 stack: Stack::Unknown,
@@ -120,6 +123,18 @@ impl Record {
     pub(super) fn nested(&self) -> u64 {
         // Relaxed: a figure.
         self.nested.load(Ordering::Relaxed)
+    }
+
+    /// Samples that were not taken because there was no room on the stack, ever.
+    pub(super) fn no_room(&self) -> u64 {
+        // Relaxed: a figure.
+        self.no_room.load(Ordering::Relaxed)
+    }
+
+    /// Counts one of those.
+    pub(super) fn note_no_room(&self) {
+        // Relaxed: as above.
+        self.no_room.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Gives a record that is nobody's to a thread that is not sampled yet.

@@ -1,6 +1,6 @@
 //! Libraries that are loaded, called, and unloaded again, all the time.
 
-use crate::harness::{HZ, gettid, options, rounds, skip, start, stop, torture};
+use crate::harness::{HZ, gettid, options, rounds, skip, start, stop, thread_cpu_ns, torture};
 use pertask::sampler::{Mechanism, Sampler};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
@@ -83,6 +83,14 @@ impl Loaded {
         // SAFETY: an open library, and a name.
         unsafe { libc::dlsym(self.0, name) }
     }
+
+    fn work(&self, amount: u64) -> u64 {
+        // SAFETY: a function of that type, called while the library is there.
+        unsafe {
+            let work: extern "C" fn(u64) -> u64 = std::mem::transmute(self.symbol(c"work"));
+            work(amount)
+        }
+    }
 }
 
 impl Drop for Loaded {
@@ -94,12 +102,7 @@ impl Drop for Loaded {
 
 /// Loads it, works in it, unloads it.
 fn once(path: &Path, amount: u64) -> u64 {
-    let loaded = Loaded::new(path);
-    // SAFETY: a function of that type, called while the library is there.
-    unsafe {
-        let work: extern "C" fn(u64) -> u64 = std::mem::transmute(loaded.symbol(c"work"));
-        work(amount)
-    }
+    Loaded::new(path).work(amount)
 }
 
 #[test]
@@ -128,7 +131,11 @@ fn loaded_called_and_unloaded_all_the_time() {
         });
         // It takes a moment until a library is known: long enough is it known, and stacks through it are whole.
         let thread = thread::spawn(move || {
-            once(&path, rounds(80_000_000) as u64);
+            let loaded = Loaded::new(&path);
+            let start_ns = thread_cpu_ns();
+            while thread_cpu_ns() - start_ns < rounds(300_000_000) as u64 {
+                loaded.work(1_000_000);
+            }
             gettid()
         });
         let thread = thread.join().unwrap();

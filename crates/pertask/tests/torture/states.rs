@@ -206,7 +206,14 @@ fn pending_when_the_session_ends() {
     });
 }
 
-/// Threads with an alternate stack for signals, large, small, and in use when ours come.
+/// What the kernel puts on the stack for one signal, on this processor, at most.
+fn kernels_frame() -> usize {
+    // SAFETY: asks for a number.
+    unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) as usize }.max(libc::MINSIGSTKSZ)
+}
+
+/// Threads with an alternate stack for signals, from the smallest on which one signal can interrupt another at all. Where there
+/// is no room for a sample, none is taken, and that is told.
 #[test]
 fn alternate_signal_stacks() {
     extern "C" fn on_it(_: i32) {
@@ -214,37 +221,41 @@ fn alternate_signal_stacks() {
             black_box(());
         }
     }
+    const ITS_OWN: usize = 512;
     torture(|mechanism| {
         let handler = (on_it as extern "C" fn(i32) as *const ()).addr();
         crate::harness::set_action(libc::SIGUSR1, handler, libc::SA_ONSTACK);
-        let Some(sampler) = start(mechanism) else { return };
-        thread::scope(|scope| {
-            for size in [8 << 10, 16 << 10, 256 << 10, 1 << 20] {
-                scope.spawn(move || {
-                    let mut memory = vec![0_u8; size];
-                    let stack = libc::stack_t {
-                        ss_sp: memory.as_mut_ptr().cast(),
-                        ss_flags: 0,
-                        ss_size: size,
-                    };
-                    let mut earlier = stack;
-                    // SAFETY: memory of ours, given back below; a signal to this thread.
-                    unsafe {
-                        assert_eq!(libc::sigaltstack(&raw const stack, &raw mut earlier), 0);
-                        (0..rounds(10)).for_each(|_| {
-                            libc::raise(libc::SIGUSR1);
-                        });
-                        let mut now = stack;
-                        assert_eq!(libc::sigaltstack(&raw const earlier, &raw mut now), 0);
-                        assert_eq!(
-                            (now.ss_sp, now.ss_size),
-                            (stack.ss_sp, size),
-                            "it is still there"
-                        );
-                    }
-                });
-            }
-        });
-        stop(sampler);
+        let smallest = 2 * kernels_frame() + ITS_OWN;
+        for (size, room) in [
+            (smallest, false),
+            (smallest + (1 << 10), false),
+            (smallest + (8 << 10), true),
+            (256 << 10, true),
+            (1 << 20, true),
+        ] {
+            let Some(sampler) = start(mechanism) else { return };
+            thread::scope(|scope| {
+                (0..4).for_each(|_| drop(scope.spawn(|| raise_on_a_stack_of(size))));
+            });
+            let dropped = stop(sampler).lost.dropped_stack_full;
+            assert_eq!(dropped == 0, room, "{dropped} of {size} bytes");
+        }
     });
+}
+
+/// Raises SIGUSR1 in this thread some times, with an alternate stack of that size.
+fn raise_on_a_stack_of(size: usize) {
+    let mut memory = vec![0_u8; size];
+    let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: size };
+    let mut earlier = stack;
+    // SAFETY: memory of ours, given back below; a signal to this thread.
+    unsafe {
+        assert_eq!(libc::sigaltstack(&raw const stack, &raw mut earlier), 0);
+        (0..rounds(10)).for_each(|_| {
+            libc::raise(libc::SIGUSR1);
+        });
+        let mut now = stack;
+        assert_eq!(libc::sigaltstack(&raw const earlier, &raw mut now), 0);
+        assert_eq!((now.ss_sp, now.ss_size), (stack.ss_sp, size), "it is still there");
+    }
 }
