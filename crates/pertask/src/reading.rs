@@ -176,6 +176,22 @@ impl Reading {
         }
     }
 
+    /// CPU time since `base`, of each spawn path's tasks and of threads outside of them.
+    #[cfg(feature = "sampler")]
+    pub(crate) fn clocked_since(&self, base: &Self) -> crate::sampler::Clocked {
+        let spawned = self.spawned_since(base);
+        let paths = spawned.iter().map(|row| (row.path.id(), row.count.cpu_ns));
+        let outside = |thread: &ThreadReport| thread.cpu_ns.saturating_sub(thread.tasks_cpu_ns);
+        let live = self.threads.live.iter().map(|thread| self.thread_since(thread, base));
+        let live =
+            live.filter_map(|thread| Some((thread.tid?, thread.worker.then(|| outside(&thread)))));
+        crate::sampler::Clocked {
+            paths_ns: paths.collect(),
+            threads_ns: live.collect(),
+            ended_ns: self.ended_since(base).map(|thread| outside(&thread)).sum(),
+        }
+    }
+
     fn take_workers(&mut self, handle: PmuHandle<CpuTime>) {
         System::global().for_each_cpu(|cpu| {
             if let (Some(data), Some(thread)) = (handle.cpu_data(cpu), cpu.thread()) {

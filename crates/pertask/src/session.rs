@@ -168,6 +168,13 @@ impl Session {
         self.snapshot()
     }
 
+    /// CPU time by the clock so far.
+    #[cfg(feature = "sampler")]
+    pub(crate) fn clocked(&self) -> crate::sampler::Clocked {
+        let reading = Reading::next(self.events.sources(&self.measured), &self.account);
+        reading.clocked_since(&self.base)
+    }
+
     fn begin(measured: Measured, events: Events, max_tasks: usize) -> Self {
         adopt_running(measured.cpu_time);
         if let Some(counters) = &measured.counters {

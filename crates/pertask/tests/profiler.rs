@@ -242,6 +242,51 @@ fn time_in_the_kernel_is_the_callers_or_said_not_to_be() {
     }
 }
 
+/// Two tasks take turns of a tenth of a millisecond, one in the kernel and one computing. Returns the caller's share, by its own
+/// clock readings.
+fn turns_of_a_caller_and_a_computer() -> f64 {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let turns = |turn: fn() -> u64, name| {
+        let turns = async move {
+            let mut used = 0;
+            for _ in 0..3_000 {
+                used += turn();
+                tokio::task::yield_now().await;
+            }
+            used
+        };
+        turns.task(name)
+    };
+    let caller = turns(|| calling(100_000), "caller");
+    let computer = turns(
+        || {
+            let start = thread_cpu_ns();
+            compute(200_000);
+            thread_cpu_ns() - start
+        },
+        "computer",
+    );
+    let (caller, computer) = runtime.block_on(async {
+        let (caller, computer) = (tokio::spawn(caller), tokio::spawn(computer));
+        (caller.await.unwrap(), computer.await.unwrap())
+    });
+    percent(caller, caller + computer)
+}
+
+#[test]
+fn a_task_that_is_mostly_in_the_kernel_has_its_own_time() {
+    let _alone = alone();
+    for mechanism in Mechanism::ALL {
+        let Some(sampler) = start(mechanism) else { continue };
+        let true_share = turns_of_a_caller_and_a_computer();
+        let profile = sampler.stop().resolve();
+        let of = |name| cpu_ns(profile.samples.iter().filter(move |sample| is_named(sample, name)));
+        let share = percent(of("caller"), of("caller") + of("computer"));
+        println!("{mechanism}: the caller's share {share:.2} %, truly {true_share:.2} %");
+        assert!((share - true_share).abs() < 1.0, "{share} is not {true_share}");
+    }
+}
+
 #[test]
 fn shares_agree_with_perf_record_beside_it() {
     let _alone = alone();

@@ -61,7 +61,6 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Ticket {
     session: u64,
-    /// A forked child has neither the collector nor the events.
     process: u32,
     left: bool,
 }
@@ -152,13 +151,15 @@ pub(super) fn join(options: SamplerOptions) -> Result<Ticket, Error> {
 }
 
 impl Ticket {
-    pub(super) fn leave(mut self) -> RawProfile {
-        self.leave_once().unwrap_or_else(RawProfile::empty)
+    /// Whether this is a forked child, which has neither the collector nor the events.
+    pub(super) fn is_anothers(&self) -> bool {
+        self.process != std::process::id()
     }
 
-    fn leave_once(&mut self) -> Option<RawProfile> {
+    /// What was seen. `None` in a forked child, and the second time.
+    pub(super) fn leave(&mut self) -> Option<RawProfile> {
         // In a forked child the lock may be held by a thread that is not there.
-        if std::mem::replace(&mut self.left, true) || self.process != std::process::id() {
+        if std::mem::replace(&mut self.left, true) || self.is_anothers() {
             return None;
         }
         let changes = Changes::now();
@@ -183,7 +184,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.leave_once();
+        self.leave();
     }
 }
 

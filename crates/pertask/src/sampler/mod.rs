@@ -47,6 +47,7 @@ mod signals;
 mod stacks;
 #[allow(unsafe_code)]
 mod unwind;
+mod weigh;
 mod workers;
 
 #[cfg(feature = "symbols")]
@@ -54,9 +55,11 @@ pub(crate) use maps::memory;
 pub use mechanism::Mechanism;
 pub use modules::{Module, ModuleRange};
 pub use profile::{RawProfile, RawSample, SampleLosses};
+pub(crate) use weigh::Clocked;
 
 use crate::call_stack::{CallStack, CallStacks};
 use crate::error::Error;
+use crate::session::Session;
 
 /// How to sample.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +76,10 @@ pub struct SamplerOptions {
     pub memory_bytes: usize,
     /// Whether to [record](crate::CallStack::record) scopes meanwhile. They are in the samples, too, if somebody else does.
     pub scopes: bool,
+    /// Whether to measure the CPU time of tasks meanwhile, as a [`Session`] does, and give the samples of
+    /// the tasks of one spawn path together what those had. Otherwise each sample stands for what its thread has used since
+    /// its last one; then time in the kernel, which perf's ways do not see, counts for whatever the thread does next.
+    pub clocked: bool,
 }
 
 impl Default for SamplerOptions {
@@ -83,6 +90,7 @@ impl Default for SamplerOptions {
             ring_bytes: 64 << 10,
             memory_bytes: 256 << 20,
             scopes: true,
+            clocked: true,
         }
     }
 }
@@ -102,8 +110,15 @@ impl SamplerOptions {
 #[derive(Debug)]
 pub struct Sampler {
     ticket: engine::Ticket,
-    // After the ticket: scopes are recorded as long as samples are taken.
+    // After the ticket: scopes are recorded, and tasks measured, as long as samples are taken.
+    beside: Option<Beside>,
+}
+
+/// What a sampling session has others do meanwhile.
+#[derive(Debug)]
+struct Beside {
     _scopes: Option<CallStacks>,
+    clock: Option<Session>,
 }
 
 impl Sampler {
@@ -111,10 +126,13 @@ impl Sampler {
     ///
     /// # Errors
     /// [`Error::CannotSample`], with the reason for each way to interrupt threads; [`Error::Attach`] if scopes are wanted and
-    /// cannot be recorded.
+    /// cannot be recorded, or tasks' CPU time and it cannot be measured.
     pub fn start(options: SamplerOptions) -> Result<Self, Error> {
-        let scopes = options.scopes.then(CallStack::record).transpose()?;
-        engine::join(options).map(|ticket| Self { ticket, _scopes: scopes })
+        let beside = Beside {
+            _scopes: options.scopes.then(CallStack::record).transpose()?,
+            clock: options.clocked.then(Session::start).transpose()?,
+        };
+        engine::join(options).map(|ticket| Self { ticket, beside: Some(beside) })
     }
 
     /// Each way to interrupt threads, best first, and why it cannot be used here, by trying it. While another session samples by
@@ -125,6 +143,7 @@ impl Sampler {
             let alone = SamplerOptions {
                 mechanism: Some(mechanism),
                 scopes: false,
+                clocked: false,
                 ..SamplerOptions::default()
             };
             (mechanism, Self::start(alone).err())
@@ -135,7 +154,20 @@ impl Sampler {
     /// Stops, and returns what was seen. When nobody samples any more, threads are not interrupted any more, and the
     /// signal's earlier handler is back.
     #[must_use]
-    pub fn stop(self) -> RawProfile {
-        self.ticket.leave()
+    pub fn stop(mut self) -> RawProfile {
+        let Some(mut profile) = self.ticket.leave() else { return RawProfile::empty() };
+        if let Some(clock) = self.beside.as_ref().and_then(|beside| beside.clock.as_ref()) {
+            profile.weigh(&clock.clocked());
+        }
+        profile
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        if self.ticket.is_anothers() {
+            // In a forked child, what is beside may wait for threads that are not there.
+            std::mem::forget(self.beside.take());
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What a sampling session hands back: samples as they were taken, what was lost, and what code was mapped where.
 
 use super::modules::Module;
+use super::weigh::{self, Clocked};
 use crate::labels::Labels;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +13,9 @@ use std::time::{Duration, SystemTime};
 pub struct RawSample {
     /// When, by `CLOCK_MONOTONIC`.
     pub time_ns: u64,
-    /// The CPU time that the sample stands for: what the thread has used since its last one, user and system.
+    /// The CPU time that the sample stands for, user and system: its share of what the tasks of its spawn path had by the clock;
+    /// outside of tasks, and where that was [not wanted](super::SamplerOptions::clocked), what the thread has used since its last
+    /// sample.
     pub cpu_ns: u64,
     /// The thread, by the kernel's number.
     pub thread: u32,
@@ -101,6 +104,13 @@ impl SampleLosses {
 }
 
 impl RawProfile {
+    /// Gives the samples the times of the clock.
+    pub(super) fn weigh(&mut self, clocked: &Clocked) {
+        let carried = weigh::weigh(&mut self.samples, clocked);
+        self.lost.unsampled_cpu_ns = self.process_cpu_ns.saturating_sub(carried);
+        self.mechanism += "; each task's time by the clock";
+    }
+
     /// Of a session that another process has, of which this one was forked.
     pub(super) fn empty() -> Self {
         Self {

@@ -1,0 +1,158 @@
+//! Samples against the clock: how much CPU time tasks had is measured at each switch; samples say where in them.
+//!
+//! Threads are not interrupted evenly. A moment in the kernel is not told, so its time would count for where the thread is
+//! next, which is seldom the task that made the call; a tick does not see what keeps in step with it; a task that runs for
+//! some microseconds at a time is met too seldom. So the samples of all tasks of one spawn path are given the CPU time that
+//! those tasks had by the clock, shared out among them as they stand; and the samples of a worker outside of tasks what is
+//! left of its thread's time. (Surveys call it post-stratification.)
+
+use super::profile::RawSample;
+use std::collections::HashMap;
+
+/// CPU time by the clock, during a session.
+#[derive(Debug, Default)]
+pub(crate) struct Clocked {
+    /// Of the tasks of each spawn path, by the path's number.
+    pub(crate) paths_ns: HashMap<u32, u64>,
+    /// Of each thread that lives, outside of tasks. `None`: it is no worker, and all its time is its own.
+    pub(crate) threads_ns: HashMap<u32, Option<u64>>,
+    /// Of all threads that have ended, outside of tasks.
+    pub(crate) ended_ns: u64,
+}
+
+/// Whose samples are weighed together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Stratum {
+    Path(u32),
+    Worker(u32),
+    Ended,
+}
+
+/// What a stratum's samples carry, and what they are to carry.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    carried_ns: u64,
+    clocked_ns: u64,
+    /// What the samples carried that have been weighed.
+    done_ns: u64,
+}
+
+/// Gives the samples of each stratum the CPU time that it had by the clock. Those of which the clock knows nothing, such as
+/// threads that run no tasks, keep their own. Returns what all carry.
+pub(super) fn weigh(samples: &mut [RawSample], clocked: &Clocked) -> u64 {
+    let mut shares: HashMap<Stratum, Share> = HashMap::new();
+    for sample in &*samples {
+        if let Some((stratum, clocked_ns)) = clocked.stratum(sample) {
+            let share = shares.entry(stratum).or_insert(Share { clocked_ns, ..Share::default() });
+            share.carried_ns += sample.cpu_ns;
+        }
+    }
+    if let Some(ended) = shares.get_mut(&Stratum::Ended) {
+        // Those that were never sampled are nobody else's.
+        ended.clocked_ns = ended.clocked_ns.min(ended.carried_ns);
+    }
+    for sample in &mut *samples {
+        let stratum = clocked.stratum(sample).map(|(stratum, _)| stratum);
+        if let Some(share) = stratum.and_then(|stratum| shares.get_mut(&stratum)) {
+            sample.cpu_ns = share.next(sample.cpu_ns);
+        }
+    }
+    samples.iter().map(|sample| sample.cpu_ns).sum()
+}
+
+impl Clocked {
+    /// Whose the sample is, and what those had. `None`: the clock does not know.
+    fn stratum(&self, sample: &RawSample) -> Option<(Stratum, u64)> {
+        if let Some(path) = sample.path {
+            return Some((Stratum::Path(path), *self.paths_ns.get(&path)?));
+        }
+        match self.threads_ns.get(&sample.thread) {
+            Some(own_ns) => Some((Stratum::Worker(sample.thread), (*own_ns)?)),
+            None => Some((Stratum::Ended, self.ended_ns)),
+        }
+    }
+}
+
+impl Share {
+    /// The next sample's part. The parts of all add up to the whole: what one is rounded down by, another one gets.
+    fn next(&mut self, cpu_ns: u64) -> u64 {
+        let before = self.up_to(self.done_ns);
+        self.done_ns += cpu_ns;
+        self.up_to(self.done_ns) - before
+    }
+
+    fn up_to(&self, done_ns: u64) -> u64 {
+        let part = u128::from(self.clocked_ns) * u128::from(done_ns);
+        (part / u128::from(self.carried_ns.max(1))) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::labels::Labels;
+
+    fn sample(thread: u32, path: Option<u32>, cpu_ns: u64) -> RawSample {
+        RawSample {
+            time_ns: 0,
+            cpu_ns,
+            thread,
+            task: path.map(|_| 1),
+            parent: None,
+            path,
+            labels: Labels::default(),
+            scopes: [].into(),
+            deeper_scopes: 0,
+            overrun: 0,
+            stack: [].into(),
+            complete: true,
+            truncated: false,
+        }
+    }
+
+    fn weighed(mut samples: Vec<RawSample>, clocked: &Clocked) -> Vec<u64> {
+        let all = weigh(&mut samples, clocked);
+        let times: Vec<_> = samples.iter().map(|sample| sample.cpu_ns).collect();
+        assert_eq!(times.iter().sum::<u64>(), all);
+        times
+    }
+
+    #[test]
+    fn a_paths_samples_share_its_time_as_they_stand_and_lose_none_of_it() {
+        let clocked = Clocked { paths_ns: [(7, 100)].into(), ..Clocked::default() };
+        let samples = vec![sample(1, Some(7), 3), sample(2, Some(7), 3), sample(1, Some(7), 1)];
+        assert_eq!(weighed(samples, &clocked), [42, 43, 15]);
+    }
+
+    #[test]
+    fn a_worker_outside_of_tasks_has_its_own() {
+        let clocked = Clocked {
+            paths_ns: [(7, 90)].into(),
+            threads_ns: [(1, Some(10)), (2, None)].into(),
+            ended_ns: 0,
+        };
+        let samples = vec![sample(1, Some(7), 60), sample(1, None, 40), sample(2, None, 5)];
+        assert_eq!(weighed(samples, &clocked), [90, 10, 5]);
+    }
+
+    #[test]
+    fn threads_that_have_ended_have_what_their_tasks_had_not_and_no_more_than_was_seen() {
+        let clocked = |ended_ns| Clocked { ended_ns, ..Clocked::default() };
+        let samples = || vec![sample(1, None, 10), sample(2, None, 30)];
+        assert_eq!(weighed(samples(), &clocked(20)), [5, 15]);
+        assert_eq!(weighed(samples(), &clocked(80)), [10, 30]);
+    }
+
+    #[test]
+    fn what_the_clock_does_not_know_is_left_alone() {
+        let clocked = Clocked { threads_ns: [(1, None)].into(), ..Clocked::default() };
+        assert_eq!(weighed(vec![sample(1, Some(8), 5), sample(1, None, 6)], &clocked), [5, 6]);
+    }
+
+    #[test]
+    fn samples_without_time_get_none_and_large_times_do_not_overflow() {
+        let clocked = Clocked { paths_ns: [(7, u64::MAX / 2)].into(), ..Clocked::default() };
+        let samples = vec![sample(1, Some(7), 0), sample(1, Some(7), u64::MAX / 4)];
+        assert_eq!(weighed(samples, &clocked), [0, u64::MAX / 2]);
+    }
+}
