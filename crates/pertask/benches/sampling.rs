@@ -39,6 +39,7 @@ fn main() {
     println!("{}", profile.mechanism);
     throughput(&runtime);
     one_sample();
+    handler(&runtime);
     stacks(&runtime);
     memory(&runtime);
     symbols(&profile);
@@ -85,6 +86,21 @@ fn one_sample() {
         let count = samples[samples.len() / 2].max(1);
         let each = (sampled.as_secs_f64() - bare.as_secs_f64()) / count as f64;
         println!("{:<32} {:>8.2}", format!("{depth} calls deep"), each * 1e6);
+    }
+}
+
+/// The handler alone, by the stack's depth. The caches are as the work leaves them.
+fn handler(runtime: &Runtime) {
+    heading("the handler alone, microseconds: median, and one in ten takes longer than");
+    let profile = sampled(runtime, 999);
+    for (from, to) in [(1, 20), (20, 40), (40, 60), (60, 128)] {
+        let deep = profile.samples.iter().filter(|it| (from..to).contains(&it.stack.len()));
+        let mut took: Vec<_> = deep.map(|sample| sample.handler_ns).collect();
+        took.sort_unstable();
+        let Some(median) = took.get(took.len() / 2) else { continue };
+        let [median, slow] = [*median, took[took.len() * 9 / 10]].map(|ns| f64::from(ns) / 1e3);
+        let name = format!("{from} to {} frames, {} samples", to - 1, took.len());
+        println!("{name:<32} {median:>8.2} {slow:>8.2}");
     }
 }
 

@@ -26,7 +26,10 @@ pub(super) const MOST_WORDS: usize = HEAD + MAX_SCOPES.div_ceil(2) + MOST_FRAMES
 pub(super) const COMPLETE: u64 = 1;
 /// There were more frames than [`MOST_FRAMES`].
 pub(super) const TRUNCATED: u64 = 2;
-/// Where, in the first word, is how many more signals this one stands for.
+/// Where, in the first word, are the nanoseconds that taking it took; and how many at most.
+pub(super) const TOOK_SHIFT: u32 = 2;
+pub(super) const MOST_TOOK_NS: u64 = (1 << (OVERRUN_SHIFT - TOOK_SHIFT)) - 1;
+/// Where is how many more signals this one stands for.
 pub(super) const OVERRUN_SHIFT: u32 = 32;
 
 /// Where, in the word of the spawn path, the tag is. (Paths are fewer than 2^32 - 1.)
@@ -176,12 +179,14 @@ unsafe fn take(notice: &Notice, context: *const libc::c_void) {
         let Some(mut sample) = record.ring.begin(MOST_WORDS) else {
             return;
         };
+        let start_ns = clock::monotonic_ns();
         sample.push(0);
-        sample.push(clock::monotonic_ns());
+        sample.push(start_ns);
         sample.push(clock::thread_cpu_ns());
         push_task(record, &mut sample);
         let flags = push_stack(record, own, from, &mut sample);
-        sample.set(1, flags | notice.overrun << OVERRUN_SHIFT);
+        let took_ns = (clock::monotonic_ns() - start_ns).min(MOST_TOOK_NS);
+        sample.set(1, flags | took_ns << TOOK_SHIFT | notice.overrun << OVERRUN_SHIFT);
         sample.finish();
     };
     // SAFETY: `own` has found it to be this thread's.

@@ -35,6 +35,8 @@ pub struct RawSample {
     pub deeper_scopes: u32,
     /// Signals that came while this one was waiting to be delivered. Their CPU time is in this sample.
     pub overrun: u32,
+    /// How long the handler took to take it, without the kernel's part: the interrupt, the signal, and the way back.
+    pub handler_ns: u32,
     /// Empty for what a thread has used between its birth and when it was found. Otherwise where the thread was, then where
     /// each caller goes on, up to the thread's root. Equal stacks share their memory.
     pub stack: Arc<[u64]>,

@@ -1,7 +1,9 @@
 //! A sampling session as the collector has it: what it has been given so far.
 
 use super::SamplerOptions;
-use super::handler::{COMPLETE, DEEPER_SHIFT, HEAD, OVERRUN_SHIFT, TAG_SHIFT, TRUNCATED};
+use super::handler::{
+    COMPLETE, DEEPER_SHIFT, HEAD, MOST_TOOK_NS, OVERRUN_SHIFT, TAG_SHIFT, TOOK_SHIFT, TRUNCATED,
+};
 use super::modules::Module;
 use super::profile::{RawProfile, RawSample, SampleLosses};
 use crate::call_stack;
@@ -98,6 +100,7 @@ impl Session {
             scopes: scopes_open,
             deeper_scopes: (scopes >> DEEPER_SHIFT) as u32,
             overrun: (flags >> OVERRUN_SHIFT) as u32,
+            handler_ns: (flags >> TOOK_SHIFT & MOST_TOOK_NS) as u32,
             stack,
             complete: flags & COMPLETE != 0,
             truncated: flags & TRUNCATED != 0,

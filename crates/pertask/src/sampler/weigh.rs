@@ -104,6 +104,7 @@ mod tests {
             scopes: [].into(),
             deeper_scopes: 0,
             overrun: 0,
+            handler_ns: 0,
             stack: [].into(),
             complete: true,
             truncated: false,
