@@ -15,5 +15,8 @@ mod memory;
 mod sessions;
 mod stacks;
 mod states;
+// It knows this processor's registers and instructions.
+#[cfg(target_arch = "x86_64")]
+mod steps;
 mod threads;
 mod waits;
