@@ -9,11 +9,11 @@ pub(super) const MERGED: Version =
     Version { attach_task, detach_task, attach_global, detach_global, fork_hook, exit_hook };
 
 /// `perf_event_alloc` as far as data goes: an attach that failed ends in `__free_event`, which detaches.
-pub(super) fn open_on_task(cpu: &Cpu, task: &Task) -> Result<(), Refused> {
-    let opened = attach_task(cpu, task);
+pub(super) fn open_on_task(version: &Version, cpu: &Cpu, task: &Task) -> Result<(), Refused> {
+    let opened = (version.attach_task)(cpu, task);
     if opened.is_err() {
         cpu.step("perf_event_alloc: no memory; the event is freed");
-        detach_task(cpu, task);
+        (version.detach_task)(cpu, task);
     }
     opened
 }

@@ -27,10 +27,9 @@ fn ours_does_not_limit_the_events_of_a_task() {
 }
 
 /// Two events on one task: what the second has allocated is not needed.
-fn free_unused_data() {
-    let ([cpu, _], task) = boot();
-    (V4.attach_task)(&cpu, &task).unwrap();
-    (V4.attach_task)(&cpu, &task).unwrap();
+fn free_unused_data(cpu: &Cpu, task: &Task) {
+    (V4.attach_task)(cpu, task).unwrap();
+    (V4.attach_task)(cpu, task).unwrap();
 }
 
 #[test]
@@ -38,15 +37,17 @@ fn v4_frees_to_an_allocator_that_data_is_not_from() {
     finds(Fault::WrongAllocator, || {
         let ([cpu, _], task) = boot();
         cpu.memory().use_slob();
-        (V4.attach_task)(&cpu, &task).unwrap();
-        (V4.attach_task)(&cpu, &task).unwrap();
+        free_unused_data(&cpu, &task);
     });
 }
 
 /// SLAB and SLUB find the cache by the address.
 #[test]
 fn v4_frees_well_without_slob() {
-    passes(free_unused_data);
+    passes(|| {
+        let ([cpu, _], task) = boot();
+        free_unused_data(&cpu, &task);
+    });
 }
 
 #[test]

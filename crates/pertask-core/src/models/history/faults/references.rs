@@ -79,17 +79,22 @@ fn ours_takes_one_reference_for_the_global_event() {
 }
 
 /// An event cannot be opened for want of memory, on a task that has another.
-fn open_fails_on_a_task_with_an_event() {
+fn open_fails_on_a_task_with_an_event(version: &Version) {
     let ([cpu0, cpu1], task) = boot();
-    merged::open_on_task(&cpu0, &task).unwrap();
+    merged::open_on_task(version, &cpu0, &task).unwrap();
     cpu1.memory().set_empty(true);
-    merged::open_on_task(&cpu1, &task).unwrap_err();
+    merged::open_on_task(version, &cpu1, &task).unwrap_err();
     cpu0.expect_references(&task, 1, false);
 }
 
 #[test]
 fn merged_attach_that_fails_drops_anothers_reference() {
-    finds(Fault::Hole, open_fails_on_a_task_with_an_event);
+    finds(Fault::Hole, || open_fails_on_a_task_with_an_event(&MERGED));
+}
+
+#[test]
+fn repaired_attach_that_fails_drops_anothers_reference_too() {
+    finds(Fault::Hole, || open_fails_on_a_task_with_an_event(&REPAIRED));
 }
 
 /// One that needs no memory does not fail; one that fails gives back nothing.
