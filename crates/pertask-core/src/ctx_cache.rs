@@ -67,14 +67,22 @@ impl CtxCache {
             return Err(Error::CacheLimit { pmu: self.pmu, limit_bytes });
         }
         // Zeroed here: glibc's `calloc` passes its thread's cache by, and at this size costs several times as much.
-        // SAFETY: the layout is that of a `CtxData`, which is not empty.
-        let Some(object) = NonNull::new(unsafe { std::alloc::alloc(self.layout) }) else {
+        let Some(object) = self.alloc_raw() else {
             self.live.fetch_sub(1, Ordering::Relaxed);
             return Err(Error::OutOfMemory { pmu: self.pmu, bytes: self.object_bytes() });
         };
         // SAFETY: so many bytes have just been allocated.
         unsafe { object.write_bytes(0, self.layout.size()) };
         Ok(object)
+    }
+
+    fn alloc_raw(&self) -> Option<NonNull<u8>> {
+        #[cfg(pertask_loom)]
+        if let Some(freed) = crate::rcu::stand_in::reused(self.layout) {
+            return Some(freed);
+        }
+        // SAFETY: the layout is that of a `CtxData`, which is not empty.
+        NonNull::new(unsafe { std::alloc::alloc(self.layout) })
     }
 
     /// Takes an object back.

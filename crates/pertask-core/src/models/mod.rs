@@ -13,6 +13,7 @@ mod cell;
 mod counts;
 mod events;
 mod global;
+mod history;
 mod paths;
 mod rcu_domain;
 

@@ -23,6 +23,8 @@ struct Books {
     retired: Vec<(Vec<u64>, NonNull<Head>)>,
     /// Memory of freed objects.
     quarantine: Vec<(NonNull<u8>, Layout)>,
+    /// Whether that is handed out again.
+    reuse: bool,
     words: Option<Rc<Words>>,
 }
 
@@ -109,6 +111,26 @@ pub(crate) fn synchronize() -> Result<(), Error> {
 /// Always false: which thread a section is on is not modelled.
 pub(crate) fn held() -> bool {
     false
+}
+
+/// How many sections have begun in this run of the model.
+pub(crate) fn sections_begun() -> u64 {
+    BOOKS.with_borrow(|books| books.next)
+}
+
+/// For the rest of this run of the model, new objects get the addresses of freed ones, the oldest first. A late use is then
+/// seen by what it does to the new object.
+pub(crate) fn reuse_addresses() {
+    BOOKS.with_borrow_mut(|books| books.reuse = true);
+}
+
+/// Freed memory of that layout, if addresses are to be used again.
+pub(crate) fn reused(layout: Layout) -> Option<NonNull<u8>> {
+    BOOKS.with_borrow_mut(|books| {
+        let same = |(_, other): &(NonNull<u8>, Layout)| *other == layout;
+        let at = books.quarantine.iter().position(same).filter(|_| books.reuse)?;
+        Some(books.quarantine.remove(at).0)
+    })
 }
 
 /// Keeps freed memory until the model ends.
