@@ -127,7 +127,12 @@ fn each_tasks_functions_stand_under_it_with_their_true_shares() {
             let stack = functions(&profile, sample);
             // It ends where the task is polled, or switched, and not where its worker began.
             let root = stack.last().expect("a function");
-            assert!(["profiler::", "Tracked", "pertask::tracked::"].iter().any(|own| root.contains(own)), "{stack:?}");
+            assert!(
+                ["profiler::", "Tracked", "pertask::tracked::"]
+                    .iter()
+                    .any(|own| root.contains(own)),
+                "{stack:?}"
+            );
             assert_eq!(&*sample.labels[0].1, tenant);
             assert!(sample.scopes.is_empty() || &*sample.scopes[0] == "request");
             let site = sample.task.as_ref().and_then(|task| task.site.as_ref()).expect("a site");
