@@ -122,6 +122,9 @@ thread_local! {
     };
 }
 
+/// Long enough to see that somebody does not wait who should. Who does wait is never taken for one who does not.
+const A_WHILE: Duration = Duration::from_millis(1);
+
 /// Longer than any operation takes on any machine.
 const FOR_EVER: Duration = Duration::from_secs(60);
 
@@ -140,6 +143,15 @@ impl Seat {
     pub fn order(&self, order: Order, plan: Plan) -> Option<Answer> {
         self.pass(Baton::Order(order, plan));
         self.wait_for_answer()
+    }
+
+    /// The driver's: gives an order, and sees for a while that it is not carried out. False: it was. The answer is still to
+    /// come.
+    pub fn order_and_see_it_wait(&self, order: Order, plan: Plan) -> bool {
+        self.pass(Baton::Order(order, plan));
+        let is_no_answer = |baton: &mut Baton| !matches!(baton, Baton::Answer(_));
+        let waited = self.passed.wait_timeout_while(self.lock(), A_WHILE, is_no_answer);
+        waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     /// The driver's: has a stopped CPU go on.

@@ -89,7 +89,8 @@ fn carry_out(cpu: &Cpu, order: Order) -> Outcome {
             return Outcome::Snapshot(rows.iter().map(|row| row.count).sum());
         }
         Order::Walk(system) => {
-            let mut shown = Vec::new();
+            // Grows never, so that it is no walk's own memory.
+            let mut shown = Vec::with_capacity(1024);
             system.for_each_task(|task| {
                 shown.push(task.id());
                 baton::point(Point::Shown);

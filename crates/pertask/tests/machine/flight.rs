@@ -74,6 +74,7 @@ impl Flight {
         match (&mut self.doing, self.operation, point) {
             (Doing::Switch(switch), ..) => ledger.switch(cpu, switch, Some(point)),
             (Doing::Exit { folding }, Operation::Exit { task, .. }, Point::Read(pmu)) => {
+                (0..pmu).for_each(|pmu| ledger.fold_if_any(pmu, task));
                 *folding = ledger.tasks[task].held[pmu].data.map(|data| (pmu, data));
             }
             (Doing::AttachTask { allocated, .. }, _, Point::Allocation) => *allocated = true,
@@ -246,10 +247,15 @@ impl Machine {
                 self.ledger.mark(pmu, child);
                 continue;
             }
-            let is_walked = seen[pmu] == Global::Attaching;
-            let mark = if is_walked { Mark::Unknown } else { Mark::No };
-            self.ledger.tasks[child].held[pmu] = Held { data: None, mark, counted: true };
+            let mark = if seen[pmu] == Global::Attaching { Mark::Unknown } else { Mark::No };
+            self.ledger.tasks[child].held[pmu] = Held { mark, counted: true, ..Held::default() };
             self.happened.insert("a fork is counted as one without data".to_owned());
+        }
+        // Those whose attach has waited for this fork come to the child.
+        for pmu in (0..PMUS).filter(|pmu| !seen[*pmu].is_seen_by_forks()) {
+            if self.ledger.pmus[pmu].global == Global::Attaching {
+                self.ledger.tasks[child].held[pmu].mark = Mark::Unknown;
+            }
         }
         let parent = match operation {
             Operation::Fork { .. } => self.ledger.current(cpu),
@@ -270,13 +276,10 @@ impl Machine {
 
     fn exited(&mut self, task: usize, folding: Option<(usize, usize)>) {
         if let Some((pmu, data)) = folding {
-            self.ledger.fold(pmu, data);
+            self.ledger.fold(pmu, task, data);
         }
-        for pmu in folding.map_or(0, |(pmu, _)| pmu + 1)..PMUS {
-            if let Some(data) = self.ledger.tasks[task].held[pmu].data {
-                self.ledger.fold(pmu, data);
-            }
-        }
+        let next = folding.map_or(0, |(pmu, _)| pmu + 1);
+        (next..PMUS).for_each(|pmu| self.ledger.fold_if_any(pmu, task));
         self.ledger.end(task);
     }
 

@@ -48,6 +48,8 @@ pub struct Held {
     pub mark: Mark,
     /// Whether it is one of those without data that the PMU has counted.
     pub counted: bool,
+    /// Whether the task's end has been folded: its turns are among the ended's.
+    pub is_folded: bool,
 }
 
 /// Whether the global event holds a reference to a task's data.
@@ -237,7 +239,9 @@ impl Ledger {
         };
         if self.pmus[pmu].data[data].events == 0 {
             self.tasks[task].held[pmu].data = None;
-            self.pmus[pmu].vanished += self.pmus[pmu].data[data].turns;
+            if !self.tasks[task].held[pmu].is_folded {
+                self.pmus[pmu].vanished += self.pmus[pmu].data[data].turns;
+            }
         }
     }
 
@@ -283,10 +287,18 @@ impl Ledger {
     }
 
     /// The first of an exit's steps, for one PMU: its data, as it was when the exit came to it.
-    pub fn fold(&mut self, pmu: usize, data: usize) {
+    pub fn fold(&mut self, pmu: usize, task: usize, data: usize) {
+        self.tasks[task].held[pmu].is_folded = true;
         let Data { turns, .. } = self.pmus[pmu].data[data];
         self.pmus[pmu].ended.0 += turns;
         self.pmus[pmu].ended.1 += 1;
+    }
+
+    /// The same, if the task has data.
+    pub fn fold_if_any(&mut self, pmu: usize, task: usize) {
+        if let Some(data) = self.tasks[task].held[pmu].data {
+            self.fold(pmu, task, data);
+        }
     }
 
     /// The rest of an exit.
@@ -355,7 +367,9 @@ impl Ledger {
 
     /// All turns that are kept, of the living and the ended.
     pub fn total(&self, pmu: usize) -> u64 {
-        let of_living = self.with_data(pmu).map(|(_, data)| self.pmus[pmu].data[data].turns);
+        let unfolded =
+            self.with_data(pmu).filter(|(task, _)| !self.tasks[*task].held[pmu].is_folded);
+        let of_living = unfolded.map(|(_, data)| self.pmus[pmu].data[data].turns);
         of_living.sum::<u64>() + self.pmus[pmu].ended.0
     }
 

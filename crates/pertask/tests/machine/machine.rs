@@ -104,15 +104,39 @@ impl Machine {
             Operation::Limit { pmu } => self.limit(pmu),
             _ => {
                 let cpu = operation.cpu().ok_or("no CPU")?;
+                let waits_for = self.waits_for(&operation);
                 let (order, doing) = self.begin(operation);
                 let flight = Flight::new(operation, doing);
-                let answer = self.seats[cpu].order(order, plan);
+                let answer = match waits_for {
+                    None => self.seats[cpu].order(order, plan),
+                    Some(other) => self.order_and_see_it_wait(cpu, order, plan, other)?,
+                };
                 self.answered(cpu, flight, answer)?;
             }
         }
         let seen = Seen::look(self);
         seen.learn(&mut self.ledger);
         invariants::check(self, &seen)
+    }
+
+    /// Has a CPU begin what must wait for the section in which `other` has stopped, and `other` go on to its end. Until the
+    /// section ends, the first changes nothing that the other looks at.
+    fn order_and_see_it_wait(
+        &mut self,
+        cpu: usize,
+        order: Order,
+        plan: Plan,
+        other: usize,
+    ) -> Result<Option<Answer>, String> {
+        if !self.seats[cpu].order_and_see_it_wait(order, plan) {
+            return Err(format!("it does not wait for the section on cpu {other}"));
+        }
+        self.happened.insert("a global attach or detach waits for a section".to_owned());
+        self.trace.result(&format!("waits for cpu {other}"));
+        let flight = self.flights[other].take().ok_or("it has not stopped")?;
+        let answer = self.seats[other].go_on(Plan::NONE);
+        self.answered(other, flight, answer)?;
+        Ok(self.seats[cpu].answer_of_its_own())
     }
 
     /// What the operation changes before the CPU begins, and what the CPU is told.

@@ -1,6 +1,7 @@
 //! The scheduler: picks from the seed which CPU does what next, and where it stops.
 
-use crate::baton::Plan;
+use crate::baton::{Plan, Point};
+use crate::flight::Flight;
 use crate::ledger::{CPUS, Global, PMUS, State, Use};
 use crate::machine::{Check, Machine};
 use crate::operation::{Operation, Then};
@@ -203,10 +204,15 @@ impl Machine {
         let (stop_at, refuse_at) = (once_in(taste.stops), once_in(taste.refusals));
         let number = |at: Option<usize>| at.map(|at| u32::try_from(at).unwrap_or(0));
         match of {
-            // Only its first read is of data that is folded. Others read under their families' locks.
-            Operation::Exit { .. } => {
-                let stop_at = stop_at.filter(|_| of == *operation).map(|_| 0);
-                Plan { points: of.points(), stop_at, refuse_at: None }
+            _ if self.waits_for(operation).is_some() => {
+                Plan { points: of.points(), stop_at: Some(0), refuse_at: None }
+            }
+            // The first reads are of data that is folded. Families read under their locks.
+            Operation::Exit { task, .. } => {
+                let held = self.ledger.tasks[task].held;
+                let folds = held.iter().filter(|held| held.data.is_some()).count();
+                let stop_at = stop_at.filter(|at| *at < folds && of == *operation);
+                Plan { points: of.points(), stop_at: number(stop_at), refuse_at: None }
             }
             _ => {
                 let refuse_at = refuse_at.filter(|_| !self.waits_if_refused(operation));
@@ -243,10 +249,12 @@ impl Machine {
         match *operation {
             Operation::AttachGlobal { pmu, .. } => match self.ledger.pmus[pmu].global {
                 Global::On(_) => false,
-                Global::Off => self.is_section_held(),
+                Global::Off => self.is_section_held() && self.waits_for(operation).is_none(),
                 Global::Attaching | Global::Leaving => true,
             },
-            Operation::Detach { event, .. } => self.is_last_global(event) && self.is_section_held(),
+            Operation::Detach { event, .. } if self.is_last_global(event) => {
+                self.is_section_held() && self.waits_for(operation).is_none()
+            }
             Operation::Snapshot { pmu, .. } => self.is_snapshot_stopped(pmu),
             Operation::Reset { event } => {
                 let event = self.events.iter().find(|other| other.number == event);
@@ -261,6 +269,34 @@ impl Machine {
             }
             _ => false,
         }
+    }
+
+    /// The one CPU in whose section a global attach or detach is to be begun, to see that it waits for its end. What that CPU
+    /// still does must not depend on what the other has done by then.
+    pub fn waits_for(&self, operation: &Operation) -> Option<usize> {
+        let is_first_or_last = match *operation {
+            Operation::AttachGlobal { pmu, .. } => self.ledger.pmus[pmu].global == Global::Off,
+            Operation::Detach { event, .. } => self.is_last_global(event),
+            _ => false,
+        };
+        let is_in_section =
+            |cpu: &usize| self.flights[*cpu].as_ref().is_some_and(Flight::is_in_section);
+        let mut in_section = (0..CPUS).filter(is_in_section);
+        let (cpu, None) = (in_section.next()?, in_section.next()) else { return None };
+        let flight = self.flights[cpu].as_ref()?;
+        let is_certain = match flight.operation {
+            Operation::Exit { .. } | Operation::Snapshot { .. } | Operation::ForkRoot { .. } => {
+                true
+            }
+            // Where families have it allocate, it is in no section.
+            Operation::Fork { .. } => {
+                let parent = self.ledger.current(cpu);
+                flight.at == Some(Point::Allocation)
+                    && parent.is_none_or(|parent| self.ledger.tasks[parent].families.is_empty())
+            }
+            _ => false,
+        };
+        (is_first_or_last && is_certain).then_some(cpu)
     }
 
     /// Whether a refused allocation would have it wait: a global attach is undone.
@@ -280,19 +316,18 @@ impl Machine {
     /// Whether the task is stopped in the middle of a fork.
     fn is_forking(&self, task: usize) -> bool {
         (0..CPUS).any(|cpu| {
-            let is_fork =
-                |flight: &crate::flight::Flight| matches!(flight.operation, Operation::Fork { .. });
+            let is_fork = |flight: &Flight| matches!(flight.operation, Operation::Fork { .. });
             self.ledger.current(cpu) == Some(task)
                 && self.flights[cpu].as_ref().is_some_and(is_fork)
         })
     }
 
     pub fn is_section_held(&self) -> bool {
-        self.flights.iter().flatten().any(crate::flight::Flight::is_in_section)
+        self.flights.iter().flatten().any(Flight::is_in_section)
     }
 
     pub fn is_snapshot_stopped(&self, pmu: usize) -> bool {
-        let is_it = |flight: &crate::flight::Flight| matches!(flight.operation, Operation::Snapshot { pmu: of, .. } if of == pmu);
+        let is_it = |flight: &Flight| matches!(flight.operation, Operation::Snapshot { pmu: of, .. } if of == pmu);
         self.flights.iter().flatten().any(is_it)
     }
 

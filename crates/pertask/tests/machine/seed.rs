@@ -66,6 +66,10 @@ impl Trace {
         }
     }
 
+    pub fn steps(&self) -> usize {
+        self.0.len()
+    }
+
     /// A number that two different traces do not share.
     pub fn hash(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
