@@ -75,9 +75,9 @@ fn tasks(machine: &Machine, seen: &Seen) -> Check {
 /// Who should have data has it, and nobody else.
 fn whole(machine: &Machine, seen: &Seen) -> Check {
     for (task, has_data) in &seen.known {
-        for pmu in 0..PMUS {
+        for (pmu, has_data) in has_data.iter().enumerate() {
             let Held { data, mark, .. } = machine.ledger.tasks[*task].held[pmu];
-            match (data, has_data[pmu]) {
+            match (data, has_data) {
                 (Some(_), false) if mark == Mark::Yes => {
                     return Err(format!("Whole: task {task} has no data of pmu {pmu}"));
                 }
@@ -135,7 +135,7 @@ fn counts(machine: &Machine) -> Check {
 
 /// Reads of global events are walks, and their sum is the snapshot's: one after the other, where no snapshot is stopped.
 fn is_its_turn(machine: &Machine, event: usize, pmu: usize) -> bool {
-    !machine.is_snapshot_stopped(pmu) && (machine.trace.steps() + event) % 4 == 0
+    !machine.is_snapshot_stopped(pmu) && (machine.trace.steps() + event).is_multiple_of(4)
 }
 
 /// Who has ended stays so.
