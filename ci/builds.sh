@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Whether stacks come out whole from programs that were built in different ways: each is built, run and sampled.
+#
+#   ci/builds.sh            all ways
+#   ci/builds.sh lto-fat    one
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+cat > "$scratch/apply.c" <<'C'
+__attribute__((noinline)) static void down(int depth, void (*call)(void *), void *argument) {
+    if (depth) down(depth - 1, call, argument); else call(argument);
+    __asm__ volatile("");
+}
+void apply(void (*call)(void *), void *argument) { down(5, call, argument); }
+C
+cc -shared -fPIC -O2 -fomit-frame-pointer -o "$scratch/libapply.so" "$scratch/apply.c"
+
+# Name, profile, and what is set for it. Each has a folder of its own, so that none is built twice.
+ways='
+default             release
+debug               dev
+no-debug-info       release CARGO_PROFILE_RELEASE_DEBUG=0
+frame-pointers      release RUSTFLAGS=-Cforce-frame-pointers=yes
+panic-abort         release CARGO_PROFILE_RELEASE_PANIC=abort
+lto-fat             release CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1
+stripped            release CARGO_PROFILE_RELEASE_STRIP=symbols
+lto-abort-stripped  release CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_PANIC=abort CARGO_PROFILE_RELEASE_STRIP=symbols
+size                release CARGO_PROFILE_RELEASE_OPT_LEVEL=z
+'
+
+failed=0
+while read -r name profile settings; do
+    [ -n "$name" ] && [ "${1:-$name}" = "$name" ] || continue
+    folder=target/builds/$name
+    # shellcheck disable=SC2086
+    env $settings CARGO_TARGET_DIR="$folder" \
+        cargo build -q --profile "$profile" -p pertask --no-default-features --features sampler --example native_stacks
+    program=$(find "$folder" -path '*/examples/native_stacks' -type f | head -1)
+    printf '\n%s\n' "$name"
+    "$program" "$scratch/libapply.so" || { failed=1; echo "NOT WHOLE: $name"; }
+done <<< "$ways"
+exit $failed
