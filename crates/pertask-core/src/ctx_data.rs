@@ -26,7 +26,7 @@ pub(crate) struct CtxData {
     seen_in_walk: plain::AtomicU64,
     cache: NonNull<CtxCache>,
     #[cfg(pertask_loom)]
-    freed: plain::AtomicBool,
+    life: rcu::stand_in::Life,
 }
 
 /// A `CtxData` and its payload in one piece of memory.
@@ -68,7 +68,7 @@ impl CtxData {
             seen_in_walk: plain::AtomicU64::new(0),
             cache: NonNull::from(cache),
             #[cfg(pertask_loom)]
-            freed: plain::AtomicBool::new(false),
+            life: rcu::stand_in::Life::new(),
         };
         // SAFETY: freshly allocated with a layout that begins with a CtxData; the zeroed payload behind it stays.
         unsafe { object.write(header) };
@@ -127,7 +127,7 @@ impl CtxData {
 
     pub(crate) fn assert_not_freed(&self) {
         #[cfg(pertask_loom)]
-        assert!(!self.freed.load(Ordering::Relaxed), "used after it was freed");
+        self.life.assert_not_freed();
     }
 }
 
@@ -161,12 +161,9 @@ unsafe fn free_retired(head: NonNull<rcu::Head>) {
 }
 
 unsafe fn free(object: NonNull<CtxData>) {
+    // SAFETY: the models keep the memory of freed objects.
     #[cfg(pertask_loom)]
-    {
-        // SAFETY: the models keep the memory of freed objects.
-        let again = unsafe { object.as_ref() }.freed.swap(true, Ordering::Relaxed);
-        assert!(!again, "freed twice");
-    }
+    unsafe { object.as_ref() }.life.end();
     // SAFETY: the cache outlives its objects (it belongs to a registered PMU, and those stay), and this object came
     // from it. Its fields need no drop in a normal build; the models' atomics are dropped where their memory ends.
     unsafe { object.as_ref().cache.as_ref().free(object.cast()) };

@@ -125,3 +125,62 @@ fn nested_reader_races_reclaim() {
         reader.join().unwrap();
     });
 }
+
+/// Two threads retire and free: each object is freed once, and none is left.
+#[test]
+fn reclaim_races_reclaim() {
+    check(|| {
+        let domain = Arc::new(Domain::new());
+        let shared = publish();
+        let other = {
+            let domain = Arc::clone(&domain);
+            thread::spawn(move || {
+                unlink_and_retire(&domain, &publish());
+                domain.try_reclaim();
+            })
+        };
+        unlink_and_retire(&domain, &shared);
+        domain.try_reclaim();
+        other.join().unwrap();
+        domain.try_reclaim();
+        assert_eq!(domain.pending(), 0, "retired and never freed");
+    });
+}
+
+/// `barrier` returns when what was retired before has been freed, whoever frees it.
+#[test]
+fn barrier_races_reclaim() {
+    check(|| {
+        let domain = Arc::new(Domain::new());
+        let shared = publish();
+        unlink_and_retire(&domain, &shared);
+        let other = {
+            let domain = Arc::clone(&domain);
+            thread::spawn(move || domain.try_reclaim())
+        };
+        domain.barrier().unwrap();
+        assert_eq!(domain.pending(), 0, "retired before, and not freed");
+        other.join().unwrap();
+    });
+}
+
+/// A record goes from one thread to another: the second begins outside.
+#[test]
+fn claim_races_release() {
+    check(|| {
+        let domain = Arc::new(Domain::new());
+        let first = domain.claim();
+        domain.enter(first);
+        let other = {
+            let domain = Arc::clone(&domain);
+            thread::spawn(move || {
+                let reader = domain.claim();
+                assert!(!reader.inside(), "the former owner's section");
+                reader.release();
+            })
+        };
+        first.leave();
+        first.release();
+        other.join().unwrap();
+    });
+}
