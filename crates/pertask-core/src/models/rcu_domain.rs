@@ -1,6 +1,6 @@
 //! RCU's algorithm: a reader against who frees, and against who waits.
 
-use super::check;
+use super::{check, check_within};
 use crate::primitive::{Arc, AtomicPtr, Ordering};
 use crate::rcu::{Head, domain::Domain};
 use loom::cell::UnsafeCell;
@@ -182,5 +182,44 @@ fn claim_races_release() {
         first.leave();
         first.release();
         other.join().unwrap();
+    });
+}
+
+/// Two threads come at once: both are seen by who waits for readers.
+///
+/// Two preemptions: three of them take half a minute.
+#[test]
+fn claim_races_claim() {
+    check_within(2, || {
+        let domain = Arc::new(Domain::new());
+        let shared = publish();
+        let readers = [(); 2].map(|()| {
+            let (domain, shared) = (Arc::clone(&domain), Arc::clone(&shared));
+            thread::spawn(move || read(&domain, &shared))
+        });
+        unlink_and_retire(&domain, &shared);
+        domain.try_reclaim();
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+        domain.try_reclaim();
+        assert_eq!(domain.pending(), 0, "retired and never freed");
+    });
+}
+
+/// A thread that is in its second section has ended the first, and all that it looked at there.
+#[test]
+fn next_section_races_reclaim() {
+    check(|| {
+        let domain = Arc::new(Domain::new());
+        let shared = publish();
+        let reader = {
+            let (domain, shared) = (Arc::clone(&domain), Arc::clone(&shared));
+            thread::spawn(move || {
+                read(&domain, &shared);
+                read(&domain, &shared);
+            })
+        };
+        unlink_and_retire(&domain, &shared);
+        domain.try_reclaim();
+        reader.join().unwrap();
     });
 }
