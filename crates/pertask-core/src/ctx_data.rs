@@ -2,8 +2,7 @@
 
 use crate::ctx_cache::CtxCache;
 use crate::error::Error;
-use crate::primitive::plain;
-use crate::primitive::{AtomicBool, Ordering};
+use crate::primitive::{AtomicBool, AtomicU64, Ordering};
 use crate::rcu;
 use crate::refcount::Refcount;
 use bytemuck::Zeroable;
@@ -21,9 +20,9 @@ pub(crate) struct CtxData {
     /// Whether the global event holds a reference. Taken and given back by swapping, so that it is done once.
     pub(crate) global: AtomicBool,
     /// Whether the task's end has been folded into its spawn path's totals. Changes under the lock of those.
-    folded: plain::AtomicBool,
+    folded: AtomicBool,
     /// The last walk over counts that has seen this object. Changes under the lock of the path's totals.
-    seen_in_walk: plain::AtomicU64,
+    seen_in_walk: AtomicU64,
     cache: NonNull<CtxCache>,
     #[cfg(pertask_loom)]
     life: rcu::stand_in::Life,
@@ -64,8 +63,8 @@ impl CtxData {
             rcu: rcu::Head::new(free_retired),
             refcount: Refcount::new(1),
             global: AtomicBool::new(global),
-            folded: plain::AtomicBool::new(false),
-            seen_in_walk: plain::AtomicU64::new(0),
+            folded: AtomicBool::new(false),
+            seen_in_walk: AtomicU64::new(0),
             cache: NonNull::from(cache),
             #[cfg(pertask_loom)]
             life: rcu::stand_in::Life::new(),

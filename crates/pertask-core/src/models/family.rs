@@ -48,6 +48,9 @@ fn attach_inherited_races_exit() {
         let event = world.attach_inherited(&handle);
         other.join().unwrap();
         assert_eq!(event.as_ref().map_or(0, |event| event.read()), 0);
+        let late = world.fork_from(Some(&handle));
+        assert_eq!(world.references(&late), None, "inherited from a task that has ended");
+        drop(late);
         drop((event, handle));
         world.finish();
     });
@@ -202,10 +205,12 @@ fn exit_races_fork_in_a_family() {
         let second = world.fork_from(Some(&parent));
         world.count(&second, 100);
         other.join().unwrap();
-        assert_eq!(event.read(), 110);
+        let third = world.fork_from(Some(&parent));
+        world.count(&third, 1000);
+        assert_eq!(event.read(), 1110);
         drop(parent);
-        drop(second);
-        assert_eq!(event.read(), 110, "after");
+        drop((second, third));
+        assert_eq!(event.read(), 1110, "after");
         drop(event);
         world.finish();
     });

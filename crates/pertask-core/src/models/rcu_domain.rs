@@ -2,7 +2,8 @@
 
 use super::{check, check_within};
 use crate::primitive::{Arc, AtomicPtr, Ordering};
-use crate::rcu::{Head, domain::Domain};
+use crate::rcu::Head;
+use crate::rcu::domain::{Domain, Reader};
 use loom::cell::UnsafeCell;
 use loom::thread;
 use std::ptr::{self, NonNull};
@@ -30,6 +31,11 @@ fn publish() -> Arc<AtomicPtr<Object>> {
 
 fn read(domain: &Domain, shared: &AtomicPtr<Object>) {
     let reader = domain.claim();
+    look(domain, reader, shared);
+    reader.release();
+}
+
+fn look(domain: &Domain, reader: &Reader, shared: &AtomicPtr<Object>) {
     domain.enter(reader);
     // SAFETY: null, or an object that is not freed while the section lasts: what the model checks.
     if let Some(object) = unsafe { shared.load(Ordering::Acquire).as_ref() } {
@@ -37,7 +43,6 @@ fn read(domain: &Domain, shared: &AtomicPtr<Object>) {
         object.alive.with(|alive| assert!(unsafe { *alive }, "used after it was freed"));
     }
     reader.leave();
-    reader.release();
 }
 
 fn unlink_and_retire(domain: &Domain, shared: &AtomicPtr<Object>) {
@@ -221,5 +226,41 @@ fn next_section_races_reclaim() {
         unlink_and_retire(&domain, &shared);
         domain.try_reclaim();
         reader.join().unwrap();
+    });
+}
+
+/// A reader announces an epoch while it is opened: with the new one it finds the object unlinked.
+#[test]
+fn enter_races_reclaim() {
+    check(|| {
+        let domain: &'static Domain = Box::leak(Box::new(Domain::new()));
+        let [theirs, ours] = [(); 2].map(|()| domain.claim());
+        let shared = publish();
+        let reader = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || look(domain, theirs, &shared))
+        };
+        let object = NonNull::new(shared.swap(ptr::null_mut(), Ordering::AcqRel)).unwrap();
+        // SAFETY: unlinked, and by nobody else.
+        unsafe { domain.retire(ours, object.cast()) };
+        domain.try_reclaim();
+        reader.join().unwrap();
+        // SAFETY: made by `Box::leak`, and nobody uses it any more.
+        drop(unsafe { Box::from_raw(ptr::from_ref(domain).cast_mut()) });
+    });
+}
+
+/// Two threads want the one free record: only one of them gets it.
+#[test]
+fn claim_races_claim_of_a_free_record() {
+    check(|| {
+        let domain = Arc::new(Domain::new());
+        domain.claim().release();
+        let other = {
+            let domain = Arc::clone(&domain);
+            thread::spawn(move || ptr::from_ref(domain.claim()).addr())
+        };
+        let ours = ptr::from_ref(domain.claim()).addr();
+        assert_ne!(ours, other.join().unwrap(), "one record, two threads");
     });
 }
