@@ -29,8 +29,8 @@ use crate::{Event, Inherit, Pmu, PmuHandle, Switch, System};
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Preemptions in a run of a model, unless `LOOM_MAX_PREEMPTIONS` says otherwise. With three, all models together take some
-/// seconds, and each mutation listed in CONTRIBUTING.md is caught.
+/// Preemptions in a run of a model, unless `LOOM_MAX_PREEMPTIONS` says otherwise. With three, all models together take less than
+/// a minute, and what they catch is listed in docs/MUTATIONS.md.
 const PREEMPTIONS: usize = 3;
 
 /// A PMU whose data is one number: how often its task was switched in, and what tests add. Its hooks look at the data
