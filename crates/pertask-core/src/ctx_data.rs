@@ -2,8 +2,7 @@
 
 use crate::ctx_cache::CtxCache;
 use crate::error::Error;
-use crate::primitive::plain;
-use crate::primitive::{AtomicBool, Ordering};
+use crate::primitive::{AtomicBool, AtomicU64, Ordering};
 use crate::rcu;
 use crate::refcount::Refcount;
 use bytemuck::Zeroable;
@@ -21,12 +20,12 @@ pub(crate) struct CtxData {
     /// Whether the global event holds a reference. Taken and given back by swapping, so that it is done once.
     pub(crate) global: AtomicBool,
     /// Whether the task's end has been folded into its spawn path's totals. Changes under the lock of those.
-    folded: plain::AtomicBool,
+    folded: AtomicBool,
     /// The last walk over counts that has seen this object. Changes under the lock of the path's totals.
-    seen_in_walk: plain::AtomicU64,
+    seen_in_walk: AtomicU64,
     cache: NonNull<CtxCache>,
     #[cfg(pertask_loom)]
-    freed: plain::AtomicBool,
+    life: rcu::stand_in::Life,
 }
 
 /// A `CtxData` and its payload in one piece of memory.
@@ -64,11 +63,11 @@ impl CtxData {
             rcu: rcu::Head::new(free_retired),
             refcount: Refcount::new(1),
             global: AtomicBool::new(global),
-            folded: plain::AtomicBool::new(false),
-            seen_in_walk: plain::AtomicU64::new(0),
+            folded: AtomicBool::new(false),
+            seen_in_walk: AtomicU64::new(0),
             cache: NonNull::from(cache),
             #[cfg(pertask_loom)]
-            freed: plain::AtomicBool::new(false),
+            life: rcu::stand_in::Life::new(),
         };
         // SAFETY: freshly allocated with a layout that begins with a CtxData; the zeroed payload behind it stays.
         unsafe { object.write(header) };
@@ -127,7 +126,7 @@ impl CtxData {
 
     pub(crate) fn assert_not_freed(&self) {
         #[cfg(pertask_loom)]
-        assert!(!self.freed.load(Ordering::Relaxed), "used after it was freed");
+        self.life.assert_not_freed();
     }
 }
 
@@ -161,12 +160,9 @@ unsafe fn free_retired(head: NonNull<rcu::Head>) {
 }
 
 unsafe fn free(object: NonNull<CtxData>) {
+    // SAFETY: the models keep the memory of freed objects.
     #[cfg(pertask_loom)]
-    {
-        // SAFETY: the models keep the memory of freed objects.
-        let again = unsafe { object.as_ref() }.freed.swap(true, Ordering::Relaxed);
-        assert!(!again, "freed twice");
-    }
+    unsafe { object.as_ref() }.life.end();
     // SAFETY: the cache outlives its objects (it belongs to a registered PMU, and those stay), and this object came
     // from it. Its fields need no drop in a normal build; the models' atomics are dropped where their memory ends.
     unsafe { object.as_ref().cache.as_ref().free(object.cast()) };

@@ -221,14 +221,22 @@ impl Slot {
             }
             // Empty, or dead, and dead it stays: replace what we loaded in this section.
             let Some(ours) = new.as_ref() else { return Try::NeedsNew };
-            match self.exchange(now, ours) {
+            match self.exchange(now, ours, &guard) {
                 Ok(()) => return Try::Done((Found::Installed, new.take())),
                 Err(changed) => now = changed,
             }
         }
     }
 
-    fn exchange(&self, expected: *mut CtxData, new: &CtxRef) -> Result<(), *mut CtxData> {
+    /// `expected` was loaded in that section: else it might be the address of a new object.
+    fn exchange(
+        &self,
+        expected: *mut CtxData,
+        new: &CtxRef,
+        guard: &rcu::Guard,
+    ) -> Result<(), *mut CtxData> {
+        // In the models, this looks whether it has been freed.
+        let _ = deref(expected, guard);
         // AcqRel: Release publishes the new object to every load of the slot. Acquire on failure: what is found there
         // is looked at.
         self.0
@@ -256,6 +264,8 @@ enum Try {
 
 #[inline(always)]
 fn deref(data: *mut CtxData, _guard: &rcu::Guard) -> Option<&CtxData> {
+    #[cfg(pertask_loom)]
+    rcu::stand_in::assert_held();
     if data == tombstone() {
         return None;
     }

@@ -37,3 +37,24 @@ fn reader_races_replace() {
         rcu::stand_in::finish();
     });
 }
+
+/// Two replace at once: each value is given back once, whole.
+#[test]
+fn replace_races_replace() {
+    check(|| {
+        let cell = Arc::new(RcuCell::default());
+        let put = |cell: &RcuCell<Value>, number| {
+            let old = cell.replace(Some(Box::new(Value(UnsafeCell::new(number))))).unwrap();
+            // SAFETY: loom checks that whoever made the value has done so before.
+            old.map_or(0, |old| old.0.with_mut(|number| unsafe { *number }))
+        };
+        let other = {
+            let cell = Arc::clone(&cell);
+            thread::spawn(move || put(&cell, 1))
+        };
+        let ours = put(&cell, 2);
+        assert!(matches!((ours, other.join().unwrap()), (0, 2) | (1, 0)));
+        drop(cell);
+        rcu::stand_in::finish();
+    });
+}

@@ -1,7 +1,6 @@
-//! Events on one task: against each other, and against the task's end.
+//! Events on one task: against each other, and against the task's beginning and end.
 
 use super::{World, check};
-use crate::{Inherit, primitive::Arc};
 use loom::thread;
 
 /// Two events come at once: they share one object, which is freed when both have gone.
@@ -36,6 +35,22 @@ fn attach_task_races_detach_task() {
         other.join().unwrap();
         assert_eq!(world.references(&task), Some((1, false)));
         drop(event);
+        drop(task);
+        world.finish();
+    });
+}
+
+/// Two events go at once: one of them is the last, and frees the object once.
+#[test]
+fn detach_task_races_detach_task() {
+    check(|| {
+        let world = World::new();
+        let task = world.fork();
+        let [ours, theirs] = [(); 2].map(|()| world.attach(&task.handle()).unwrap());
+        let other = thread::spawn(move || drop(theirs));
+        drop(ours);
+        other.join().unwrap();
+        assert_eq!(world.references(&task), None);
         drop(task);
         world.finish();
     });
@@ -93,34 +108,20 @@ fn detach_task_races_exit() {
     });
 }
 
-/// An inherited event goes while its task forks: no child keeps a reference.
+/// An event finds the task in the table while fork is still giving it the global event's data.
 #[test]
-fn detach_inherited_races_fork() {
+fn attach_task_races_fork() {
     check(|| {
         let world = World::new();
-        let parent = world.fork();
-        let event = world.pmu.attach_task(&parent.handle(), Inherit::Children).unwrap();
-        let other = thread::spawn(move || drop(event));
-        let child = world.fork_from(Some(&parent));
-        other.join().unwrap();
-        assert_eq!(world.references(&child), None, "a child holds what nobody counts");
-        drop((parent, child));
-        world.finish();
-    });
-}
-
-/// An inherited event comes while its task ends: either way nothing is left, and the event can be read.
-#[test]
-fn attach_inherited_races_exit() {
-    check(|| {
-        let world = World::new();
-        let task = world.fork();
-        let handle: Arc<_> = task.handle();
-        let other = thread::spawn(move || drop(task));
-        let event = world.pmu.attach_task(&handle, Inherit::Children).ok();
-        other.join().unwrap();
-        assert_eq!(event.as_ref().map_or(0, |event| event.read()), 0);
-        drop((event, handle));
+        let global = world.pmu.attach_global().unwrap();
+        let other = thread::spawn(move || world.fork());
+        let mut event = None;
+        world.system.for_each_task(|task| event = world.attach(task));
+        let task = other.join().unwrap();
+        world.assert_whole(&task, u32::from(event.is_some()));
+        drop((global, event));
+        assert_eq!(world.references(&task), None);
+        drop(task);
         world.finish();
     });
 }

@@ -133,6 +133,22 @@ fn detach_global_races_attach_global() {
     });
 }
 
+/// Two detaches at once: the last one takes the data, once.
+#[test]
+fn detach_global_races_detach_global() {
+    check(|| {
+        let world = World::new();
+        let task = world.fork();
+        let [ours, theirs] = [(); 2].map(|()| world.pmu.attach_global().unwrap());
+        let other = thread::spawn(move || drop(theirs));
+        drop(ours);
+        other.join().unwrap();
+        assert_eq!(world.references(&task), None);
+        drop(task);
+        world.finish();
+    });
+}
+
 /// A task born during the detach is left without data.
 #[test]
 fn detach_global_races_fork() {
@@ -182,21 +198,19 @@ fn detach_global_races_attach_task() {
     });
 }
 
-/// Three at once, on one task: the global event comes, an event comes and goes, the task ends.
+/// The global event goes while a task's own does: whoever is last takes the data out.
 #[test]
-fn attach_global_races_attach_task_and_exit() {
+fn detach_global_races_detach_task() {
     check(|| {
         let world = World::new();
         let task = world.fork();
-        let attacher = {
-            let task = task.handle();
-            thread::spawn(move || drop(world.attach(&task)))
-        };
-        let exiter = thread::spawn(move || drop(task));
+        let event = world.attach(&task.handle()).unwrap();
         let global = world.pmu.attach_global().unwrap();
-        attacher.join().unwrap();
-        exiter.join().unwrap();
+        let other = thread::spawn(move || drop(event));
         drop(global);
+        other.join().unwrap();
+        assert_eq!(world.references(&task), None);
+        drop(task);
         world.finish();
     });
 }

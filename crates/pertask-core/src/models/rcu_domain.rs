@@ -1,8 +1,9 @@
 //! RCU's algorithm: a reader against who frees, and against who waits.
 
-use super::check;
+use super::{check, check_within};
 use crate::primitive::{Arc, AtomicPtr, Ordering};
-use crate::rcu::{Head, domain::Domain};
+use crate::rcu::Head;
+use crate::rcu::domain::{Domain, Reader};
 use loom::cell::UnsafeCell;
 use loom::thread;
 use std::ptr::{self, NonNull};
@@ -30,6 +31,11 @@ fn publish() -> Arc<AtomicPtr<Object>> {
 
 fn read(domain: &Domain, shared: &AtomicPtr<Object>) {
     let reader = domain.claim();
+    look(domain, reader, shared);
+    reader.release();
+}
+
+fn look(domain: &Domain, reader: &Reader, shared: &AtomicPtr<Object>) {
     domain.enter(reader);
     // SAFETY: null, or an object that is not freed while the section lasts: what the model checks.
     if let Some(object) = unsafe { shared.load(Ordering::Acquire).as_ref() } {
@@ -37,7 +43,6 @@ fn read(domain: &Domain, shared: &AtomicPtr<Object>) {
         object.alive.with(|alive| assert!(unsafe { *alive }, "used after it was freed"));
     }
     reader.leave();
-    reader.release();
 }
 
 fn unlink_and_retire(domain: &Domain, shared: &AtomicPtr<Object>) {
@@ -123,5 +128,139 @@ fn nested_reader_races_reclaim() {
         unlink_and_retire(&domain, &shared);
         domain.try_reclaim();
         reader.join().unwrap();
+    });
+}
+
+/// Two threads retire and free: each object is freed once, and none is left.
+#[test]
+fn reclaim_races_reclaim() {
+    check(|| {
+        let domain = Arc::new(Domain::new());
+        let shared = publish();
+        let other = {
+            let domain = Arc::clone(&domain);
+            thread::spawn(move || {
+                unlink_and_retire(&domain, &publish());
+                domain.try_reclaim();
+            })
+        };
+        unlink_and_retire(&domain, &shared);
+        domain.try_reclaim();
+        other.join().unwrap();
+        domain.try_reclaim();
+        assert_eq!(domain.pending(), 0, "retired and never freed");
+    });
+}
+
+/// `barrier` returns when what was retired before has been freed, whoever frees it.
+#[test]
+fn barrier_races_reclaim() {
+    check(|| {
+        let domain = Arc::new(Domain::new());
+        let shared = publish();
+        unlink_and_retire(&domain, &shared);
+        let other = {
+            let domain = Arc::clone(&domain);
+            thread::spawn(move || domain.try_reclaim())
+        };
+        domain.barrier().unwrap();
+        assert_eq!(domain.pending(), 0, "retired before, and not freed");
+        other.join().unwrap();
+    });
+}
+
+/// A record goes from one thread to another: the second begins outside.
+#[test]
+fn claim_races_release() {
+    check(|| {
+        let domain = Arc::new(Domain::new());
+        let first = domain.claim();
+        domain.enter(first);
+        let other = {
+            let domain = Arc::clone(&domain);
+            thread::spawn(move || {
+                let reader = domain.claim();
+                assert!(!reader.inside(), "the former owner's section");
+                reader.release();
+            })
+        };
+        first.leave();
+        first.release();
+        other.join().unwrap();
+    });
+}
+
+/// Two threads come at once: both are seen by who waits for readers.
+///
+/// Two preemptions: three of them take half a minute.
+#[test]
+fn claim_races_claim() {
+    check_within(2, || {
+        let domain = Arc::new(Domain::new());
+        let shared = publish();
+        let readers = [(); 2].map(|()| {
+            let (domain, shared) = (Arc::clone(&domain), Arc::clone(&shared));
+            thread::spawn(move || read(&domain, &shared))
+        });
+        unlink_and_retire(&domain, &shared);
+        domain.try_reclaim();
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+        domain.try_reclaim();
+        assert_eq!(domain.pending(), 0, "retired and never freed");
+    });
+}
+
+/// A thread that is in its second section has ended the first, and all that it looked at there.
+#[test]
+fn next_section_races_reclaim() {
+    check(|| {
+        let domain = Arc::new(Domain::new());
+        let shared = publish();
+        let reader = {
+            let (domain, shared) = (Arc::clone(&domain), Arc::clone(&shared));
+            thread::spawn(move || {
+                read(&domain, &shared);
+                read(&domain, &shared);
+            })
+        };
+        unlink_and_retire(&domain, &shared);
+        domain.try_reclaim();
+        reader.join().unwrap();
+    });
+}
+
+/// A reader announces an epoch while it is opened: with the new one it finds the object unlinked.
+#[test]
+fn enter_races_reclaim() {
+    check(|| {
+        let domain: &'static Domain = Box::leak(Box::new(Domain::new()));
+        let [theirs, ours] = [(); 2].map(|()| domain.claim());
+        let shared = publish();
+        let reader = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || look(domain, theirs, &shared))
+        };
+        let object = NonNull::new(shared.swap(ptr::null_mut(), Ordering::AcqRel)).unwrap();
+        // SAFETY: unlinked, and by nobody else.
+        unsafe { domain.retire(ours, object.cast()) };
+        domain.try_reclaim();
+        reader.join().unwrap();
+        // SAFETY: made by `Box::leak`, and nobody uses it any more.
+        drop(unsafe { Box::from_raw(ptr::from_ref(domain).cast_mut()) });
+    });
+}
+
+/// Two threads want the one free record: only one of them gets it.
+#[test]
+fn claim_races_claim_of_a_free_record() {
+    check(|| {
+        let domain = Arc::new(Domain::new());
+        domain.claim().release();
+        let other = {
+            let domain = Arc::clone(&domain);
+            thread::spawn(move || ptr::from_ref(domain.claim()).addr())
+        };
+        let ours = ptr::from_ref(domain.claim()).addr();
+        assert_ne!(ours, other.join().unwrap(), "one record, two threads");
     });
 }

@@ -117,8 +117,9 @@ impl Domain {
             // Acquire: pairs with the Release in `open_epoch`; who announces an epoch has seen what was unlinked
             // before it was opened.
             let epoch = self.epoch.load(Ordering::Acquire);
-            // Relaxed: the barrier below orders it before the section's loads.
-            reader.section.store(epoch, Ordering::Relaxed);
+            // Release: pairs with the Acquire in `section`; who sees that this section is young enough need not see the end of
+            // the one before. The barrier below orders it before this section's loads.
+            reader.section.store(epoch, Ordering::Release);
             membarrier::light();
         }
     }

@@ -46,6 +46,8 @@ fn repaired_walk_is_quadratic_where_quick_allocations_fail() {
 #[test]
 fn ours_walks_are_linear() {
     fn sections(tasks: usize) -> u64 {
+        // The world before has closed the books.
+        rcu::stand_in::begin();
         let world = World::new();
         let tasks = (0..tasks).map(|_| world.fork()).collect::<Vec<_>>();
         let before = rcu::stand_in::sections_begun();

@@ -1,0 +1,129 @@
+//! What a CPU shows to other threads, and what it hands over to the next thread.
+
+use super::check;
+use crate::primitive::{AtomicU32, Ordering};
+use crate::{Cpu, CpuRecord, Inherit, Pmu, Switch, System};
+use loom::cell::UnsafeCell;
+use loom::thread;
+use std::sync::atomic::AtomicU64;
+
+/// A PMU that keeps plain numbers for its CPU: loom reports a look that is not ordered.
+struct Noting;
+
+#[derive(Default)]
+struct Note {
+    /// Written once, when it is made.
+    whole: UnsafeCell<()>,
+    /// What the thread leaves to the next.
+    threads: UnsafeCell<u32>,
+    /// How many hooks there have been.
+    hooks: AtomicU32,
+}
+
+// SAFETY: what the models check: loom reports accesses that are not ordered.
+unsafe impl Sync for Note {}
+// SAFETY: as above.
+unsafe impl Send for Note {}
+
+impl Note {
+    fn hand_over(&self) {
+        // SAFETY: loom checks that nobody else is at it.
+        self.threads.with_mut(|threads| unsafe { *threads += 1 });
+    }
+
+    fn hook(&self) {
+        self.whole.with(|_| {});
+        // Relaxed: that the switch publishes it is what the models check.
+        self.hooks.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Pmu for Noting {
+    const NAME: &'static str = "noting";
+    type Data = AtomicU64;
+    type CpuData = Note;
+    type Count = ();
+
+    fn sched_in(&self, switch: Switch<'_, Self>) {
+        switch.cpu_data.hook();
+    }
+    fn sched_out(&self, switch: Switch<'_, Self>) {
+        switch.cpu_data.hook();
+    }
+    fn cpu_online(&self, _: &CpuRecord, note: &Note) {
+        note.hand_over();
+    }
+    fn cpu_offline(&self, _: &CpuRecord, note: &Note) {
+        note.hand_over();
+    }
+    fn read(&self, _: &AtomicU64) {}
+}
+
+fn finish(system: &'static System) {
+    crate::rcu::stand_in::finish();
+    // SAFETY: the threads have been joined and the tasks have ended.
+    unsafe { system.dispose() };
+}
+
+/// A thread's CPU goes to the next thread with all that was written on it.
+#[test]
+fn cpu_online_races_cpu_offline() {
+    check(|| {
+        let system = System::leak();
+        system.register(Noting).unwrap();
+        let first = Cpu::new(system);
+        let other = thread::spawn(move || drop(Cpu::new(system)));
+        drop(first);
+        other.join().unwrap();
+        finish(system);
+    });
+}
+
+/// A PMU is registered while a CPU runs: a hook that is called finds the CPU's data whole.
+#[test]
+fn register_races_sched_in() {
+    check(|| {
+        let system = System::leak();
+        let cpu = Cpu::new(system);
+        let site = system.site(None, std::panic::Location::caller());
+        let mut task = system.fork(site, None, 0);
+        let other = {
+            let task = task.handle();
+            thread::spawn(move || {
+                let pmu = system.register(Noting).unwrap();
+                pmu.attach_task(&task, Inherit::No).unwrap()
+            })
+        };
+        cpu.run(&mut task, || {});
+        drop(other.join().unwrap());
+        drop((task, cpu));
+        finish(system);
+    });
+}
+
+/// Another thread looks at what runs: it is at least as new as the number of switches says, and what the hooks have written
+/// comes with it.
+#[test]
+fn current_id_races_sched_in() {
+    check(|| {
+        let system = System::leak();
+        let pmu = system.register(Noting).unwrap();
+        let cpu = Cpu::new(system);
+        let site = system.site(None, std::panic::Location::caller());
+        let mut task = system.fork(site, None, 0);
+        let event = pmu.attach_task(task.handle_ref(), Inherit::No).unwrap();
+        let (record, task_id) = (cpu.record(), task.id());
+        let hooks = move || pmu.cpu_data(record).unwrap().hooks.load(Ordering::Relaxed);
+        let reader = thread::spawn(move || {
+            let switches = record.switches();
+            assert!(u64::from(hooks()) >= switches, "older than `switches`");
+            let id = record.current_id();
+            assert!(switches < 2 || id.is_none(), "older than `switches`");
+            assert!(id != Some(task_id) || hooks() >= 1, "older than `current_id`");
+        });
+        cpu.run(&mut task, || {});
+        reader.join().unwrap();
+        drop((event, task, cpu));
+        finish(system);
+    });
+}
