@@ -83,12 +83,12 @@ impl CtxCache {
     /// It came from this cache's `alloc`, and nobody holds it.
     pub(crate) unsafe fn free(&self, object: NonNull<u8>) {
         // SAFETY: the caller's; all objects of a cache have its layout.
-        #[cfg(not(pertask_loom))]
+        #[cfg(not(any(pertask_loom, pertask_shuttle)))]
         unsafe {
             std::alloc::dealloc(object.as_ptr(), self.layout);
         }
-        #[cfg(pertask_loom)]
-        crate::rcu::stand_in::quarantine(object, self.layout);
+        #[cfg(any(pertask_loom, pertask_shuttle))]
+        crate::quarantine::keep(object, self.layout);
         self.live.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -25,7 +25,7 @@ pub(crate) struct CtxData {
     /// The last walk over counts that has seen this object. Changes under the lock of the path's totals.
     seen_in_walk: plain::AtomicU64,
     cache: NonNull<CtxCache>,
-    #[cfg(pertask_loom)]
+    #[cfg(any(pertask_loom, pertask_shuttle))]
     freed: plain::AtomicBool,
 }
 
@@ -67,7 +67,7 @@ impl CtxData {
             folded: plain::AtomicBool::new(false),
             seen_in_walk: plain::AtomicU64::new(0),
             cache: NonNull::from(cache),
-            #[cfg(pertask_loom)]
+            #[cfg(any(pertask_loom, pertask_shuttle))]
             freed: plain::AtomicBool::new(false),
         };
         // SAFETY: freshly allocated with a layout that begins with a CtxData; the zeroed payload behind it stays.
@@ -126,7 +126,7 @@ impl CtxData {
     }
 
     pub(crate) fn assert_not_freed(&self) {
-        #[cfg(pertask_loom)]
+        #[cfg(any(pertask_loom, pertask_shuttle))]
         assert!(!self.freed.load(Ordering::Relaxed), "used after it was freed");
     }
 }
@@ -161,13 +161,15 @@ unsafe fn free_retired(head: NonNull<rcu::Head>) {
 }
 
 unsafe fn free(object: NonNull<CtxData>) {
-    #[cfg(pertask_loom)]
-    {
-        // SAFETY: the models keep the memory of freed objects.
-        let again = unsafe { object.as_ref() }.freed.swap(true, Ordering::Relaxed);
-        assert!(!again, "freed twice");
+    #[cfg(any(pertask_loom, pertask_shuttle))]
+    // SAFETY: models and schedules keep the memory of freed objects.
+    unsafe {
+        assert!(!object.as_ref().freed.swap(true, Ordering::Relaxed), "freed twice");
+        // Whoever still looks at the payload is to see it.
+        let payload = object.as_ref().cache.as_ref().object_bytes() - size_of::<CtxData>();
+        object.add(1).cast::<u8>().write_bytes(0xff, payload);
     }
     // SAFETY: the cache outlives its objects (it belongs to a registered PMU, and those stay), and this object came
-    // from it. Its fields need no drop in a normal build; the models' atomics are dropped where their memory ends.
+    // from it. Its fields need no drop in a normal build; those of models and schedules are dropped where their memory ends.
     unsafe { object.as_ref().cache.as_ref().free(object.cast()) };
 }

@@ -4,7 +4,7 @@
 //! begun after it, never fall, and are exact at the end; whoever holds a global event finds *Whole* true for its own
 //! tasks; and when all is over nothing is left.
 
-#![cfg(not(pertask_loom))]
+#![cfg(not(any(pertask_loom, pertask_shuttle)))]
 
 mod common;
 

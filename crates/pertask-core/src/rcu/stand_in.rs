@@ -9,7 +9,6 @@
 use super::Head;
 use crate::error::Error;
 use loom::sync::atomic::{AtomicUsize, Ordering};
-use std::alloc::Layout;
 use std::cell::RefCell;
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -21,8 +20,6 @@ struct Books {
     sections: Vec<u64>,
     /// Retired objects, each with the sections that may hold it.
     retired: Vec<(Vec<u64>, NonNull<Head>)>,
-    /// Memory of freed objects.
-    quarantine: Vec<(NonNull<u8>, Layout)>,
     words: Option<Rc<Words>>,
 }
 
@@ -111,20 +108,11 @@ pub(crate) fn held() -> bool {
     false
 }
 
-/// Keeps freed memory until the model ends.
-pub(crate) fn quarantine(memory: NonNull<u8>, layout: Layout) {
-    BOOKS.with_borrow_mut(|books| books.quarantine.push((memory, layout)));
-}
-
 /// Ends a model: no section left open, nothing left unfreed.
 pub(crate) fn finish() {
     let books = BOOKS.take();
     assert!(books.sections.is_empty(), "a section was left open");
     assert!(books.retired.is_empty(), "retired and never freed");
-    for (memory, layout) in books.quarantine {
-        // SAFETY: put here once, by the cache that allocated it with this layout; the model is over.
-        unsafe { std::alloc::dealloc(memory.as_ptr(), layout) };
-    }
 }
 
 fn free(objects: impl IntoIterator<Item = NonNull<Head>>) {
