@@ -1,15 +1,15 @@
 //! Walks of several chunks, in two shards, beside threads that change what is walked.
 
 use crate::check;
-use crate::common::assert_live;
 use crate::world::{World, join, rng};
 use pertask_core::OwnedTask;
 use shuttle::thread;
-use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
-/// Tasks that stay: more chunks than one in either shard.
-const TASKS: usize = 40;
+/// Tasks there are at first: five chunks in either shard. Those in the middle leave, so that whole chunks are empty.
+const TASKS: usize = 80;
+const GAP: Range<usize> = 16..48;
 
 /// Tasks that come and go, in each of two threads.
 const GUESTS: usize = 20;
@@ -21,10 +21,9 @@ fn walk_of_a_global_attach_leaves_out_nobody_who_stays() {
         let stay = fork_many(world);
         let guests = [(); 2].map(|()| thread::spawn(move || guests_come_and_go(world)));
         attach_and_detach(world, &stay);
-        join(guests);
-        assert_eq!(world.living(), BTreeMap::new(), "data that nobody holds before exit");
-        assert_live(world.turns, 0);
-        drop(stay);
+        let guests = join(guests);
+        world.assert_no_data();
+        drop((stay, guests));
         world.finish();
     });
 }
@@ -40,9 +39,9 @@ fn two_global_events_come_and_go_as_tasks_do() {
             thread::spawn(move || attach_and_detach(world, &stay))
         };
         attach_and_detach(world, &stay);
-        join([guests, other]);
-        assert_live(world.turns, 0);
-        drop(stay);
+        let ([guests], [()]) = (join([guests]), join([other]));
+        world.assert_no_data();
+        drop((stay, guests));
         world.finish();
     });
 }
@@ -56,11 +55,14 @@ fn attach_and_detach(world: World, stay: &[OwnedTask]) {
 }
 
 fn fork_many(world: World) -> Vec<OwnedTask> {
-    (0..TASKS).map(|hint| world.system.fork(world.site, None, hint)).collect()
+    let fork = |hint| world.system.fork(world.site, None, hint);
+    let mut tasks: Vec<_> = (0..TASKS).map(fork).collect();
+    tasks.drain(GAP).for_each(drop);
+    tasks
 }
 
-/// Guests take free places between those who stay, and beyond them.
-fn guests_come_and_go(world: World) {
+/// Guests take free places, between those who stay and beyond them. Some are there to the end.
+fn guests_come_and_go(world: World) -> Vec<OwnedTask> {
     let mut rng = rng();
     let mut guests = Vec::new();
     for hint in 0..GUESTS {
@@ -69,4 +71,5 @@ fn guests_come_and_go(world: World) {
             drop(guests.swap_remove(rng.below(guests.len() as u64) as usize));
         }
     }
+    guests
 }

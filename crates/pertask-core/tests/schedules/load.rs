@@ -22,7 +22,9 @@ const MOST_TASKS: usize = 6;
 fn nothing_is_left_of_any_operations() {
     check(|| {
         let load = Load::start();
-        load.run(None);
+        let tasks = load.run(None);
+        load.world.assert_no_data();
+        drop(tasks);
         load.world.finish();
     });
 }
@@ -32,7 +34,7 @@ fn a_global_event_counts_every_run() {
     check(|| {
         let load = Load::start();
         let event = load.world.turns.attach_global().unwrap();
-        load.run(None);
+        drop(load.run(None));
         assert_eq!(event.read(), load.runs.load(SeqCst));
         let rows = load.world.turns.snapshot(|_| {});
         let ended: u64 = rows.iter().map(|row| row.exited).sum();
@@ -49,7 +51,7 @@ fn an_inherited_event_counts_every_run_of_the_family() {
         let root = load.world.system.fork(load.world.site, None, 0);
         let handle = root.handle();
         let event = load.world.turns.attach_task(&handle, Inherit::Children).unwrap();
-        load.run(Some(root));
+        drop(load.run(Some(root)));
         assert_eq!(event.read(), load.runs.load(SeqCst));
         assert_eq!(event.lost(), 0);
         drop((event, handle));
@@ -69,8 +71,8 @@ fn refused_allocations_leave_nothing_behind() {
                 thread::yield_now();
             }
         });
-        load.run(None);
-        join([limiter]);
+        drop(load.run(None));
+        let [()] = join([limiter]);
         cache.set_limit_bytes(None);
         // What comes later is as good as new.
         let whole = load.world.turns.attach_global().unwrap();
@@ -102,8 +104,8 @@ impl Load {
         })
     }
 
-    /// With a `root`, all tasks descend from it; it lives to the end.
-    fn run(self: &Arc<Self>, root: Option<OwnedTask>) {
+    /// With a `root`, all tasks descend from it. Returns the tasks that live to the end.
+    fn run(self: &Arc<Self>, root: Option<OwnedTask>) -> Vec<OwnedTask> {
         let rooted = root.is_some();
         self.idle.lock().unwrap().extend(root);
         let threads = [(); THREADS].map(|()| {
@@ -111,8 +113,7 @@ impl Load {
             thread::spawn(move || Worker::new(load, rooted).work())
         });
         join(threads);
-        let left = std::mem::take(&mut *self.idle.lock().unwrap());
-        left.into_iter().for_each(drop);
+        std::mem::take(&mut *self.idle.lock().unwrap())
     }
 }
 

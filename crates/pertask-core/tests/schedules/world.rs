@@ -1,6 +1,6 @@
 //! One system with one PMU, for one schedule.
 
-use crate::common::{Balance, Rng, assert_nothing_left, site, system_with};
+use crate::common::{Balance, Rng, assert_live, assert_nothing_left, site, system_with};
 use pertask_core::{Edge, Pmu, PmuHandle, Site, Switch, System, Task, TaskId, rcu};
 use shuttle::rand::{RngCore, thread_rng};
 use shuttle::sync::atomic::AtomicBool;
@@ -77,6 +77,12 @@ impl World {
         chosen
     }
 
+    /// While tasks live and no event is attached: no task has data.
+    pub fn assert_no_data(self) {
+        assert!(self.living().is_empty(), "data that nobody holds, and nobody frees before exit");
+        assert_live(self.turns, 0);
+    }
+
     /// The end of a schedule: nothing is left.
     pub fn finish(self) {
         assert_nothing_left(self.turns);
@@ -87,8 +93,8 @@ impl World {
 }
 
 /// Waits for threads to end.
-pub fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+pub fn join<T, const N: usize>(threads: [JoinHandle<T>; N]) -> [T; N] {
+    threads.map(|thread| thread.join().unwrap())
 }
 
 /// Numbers that belong to the schedule.
