@@ -36,7 +36,7 @@ use shuttle::{Config, FailurePersistence, Runner};
 use std::env;
 
 /// Schedules of each scenario, unless `PERTASK_SCHEDULES` says otherwise.
-const SCHEDULES: usize = 3000;
+const SCHEDULES: usize = 2000;
 
 /// Moments at which another thread is favoured, in one schedule of PCT.
 const CHANGES: usize = 4;

@@ -5,7 +5,7 @@ use crate::common::Rng;
 use crate::world::{SlowTurns, World, join, rng};
 use pertask_core::{Cpu, Error, Event, Inherit, OwnedTask};
 use shuttle::sync::Mutex;
-use shuttle::thread;
+use shuttle::thread::{self, JoinHandle};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -14,6 +14,9 @@ const THREADS: usize = 4;
 
 /// Operations of each thread.
 const STEPS: u64 = 30;
+
+/// Reads of a thread that watches.
+const LOOKS: usize = 12;
 
 /// Few, so that threads meet.
 const MOST_TASKS: usize = 6;
@@ -33,8 +36,10 @@ fn nothing_is_left_of_any_operations() {
 fn a_global_event_counts_every_run() {
     check(|| {
         let load = Load::start();
-        let event = load.world.turns.attach_global().unwrap();
+        let event = Arc::new(load.world.turns.attach_global().unwrap());
+        let watcher = load.watch(&event);
         drop(load.run(None));
+        let [()] = join([watcher]);
         assert_eq!(event.read(), load.runs.load(SeqCst));
         let rows = load.world.turns.snapshot(|_| {});
         let ended: u64 = rows.iter().map(|row| row.exited).sum();
@@ -51,7 +56,10 @@ fn an_inherited_event_counts_every_run_of_the_family() {
         let root = load.world.system.fork(load.world.site, None, 0);
         let handle = root.handle();
         let event = load.world.turns.attach_task(&handle, Inherit::Children).unwrap();
+        let event = Arc::new(event);
+        let watcher = load.watch(&event);
         drop(load.run(Some(root)));
+        let [()] = join([watcher]);
         assert_eq!(event.read(), load.runs.load(SeqCst));
         assert_eq!(event.lost(), 0);
         drop((event, handle));
@@ -90,6 +98,7 @@ struct Load {
     idle: Mutex<Vec<OwnedTask>>,
     live: AtomicUsize,
     forked: AtomicU64,
+    begun: AtomicU64,
     runs: AtomicU64,
 }
 
@@ -100,6 +109,7 @@ impl Load {
             idle: Mutex::new(Vec::new()),
             live: AtomicUsize::new(0),
             forked: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
             runs: AtomicU64::new(0),
         })
     }
@@ -114,6 +124,22 @@ impl Load {
         });
         join(threads);
         std::mem::take(&mut *self.idle.lock().unwrap())
+    }
+
+    /// A thread that reads the event: a count never falls, misses no run that has ended, and has none that has not begun.
+    fn watch(self: &Arc<Self>, event: &Arc<Event<SlowTurns>>) -> JoinHandle<()> {
+        let (load, event) = (Arc::clone(self), Arc::clone(event));
+        thread::spawn(move || {
+            let mut last = 0;
+            for _ in 0..LOOKS {
+                let ended = load.runs.load(SeqCst);
+                let now = event.read();
+                assert!(ended <= now, "{now} counted, {ended} had ended");
+                assert!(last <= now, "{now} after {last}");
+                assert!(now <= load.begun.load(SeqCst), "more than have begun");
+                last = now;
+            }
+        })
     }
 }
 
@@ -167,6 +193,7 @@ impl Worker {
     fn run(&mut self, inside: impl FnOnce(&mut Self)) {
         let Some(mut task) = self.take() else { return };
         let cpu = Rc::clone(&self.cpu);
+        self.load.begun.fetch_add(1, SeqCst);
         cpu.run(&mut task, || inside(self));
         self.load.runs.fetch_add(1, SeqCst);
         self.put(task);
@@ -175,6 +202,7 @@ impl Worker {
     /// Switches a task in, and out by hand; or leaves it to the run around it, which ends it.
     fn carry(&mut self) {
         let Some(task) = self.take() else { return };
+        self.load.begun.fetch_add(1, SeqCst);
         self.cpu.switch_in(task).unwrap();
         self.load.runs.fetch_add(1, SeqCst);
         if self.rooted || self.rng.below(2) == 0 {
