@@ -12,6 +12,7 @@ mod pair;
 #[path = "model/reference.rs"]
 mod reference;
 
+use common::share;
 use pair::{Op, Pair};
 use pertask_core::Inherit;
 use proptest::prelude::*;
@@ -42,7 +43,7 @@ fn op() -> impl Strategy<Value = Op> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 300,
+        cases: share(300),
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
