@@ -38,7 +38,7 @@ plain() {
     programs --release >"$LIST"
     while read -r name program; do
         printf -- '-- %s\n' "$name"
-        PERTASK_STRESS=$((STRESS * 2)) "$program" -q
+        PERTASK_STRESS=$((STRESS * 10)) "$program" -q
     done <"$LIST"
 }
 

@@ -327,6 +327,9 @@ impl<'a> Worker<'a> {
     }
 }
 
+/// Events that are attached at a time, so that the work is bounded however fast they come.
+const MOST_EVENTS: usize = 32;
+
 /// Attaches to what there is and detaches again, until it is told to stop.
 fn churn(turns: PmuHandle<Turns>, rng: &mut Rng, done: &AtomicBool) {
     let mut events = Vec::new();
@@ -337,7 +340,9 @@ fn churn(turns: PmuHandle<Turns>, rng: &mut Rng, done: &AtomicBool) {
 
 fn churn_once(turns: PmuHandle<Turns>, rng: &mut Rng, events: &mut Vec<Event<Turns>>) {
     let task = any_task(turns.system(), rng);
-    let attached = match (rng.below(6), task) {
+    // When there are many it only detaches, for each inherited event makes each fork dearer.
+    let any = if events.len() < MOST_EVENTS { rng.below(6) } else { 5 };
+    let attached = match (any, task) {
         (0, _) => turns.attach_global(),
         (1, Some(task)) => turns.attach_task(&task, Inherit::Children),
         (2 | 3, Some(task)) => turns.attach_task(&task, Inherit::No),
