@@ -28,7 +28,7 @@ skip() { SKIPPED+=("$*"); printf 'SKIPPED: %s\n' "$*"; }
 programs() {
     local test options=()
     for test in $TESTS; do options+=(--test "$test"); done
-    cargo test -p pertask-core "$@" "${options[@]}" --no-run 2>&1 | tee /dev/stderr |
+    cargo test -p pertask-core "$@" "${options[@]}" --no-run 2>&1 | tee >(cat >&2) |
         sed -n 's|^ *Executable tests/\(.*\)\.rs (\(.*\))$|\1 \2|p'
 }
 
