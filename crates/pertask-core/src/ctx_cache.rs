@@ -77,8 +77,8 @@ impl CtxCache {
     }
 
     fn alloc_raw(&self) -> Option<NonNull<u8>> {
-        #[cfg(pertask_loom)]
-        if let Some(freed) = crate::rcu::stand_in::reused(self.layout) {
+        #[cfg(any(pertask_loom, pertask_shuttle))]
+        if let Some(freed) = crate::quarantine::reused(self.layout) {
             return Some(freed);
         }
         // SAFETY: the layout is that of a `CtxData`, which is not empty.
@@ -91,12 +91,12 @@ impl CtxCache {
     /// It came from this cache's `alloc`, and nobody holds it.
     pub(crate) unsafe fn free(&self, object: NonNull<u8>) {
         // SAFETY: the caller's; all objects of a cache have its layout.
-        #[cfg(not(pertask_loom))]
+        #[cfg(not(any(pertask_loom, pertask_shuttle)))]
         unsafe {
             std::alloc::dealloc(object.as_ptr(), self.layout);
         }
-        #[cfg(pertask_loom)]
-        crate::rcu::stand_in::quarantine(object, self.layout);
+        #[cfg(any(pertask_loom, pertask_shuttle))]
+        crate::quarantine::keep(object, self.layout);
         self.live.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -3,7 +3,11 @@
 use crate::ctx_cache::CtxCache;
 use crate::error::Error;
 use crate::primitive::{AtomicBool, AtomicU64, Ordering};
+#[cfg(pertask_shuttle)]
+use crate::quarantine::Life;
 use crate::rcu;
+#[cfg(pertask_loom)]
+use crate::rcu::stand_in::Life;
 use crate::refcount::Refcount;
 use bytemuck::Zeroable;
 use std::alloc::Layout;
@@ -24,8 +28,8 @@ pub(crate) struct CtxData {
     /// The last walk over counts that has seen this object. Changes under the lock of the path's totals.
     seen_in_walk: AtomicU64,
     cache: NonNull<CtxCache>,
-    #[cfg(pertask_loom)]
-    life: rcu::stand_in::Life,
+    #[cfg(any(pertask_loom, pertask_shuttle))]
+    life: Life,
 }
 
 /// A `CtxData` and its payload in one piece of memory.
@@ -66,8 +70,8 @@ impl CtxData {
             folded: AtomicBool::new(false),
             seen_in_walk: AtomicU64::new(0),
             cache: NonNull::from(cache),
-            #[cfg(pertask_loom)]
-            life: rcu::stand_in::Life::new(),
+            #[cfg(any(pertask_loom, pertask_shuttle))]
+            life: Life::new(),
         };
         // SAFETY: freshly allocated with a layout that begins with a CtxData; the zeroed payload behind it stays.
         unsafe { object.write(header) };
@@ -125,7 +129,7 @@ impl CtxData {
     }
 
     pub(crate) fn assert_not_freed(&self) {
-        #[cfg(pertask_loom)]
+        #[cfg(any(pertask_loom, pertask_shuttle))]
         self.life.assert_not_freed();
     }
 }
@@ -160,10 +164,16 @@ unsafe fn free_retired(head: NonNull<rcu::Head>) {
 }
 
 unsafe fn free(object: NonNull<CtxData>) {
-    // SAFETY: the models keep the memory of freed objects.
-    #[cfg(pertask_loom)]
+    // SAFETY: models and schedules keep the memory of freed objects.
+    #[cfg(any(pertask_loom, pertask_shuttle))]
     unsafe { object.as_ref() }.life.end();
+    #[cfg(pertask_shuttle)]
+    // SAFETY: as above. Whoever still looks at the payload is to see it.
+    unsafe {
+        let payload = object.as_ref().cache.as_ref().object_bytes() - size_of::<CtxData>();
+        object.add(1).cast::<u8>().write_bytes(0xff, payload);
+    }
     // SAFETY: the cache outlives its objects (it belongs to a registered PMU, and those stay), and this object came
-    // from it. Its fields need no drop in a normal build; the models' atomics are dropped where their memory ends.
+    // from it. Its fields need no drop in a normal build; those of models and schedules are dropped where their memory ends.
     unsafe { object.as_ref().cache.as_ref().free(object.cast()) };
 }

@@ -69,6 +69,9 @@ mod refcount;
 mod ctx_cache;
 #[allow(unsafe_code)]
 mod ctx_data;
+#[cfg(any(pertask_loom, pertask_shuttle))]
+#[allow(unsafe_code)]
+mod quarantine;
 #[allow(unsafe_code)]
 mod slot;
 
@@ -91,7 +94,7 @@ mod pmu;
 // CPUs: where tasks run.
 #[allow(unsafe_code)]
 mod cpu;
-#[cfg(not(pertask_loom))]
+#[cfg(not(any(pertask_loom, pertask_shuttle)))]
 #[allow(unsafe_code)]
 mod local;
 

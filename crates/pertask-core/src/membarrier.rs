@@ -6,27 +6,32 @@
 //!
 //! On Linux, `heavy` is `membarrier(2)` with `PRIVATE_EXPEDITED`: the kernel makes every running thread of the
 //! process pass a full barrier, so `light` need only hold the compiler back. Where the kernel refuses it, and in
-//! the models, both are plain fences.
+//! the models, both are plain fences. (Under shuttle, where all is sequentially consistent, those do nothing.)
 
-#[cfg(not(pertask_loom))]
+#[cfg(not(any(pertask_loom, pertask_shuttle)))]
 pub(crate) use real::{heavy, init, is_asymmetric, light};
 
 /// The kernel refused a barrier that it had granted at start-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refused;
 
-#[cfg(pertask_loom)]
+#[cfg(any(pertask_loom, pertask_shuttle))]
 pub(crate) fn light() {
     crate::primitive::fence(crate::primitive::Ordering::SeqCst);
 }
 
-#[cfg(pertask_loom)]
+#[cfg(any(pertask_loom, pertask_shuttle))]
 pub(crate) fn heavy() -> Result<(), Refused> {
     crate::primitive::fence(crate::primitive::Ordering::SeqCst);
     Ok(())
 }
 
-#[cfg(not(pertask_loom))]
+#[cfg(pertask_shuttle)]
+pub(crate) fn is_asymmetric() -> bool {
+    false
+}
+
+#[cfg(not(any(pertask_loom, pertask_shuttle)))]
 mod real {
     use super::Refused;
     use std::sync::atomic::{AtomicU8, Ordering, compiler_fence, fence};

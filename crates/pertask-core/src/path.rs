@@ -24,8 +24,11 @@ pub const MAX_PATHS: usize = 1;
 /// so no fork looks at more ancestors than that.
 pub const MAX_DEPTH: u32 = 64;
 
-#[cfg(not(pertask_loom))]
+#[cfg(not(any(pertask_loom, pertask_shuttle)))]
 const BUCKETS: usize = 4096;
+/// There is a table for each schedule.
+#[cfg(pertask_shuttle)]
+const BUCKETS: usize = 16;
 /// All paths of a model meet.
 #[cfg(pertask_loom)]
 const BUCKETS: usize = 1;
@@ -281,7 +284,7 @@ fn bucket(parent: Option<&SpawnPath>, site: &Site) -> usize {
     (hash >> 40) as usize % BUCKETS
 }
 
-#[cfg(all(test, not(pertask_loom)))]
+#[cfg(all(test, not(any(pertask_loom, pertask_shuttle))))]
 mod tests {
     use super::*;
     use crate::{MAX_SITES, OwnedTask, System, Task};

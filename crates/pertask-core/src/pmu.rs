@@ -16,8 +16,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// How many PMUs a [`System`] has room for: each task has a slot for each.
-#[cfg(not(pertask_loom))]
+#[cfg(not(any(pertask_loom, pertask_shuttle)))]
 pub const MAX_PMUS: usize = 6;
+/// Schedules have two, so that an exit has few steps.
+#[cfg(pertask_shuttle)]
+pub const MAX_PMUS: usize = 2;
 /// The models have one, so that an exit is one step.
 #[cfg(pertask_loom)]
 pub const MAX_PMUS: usize = 1;

@@ -1,13 +1,14 @@
 //! The one door through which the core takes its shared-memory primitives.
 //!
-//! A normal build gets std's. Under the private `--cfg pertask_loom` the same names are loom's, so that the models
-//! check the code that ships and not a copy of it.
+//! A normal build gets std's. Under the private `--cfg pertask_loom` the same names are loom's, and under
+//! `--cfg pertask_shuttle` shuttle's, so that models and schedules check the code that ships and not a copy of it.
 
-#[cfg(not(pertask_loom))]
+#[cfg(not(any(pertask_loom, pertask_shuttle)))]
 mod imp {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
     pub(crate) use std::sync::{Arc, Mutex, MutexGuard};
     pub(crate) use std::thread::yield_now;
+    pub(crate) use std::thread_local;
 }
 
 #[cfg(pertask_loom)]
@@ -19,9 +20,19 @@ mod imp {
     pub(crate) use loom::thread::yield_now;
 }
 
+#[cfg(pertask_shuttle)]
+mod imp {
+    pub(crate) use shuttle::sync::atomic::{
+        AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence,
+    };
+    pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard};
+    pub(crate) use shuttle::thread::yield_now;
+    pub(crate) use shuttle::thread_local;
+}
+
 pub(crate) use imp::*;
 
-/// Atomics that no protocol depends on, std's also in the models: figures, and words that one thread writes or a lock
+/// Atomics that no protocol depends on, std's also in models and schedules: figures, and words that one thread writes or a lock
 /// guards.
 pub(crate) mod plain {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};

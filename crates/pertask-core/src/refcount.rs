@@ -89,7 +89,7 @@ fn saturating_inc(count: u32) -> u32 {
     if count >= Refcount::SATURATED { count } else { count + 1 }
 }
 
-#[cfg(all(test, not(pertask_loom)))]
+#[cfg(all(test, not(any(pertask_loom, pertask_shuttle))))]
 mod tests {
     use super::*;
 

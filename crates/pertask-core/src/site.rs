@@ -124,7 +124,7 @@ impl SiteTable {
         self.overflowed.load(Ordering::Relaxed)
     }
 
-    #[cfg(pertask_loom)]
+    #[cfg(any(pertask_loom, pertask_shuttle, fuzzing))]
     pub(crate) fn for_each(&self, f: impl FnMut(&'static Site)) {
         let all = lock(&self.sites).all.clone();
         all.into_iter().for_each(f);

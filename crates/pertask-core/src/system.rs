@@ -42,7 +42,7 @@ struct Cpus {
 
 impl System {
     /// The program's system.
-    #[cfg(not(pertask_loom))]
+    #[cfg(not(any(pertask_loom, pertask_shuttle)))]
     pub fn global() -> &'static Self {
         static GLOBAL: OnceLock<&'static System> = OnceLock::new();
         GLOBAL.get_or_init(Self::leak)
@@ -228,13 +228,14 @@ impl System {
         self.for_each_pmu(u32::MAX, |pmu| pmu.cpu_offline(record));
     }
 
-    /// Frees a model's system and all that a program's keeps for good.
+    /// Frees a system of which there are too many to be kept, and all that a program's keeps for good: a model's, or a
+    /// fuzzer's.
     ///
     /// # Safety
-    /// Nothing of the system is used any more.
-    #[cfg(pertask_loom)]
+    /// Nothing of the system is used any more, and nothing that it has released waits to be freed.
+    #[cfg(any(pertask_loom, pertask_shuttle, fuzzing))]
     #[allow(unsafe_code)]
-    pub(crate) unsafe fn dispose(&'static self) {
+    pub unsafe fn dispose(&'static self) {
         self.paths.for_each(|path| {
             // SAFETY: made by `Box::leak`; the rest is the caller's.
             drop(unsafe { Box::from_raw(std::ptr::from_ref(path).cast_mut()) });
@@ -253,6 +254,11 @@ impl System {
         });
         // SAFETY: as above.
         drop(unsafe { Box::from_raw(std::ptr::from_ref(self).cast_mut()) });
+        // SAFETY: the caller's.
+        #[cfg(any(pertask_loom, pertask_shuttle))]
+        unsafe {
+            crate::quarantine::release();
+        }
     }
 
     pub(crate) fn tasks(&self) -> &TaskTable {

@@ -5,21 +5,27 @@ use crate::task::Task;
 use std::ptr::NonNull;
 
 /// Spawning threads spread over this many locks.
-#[cfg(not(pertask_loom))]
+#[cfg(not(any(pertask_loom, pertask_shuttle)))]
 const SHARDS: usize = 64;
+#[cfg(pertask_shuttle)]
+const SHARDS: usize = 2;
 #[cfg(pertask_loom)]
 const SHARDS: usize = 1;
 
 /// Entries that a walk looks at under one hold of a lock. A spawn on the same shard waits at most for that, some
 /// microseconds.
-#[cfg(not(pertask_loom))]
+#[cfg(not(any(pertask_loom, pertask_shuttle)))]
 const CHUNK: usize = 64;
+#[cfg(pertask_shuttle)]
+const CHUNK: usize = 8;
 #[cfg(pertask_loom)]
 const CHUNK: usize = 1;
 
 /// Entries allocated at a time, so that a growing shard never moves what it holds.
-#[cfg(not(pertask_loom))]
+#[cfg(not(any(pertask_loom, pertask_shuttle)))]
 const BLOCK: usize = 256;
+#[cfg(pertask_shuttle)]
+const BLOCK: usize = 16;
 #[cfg(pertask_loom)]
 const BLOCK: usize = 2;
 

@@ -1,7 +1,7 @@
 //! An allocation that is refused, at each step at which one can be: the attach fails and leaves nothing behind, or, at
 //! fork, one task lacks data and is counted. Never in silence, never for others.
 
-#![cfg(not(pertask_loom))]
+#![cfg(not(any(pertask_loom, pertask_shuttle)))]
 
 mod common;
 

@@ -3,7 +3,7 @@
 //!
 //! The test's allocator counts what each thread asks of it.
 
-#![cfg(not(pertask_loom))]
+#![cfg(not(any(pertask_loom, pertask_shuttle)))]
 
 mod common;
 

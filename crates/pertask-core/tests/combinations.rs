@@ -4,7 +4,7 @@
 //! In each: *Exit wins* (an attach after the exit is refused), *Final counts survive* (what an event reads is the same
 //! before and after the exit), and at the end no data and no task is left.
 
-#![cfg(not(pertask_loom))]
+#![cfg(not(any(pertask_loom, pertask_shuttle)))]
 
 mod common;
 

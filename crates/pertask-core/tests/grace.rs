@@ -1,7 +1,7 @@
 //! What a hook was given stays until the hook returns, whoever lets it go meanwhile; and who waits for memory waits for
 //! the hook.
 
-#![cfg(not(pertask_loom))]
+#![cfg(not(any(pertask_loom, pertask_shuttle)))]
 
 mod common;
 

@@ -1,7 +1,7 @@
 //! The ends of the scale: PMUs without data, more PMUs and sites than there is room for, the second global event, and
 //! PMUs that are registered late.
 
-#![cfg(not(pertask_loom))]
+#![cfg(not(any(pertask_loom, pertask_shuttle)))]
 
 mod common;
 

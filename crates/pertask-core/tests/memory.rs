@@ -3,7 +3,7 @@
 //!
 //! One test alone, so that all that is freed is freed by its thread.
 
-#![cfg(not(pertask_loom))]
+#![cfg(not(any(pertask_loom, pertask_shuttle)))]
 
 mod common;
 

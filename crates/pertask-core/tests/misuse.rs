@@ -1,7 +1,7 @@
 //! What should not be done, and is harmless: things of one system used with another, tasks and events forgotten,
 //! attaches from inside a hook's section.
 
-#![cfg(not(pertask_loom))]
+#![cfg(not(any(pertask_loom, pertask_shuttle)))]
 
 mod common;
 

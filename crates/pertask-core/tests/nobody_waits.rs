@@ -4,7 +4,7 @@
 //! A walk with a callback stands in that; the walks of a global attach and detach stand in the allocator. The last tests
 //! are the other way round: it is the attach and the detach that wait, for a fork under way.
 
-#![cfg(not(pertask_loom))]
+#![cfg(not(any(pertask_loom, pertask_shuttle)))]
 
 mod common;
 

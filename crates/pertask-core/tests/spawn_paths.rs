@@ -1,6 +1,6 @@
 //! The tree of spawns: which path a task has, that it is one node whoever interns it, and that the tree stays bounded.
 
-#![cfg(not(pertask_loom))]
+#![cfg(not(any(pertask_loom, pertask_shuttle)))]
 
 mod common;
 

@@ -1,7 +1,7 @@
 //! The switch: which hooks are called, in which order and how often; runs that nest, panic, move between threads or
 //! are left behind; and what others see of a CPU.
 
-#![cfg(not(pertask_loom))]
+#![cfg(not(any(pertask_loom, pertask_shuttle)))]
 
 mod common;
 

@@ -55,9 +55,9 @@ impl Plain {
         let calls = if data.is_some() { &self.with_data } else { &self.without_data };
         calls.fetch_add(1, Ordering::Relaxed);
         let data = data?;
-        rcu::stand_in::assert_memory_not_freed(data);
+        crate::quarantine::assert_not_kept(data);
         self.pass_the_door();
-        rcu::stand_in::assert_memory_not_freed(data);
+        crate::quarantine::assert_not_kept(data);
         Some(data)
     }
 }
@@ -78,7 +78,7 @@ impl Pmu for Plain {
     }
     fn read(&self, data: &AtomicU64) -> u64 {
         self.pass_the_door();
-        rcu::stand_in::assert_memory_not_freed(data);
+        crate::quarantine::assert_not_kept(data);
         data.load(Ordering::Relaxed)
     }
 }

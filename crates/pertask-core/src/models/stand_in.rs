@@ -2,7 +2,8 @@
 
 use super::check;
 use crate::primitive::{Arc, AtomicPtr, Ordering};
-use crate::rcu::stand_in::{self, Life, assert_held, enter, quarantine, retire};
+use crate::quarantine;
+use crate::rcu::stand_in::{self, Life, assert_held, enter, retire};
 use crate::rcu::{Guard, Head};
 use loom::thread;
 use std::alloc::Layout;
@@ -20,7 +21,7 @@ unsafe fn free(head: NonNull<Head>) {
     let object: NonNull<Object> = head.cast();
     // SAFETY: the head is an object's first field, and the memory is kept until the model ends.
     unsafe { object.as_ref() }.life.end();
-    quarantine(object.cast(), Layout::new::<Object>());
+    quarantine::keep(object.cast(), Layout::new::<Object>());
 }
 
 fn publish() -> Shared {
@@ -132,7 +133,7 @@ fn a_look_at_freed_memory_is_caught() {
         let life = load(&shared, Ordering::Acquire, &section).unwrap();
         drop(section);
         unlink_and_retire(&shared);
-        stand_in::assert_memory_not_freed(life);
+        quarantine::assert_not_kept(life);
     });
 }
 

@@ -18,7 +18,11 @@ use std::ptr::{self, NonNull};
 
 /// Objects in one thread's bag before that thread tries to free: bounds what a thread holds back, and shares the
 /// price of a heavy barrier.
+#[cfg(not(pertask_shuttle))]
 const BATCH: u32 = 128;
+/// So that schedules free now and then.
+#[cfg(pertask_shuttle)]
+const BATCH: u32 = 4;
 
 /// What all readers and all who free share.
 pub(crate) struct Domain {
@@ -317,9 +321,9 @@ impl Backoff {
     fn pause(&mut self) {
         self.0 += 1;
         match self.0 {
-            #[cfg(not(pertask_loom))]
+            #[cfg(not(any(pertask_loom, pertask_shuttle)))]
             0..64 => std::hint::spin_loop(),
-            #[cfg(not(pertask_loom))]
+            #[cfg(not(any(pertask_loom, pertask_shuttle)))]
             256.. => std::thread::sleep(std::time::Duration::from_micros(50)),
             _ => yield_now(),
         }

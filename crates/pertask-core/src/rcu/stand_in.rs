@@ -13,10 +13,10 @@
 
 use super::Head;
 use crate::error::Error;
+use crate::quarantine;
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread::{self, ThreadId};
-use std::alloc::Layout;
 use std::cell::RefCell;
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -28,10 +28,6 @@ struct Books {
     sections: Vec<Section>,
     /// Retired objects, each with the sections that may hold it.
     retired: Vec<(Vec<u64>, NonNull<Head>)>,
-    /// Memory of freed objects.
-    quarantine: Vec<(NonNull<u8>, Layout)>,
-    /// Whether that is handed out again.
-    reuse: bool,
     /// How many objects with a [`Life`] there are.
     alive: usize,
     /// `None` outside a model.
@@ -163,41 +159,9 @@ pub(crate) fn assert_held() {
     assert!(held(), "read outside a section");
 }
 
-/// For whoever looks at a part of an object, and not at its [`Life`].
-pub(crate) fn assert_memory_not_freed<T>(part: &T) {
-    let part = std::ptr::from_ref(part).addr();
-    let freed = BOOKS.with_borrow(|books| {
-        let inside = |(memory, layout): &(NonNull<u8>, Layout)| {
-            (memory.addr().get()..memory.addr().get() + layout.size()).contains(&part)
-        };
-        books.quarantine.iter().any(inside)
-    });
-    assert!(!freed, "used after it was freed");
-}
-
 /// How many sections have begun in this run of the model.
 pub(crate) fn sections_begun() -> u64 {
     BOOKS.with_borrow(|books| books.next)
-}
-
-/// For the rest of this run of the model, new objects get the addresses of freed ones, the oldest first. A late use is then
-/// seen by what it does to the new object.
-pub(crate) fn reuse_addresses() {
-    BOOKS.with_borrow_mut(|books| books.reuse = true);
-}
-
-/// Freed memory of that layout, if addresses are to be used again.
-pub(crate) fn reused(layout: Layout) -> Option<NonNull<u8>> {
-    BOOKS.with_borrow_mut(|books| {
-        let same = |(_, other): &(NonNull<u8>, Layout)| *other == layout;
-        let at = books.quarantine.iter().position(same).filter(|_| books.reuse)?;
-        Some(books.quarantine.remove(at).0)
-    })
-}
-
-/// Keeps freed memory until the model ends.
-pub(crate) fn quarantine(memory: NonNull<u8>, layout: Layout) {
-    BOOKS.with_borrow_mut(|books| books.quarantine.push((memory, layout)));
 }
 
 /// Ends a model: no section left open, nothing left unfreed.
@@ -206,10 +170,8 @@ pub(crate) fn finish() {
     assert!(books.sections.is_empty(), "a section was left open");
     assert!(books.retired.is_empty(), "retired and never freed");
     assert_eq!(books.alive, 0, "never freed");
-    for (memory, layout) in books.quarantine {
-        // SAFETY: put here once, by the cache that allocated it with this layout; the model is over.
-        unsafe { std::alloc::dealloc(memory.as_ptr(), layout) };
-    }
+    // SAFETY: the model is over.
+    unsafe { quarantine::release() };
 }
 
 impl Books {

@@ -6,21 +6,33 @@
 use super::{Head, domain::Domain, domain::Reader};
 use crate::error::Error;
 use crate::membarrier;
+use crate::primitive::thread_local;
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
-use std::sync::LazyLock;
 
-static DOMAIN: LazyLock<Domain> = LazyLock::new(|| {
-    membarrier::init();
-    Domain::new()
-});
+/// The process's domain.
+#[cfg(not(pertask_shuttle))]
+fn domain() -> &'static Domain {
+    static DOMAIN: std::sync::LazyLock<Domain> = std::sync::LazyLock::new(|| {
+        membarrier::init();
+        Domain::new()
+    });
+    &DOMAIN
+}
+
+/// Each schedule's own.
+#[cfg(pertask_shuttle)]
+fn domain() -> &'static Domain {
+    static DOMAIN: shuttle::lazy_static::Lazy<Domain> =
+        shuttle::lazy_static::Lazy::new(Domain::new);
+    DOMAIN.get()
+}
 
 thread_local! {
     /// `None` before the thread's first section and after its end.
     static LOCAL: Cell<Option<Local>> = const { Cell::new(None) };
-    /// Gives the record back when the thread ends.
-    static OWNER: Owner = const { Owner };
+    static OWNER: Owner = const { Owner(Cell::new(None)) };
 }
 
 /// What a thread has of the domain.
@@ -31,12 +43,15 @@ struct Local {
     reader: &'static Reader,
 }
 
-struct Owner;
+/// Gives the thread's record back when the thread ends.
+struct Owner(Cell<Option<&'static Reader>>);
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        if let Some(local) = LOCAL.take() {
-            local.reader.release();
+        // Should it have gone before us, there is nothing to take.
+        let _ = LOCAL.try_with(Cell::take);
+        if let Some(reader) = self.0.take() {
+            reader.release();
         }
     }
 }
@@ -55,12 +70,17 @@ pub(crate) struct Guard {
 /// Begins a section on this thread. Sections nest. Neither allocates nor locks after the thread's first.
 #[inline(always)]
 pub(crate) fn enter() -> Guard {
-    let (local, borrowed) = match LOCAL.get() {
+    let (local, borrowed) = match local() {
         Some(local) => (local, false),
         None => claim(),
     };
     local.domain.enter(local.reader);
     Guard { reader: local.reader, borrowed, not_send: PhantomData }
+}
+
+#[inline(always)]
+fn local() -> Option<Local> {
+    LOCAL.try_with(Cell::get).ok().flatten()
 }
 
 impl Drop for Guard {
@@ -80,7 +100,7 @@ impl Drop for Guard {
 pub(crate) unsafe fn retire(object: NonNull<Head>) {
     let guard = enter();
     // SAFETY: the caller's.
-    unsafe { DOMAIN.retire(guard.reader, object) };
+    unsafe { domain().retire(guard.reader, object) };
 }
 
 /// Waits until every section that runs now has ended.
@@ -88,12 +108,12 @@ pub(crate) fn synchronize() -> Result<(), Error> {
     if held() {
         return Err(Error::InsideHook);
     }
-    DOMAIN.synchronize().map_err(|_| Error::BarrierRefused)
+    domain().synchronize().map_err(|_| Error::BarrierRefused)
 }
 
 /// Whether this thread is inside a section.
 pub(crate) fn held() -> bool {
-    LOCAL.get().is_some_and(|local| local.reader.inside())
+    local().is_some_and(|local| local.reader.inside())
 }
 
 /// Waits until all data that was released before the call has been freed (the kernel's `rcu_barrier`).
@@ -107,7 +127,7 @@ pub fn barrier() -> Result<(), Error> {
     if held() {
         return Err(Error::InsideHook);
     }
-    DOMAIN.barrier().map_err(|_| Error::BarrierRefused)
+    domain().barrier().map_err(|_| Error::BarrierRefused)
 }
 
 /// Whether sections are nearly free here: the kernel grants `membarrier(2)`. If not, each costs a full fence.
@@ -119,15 +139,19 @@ pub fn asymmetric() -> bool {
 /// How many released objects still wait to be freed.
 #[must_use]
 pub fn pending() -> usize {
-    DOMAIN.pending()
+    domain().pending()
 }
 
 /// A record for this thread, and whether it is for one section alone: the thread is ending.
 #[cold]
 #[inline(never)]
 fn claim() -> (Local, bool) {
-    let domain: &'static Domain = &DOMAIN;
+    let domain = domain();
     let local = Local { domain, reader: domain.claim() };
-    let alive = OWNER.try_with(|_| LOCAL.set(Some(local))).is_ok();
+    let begin = |owner: &Owner| {
+        owner.0.set(Some(local.reader));
+        LOCAL.with(|mine| mine.set(Some(local)));
+    };
+    let alive = OWNER.try_with(begin).is_ok();
     (local, !alive)
 }

@@ -13,9 +13,20 @@ use std::sync::atomic::{
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A system of its own with one PMU.
+///
+/// It is never freed, and kept where a leak checker sees that it is not lost: what is lost all the same has leaked.
 pub fn system_with<P: Pmu>(pmu: P) -> (&'static System, PmuHandle<P>) {
+    static KEPT: Mutex<Vec<&System>> = Mutex::new(Vec::new());
     let system = System::leak();
+    KEPT.lock().unwrap().push(system);
     (system, system.register(pmu).unwrap())
+}
+
+/// As many as usual, or the percentage that `PERTASK_STRESS` says: more for a soak, less where a tool makes all slow.
+pub fn share(usual: u32) -> u32 {
+    let percent = std::env::var("PERTASK_STRESS")
+        .map_or(100, |percent| percent.parse().expect("PERTASK_STRESS is a percentage"));
+    (usual * percent / 100).max(1)
 }
 
 /// A spawn site, told apart by its name.

@@ -1,7 +1,6 @@
 //! Pointers that are looked at, or compared, outside a section.
 
 use super::*;
-use crate::rcu;
 use loom::thread;
 
 /// One event comes while another goes.
@@ -35,7 +34,7 @@ fn repaired_looks_at_freed_data_too() {
 #[test]
 fn ours_looks_at_no_freed_data() {
     check(|| {
-        rcu::stand_in::reuse_addresses();
+        quarantine::reuse_addresses();
         let world = World::new();
         let task = world.fork();
         let going = world.attach(&task.handle()).unwrap();
@@ -86,7 +85,7 @@ fn repaired_detach_matches_a_reused_address_too() {
 #[test]
 fn ours_detach_matches_no_reused_address() {
     check(|| {
-        rcu::stand_in::reuse_addresses();
+        quarantine::reuse_addresses();
         let world = World::new();
         let task = world.fork();
         let going = world.attach(&task.handle()).unwrap();
