@@ -19,8 +19,16 @@ use tokio::runtime::Runtime;
 #[global_allocator]
 static HEAP: Counting = Counting;
 
-/// Requests in a round of work, and what each does.
-const REQUESTS: u64 = 2_000;
+/// A round of work: so many requests, of two polls each, of so many steps each poll. The long ones take as long as one of the
+/// demo's does on average, the short ones show what is paid for each task and poll.
+#[derive(Clone, Copy)]
+struct Load {
+    requests: u64,
+    steps: u64,
+}
+const LONG: Load = Load { requests: 800, steps: 800_000 };
+const SHORT: Load = Load { requests: 16_000, steps: 40_000 };
+/// Steps of the work whose samples are timed.
 const STEPS: u64 = 40_000;
 /// Calls between a task's poll and the function that works.
 const DEPTH: u32 = 40;
@@ -31,7 +39,7 @@ fn main() {
     let sampler = Sampler::start(SamplerOptions::with_frequency(999));
     let profile = match sampler {
         Ok(sampler) => {
-            requests(&runtime);
+            requests(&runtime, SHORT);
             sampler.stop()
         }
         Err(refused) => return println!("NOT MEASURED: {refused}"),
@@ -47,19 +55,23 @@ fn main() {
 
 /// A round of requests, sampled or not.
 fn throughput(runtime: &Runtime) {
-    heading(
-        "a round of requests, CPU time against that without sampling (twice, to show the noise)",
-    );
-    let bare = || cpu_timed(|| requests(runtime));
-    let sampled = |frequency_hz| {
-        let _sampler = Sampler::start(SamplerOptions::with_frequency(frequency_hz)).ok();
-        cpu_timed(|| requests(runtime))
-    };
-    let times = in_turn(31, [&bare, &bare, &|| sampled(99), &|| sampled(999), &|| sampled(5_000)]);
-    let names = ["not sampled", "not sampled, again", "99 Hz", "999 Hz", "5,000 Hz"];
-    for (name, time) in names.into_iter().zip(times) {
-        let ratio = 100.0 * (time.as_secs_f64() / times[0].as_secs_f64() - 1.0);
-        println!("{name:<32} {:>8.1} ms   {ratio:+.2} %", time.as_secs_f64() * 1e3);
+    for (what, load) in [("1 ms", LONG), ("50 µs", SHORT)] {
+        heading(&format!(
+            "a round of requests of {what}, CPU time against that without sampling (twice, to show the noise)"
+        ));
+        let bare = || cpu_timed(|| requests(runtime, load));
+        let sampled = |frequency_hz| {
+            let _sampler = Sampler::start(SamplerOptions::with_frequency(frequency_hz)).ok();
+            cpu_timed(|| requests(runtime, load))
+        };
+        let variants: [&dyn Fn() -> Duration; 6] =
+            [&bare, &bare, &|| sampled(1), &|| sampled(99), &|| sampled(999), &|| sampled(5_000)];
+        let times = in_turn(11, variants);
+        let names = ["not sampled", "not sampled, again", "1 Hz", "99 Hz", "999 Hz", "5,000 Hz"];
+        for (name, time) in names.into_iter().zip(times) {
+            let ratio = 100.0 * (time.as_secs_f64() / times[0].as_secs_f64() - 1.0);
+            println!("{name:<32} {:>8.1} ms   {ratio:+.2} %", time.as_secs_f64() * 1e3);
+        }
     }
 }
 
@@ -92,7 +104,10 @@ fn one_sample() {
 /// The handler alone, by the stack's depth. The caches are as the work leaves them.
 fn handler(runtime: &Runtime) {
     heading("the handler alone, microseconds: median, and one in ten takes longer than");
-    let profile = sampled(runtime, 999);
+    let mut profile = sampled(runtime, 999);
+    for _ in 0..4 {
+        profile.samples.extend(sampled(runtime, 999).samples);
+    }
     for (from, to) in [(1, 20), (20, 40), (40, 60), (60, 128)] {
         let deep = profile.samples.iter().filter(|it| (from..to).contains(&it.stack.len()));
         let mut took: Vec<_> = deep.map(|sample| sample.handler_ns).collect();
@@ -146,24 +161,24 @@ fn cpu_timed(work: impl FnOnce()) -> Duration {
 
 fn sampled(runtime: &Runtime, frequency_hz: u32) -> RawProfile {
     let sampler = Sampler::start(SamplerOptions::with_frequency(frequency_hz));
-    requests(runtime);
+    requests(runtime, SHORT);
     sampler.expect("it has started before").stop()
 }
 
-fn requests(runtime: &Runtime) {
+fn requests(runtime: &Runtime, load: Load) {
     runtime.block_on(async {
-        let spawn = |_| tokio::spawn(request().task("request"));
-        let tasks: Vec<_> = (0..REQUESTS).map(spawn).collect();
+        let spawn = |_| tokio::spawn(request(load.steps).task("request"));
+        let tasks: Vec<_> = (0..load.requests).map(spawn).collect();
         for task in tasks {
             task.await.unwrap();
         }
     });
 }
 
-async fn request() {
+async fn request(steps: u64) {
     let half = || {
         let mut sum = 0;
-        deep(DEPTH, &mut || sum = work(STEPS));
+        deep(DEPTH, &mut || sum = work(steps));
         sum
     };
     black_box(half());

@@ -29,11 +29,14 @@ const TURN: Duration = Duration::from_millis(10);
 /// And at least.
 const LONGEST_TURN: Duration = Duration::from_millis(100);
 
-/// So many samples of a busy thread are left to collect at once. Rings of the usual size have room for ten times as many.
-const SAMPLES_A_TURN: u32 = 5;
+/// So many samples of a busy thread are left to collect at once. Rings of the usual size have room for four times as many.
+const SAMPLES_A_TURN: u32 = 25;
 
 /// How much longer than a search for threads the wait for the next is, at least.
 const REST: u32 = 50;
+
+/// And at most, if there are as many threads as there were: one may have ended and another begun.
+const LONGEST_REST: u32 = 500;
 
 /// How long a stop waits for signals that are under way.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -80,10 +83,19 @@ struct Engine {
     /// Why no thread is interrupted any more.
     halted: Option<&'static str>,
     turns: u64,
-    /// When threads are to be sought again.
-    search_due: Instant,
+    /// When threads are sought again.
+    next_search: NextSearch,
     words: Vec<u64>,
     collector: Option<JoinHandle<()>>,
+}
+
+/// When threads are sought again.
+#[derive(Clone, Copy)]
+struct NextSearch {
+    earliest: Instant,
+    latest: Instant,
+    /// How many threads there were at the last.
+    threads: u64,
 }
 
 /// What interrupts the threads.
@@ -109,6 +121,17 @@ struct Told {
     dropped: u64,
     nested: u64,
     no_room: u64,
+}
+
+impl NextSearch {
+    fn after(start: Instant, took: Duration, threads: u64) -> Self {
+        let rest = took.max(TURN / REST);
+        Self { earliest: start + rest * REST, latest: start + rest * LONGEST_REST, threads }
+    }
+
+    fn is_due(&self, now: Instant, threads: u64) -> bool {
+        now >= self.latest || now >= self.earliest && threads != self.threads
+    }
 }
 
 impl Told {
@@ -315,7 +338,7 @@ impl Engine {
             sessions: Vec::new(),
             halted: None,
             turns: 0,
-            search_due: Instant::now(),
+            next_search: NextSearch::after(Instant::now(), Duration::ZERO, 0),
             words: Vec::new(),
             collector: Some(collector),
         })
@@ -408,11 +431,11 @@ impl Engine {
             self.seen.extend(new);
         }
         self.replaced.free_unused();
-        let start = Instant::now();
+        let (start, threads) = (Instant::now(), crate::threads::count());
         // Relaxed: see `search_soon`.
-        if SEARCH_NOW.swap(false, Ordering::Relaxed) || start >= self.search_due {
+        if SEARCH_NOW.swap(false, Ordering::Relaxed) || self.next_search.is_due(start, threads) {
             let took = self.search(roster, false);
-            self.search_due = start + TURN.max(took * REST);
+            self.next_search = NextSearch::after(start, took, threads);
         }
         self.drain();
     }

@@ -1,6 +1,7 @@
 //! Pointers that are looked at, or compared, outside a section.
 
 use super::*;
+use crate::quarantine;
 use loom::thread;
 
 /// One event comes while another goes.
