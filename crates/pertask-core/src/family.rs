@@ -25,12 +25,16 @@ pub(crate) struct Links {
 }
 
 enum List {
-    #[expect(
-        clippy::box_collection,
-        reason = "nearly all tasks have none, and each pays for the room"
-    )]
-    Open(Option<Box<Vec<Link>>>),
+    // A box: nearly all tasks have none, and each pays for the room.
+    Open(Option<Box<OpenList>>),
     Closed,
+}
+
+#[derive(Default)]
+struct OpenList {
+    links: Vec<Link>,
+    /// With so many, those to closed families are taken out before the next is added.
+    prune_at: usize,
 }
 
 struct Link {
@@ -87,7 +91,7 @@ impl Links {
             return;
         }
         let families: Vec<_> = match &*lock(&self.list) {
-            List::Open(Some(links)) => links.iter().map(|l| StdArc::clone(&l.family)).collect(),
+            List::Open(Some(open)) => open.links.iter().map(|l| StdArc::clone(&l.family)).collect(),
             List::Open(None) | List::Closed => return,
         };
         families.into_iter().for_each(|family| family.fork(child));
@@ -97,24 +101,32 @@ impl Links {
     pub(crate) fn exit(&self) {
         // Relaxed: who adds a link looks at `Closed`, under the lock; see `add`.
         let links = std::mem::replace(&mut *lock(&self.list), List::Closed);
-        if let List::Open(Some(links)) = links {
-            links.iter().for_each(|link| link.family.exit(link.member));
+        if let List::Open(Some(open)) = links {
+            open.links.iter().for_each(|link| link.family.exit(link.member));
         }
     }
 
     /// False if the task has ended: it will not tell the family.
     fn add(&self, link: Link) -> bool {
         match &mut *lock(&self.list) {
-            List::Open(links) => {
-                let links = links.get_or_insert_default();
-                // A task that lives long may see many events come and go.
-                links.retain(|link| !link.family.is_closed());
-                links.push(link);
-            }
+            List::Open(open) => open.get_or_insert_default().add(link),
             List::Closed => return false,
         }
         self.any.store(true, Ordering::Relaxed);
         true
+    }
+}
+
+impl OpenList {
+    /// A task that lives long may see many events come and go, and one may have many at once: links are looked through
+    /// when their number has doubled, which costs each that is added two looks at most, and keeps at most twice as many
+    /// as live.
+    fn add(&mut self, link: Link) {
+        if self.links.len() >= self.prune_at {
+            self.links.retain(|link| !link.family.is_closed());
+            self.prune_at = 2 * self.links.len() + 1;
+        }
+        self.links.push(link);
     }
 }
 
@@ -254,5 +266,63 @@ impl<C: Count> State<C> {
         });
         self.members[index] = Some(member);
         Ok(index)
+    }
+}
+
+#[cfg(all(test, not(any(pertask_loom, pertask_shuttle))))]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    /// Counts how often it is asked whether it is closed.
+    #[derive(Default)]
+    struct Asked {
+        closed: AtomicBool,
+        times: AtomicUsize,
+    }
+
+    impl AnyFamily for Asked {
+        fn fork(self: StdArc<Self>, _: &Arc<Task>) {}
+        fn exit(&self, _: usize) {}
+        fn is_closed(&self) -> bool {
+            self.times.fetch_add(1, Ordering::Relaxed);
+            self.closed.load(Ordering::Relaxed)
+        }
+    }
+
+    fn add(links: &Links, family: &StdArc<Asked>) {
+        assert!(links.add(Link { family: StdArc::clone(family) as _, member: 0 }));
+    }
+
+    fn len(links: &Links) -> usize {
+        match &*lock(&links.list) {
+            List::Open(Some(open)) => open.links.len(),
+            List::Open(None) | List::Closed => 0,
+        }
+    }
+
+    #[test]
+    fn joining_many_families_looks_twice_at_each_at_most() {
+        let (links, family) = (Links::new(), StdArc::new(Asked::default()));
+        for joined in 1..=10_000 {
+            add(&links, &family);
+            let looks = family.times.load(Ordering::Relaxed);
+            assert!(looks <= 2 * joined, "{looks} looks for {joined} families");
+        }
+        assert_eq!(len(&links), 10_000);
+    }
+
+    #[test]
+    fn links_to_closed_families_do_not_pile_up() {
+        let (links, live) = (Links::new(), StdArc::new(Asked::default()));
+        (0..10).for_each(|_| add(&links, &live));
+        let gone = StdArc::new(Asked::default());
+        gone.closed.store(true, Ordering::Relaxed);
+        for _ in 0..10_000 {
+            add(&links, &gone);
+            assert!(len(&links) <= 2 * (10 + 1), "{} links, 10 of them live", len(&links));
+        }
+        let looks = gone.times.load(Ordering::Relaxed) + live.times.load(Ordering::Relaxed);
+        assert!(looks <= 2 * 10_010, "{looks} looks for 10,010 families");
     }
 }

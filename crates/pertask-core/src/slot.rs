@@ -15,9 +15,9 @@
 //!   replaces dead data frees nothing.
 //! - *Exit wins*: nothing follows the tombstone. There is no "exiting" flag to look at: the exchange of whoever comes
 //!   late simply fails.
-//! - Who marks live data `global` looks at the slot once more. If exit has put its tombstone there in the meantime,
-//!   exit may have looked at `global` too early; both swap `global` to false, and the one who finds true drops the
-//!   reference.
+//! - Who marks live data `global` looks at the slot once more, in a section that began before the mark: from then on the
+//!   reference is no longer the marker's alone. If exit has put its tombstone there in the meantime, exit may have looked at
+//!   `global` too early; both swap `global` to false, and the one who finds true drops the reference.
 
 use crate::ctx_cache::CtxCache;
 use crate::ctx_data::{CtxData, CtxRef};
@@ -121,6 +121,9 @@ impl Slot {
 
     /// Makes `held` the global event's reference, unless it has one or the task has ended meanwhile.
     fn mark(&self, held: CtxRef) -> Marked {
+        // From the mark on, exit may find it and give `held` back for us, and whoever is last retires the data. This section
+        // has begun while we held it, so the data stays for the looks that follow.
+        let _section = rcu::enter();
         // AcqRel: read-modify-writes of `global` are in one order for all, and each sees what came before.
         if held.data().global.swap(true, Ordering::AcqRel) {
             let _ = self.put(held);
@@ -131,7 +134,7 @@ impl Slot {
             let _ = held.into_ptr();
             return Marked::Taken;
         }
-        // We hold a reference, so the data was not replaced: the task has ended. AcqRel: as above.
+        // Marked data with a reference is not replaced: the task has ended. AcqRel: as above.
         if held.data().global.swap(false, Ordering::AcqRel) {
             let _ = self.put(held);
         } else {

@@ -169,6 +169,7 @@ fn check_within(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
     builder.preemption_bound.get_or_insert(preemptions);
     builder.check(move || {
         rcu::stand_in::begin();
+        crate::membarrier::pass_the_door();
         model();
     });
 }

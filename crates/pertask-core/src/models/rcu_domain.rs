@@ -169,6 +169,23 @@ fn barrier_races_reclaim() {
     });
 }
 
+/// `barrier` waits also for what a reader holds up that announces its epoch late.
+#[test]
+fn enter_races_barrier() {
+    check(|| {
+        let domain = Arc::new(Domain::new());
+        let shared = publish();
+        let reader = {
+            let (domain, shared) = (Arc::clone(&domain), Arc::clone(&shared));
+            thread::spawn(move || read(&domain, &shared))
+        };
+        unlink_and_retire(&domain, &shared);
+        domain.barrier().unwrap();
+        assert_eq!(domain.pending(), 0, "retired before, and not freed");
+        reader.join().unwrap();
+    });
+}
+
 /// A record goes from one thread to another: the second begins outside.
 #[test]
 fn claim_races_release() {

@@ -23,6 +23,25 @@ fn attach_global_races_attach_task_and_exit() {
     });
 }
 
+/// On one task: the global event comes, the task ends, and its event goes. Exit may give back the reference that has just been
+/// marked, and the event the last one, while who marked it still looks.
+#[test]
+fn attach_global_races_detach_task_and_exit() {
+    check(|| {
+        let world = World::new();
+        let task = world.fork();
+        let event = world.attach(&task.handle()).unwrap();
+        let detacher = thread::spawn(move || drop(event));
+        let exiter = thread::spawn(move || drop(task));
+        let global = world.pmu.attach_global().unwrap();
+        detacher.join().unwrap();
+        exiter.join().unwrap();
+        assert_eq!(world.pmu.cache().live(), 0, "a reference to an ended task was kept");
+        drop(global);
+        world.finish();
+    });
+}
+
 /// On one task: the global event comes, an event comes, another goes. Whatever the order, the global event has one marked
 /// reference, and each event its own.
 #[test]
