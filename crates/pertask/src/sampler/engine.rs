@@ -268,10 +268,12 @@ impl Way {
             return Err(why);
         }
         let signal = mechanism.signal();
+        // It stays from a session before if a signal of that one may come yet.
+        let stays = disposition::is_ours(signal, handler::on_signal);
         disposition::install(signal, handler::on_signal).map_err(|why| why.to_string())?;
         signals::unblock(signal);
         let came = mechanism.try_on_this_thread(trial, PERIOD_NS, signal);
-        if came.is_err() {
+        if came.is_err() && !stays {
             // Nothing was asked for but for this thread.
             withdraw(signal, std::iter::empty());
         }

@@ -58,6 +58,7 @@ pub use profile::{RawProfile, RawSample, SampleLosses};
 pub(crate) use weigh::Clocked;
 
 use crate::call_stack::{CallStack, CallStacks};
+use crate::cpu_time::CpuTime;
 use crate::error::Error;
 use crate::session::Session;
 
@@ -128,11 +129,17 @@ impl Sampler {
     /// [`Error::CannotSample`], with the reason for each way to interrupt threads; [`Error::Attach`] if scopes are wanted and
     /// cannot be recorded, or tasks' CPU time and it cannot be measured.
     pub fn start(options: SamplerOptions) -> Result<Self, Error> {
-        let beside = Beside {
-            _scopes: options.scopes.then(CallStack::record).transpose()?,
-            clock: options.clocked.then(Session::start).transpose()?,
-        };
-        engine::join(options).map(|ticket| Self { ticket, beside: Some(beside) })
+        let _scopes = options.scopes.then(CallStack::record).transpose()?;
+        let clocked = options.clocked;
+        if clocked {
+            // The first time, the clock is found by trying.
+            CpuTime::handle()?;
+        }
+        // The clock's time lies inside the samples': it is never more than the process's.
+        let mut sampler = Self { ticket: engine::join(options)?, beside: None };
+        let clock = clocked.then(Session::start).transpose()?;
+        sampler.beside = Some(Beside { _scopes, clock });
+        Ok(sampler)
     }
 
     /// Each way to interrupt threads, best first, and why it cannot be used here, by trying it. While another session samples by
@@ -155,9 +162,11 @@ impl Sampler {
     /// signal's earlier handler is back.
     #[must_use]
     pub fn stop(mut self) -> RawProfile {
+        let clock = self.beside.as_ref().and_then(|beside| beside.clock.as_ref());
+        let clocked = clock.filter(|_| !self.ticket.is_anothers()).map(Session::clocked);
         let Some(mut profile) = self.ticket.leave() else { return RawProfile::empty() };
-        if let Some(clock) = self.beside.as_ref().and_then(|beside| beside.clock.as_ref()) {
-            profile.weigh(&clock.clocked());
+        if let Some(clocked) = clocked {
+            profile.weigh(&clocked);
         }
         profile
     }
