@@ -36,7 +36,7 @@ const SAMPLES_A_TURN: u32 = 25;
 const REST: u32 = 50;
 
 /// And at most, if there are as many threads as there were: one may have ended and another begun.
-const LONGEST_REST: u32 = 500;
+const LONGEST_REST: u32 = 100;
 
 /// How long a stop waits for signals that are under way.
 const PATIENCE: Duration = Duration::from_millis(250);
