@@ -30,6 +30,11 @@ pub(crate) fn heavy() -> Result<(), Refused> {
     Ok(())
 }
 
+#[cfg(pertask_shuttle)]
+pub(crate) fn is_asymmetric() -> bool {
+    false
+}
+
 #[cfg(pertask_loom)]
 loom::lazy_static! {
     static ref DOOR: crate::primitive::AtomicU32 = crate::primitive::AtomicU32::new(0);
