@@ -100,7 +100,8 @@ impl Mechanism {
     /// CPU time after which it has certainly signalled, if it works.
     pub(super) fn patience_ns(self) -> u64 {
         match self {
-            Self::Timer => 200_000_000,
+            // Where others want the CPU, few ticks meet the thread.
+            Self::Timer => 1_000_000_000,
             _ => 20_000_000,
         }
     }
