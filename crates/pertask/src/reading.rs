@@ -182,13 +182,17 @@ impl Reading {
         let spawned = self.spawned_since(base);
         let paths = spawned.iter().map(|row| (row.path.id(), row.count.cpu_ns));
         let outside = |thread: &ThreadReport| thread.cpu_ns.saturating_sub(thread.tasks_cpu_ns);
-        let live = self.threads.live.iter().map(|thread| self.thread_since(thread, base));
-        let live =
-            live.filter_map(|thread| Some((thread.tid?, thread.worker.then(|| outside(&thread)))));
+        // One that has entered the ledger is at its end, and most of its time is with that of those that have ended.
+        let (ending, live): (Vec<_>, Vec<_>) =
+            self.threads.live.iter().partition(|thread| thread.entered);
+        let rows = |threads: Vec<_>| threads.into_iter().map(|it| self.thread_since(it, base));
+        let live = rows(live)
+            .filter_map(|thread| Some((thread.tid?, thread.worker.then(|| outside(&thread)))));
+        let ended = self.ended_since(base).chain(rows(ending));
         crate::sampler::Clocked {
             paths_ns: paths.collect(),
             threads_ns: live.collect(),
-            ended_ns: self.ended_since(base).map(|thread| outside(&thread)).sum(),
+            ended_ns: ended.map(|thread| outside(&thread)).sum(),
         }
     }
 

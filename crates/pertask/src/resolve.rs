@@ -7,15 +7,18 @@ use crate::profile::{
     Function, FunctionId, Line, Location, LocationId, Mapping, MappingId, Profile, ProfileBuilder,
     Sample, Site, TaskRef, ThreadRef,
 };
-use crate::sampler::{Module, RawProfile, RawSample};
+use crate::sampler::{Module, RawProfile, RawSample, Unmet};
 use crate::symbols::{Frame, Symbolizer};
 use crate::tracked;
 use pertask_core::System;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-/// What a thread has used before it was found.
+/// In the place of a stack: what a thread has used before it was found.
 const NOT_SAMPLED_YET: &str = "(before its first sample)";
+
+/// And what was measured, and never sampled.
+const NO_SAMPLE: &str = "(no sample)";
 
 impl RawProfile {
     /// The profile: with the names of functions, as far as the program's files on disk tell them, of tasks and of threads.
@@ -37,11 +40,15 @@ impl RawProfile {
     pub fn resolve(&self) -> Profile {
         let mut resolver = Resolver::new(self);
         for raw in &self.samples {
-            let sample =
-                resolver.sample(raw, self.threads.get(&raw.thread).map_or("", |name| name));
+            let sample = resolver.sample(raw, &self.threads);
+            resolver.builder.add(sample);
+        }
+        for unmet in &self.unmet {
+            let sample = resolver.unmet(unmet, &self.threads);
             resolver.builder.add(sample);
         }
         resolver.builder.dropped(self.lost.dropped());
+        resolver.builder.not_sampled(self.lost.threads_not_sampled, self.lost.unsampled_cpu_ns);
         resolver.builder.finish(self.duration)
     }
 }
@@ -54,8 +61,8 @@ struct Resolver<'a> {
     mappings: Vec<Vec<Option<MappingId>>>,
     /// The functions of an address, of those that have been asked for.
     places: HashMap<u64, Arc<Place>>,
-    /// Whole stacks, by where they are kept, and whether they are a task's.
-    stacks: HashMap<(*const u64, bool), Vec<LocationId>>,
+    /// Stacks, by where they are kept and whether they are a task's; and whether they were seen to go to their root.
+    stacks: HashMap<(*const u64, bool), (Vec<LocationId>, bool)>,
 }
 
 /// An address, resolved.
@@ -84,44 +91,62 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn sample(&mut self, raw: &RawSample, thread: &str) -> Sample {
-        let task = raw.task.map(|id| self.task(id, raw));
+    fn sample(&mut self, raw: &RawSample, threads: &BTreeMap<u32, String>) -> Sample {
+        let task = raw.task.map(|id| self.task(Some(id), raw.parent, raw.path));
+        let (stack, at_root) = self.stack(&raw.stack, task.is_some());
         Sample {
             count: 1,
             cpu_ns: raw.cpu_ns,
-            stack: self.stack(&raw.stack, task.is_some()),
+            stack,
             task,
-            thread: Some(ThreadRef { tid: raw.thread, name: self.builder.text(thread) }),
+            thread: Some(self.thread(raw.thread, threads)),
             scopes: raw.scopes.iter().map(|name| self.builder.text(name)).collect(),
             labels: raw
                 .labels
                 .iter()
                 .map(|(key, value)| (self.builder.text(key), self.builder.text(value)))
                 .collect(),
-            complete: raw.complete || raw.stack.is_empty(),
+            complete: raw.complete || at_root,
         }
     }
 
-    fn task(&mut self, id: u64, raw: &RawSample) -> TaskRef {
-        let site = raw.path.and_then(|path| System::global().path(path)).map(|path| path.site());
+    /// CPU time of which no sample was taken: a sample of none.
+    fn unmet(&mut self, unmet: &Unmet, threads: &BTreeMap<u32, String>) -> Sample {
+        Sample {
+            cpu_ns: unmet.cpu_ns,
+            stack: vec![self.words(NO_SAMPLE)],
+            task: unmet.path.map(|path| self.task(None, None, Some(path))),
+            thread: unmet.thread.map(|thread| self.thread(thread, threads)),
+            ..Sample::default()
+        }
+    }
+
+    fn thread(&mut self, tid: u32, threads: &BTreeMap<u32, String>) -> ThreadRef {
+        let name = threads.get(&tid).map_or("", |name| name);
+        ThreadRef { tid, name: self.builder.text(name) }
+    }
+
+    fn task(&mut self, id: Option<u64>, parent: Option<u64>, path: Option<u32>) -> TaskRef {
+        let site = path.and_then(|path| System::global().path(path)).map(|path| path.site());
         TaskRef {
-            id: Some(id),
+            id,
             name: site.and_then(|site| site.name()).map(|name| self.builder.text(name)),
             site: site.map(|site| Site {
                 file: self.builder.text(site.location().file()),
                 line: site.location().line(),
             }),
-            parent: raw.parent,
+            parent,
         }
     }
 
-    fn stack(&mut self, addresses: &Arc<[u64]>, of_task: bool) -> Vec<LocationId> {
+    /// The stack, and whether it goes to its root for all that is seen here. What lies below a task's is not its own.
+    fn stack(&mut self, addresses: &Arc<[u64]>, of_task: bool) -> (Vec<LocationId>, bool) {
         let key = (addresses.as_ptr(), of_task);
         if let Some(known) = self.stacks.get(&key) {
             return known.clone();
         }
         let stack = if addresses.is_empty() {
-            vec![self.not_sampled_yet()]
+            (vec![self.words(NOT_SAMPLED_YET)], true)
         } else {
             self.resolve_stack(addresses, of_task)
         };
@@ -129,12 +154,13 @@ impl<'a> Resolver<'a> {
         stack
     }
 
-    fn resolve_stack(&mut self, addresses: &[u64], of_task: bool) -> Vec<LocationId> {
+    fn resolve_stack(&mut self, addresses: &[u64], of_task: bool) -> (Vec<LocationId>, bool) {
         // A caller goes on behind its call; it is the call that is wanted.
         let first = addresses.first().copied();
         let callers = addresses.iter().skip(1).map(|address| address.saturating_sub(1));
         let mut stack: Vec<_> =
             first.into_iter().chain(callers).map(|at| (at, self.place(at))).collect();
+        let at_root = of_task && stack.iter().any(|(_, place)| place.root.is_some());
         let lines = if of_task { end_at_task(&mut stack) } else { None };
         let last = stack.len().saturating_sub(1);
         let mut ids = Vec::with_capacity(stack.len());
@@ -143,7 +169,7 @@ impl<'a> Resolver<'a> {
             let lines = place.lines[..kept].to_vec();
             ids.push(self.builder.location(Location { address, mapping: place.mapping, lines }));
         }
-        ids
+        (ids, at_root)
     }
 
     fn place(&mut self, address: u64) -> Arc<Place> {
@@ -177,8 +203,9 @@ impl<'a> Resolver<'a> {
         *self.mappings.get(module)?.get(range)?
     }
 
-    fn not_sampled_yet(&mut self) -> LocationId {
-        let name = self.builder.text(NOT_SAMPLED_YET);
+    /// A place that is none: its name says why.
+    fn words(&mut self, words: &str) -> LocationId {
+        let name = self.builder.text(words);
         let function: FunctionId = self.builder.function(Function { name, ..Function::default() });
         self.builder
             .location(Location { lines: vec![Line { function, line: 0 }], ..Location::default() })

@@ -266,7 +266,7 @@ fn carried_time_adds_up_to_the_process_and_threads_born_meanwhile_are_seen() {
         spin(250);
         let born: Vec<u32> = born.into_iter().map(|thread| thread.join().unwrap()).collect();
         let profile = sampler.stop();
-        let carried = cpu_ns(&profile.samples);
+        let carried = profile.carried_cpu_ns();
         let seen = percent(carried, profile.process_cpu_ns);
         let (lost, count) = (profile.lost, profile.samples.len());
         loudly(&format!("{mechanism}: {count} samples carry {seen:.2} %; {lost:?}"));
@@ -442,6 +442,67 @@ fn a_full_ring_drops_and_counts_and_loses_no_time() {
     assert!(lost.dropped_ring_full > 100, "{lost:?}");
     let seen = cpu_ns(of_thread(&profile, gettid()));
     assert!((ms(280)..ms(330)).contains(&seen), "{seen} ns of 300 ms; {lost:?}");
+}
+
+/// Where a task ran for a moment, no sample may have met it. The clock did.
+#[test]
+fn who_ran_too_briefly_to_be_met_is_told_of_all_the_same() {
+    const BRIEF: u64 = 100;
+    let _alone = alone();
+    for mechanism in Mechanism::ALL {
+        let mut options = options(mechanism);
+        options.frequency_hz = 50;
+        let sampler = match Sampler::start(options) {
+            Ok(sampler) => sampler,
+            Err(refused) => return loudly(&format!("NOT TESTED: {refused}")),
+        };
+        for number in 0..BRIEF {
+            block_on(async { spin(2) }.task(format!("brief {number}")));
+        }
+        let profile = sampler.stop();
+        let met = profile.samples.iter().filter_map(|sample| sample.path).collect::<BTreeSet<_>>();
+        let unmet = profile.unmet.iter().filter_map(|unmet| unmet.path).collect::<BTreeSet<_>>();
+        assert!(unmet.len() > 50, "{} met, {} not", met.len(), unmet.len());
+        assert!(met.is_disjoint(&unmet), "each is told of once");
+        assert_eq!((met.len() + unmet.len()) as u64, BRIEF);
+        let (told, whole) = (profile.carried_cpu_ns(), profile.process_cpu_ns);
+        assert!(told <= whole + whole / 50, "{told} ns of {whole}");
+        #[cfg(feature = "symbols")]
+        check_brief(&profile.resolve(), BRIEF);
+    }
+}
+
+/// Each has its two milliseconds in what is written, too.
+#[cfg(feature = "symbols")]
+fn check_brief(profile: &pertask::profile::Profile, count: u64) {
+    let mut file = Vec::new();
+    profile.write_pprof(&mut file).unwrap();
+    assert_eq!(*profile, pertask::profile::Profile::from_pprof(&file[..]).unwrap());
+    for number in 0..count {
+        let wanted = format!("brief {number}");
+        let named = |it: &&pertask::profile::Sample| {
+            it.task.as_ref().is_some_and(|task| task.name.as_deref() == Some(&*wanted))
+        };
+        let seen_ns: u64 = profile.samples.iter().filter(named).map(|sample| sample.cpu_ns).sum();
+        assert!((ms(2)..ms(4)).contains(&seen_ns), "{wanted} has {seen_ns} ns");
+    }
+    let unsampled_ns = profile.lost.unsampled_cpu_ns;
+    let overview = profile.overview(Default::default()).to_string();
+    assert_eq!(overview.contains("in none)"), unsampled_ns > 0, "{overview}");
+}
+
+#[test]
+fn samples_of_a_part_of_the_session_do_not_get_the_time_of_the_rest() {
+    let _alone = alone();
+    let mut options = options(Mechanism::PerfTrap);
+    options.memory_bytes = 4_000;
+    let Ok(sampler) = Sampler::start(options) else { return loudly("NOT TESTED: no perf") };
+    block_on(async { spin(200) }.task("long"));
+    let profile = sampler.stop();
+    assert!(profile.lost.dropped_memory_full > 50, "{:?}", profile.lost);
+    assert!(profile.carried_cpu_ns() < ms(100), "{} ns", profile.carried_cpu_ns());
+    assert!(profile.lost.unsampled_cpu_ns > ms(100), "{:?}", profile.lost);
+    assert!(!profile.mechanism.contains("by the clock"), "{}", profile.mechanism);
 }
 
 #[test]

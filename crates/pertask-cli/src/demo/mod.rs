@@ -110,10 +110,11 @@ fn write_profile(sampled: &RawProfile, files: &[ProfilePath]) -> Result<(), Erro
 
 /// `1874 samples stand for 99.6% of 9.42s of CPU time, 99.95% with whole stacks; perf cpu-clock with SIGTRAP, 199 Hz`
 fn sampled_line(sampled: &RawProfile) -> String {
-    let RawProfile { samples, lost, process_cpu_ns, mechanism, .. } = sampled;
+    let RawProfile { samples, unmet, lost, process_cpu_ns, mechanism, .. } = sampled;
     let percent = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
     let carried: u64 = samples.iter().map(|sample| sample.cpu_ns).sum();
     let whole = (samples.len() as u64).saturating_sub(lost.incomplete_stacks);
+    let unmet: u64 = unmet.iter().map(|unmet| unmet.cpu_ns).sum();
     let mut line = format!(
         "{} samples stand for {:.1}% of {:.2}s of CPU time, {:.2}% of them with whole stacks; {mechanism}",
         samples.len(),
@@ -125,6 +126,10 @@ fn sampled_line(sampled: &RawProfile) -> String {
         [("samples dropped", lost.dropped()), ("threads not sampled", lost.threads_not_sampled)];
     for (what, count) in missed.iter().filter(|(_, count)| *count > 0) {
         line += &format!("; {count} {what}");
+    }
+    if unmet > 0 {
+        let unmet = Duration::from_nanos(unmet);
+        line += &format!("; {unmet:.1?} of it was measured, and never sampled");
     }
     line
 }

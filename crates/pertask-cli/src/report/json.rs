@@ -33,6 +33,8 @@ struct Losses {
     samples_folded: u64,
     locations_folded: u64,
     texts_folded: u64,
+    threads_not_sampled: u64,
+    unsampled_cpu_ns: u64,
 }
 
 #[derive(Serialize)]
@@ -169,9 +171,15 @@ fn start(shown: &Shown<'_>) -> Option<i64> {
 }
 
 fn losses(lost: Lost) -> Losses {
-    let Lost { samples_dropped, stacks_incomplete, samples_folded, locations_folded, texts_folded } =
-        lost;
-    Losses { samples_dropped, stacks_incomplete, samples_folded, locations_folded, texts_folded }
+    Losses {
+        samples_dropped: lost.samples_dropped,
+        stacks_incomplete: lost.stacks_incomplete,
+        samples_folded: lost.samples_folded,
+        locations_folded: lost.locations_folded,
+        texts_folded: lost.texts_folded,
+        threads_not_sampled: lost.threads_not_sampled,
+        unsampled_cpu_ns: lost.unsampled_cpu_ns,
+    }
 }
 
 /// The same JSON with everything escaped that could steer a terminal. Such characters are in strings only.

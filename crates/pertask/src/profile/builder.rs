@@ -158,6 +158,13 @@ impl ProfileBuilder {
         self.lost.samples_dropped = self.lost.samples_dropped.saturating_add(samples);
     }
 
+    /// Counts threads that could not be sampled, and CPU time that is not in the profile.
+    pub fn not_sampled(&mut self, threads: u64, cpu_ns: u64) {
+        let Lost { threads_not_sampled, unsampled_cpu_ns, .. } = &mut self.lost;
+        *threads_not_sampled = threads_not_sampled.saturating_add(threads);
+        *unsampled_cpu_ns = unsampled_cpu_ns.saturating_add(cpu_ns);
+    }
+
     /// The profile, of so long a time. The samples are in the order in which they were first seen.
     #[must_use]
     pub fn finish(self, duration: Duration) -> Profile {

@@ -71,7 +71,8 @@ impl fmt::Display for Overview<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut lines = self.style.prose(&self.totals(), Tint::Title);
         lines.extend(self.style.prose(&self.origin(), Tint::Secondary));
-        let lost = Lost { stacks_incomplete: 0, ..self.whole.lost };
+        // Those two are told of above, whatever they are.
+        let lost = Lost { stacks_incomplete: 0, unsampled_cpu_ns: 0, ..self.whole.lost };
         if !lost.is_empty() {
             lines.extend(self.style.prose(&format!("lost: {lost}"), Tint::Warning));
         }
@@ -87,8 +88,12 @@ impl Overview<'_> {
     fn totals(&self) -> String {
         let Amount { cpu_ns, samples } = self.whole.whole();
         let duration_ns = self.whole.duration_ns;
-        let sampled =
+        let mut sampled =
             format!("{} of CPU time in {}", human::duration_ns(cpu_ns), counted(samples, "sample"));
+        let unsampled_ns = self.whole.lost.unsampled_cpu_ns;
+        if unsampled_ns > 0 {
+            sampled += &format!(" (and {} in none)", human::duration_ns(unsampled_ns));
+        }
         match duration_ns {
             0 => sampled,
             _ => format!(

@@ -380,7 +380,8 @@ impl Engine {
         if let Some(why) = self.halted {
             mechanism = format!("{mechanism}; {why}");
         }
-        let profile = session.finish(mechanism, self.period_ns, self.seen.clone());
+        let profile =
+            session.finish(mechanism, self.halted.is_some(), self.period_ns, self.seen.clone());
         if !self.sessions.is_empty() {
             self.set_rate();
         }

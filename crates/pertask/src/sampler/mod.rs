@@ -54,7 +54,7 @@ mod workers;
 pub(crate) use maps::memory;
 pub use mechanism::Mechanism;
 pub use modules::{Module, ModuleRange};
-pub use profile::{RawProfile, RawSample, SampleLosses};
+pub use profile::{RawProfile, RawSample, SampleLosses, Unmet};
 pub(crate) use weigh::Clocked;
 
 use crate::call_stack::{CallStack, CallStacks};

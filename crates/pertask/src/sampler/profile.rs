@@ -65,9 +65,21 @@ pub struct SampleLosses {
     pub truncated_stacks: u64,
     /// Threads that could not be sampled, or block the signal.
     pub threads_not_sampled: u64,
-    /// CPU time of the process that no sample stands for: from each thread's last sample to the end, and of threads that
-    /// came and went unseen.
+    /// CPU time of the process that is nowhere in the profile: from each thread's last sample to the end, of threads that
+    /// came and went unseen, and, where there was no memory left or sampling has ended early, all that came after.
     pub unsampled_cpu_ns: u64,
+}
+
+/// CPU time that was measured, and in which no sample was taken: it is known whose it is, and not where it went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Unmet {
+    /// The spawn path of the tasks that had it. `None`: it was outside of tasks.
+    pub path: Option<u32>,
+    /// The thread that had it outside of tasks, by the kernel's number.
+    pub thread: Option<u32>,
+    /// How much.
+    pub cpu_ns: u64,
 }
 
 /// All that a sampling session has seen.
@@ -80,8 +92,12 @@ pub struct RawProfile {
     pub duration: Duration,
     /// The samples; those of one thread in order.
     pub samples: Vec<RawSample>,
+    /// Who had CPU time and no sample: the most first. Empty where times [are not measured](super::SamplerOptions::clocked).
+    pub unmet: Vec<Unmet>,
     /// What is missing.
     pub lost: SampleLosses,
+    /// Whether samples are missing from some moment on.
+    pub(super) cut_short: bool,
     /// What interrupted the threads, at what rate, and why nothing better could be used.
     pub mechanism: String,
     /// CPU time between samples of a thread, as it was asked of the kernel.
@@ -106,11 +122,26 @@ impl SampleLosses {
 }
 
 impl RawProfile {
-    /// Gives the samples the times of the clock.
+    /// The CPU time that is told of, of the process's.
+    #[must_use]
+    pub fn carried_cpu_ns(&self) -> u64 {
+        let sampled: u64 = self.samples.iter().map(|sample| sample.cpu_ns).sum();
+        let unmet: u64 = self.unmet.iter().map(|unmet| unmet.cpu_ns).sum();
+        sampled + unmet
+    }
+
+    /// Gives the samples the times of the clock. Not if they are of a part of the session only: they would get the time of the
+    /// rest, of which they say nothing.
     pub(super) fn weigh(&mut self, clocked: &Clocked) {
-        let carried = weigh::weigh(&mut self.samples, clocked);
-        self.lost.unsampled_cpu_ns = self.process_cpu_ns.saturating_sub(carried);
-        self.mechanism += "; each task's time by the clock";
+        if self.cut_short {
+            return;
+        }
+        self.unmet = weigh::weigh(&mut self.samples, clocked);
+        for thread in self.unmet.iter().filter_map(|unmet| unmet.thread) {
+            self.threads.entry(thread).or_insert_with(|| crate::threads::name(thread));
+        }
+        self.lost.unsampled_cpu_ns = self.process_cpu_ns.saturating_sub(self.carried_cpu_ns());
+        self.mechanism += "; each spawn path's time by the clock";
     }
 
     /// Of a session that another process has, of which this one was forked.
@@ -119,6 +150,8 @@ impl RawProfile {
             start: SystemTime::now(),
             duration: Duration::ZERO,
             samples: Vec::new(),
+            unmet: Vec::new(),
+            cut_short: false,
             lost: SampleLosses::default(),
             mechanism: String::new(),
             period_ns: 0,

@@ -146,6 +146,7 @@ impl Session {
     pub(super) fn finish(
         mut self,
         mechanism: String,
+        halted: bool,
         period_ns: u64,
         modules: Vec<Module>,
     ) -> RawProfile {
@@ -162,6 +163,8 @@ impl Session {
             start: self.start.0,
             duration: self.start.1.elapsed(),
             samples: self.samples,
+            unmet: Vec::new(),
+            cut_short: halted || self.lost.dropped_memory_full > 0,
             lost: self.lost,
             mechanism,
             period_ns,

@@ -4,9 +4,10 @@
 //! next, which is seldom the task that made the call; a tick does not see what keeps in step with it; a task that runs for
 //! some microseconds at a time is met too seldom. So the samples of all tasks of one spawn path are given the CPU time that
 //! those tasks had by the clock, shared out among them as they stand; and the samples of a worker outside of tasks what is
-//! left of its thread's time. (Surveys call it post-stratification.)
+//! left of its thread's time. (Surveys call it post-stratification.) What has had CPU time and no sample is told of by itself:
+//! of it one knows who, and not where.
 
-use super::profile::RawSample;
+use super::profile::{RawSample, Unmet};
 use std::collections::HashMap;
 
 /// CPU time by the clock, during a session.
@@ -38,8 +39,8 @@ struct Share {
 }
 
 /// Gives the samples of each stratum the CPU time that it had by the clock. Those of which the clock knows nothing, such as
-/// threads that run no tasks, keep their own. Returns what all carry.
-pub(super) fn weigh(samples: &mut [RawSample], clocked: &Clocked) -> u64 {
+/// threads that run no tasks, keep their own. Returns the strata that had CPU time and no sample to carry it.
+pub(super) fn weigh(samples: &mut [RawSample], clocked: &Clocked) -> Vec<Unmet> {
     let mut shares: HashMap<Stratum, Share> = HashMap::new();
     for sample in &*samples {
         if let Some((stratum, clocked_ns)) = clocked.stratum(sample) {
@@ -57,7 +58,8 @@ pub(super) fn weigh(samples: &mut [RawSample], clocked: &Clocked) -> u64 {
             sample.cpu_ns = share.next(sample.cpu_ns);
         }
     }
-    samples.iter().map(|sample| sample.cpu_ns).sum()
+    let met = |stratum| shares.get(&stratum).is_some_and(|share| share.carried_ns > 0);
+    clocked.unmet(met)
 }
 
 impl Clocked {
@@ -70,6 +72,21 @@ impl Clocked {
             Some(own_ns) => Some((Stratum::Worker(sample.thread), (*own_ns)?)),
             None => Some((Stratum::Ended, self.ended_ns)),
         }
+    }
+
+    /// The paths and the workers that had CPU time and were not met. (Which threads ended, nobody knows.)
+    fn unmet(&self, met: impl Fn(Stratum) -> bool) -> Vec<Unmet> {
+        let paths = self.paths_ns.iter().map(|(path, cpu_ns)| {
+            (Stratum::Path(*path), Unmet { path: Some(*path), thread: None, cpu_ns: *cpu_ns })
+        });
+        let workers = self.threads_ns.iter().filter_map(|(thread, own_ns)| {
+            let unmet = Unmet { path: None, thread: Some(*thread), cpu_ns: (*own_ns)? };
+            Some((Stratum::Worker(*thread), unmet))
+        });
+        let missing = paths.chain(workers).filter(|(at, it)| it.cpu_ns > 0 && !met(*at));
+        let mut unmet: Vec<_> = missing.map(|(_, unmet)| unmet).collect();
+        unmet.sort_unstable_by_key(|it| (std::cmp::Reverse(it.cpu_ns), it.path, it.thread));
+        unmet
     }
 }
 
@@ -112,10 +129,8 @@ mod tests {
     }
 
     fn weighed(mut samples: Vec<RawSample>, clocked: &Clocked) -> Vec<u64> {
-        let all = weigh(&mut samples, clocked);
-        let times: Vec<_> = samples.iter().map(|sample| sample.cpu_ns).collect();
-        assert_eq!(times.iter().sum::<u64>(), all);
-        times
+        weigh(&mut samples, clocked);
+        samples.iter().map(|sample| sample.cpu_ns).collect()
     }
 
     #[test]
@@ -148,6 +163,20 @@ mod tests {
     fn what_the_clock_does_not_know_is_left_alone() {
         let clocked = Clocked { threads_ns: [(1, None)].into(), ..Clocked::default() };
         assert_eq!(weighed(vec![sample(1, Some(8), 5), sample(1, None, 6)], &clocked), [5, 6]);
+    }
+
+    #[test]
+    fn who_had_time_and_no_sample_is_told_of_the_largest_first() {
+        let clocked = Clocked {
+            paths_ns: [(7, 100), (8, 20), (9, 0), (10, 5)].into(),
+            threads_ns: [(1, Some(10)), (2, Some(30)), (3, None)].into(),
+            ended_ns: 50,
+        };
+        // One that stands for no time can carry none.
+        let mut samples = [sample(1, Some(7), 3), sample(1, None, 4), sample(1, Some(10), 0)];
+        let unmet = weigh(&mut samples, &clocked);
+        let unmet: Vec<_> = unmet.iter().map(|it| (it.path, it.thread, it.cpu_ns)).collect();
+        assert_eq!(unmet, [(None, Some(2), 30), (Some(8), None, 20), (Some(10), None, 5)]);
     }
 
     #[test]

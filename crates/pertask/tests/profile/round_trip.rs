@@ -120,7 +120,7 @@ fn profiles() -> impl Strategy<Value = Profile> {
         vec((text(), text(), text(), any::<u32>()), 3..4),
         vec((any::<[u64; 3]>(), text(), text()), 2..3),
     );
-    (any::<i64>(), any::<[u32; 2]>(), "[^\u{0}]{0,8}", tables, any::<[u64; 5]>()).prop_map(
+    (any::<i64>(), any::<[u32; 2]>(), "[^\u{0}]{0,8}", tables, any::<[u64; 7]>()).prop_map(
         |(start, [duration, period], mechanism, tables, lost)| Profile {
             start: time(start),
             duration_ns: duration.into(),
@@ -193,12 +193,14 @@ fn mapping(([start, end, offset], file, build_id): ([u64; 3], String, String)) -
     Mapping { start, end, offset, file: file.into(), build_id: build_id.into() }
 }
 
-fn losses(counts: [u64; 5]) -> Lost {
+fn losses(counts: [u64; 7]) -> Lost {
     Lost {
         samples_dropped: counts[0],
         stacks_incomplete: counts[1],
         samples_folded: counts[2],
         locations_folded: counts[3],
         texts_folded: counts[4],
+        threads_not_sampled: counts[5],
+        unsampled_cpu_ns: counts[6],
     }
 }

@@ -199,7 +199,7 @@ fn missed_by_ticks(profile: &RawProfile) -> bool {
 /// No time is told twice, and what is in no sample is told of.
 #[track_caller]
 pub fn check_sums(profile: &RawProfile) {
-    let carried: u64 = profile.samples.iter().map(|sample| sample.cpu_ns).sum();
+    let carried = profile.carried_cpu_ns();
     let whole = profile.process_cpu_ns;
     // What the kernel has not yet counted for the process at the end, on each CPU.
     const UNSEEN: u64 = 20_000_000;

@@ -3,8 +3,10 @@
 use crate::harness::{
     HZ, all_handlers, block_all, check_sums, options, rounds, skip, spin, start, stop, torture,
 };
-use pertask::sampler::Sampler;
+use pertask::TaskExt;
+use pertask::sampler::{Mechanism, Sampler};
 use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
 fn limit(what: libc::__rlimit_resource_t, most: u64) {
@@ -17,6 +19,35 @@ fn limit(what: libc::__rlimit_resource_t, most: u64) {
 fn all_descriptors() -> Vec<File> {
     let null = || File::open("/dev/null");
     std::iter::from_fn(|| null().ok()).collect()
+}
+
+/// A thread to which the session's signal is pending, and which lets it come in the end.
+struct Deaf {
+    unblock: std::sync::mpsc::Sender<()>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Deaf {
+    /// While a session samples.
+    fn begin() -> Self {
+        let (unblock, unblocked) = std::sync::mpsc::channel();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let thread = thread::spawn(move || {
+            block_all();
+            spin(30);
+            ready.send(()).unwrap();
+            unblocked.recv().unwrap_err();
+            crate::harness::unblock_all();
+            spin(5);
+        });
+        is_ready.recv().unwrap();
+        Self { unblock, thread }
+    }
+
+    fn end(self) {
+        drop(self.unblock);
+        self.thread.join().unwrap();
+    }
 }
 
 /// While the host has no descriptor left, nothing can be found out about threads. None is taken for dead because of that.
@@ -49,35 +80,66 @@ fn descriptors_have_run_out_at_the_end() {
         limit(libc::RLIMIT_NOFILE, 64);
         for _ in 0..rounds(3) {
             let Some(sampler) = start(mechanism) else { return };
-            let (tell, told) = std::sync::mpsc::channel::<()>();
-            let (ready, is_ready) = std::sync::mpsc::channel();
-            let blocked = thread::spawn(move || {
-                block_all();
-                spin(20);
-                ready.send(()).unwrap();
-                told.recv().unwrap_err();
-                crate::harness::unblock_all();
-                spin(5);
-            });
-            is_ready.recv().unwrap();
+            let deaf = Deaf::begin();
             // What the session gives back, somebody else takes.
-            let taking = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+            let taking = std::sync::Arc::new(AtomicBool::new(true));
             let taker = {
                 let taking = taking.clone();
                 thread::spawn(move || {
                     let mut taken = Vec::new();
-                    while taking.load(std::sync::atomic::Ordering::Relaxed) {
+                    while taking.load(Relaxed) {
                         taken.extend(all_descriptors());
                     }
                 })
             };
             spin(5);
             check_sums(&sampler.stop());
-            drop(tell);
-            blocked.join().unwrap();
-            taking.store(false, std::sync::atomic::Ordering::Relaxed);
+            deaf.end();
+            taking.store(false, Relaxed);
             taker.join().unwrap();
         }
+    });
+}
+
+/// A signal is pending still from a session before, and must not meet its default action because a later one is refused.
+#[test]
+fn a_session_is_refused_while_a_signal_is_pending() {
+    torture(|mechanism| {
+        limit(libc::RLIMIT_NOFILE, 64);
+        let Some(sampler) = start(mechanism) else { return };
+        let deaf = Deaf::begin();
+        drop(sampler.stop());
+        // Some are left, but none that an event may have.
+        let mut taken = all_descriptors();
+        taken.truncate(taken.len().saturating_sub(8));
+        let refused = Sampler::start(options(mechanism, HZ)).err();
+        // A timer is no file.
+        assert!(refused.is_some() || mechanism == Mechanism::Timer);
+        deaf.end();
+        drop(taken);
+    });
+}
+
+/// To stop takes its time while a thread blocks the signal; what tasks use meanwhile is not the session's.
+#[test]
+fn tasks_run_on_while_a_session_waits_for_its_end() {
+    static GO_ON: AtomicBool = AtomicBool::new(true);
+    torture(|mechanism| {
+        let worker = thread::spawn(|| {
+            // Relaxed: it hands nothing over.
+            while GO_ON.load(Relaxed) {
+                futures::executor::block_on(async { spin(1) }.task("runs on"));
+            }
+        });
+        if let Some(sampler) = start(mechanism) {
+            let deaf = Deaf::begin();
+            let profile = sampler.stop();
+            let (told, whole) = (profile.carried_cpu_ns(), profile.process_cpu_ns);
+            assert!(told <= whole + 20_000_000, "{told} ns of {whole}");
+            deaf.end();
+        }
+        GO_ON.store(false, Relaxed);
+        worker.join().unwrap();
     });
 }
 
