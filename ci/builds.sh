@@ -30,6 +30,10 @@ lto-abort-stripped  release CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_
 size                release CARGO_PROFILE_RELEASE_OPT_LEVEL=z
 '
 
+for wanted in "$@"; do
+    grep -q "^$wanted " <<< "$ways" || { echo "there is no way called $wanted" >&2; exit 2; }
+done
+
 failed=0
 while read -r name profile settings; do
     [ -n "$name" ] && [[ $# = 0 || " $* " == *" $name "* ]] || continue

@@ -359,6 +359,27 @@ fn a_handler_of_the_hosts_keeps_its_signal_and_comes_back() {
     action(libc::SIGTRAP, Some(before.sa_sigaction));
 }
 
+/// While a session goes on that has ended early, another one would sample nobody.
+#[test]
+fn beside_a_session_that_has_ended_early_none_begins() {
+    let _alone = alone();
+    let Some(first) = start(Mechanism::PerfTrap) else { return };
+    action(libc::SIGTRAP, Some(own_handler as *const () as usize));
+    // The collector looks many times a second.
+    let refused = (0..3_000).find_map(|_| {
+        spin(1);
+        Sampler::start(options(Mechanism::PerfTrap)).err()
+    });
+    let refused = refused.map_or_else(String::new, |why| why.to_string());
+    assert!(refused.contains("another handler"), "{refused}");
+    let profile = first.stop();
+    assert!(profile.mechanism.contains("ended early"), "{}", profile.mechanism);
+    action(libc::SIGTRAP, Some(libc::SIG_DFL));
+    let again = start(Mechanism::PerfTrap).expect("as before");
+    spin(10);
+    assert!(!again.stop().samples.is_empty());
+}
+
 #[test]
 fn stop_restores_every_signal() {
     let _alone = alone();

@@ -28,7 +28,9 @@ Reading the tables:
     TOTAL    CPU time in it and all that it called; recursion is counted once
     CPU      of a task, a site, a thread, a label's value; each sample is in one row
     SAMPLES  how many samples SELF or CPU stands on. Chance alone changes n samples
-             by about the square root of n: 4 are a hint, 400 good to a twentieth
+             by about the square root of n: 4 are a hint, 400 good to a twentieth.
+             Where times are by the clock, as said above, a site's CPU is measured;
+             what no sample has met of it is in the function (no sample)
     TASK     the task's name, or - where its spawn site alone names it
     SITE     the line of code that made it a task
     FILE     of a function, where names alone do not tell which it is

@@ -13,7 +13,7 @@ mod posix;
 pub(crate) use choice::Choice;
 pub(crate) use on_cpu::OnCpuClock;
 #[cfg(feature = "sampler")]
-pub(crate) use posix::{clock_of_thread, monotonic_ns};
+pub(crate) use posix::{boot_ns, clock_of_thread, monotonic_ns};
 pub(crate) use posix::{cpu_ns_of_thread, process_cpu_ns, thread_cpu_ns, tick_hz};
 
 /// Both times, of one thread at one moment.

@@ -19,6 +19,12 @@ pub(crate) fn monotonic_ns() -> u64 {
     read(libc::CLOCK_MONOTONIC).unwrap_or(0)
 }
 
+/// Time since the machine was started, also while it slept: the kernel tells by it when threads began.
+#[cfg(feature = "sampler")]
+pub(crate) fn boot_ns() -> u64 {
+    read(libc::CLOCK_BOOTTIME).unwrap_or(0)
+}
+
 /// CPU time of the whole process, threads that have ended included.
 pub(crate) fn process_cpu_ns() -> u64 {
     read(libc::CLOCK_PROCESS_CPUTIME_ID).unwrap_or(0)

@@ -26,9 +26,11 @@ pub(super) fn install(signal: i32, handler: Handler) -> io::Result<()> {
     }
     let mut ours = current;
     ours.sa_sigaction = (handler as *const ()).addr();
-    // On the thread's own stack: an alternate one is most often too small to unwind on. What the earlier handler does not
-    // want to be interrupted by, ours is not.
-    ours.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+    // On the thread's own stack: an alternate one is most often too small to unwind on. But where the earlier handler wants one,
+    // it may be that the thread's own is too small for it (Go's are), and ours calls it. What the earlier handler does not want
+    // to be interrupted by, ours is not.
+    let alternate = if has_handler(&current) { current.sa_flags & libc::SA_ONSTACK } else { 0 };
+    ours.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | alternate;
     keep(signal, current);
     // SAFETY: an action of ours, whose handler is good for any moment.
     let refused = unsafe { libc::sigaction(signal, &raw const ours, ptr::null_mut()) } < 0;
@@ -122,6 +124,11 @@ fn keep(signal: i32, current: libc::sigaction) {
     };
     // Release: pairs with the Acquire in `earlier`.
     place.store(Box::leak(Box::new(current)), Ordering::Release);
+}
+
+/// Whether there is one that the process has written.
+fn has_handler(action: &libc::sigaction) -> bool {
+    ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction)
 }
 
 fn is(action: &libc::sigaction, handler: Handler) -> bool {

@@ -72,6 +72,8 @@ struct Engine {
     way: Way,
     period_ns: u64,
     ring_bytes: usize,
+    /// When it began.
+    since: Birth,
     threads: BTreeMap<u32, Sampled>,
     /// Threads that could not be armed, so as not to try again each time.
     refused: BTreeSet<u32>,
@@ -168,6 +170,11 @@ pub(super) fn join(options: SamplerOptions) -> Result<Ticket, Error> {
         Some(engine) => engine,
         None => engine.insert(Engine::start(&options, roster, changes)?),
     };
+    if let Some(why) = engine.halted {
+        let why =
+            format!("{}: {why}; until the sessions of then are stopped", engine.way.mechanism);
+        return Err(Error::CannotSample { refused: vec![why] });
+    }
     *sessions += 1;
     engine.admit(*sessions, &options, roster);
     Ok(Ticket { session: *sessions, process: std::process::id(), left: false })
@@ -295,6 +302,7 @@ impl Way {
 /// blocks the signal, the handler stays: to it, that signal is harmless.
 fn withdraw(signal: i32, threads: impl Iterator<Item = u32>) {
     if signals::settle(signal, threads, PATIENCE) {
+        handler::forget_closed();
         disposition::restore(signal, handler::on_signal);
     }
 }
@@ -332,6 +340,7 @@ impl Engine {
             period_ns: way.mechanism.period_ns(options.frequency_hz),
             way,
             ring_bytes,
+            since: Birth::now(),
             threads: BTreeMap::new(),
             refused: BTreeSet::new(),
             seen: modules.list().cloned().collect(),
@@ -473,6 +482,10 @@ impl Engine {
         let start = Instant::now();
         let numbers: BTreeSet<u32> = crate::threads::numbers().into_iter().collect();
         let took = start.elapsed();
+        // The process is short of descriptors, and knows nothing.
+        if numbers.is_empty() {
+            return took;
+        }
         self.bury(&numbers, roster);
         let known =
             |thread: &u32| self.threads.contains_key(thread) || self.refused.contains(thread);
@@ -516,14 +529,16 @@ impl Engine {
         // What is left there is from before.
         while record.ring.read(&mut self.words) {}
         let told = Told::of(record);
-        // A thread that has come since begins at zero: nothing of its time is anybody else's.
-        let cpu_ns = if first { clock::cpu_ns_of_thread(thread) } else { Some(0) };
+        // A thread that has come since begins at zero: nothing of its time is anybody else's. One that is older was passed over
+        // by the first list: nobody knows what it has used since.
+        let has_come = !first && birth >= self.since;
+        let cpu_ns = if has_come { Some(0) } else { clock::cpu_ns_of_thread(thread) };
         let Way { mechanism, signal, .. } = self.way;
         match mechanism.arm(record, thread, self.period_ns, signal) {
             Ok(source) => {
                 let cpu_ns = cpu_ns.unwrap_or(0);
                 self.threads.insert(thread, Sampled { record, birth, source, cpu_ns, told });
-                if !first {
+                if has_come {
                     self.note_unseen(thread);
                 }
             }

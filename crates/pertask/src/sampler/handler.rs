@@ -68,6 +68,17 @@ pub(super) fn bind_descriptor(descriptor: i32, record: Option<&Record>) {
     }
 }
 
+/// Nothing is under way any more from events that have been closed: whatever has their descriptors now signals for itself.
+/// While nobody samples.
+pub(super) fn forget_closed() {
+    for place in &OF_DESCRIPTOR {
+        // Relaxed: no signal is on its way that would be told by it.
+        if place.load(Ordering::Relaxed) == CLOSED {
+            place.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
 /// The handler itself.
 pub(super) extern "C" fn on_signal(
     signal: i32,

@@ -70,8 +70,8 @@ pub struct SamplerOptions {
     pub frequency_hz: u32,
     /// What is to interrupt the threads. `None`: the best that works. Not looked at while another session samples already.
     pub mechanism: Option<Mechanism>,
-    /// Memory for the samples of one thread that have not been collected yet: for one, at least. Not looked at while another session samples
-    /// already.
+    /// Memory for the samples of one thread that have not been collected yet: for one, at least. Not looked at while another
+    /// session samples already, and for threads that have been sampled before.
     pub ring_bytes: usize,
     /// Memory for the samples of the session. Those that find none left are counted.
     pub memory_bytes: usize,

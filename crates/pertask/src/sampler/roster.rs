@@ -2,19 +2,27 @@
 
 use super::record::{Record, Stack};
 use super::signals;
+use crate::clock;
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
 /// When a thread began, in the kernel's ticks: with its number it says whether two threads are one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Birth(u64);
 
 impl Birth {
     /// `None` when it has ended, or when nothing can be known.
     pub(super) fn of(thread: u32) -> Option<Self> {
         Self::look(thread).ok().flatten()
+    }
+
+    /// That of a thread which would be born now.
+    pub(super) fn now() -> Self {
+        // SAFETY: asks for a number.
+        let hertz = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(100);
+        Self(clock::boot_ns() / (1_000_000_000 / hertz.max(1)))
     }
 
     /// Whether the thread that was born then has ended for certain. A process that has no descriptor left does not know.
@@ -50,7 +58,8 @@ impl Roster {
         Self { kept: BTreeMap::new(), free: Vec::new(), trial: None }
     }
 
-    /// A record for a thread: its own from earlier, one that has become free, or a new one. `None` if there are too many.
+    /// A record for a thread: its own from earlier, of whatever size, into which its handler may still look; one that has become
+    /// free; or a new one. `None` if there are too many.
     pub(super) fn record(
         &mut self,
         thread: u32,
@@ -60,15 +69,12 @@ impl Roster {
         mappings: Arc<[Range<u64>]>,
     ) -> Option<&'static Record> {
         let kept = self.kept.remove(&thread);
-        let fits = |record: &Record| record.ring.is_of(ring_bytes);
         match kept {
-            Some((same, record)) if same == birth && fits(record) => return Some(record),
-            // Lost: the thread's handler may still look into it.
-            Some((same, _)) if same == birth => {}
+            Some((same, record)) if same == birth => return Some(record),
             Some((_, record)) => self.free.push(record),
             None => {}
         }
-        let free = self.free.iter().position(|record| fits(record));
+        let free = self.free.iter().position(|record| record.ring.is_of(ring_bytes));
         let record = match free {
             Some(at) => self.free.swap_remove(at),
             None => Record::new(ring_bytes)?,
@@ -110,5 +116,35 @@ impl Roster {
         const BYTES: usize = 16 << 10;
         self.trial = self.trial.or_else(|| Record::new(BYTES));
         self.trial
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_is_born_between_what_was_now_before_and_after() {
+        // SAFETY: no arguments, no memory.
+        let me = || unsafe { libc::gettid() }.cast_unsigned();
+        let before = Birth::now();
+        let born = std::thread::spawn(move || Birth::of(me())).join().unwrap().unwrap();
+        assert!(before <= born && born <= Birth::now(), "{born:?} is not from {before:?} on");
+    }
+
+    #[test]
+    fn a_thread_has_one_record_whatever_sizes_are_asked_for() {
+        let mut roster = Roster::new();
+        let (thread, birth) = (u32::MAX - 1, Birth(1));
+        let numbers = [8_000, 90_000, 8_000, 60_000].map(|bytes| {
+            let record = roster.record(thread, birth, bytes, Stack::Unknown, Arc::default());
+            let record = record.expect("there are few");
+            roster.keep(thread, birth, record);
+            record.number()
+        });
+        assert_eq!(numbers, [numbers[0]; 4]);
+        // Another thread of that number.
+        let other = roster.record(thread, Birth(2), 8_000, Stack::Unknown, Arc::default());
+        assert_eq!(other.map(Record::number), Some(numbers[0]), "it has become free");
     }
 }

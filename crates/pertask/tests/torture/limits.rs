@@ -162,6 +162,33 @@ fn few_descriptors_from_the_start() {
     });
 }
 
+/// Such as one that has its capabilities from its file: what `/proc` shows of it belongs to root.
+#[test]
+fn a_process_that_is_not_to_be_dumped() {
+    torture(|mechanism| {
+        const NOBODY: u32 = 65_534;
+        // SAFETY: numbers only.
+        unsafe {
+            // All threads are nobody's from now on, if they were root's.
+            libc::setuid(NOBODY);
+            assert_eq!(libc::prctl(libc::PR_SET_DUMPABLE, 0), 0);
+        }
+        let is_open = File::open("/proc/thread-self/mem").is_ok();
+        assert!(!is_open, "nobody may open it");
+        let sampler = match Sampler::start(options(mechanism, HZ)) {
+            Ok(sampler) => sampler,
+            Err(why) => {
+                // By itself it is no reason.
+                assert!(!why.to_string().contains("/proc"), "{why}");
+                return skip(&why.to_string());
+            }
+        };
+        spin(30);
+        let profile = stop(sampler);
+        assert!(profile.samples.iter().any(|sample| sample.complete), "{:?}", profile.lost);
+    });
+}
+
 #[test]
 fn no_signals_may_be_queued() {
     torture(|mechanism| {

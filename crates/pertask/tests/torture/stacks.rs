@@ -2,6 +2,7 @@
 
 use crate::harness::{rounds, set_action, spin, start, stop, torture, torture_how};
 use std::hint::black_box;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
 #[inline(never)]
@@ -52,6 +53,43 @@ fn over_the_end() {
 }
 
 /// The host's own handler runs on a stack of its own, for a long time, and is sampled there.
+/// Such as Go's, in threads whose own stack is too small for any handler.
+#[test]
+fn a_handler_of_the_same_signal_on_a_stack_of_its_own() {
+    static CAME_FROM: AtomicUsize = AtomicUsize::new(0);
+    torture(|mechanism| {
+        extern "C" fn earlier(_: i32) {
+            let marker = 0_u8;
+            // Relaxed: the same thread looks.
+            CAME_FROM.store((&raw const marker).addr(), Relaxed);
+        }
+        let mut memory = vec![0_u8; 256 << 10];
+        let range = memory.as_ptr_range();
+        let stack =
+            libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
+        // SAFETY: memory that stays until the old stack is back.
+        let mut before = unsafe { std::mem::zeroed() };
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::sigaltstack(&raw const stack, &raw mut before) }, 0);
+        for signal in [libc::SIGTRAP, libc::SIGURG] {
+            set_action(signal, earlier as *const () as usize, libc::SA_ONSTACK);
+        }
+        if let Some(sampler) = start(mechanism) {
+            spin(20);
+            for signal in [libc::SIGTRAP, libc::SIGURG] {
+                CAME_FROM.store(0, Relaxed);
+                // SAFETY: to this thread, which has a handler for it.
+                assert_eq!(unsafe { libc::raise(signal) }, 0);
+                let on = CAME_FROM.load(Relaxed);
+                assert!((range.start.addr()..range.end.addr()).contains(&on), "{on:#x}");
+            }
+            stop(sampler);
+        }
+        // SAFETY: what was there before.
+        assert_eq!(unsafe { libc::sigaltstack(&raw const before, std::ptr::null_mut()) }, 0);
+    });
+}
+
 #[test]
 fn a_handler_on_a_stack_of_its_own() {
     torture(|mechanism| {
