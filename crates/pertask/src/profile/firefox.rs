@@ -14,7 +14,7 @@ use fxprof_processed_profile::{
     Timestamp,
 };
 
-use super::{Profile, Sample, frames};
+use super::{Profile, Sample, TaskRef, frames};
 
 impl Profile {
     /// Writes the profile as JSON for <https://profiler.firefox.com>, the busiest spawn site first.
@@ -55,7 +55,7 @@ impl Profile {
         let mut tracks: HashMap<Cow<'_, str>, Track<'_>> = HashMap::new();
         for sample in &self.samples {
             let name = match &sample.task {
-                Some(task) => frames::site(task),
+                Some(task) => track_name(task).into(),
                 None => {
                     format!("{} {}", frames::thread(sample.thread.as_ref()), frames::OUTSIDE).into()
                 }
@@ -83,6 +83,15 @@ impl Profile {
             let at = Timestamp::from_nanos_since_reference(now_ns);
             out.add_sample(thread, at, stack, CpuDelta::from_nanos(sample.cpu_ns), weight);
         }
+    }
+}
+
+/// `service.rs:80 (src/demo)`: of a long name only the beginning is shown.
+fn track_name(task: &TaskRef) -> String {
+    let place = frames::site(task);
+    match place.rsplit_once(['/', '\\']) {
+        Some((folder, file)) => format!("{file} ({folder})"),
+        None => place.into_owned(),
     }
 }
 

@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use crate::example;
 
-const RENDER: &str = "src/service.rs:80";
-const HASH: &str = "src/service.rs:81";
+const RENDER: &str = "service.rs:80 (src)";
+const HASH: &str = "service.rs:81 (src)";
 const OUTSIDE: &str = "worker [4711] (outside tasks)";
 
 #[test]
