@@ -47,6 +47,9 @@ impl RawProfile {
             let sample = resolver.unmet(unmet, &self.threads);
             resolver.builder.add(sample);
         }
+        for problem in resolver.symbolizer.problems() {
+            resolver.builder.remark(problem.to_string());
+        }
         resolver.builder.dropped(self.lost.dropped());
         resolver.builder.not_sampled(self.lost.threads_not_sampled, self.lost.unsampled_cpu_ns);
         resolver.builder.finish(self.duration)

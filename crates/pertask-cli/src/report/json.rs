@@ -21,6 +21,7 @@ struct Report<'a> {
     samples: u64,
     samples_whole: u64,
     lost: Losses,
+    remarks: &'a [String],
     matched: Option<Matched>,
     label_keys: Vec<String>,
     tables: Vec<Table<'a>>,
@@ -82,6 +83,7 @@ pub fn report(shown: &Shown<'_>, by: &[GroupBy], most_rows: usize) -> String {
         samples: amount.samples,
         samples_whole: complete.map(|sample| sample.count).fold(0, u64::saturating_add),
         lost: losses(whole.lost),
+        remarks: &whole.remarks,
         matched: shown.part.map(|(part, filter)| Matched {
             cpu_ns: part.whole().cpu_ns,
             samples: part.whole().samples,

@@ -63,6 +63,7 @@ pub struct ProfileBuilder {
     texts: HashSet<Arc<str>>,
     other: Arc<str>,
     lost: Lost,
+    remarks: Vec<String>,
 }
 
 impl ProfileBuilder {
@@ -87,6 +88,7 @@ impl ProfileBuilder {
             texts: HashSet::new(),
             other: OTHER.into(),
             lost: Lost::default(),
+            remarks: Vec::new(),
         }
     }
 
@@ -165,6 +167,14 @@ impl ProfileBuilder {
         *unsampled_cpu_ns = unsampled_cpu_ns.saturating_add(cpu_ns);
     }
 
+    /// Says something of it to people. Beyond a hundred remarks, none is kept.
+    pub fn remark(&mut self, remark: impl Into<String>) {
+        const MOST: usize = 100;
+        if self.remarks.len() < MOST {
+            self.remarks.push(remark.into());
+        }
+    }
+
     /// The profile, of so long a time. The samples are in the order in which they were first seen.
     #[must_use]
     pub fn finish(self, duration: Duration) -> Profile {
@@ -178,6 +188,7 @@ impl ProfileBuilder {
             functions: self.functions.into_vec(),
             mappings: self.mappings.into_vec(),
             lost: self.lost,
+            remarks: self.remarks,
         }
     }
 

@@ -95,6 +95,7 @@ impl Profile {
             functions: self.functions.clone(),
             mappings: self.mappings.clone(),
             lost,
+            remarks: self.remarks.clone(),
         }
     }
 

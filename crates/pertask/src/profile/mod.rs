@@ -91,6 +91,8 @@ pub struct Profile {
     pub mappings: Vec<Mapping>,
     /// What is not in it, or not wholly.
     pub lost: Lost,
+    /// What there is to say of it, in words for people: such as which files' functions have no names, and what to do.
+    pub remarks: Vec<String>,
 }
 
 /// Samples of which all is equal: the stack, who ran, and where.

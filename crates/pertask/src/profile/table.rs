@@ -76,6 +76,8 @@ impl fmt::Display for Overview<'_> {
         if !lost.is_empty() {
             lines.extend(self.style.prose(&format!("lost: {lost}"), Tint::Warning));
         }
+        let remarks = self.whole.remarks.iter().take(MAX_REMARKS);
+        lines.extend(remarks.flat_map(|remark| self.style.prose(remark, Tint::Warning)));
         lines.extend(self.hints().iter().flat_map(|hint| self.style.prose(hint, Tint::Secondary)));
         if let Some((part, filter)) = self.part {
             lines.extend(self.style.prose(&self.matched(part, filter), Tint::Title));
@@ -195,6 +197,8 @@ const MIN_WIDTH: u16 = 60;
 /// Not wider, however wide the terminal: one long name would push all the rest apart.
 const MAX_NAME: usize = 40;
 const MAX_PATH: usize = 56;
+/// Remarks that are shown.
+const MAX_REMARKS: usize = 5;
 /// Label keys that are named.
 const MAX_KEYS: usize = 8;
 /// Of a function, which nothing stands behind.

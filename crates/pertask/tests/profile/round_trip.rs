@@ -120,8 +120,15 @@ fn profiles() -> impl Strategy<Value = Profile> {
         vec((text(), text(), text(), any::<u32>()), 3..4),
         vec((any::<[u64; 3]>(), text(), text()), 2..3),
     );
-    (any::<i64>(), any::<[u32; 2]>(), "[^\u{0}]{0,8}", tables, any::<[u64; 7]>()).prop_map(
-        |(start, [duration, period], mechanism, tables, lost)| Profile {
+    (
+        any::<i64>(),
+        any::<[u32; 2]>(),
+        "[^\u{0}]{0,8}",
+        tables,
+        any::<[u64; 7]>(),
+        vec("[^\u{0}]{0,8}", 0..3),
+    )
+        .prop_map(|(start, [duration, period], mechanism, tables, lost, remarks)| Profile {
             start: time(start),
             duration_ns: duration.into(),
             mechanism,
@@ -131,8 +138,8 @@ fn profiles() -> impl Strategy<Value = Profile> {
             functions: tables.2.into_iter().map(function).collect(),
             mappings: tables.3.into_iter().map(mapping).collect(),
             lost: losses(lost),
-        },
-    )
+            remarks,
+        })
 }
 
 fn samples() -> impl Strategy<Value = Sample> {

@@ -161,10 +161,23 @@ labels: tenant";
 }
 
 #[test]
+fn an_overview_tells_of_time_in_no_sample_and_of_remarks() {
+    let mut profile = example::profile();
+    (profile.lost.unsampled_cpu_ns, profile.lost.threads_not_sampled) = (5_200_000, 2);
+    profile.remarks = vec!["no symbols of libx.so: it is stripped".to_owned()];
+    let text = profile.overview(SummaryStyle::default()).to_string();
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[0].starts_with("100 ms of CPU time in 10 samples (and 5.20 ms in none) over"));
+    assert_eq!(lines[2], "lost: 7 samples dropped, 2 threads not sampled");
+    assert_eq!(lines[3], "no symbols of libx.so: it is stripped");
+}
+
+#[test]
 fn names_steer_no_terminal_and_wide_ones_are_aligned() {
     let nasty = "\u{1b}[31mred\n\u{9b}2J\u{202e}";
     let mut profile = example::profile();
     profile.mechanism = nasty.to_owned();
+    profile.remarks = vec![nasty.to_owned()];
     for (at, sample) in profile.samples.iter_mut().enumerate() {
         let name = if at == 0 { nasty } else { "画像処理" };
         sample.task = Some(TaskRef { name: Some(name.into()), ..TaskRef::default() });

@@ -26,6 +26,7 @@ pub use read_error::ReadError;
 /// How comments begin that are read again.
 const MECHANISM: &str = "mechanism: ";
 const LOST: &str = "lost: ";
+const REMARK: &str = "remark: ";
 
 impl Profile {
     /// Writes the profile as gzip'd pprof.
@@ -121,7 +122,9 @@ impl Encoder {
         let lost = lost.map(|(name, _, count)| format!("{LOST}{name}={count}"));
         let mechanism =
             (!profile.mechanism.is_empty()).then(|| format!("{MECHANISM}{}", profile.mechanism));
-        mechanism.into_iter().chain(lost).map(|comment| self.string(&comment)).collect()
+        let remarks = profile.remarks.iter().map(|remark| format!("{REMARK}{remark}"));
+        let comments = mechanism.into_iter().chain(lost).chain(remarks);
+        comments.map(|comment| self.string(&comment)).collect()
     }
 
     fn value_type(&mut self, kind: &str, unit: &str) -> message::ValueType {

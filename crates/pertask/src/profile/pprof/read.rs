@@ -15,7 +15,7 @@ use super::super::{
 };
 use super::fields::{Field, Fields};
 use super::labels::{self, Taken};
-use super::{LOST, MECHANISM, ReadError, message};
+use super::{LOST, MECHANISM, REMARK, ReadError, message};
 
 /// How large a pprof file may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,7 +219,7 @@ impl<'a> Tables<'a> {
 
     fn profile(&self, bytes: &[u8]) -> Result<Profile, ReadError> {
         let columns = self.columns()?;
-        let (mechanism, lost) = self.comments()?;
+        let (mechanism, lost, remarks) = self.comments()?;
         Ok(Profile {
             start: start(self.head.time_nanos)?,
             duration_ns: unsigned(self.head.duration_nanos, "the duration")?,
@@ -230,6 +230,7 @@ impl<'a> Tables<'a> {
             functions: self.each(&self.functions.items, "function", Self::function)?,
             mappings: self.each(&self.mappings.items, "mapping", Self::mapping)?,
             lost,
+            remarks,
         })
     }
 
@@ -341,21 +342,22 @@ impl<'a> Tables<'a> {
         })
     }
 
-    /// How it was sampled, and what was lost, as our own comments have it.
-    fn comments(&self) -> Result<(String, Lost), ReadError> {
-        let (mut mechanism, mut lost) = (String::new(), Lost::default());
+    /// How it was sampled, what was lost, and what else there is to say, as our own comments have it.
+    fn comments(&self) -> Result<(String, Lost, Vec<String>), ReadError> {
+        let (mut mechanism, mut lost, mut remarks) = (String::new(), Lost::default(), Vec::new());
         for comment in &self.comments {
             let comment = self.string(*comment).map_err(|why| malformed("a comment", &why))?;
             if let Some(words) = comment.strip_prefix(MECHANISM) {
                 mechanism = words.to_owned();
             }
+            remarks.extend(comment.strip_prefix(REMARK).map(str::to_owned));
             let count = comment.strip_prefix(LOST).and_then(|lost| lost.split_once('='));
             if let Some((name, Ok(count))) = count.map(|(name, count)| (name, count.parse())) {
                 let parts = lost.parts().into_iter().filter(|part| part.0 == name);
                 parts.for_each(|(.., place)| *place = count);
             }
         }
-        Ok((mechanism, lost))
+        Ok((mechanism, lost, remarks))
     }
 
     fn columns(&self) -> Result<Columns, ReadError> {
