@@ -476,7 +476,10 @@ fn who_ran_too_briefly_to_be_met_is_told_of_all_the_same() {
         options.frequency_hz = 50;
         let sampler = match Sampler::start(options) {
             Ok(sampler) => sampler,
-            Err(refused) => return loudly(&format!("NOT TESTED: {refused}")),
+            Err(refused) => {
+                loudly(&format!("NOT TESTED: {refused}"));
+                continue;
+            }
         };
         for number in 0..BRIEF {
             block_on(async { spin(2) }.task(format!("brief {number}")));
@@ -506,11 +509,12 @@ fn check_brief(profile: &pertask::profile::Profile, count: u64) {
             it.task.as_ref().is_some_and(|task| task.name.as_deref() == Some(&*wanted))
         };
         let seen_ns: u64 = profile.samples.iter().filter(named).map(|sample| sample.cpu_ns).sum();
-        assert!((ms(2)..ms(4)).contains(&seen_ns), "{wanted} has {seen_ns} ns");
+        // More where the machine was stopped meanwhile.
+        assert!(seen_ns >= ms(2) * 19 / 20, "{wanted} has {seen_ns} ns");
     }
     let unsampled_ns = profile.lost.unsampled_cpu_ns;
     let overview = profile.overview(Default::default()).to_string();
-    assert_eq!(overview.contains("in none)"), unsampled_ns > 0, "{overview}");
+    assert_eq!(overview.contains("not in the profile)"), unsampled_ns > 0, "{overview}");
 }
 
 #[test]

@@ -11,6 +11,9 @@ use super::{
     TaskRef,
 };
 
+/// Remarks of a profile.
+pub(super) const MOST_REMARKS: usize = 100;
+
 /// What stands for a name or a function that found no place.
 const OTHER: &str = "(other)";
 
@@ -169,9 +172,9 @@ impl ProfileBuilder {
 
     /// Says something of it to people. Beyond a hundred remarks, none is kept.
     pub fn remark(&mut self, remark: impl Into<String>) {
-        const MOST: usize = 100;
-        if self.remarks.len() < MOST {
-            self.remarks.push(remark.into());
+        if self.remarks.len() < MOST_REMARKS {
+            let remark = remark.into();
+            self.remarks.push(cut(&remark, self.bounds.text_bytes).unwrap_or(remark));
         }
     }
 

@@ -38,12 +38,12 @@ impl Lost {
             ("locations_folded", "locations folded", &mut self.locations_folded),
             ("texts_folded", "names folded", &mut self.texts_folded),
             ("threads_not_sampled", "threads not sampled", &mut self.threads_not_sampled),
-            ("unsampled_cpu_ns", "ns of CPU time in no sample", &mut self.unsampled_cpu_ns),
+            ("unsampled_cpu_ns", "ns of CPU time not in it", &mut self.unsampled_cpu_ns),
         ]
     }
 }
 
-/// In words, what is not zero: `12 samples dropped, 3 stacks incomplete, 5.2ms of CPU time in no sample`.
+/// In words, what is not zero: `12 samples dropped, 3 stacks incomplete, 5.2ms of CPU time not in it`.
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut lost = *self;
@@ -52,10 +52,7 @@ impl fmt::Display for Lost {
         let parts = parts.iter().filter(|(.., count)| **count != 0);
         let mut words: Vec<_> = parts.map(|(_, words, count)| format!("{count} {words}")).collect();
         if unsampled_ns > 0 {
-            words.push(format!(
-                "{:.1?} of CPU time in no sample",
-                Duration::from_nanos(unsampled_ns)
-            ));
+            words.push(format!("{:.1?} of CPU time not in it", Duration::from_nanos(unsampled_ns)));
         }
         f.write_str(if words.is_empty() { "nothing lost" } else { "" })?;
         f.write_str(&words.join(", "))

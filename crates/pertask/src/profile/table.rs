@@ -94,7 +94,7 @@ impl Overview<'_> {
             format!("{} of CPU time in {}", human::duration_ns(cpu_ns), counted(samples, "sample"));
         let unsampled_ns = self.whole.lost.unsampled_cpu_ns;
         if unsampled_ns > 0 {
-            sampled += &format!(" (and {} in none)", human::duration_ns(unsampled_ns));
+            sampled += &format!(" (and {} not in the profile)", human::duration_ns(unsampled_ns));
         }
         match duration_ns {
             0 => sampled,

@@ -29,7 +29,7 @@ pub(super) fn install(signal: i32, handler: Handler) -> io::Result<()> {
     // On the thread's own stack: an alternate one is most often too small to unwind on. But where the earlier handler wants one,
     // it may be that the thread's own is too small for it (Go's are), and ours calls it. What the earlier handler does not want
     // to be interrupted by, ours is not.
-    let alternate = if has_handler(&current) { current.sa_flags & libc::SA_ONSTACK } else { 0 };
+    let alternate = if is_on_alternate(&current) { libc::SA_ONSTACK } else { 0 };
     ours.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | alternate;
     keep(signal, current);
     // SAFETY: an action of ours, whose handler is good for any moment.
@@ -52,6 +52,11 @@ pub(super) fn restore(signal: i32, handler: Handler) {
         // SAFETY: as above. Somebody came in between.
         unsafe { libc::sigaction(signal, replaced.as_ptr(), ptr::null_mut()) };
     }
+}
+
+/// Whether the signal's handler, ours included, runs on alternate stacks.
+pub(super) fn wants_alternate_stack(signal: i32) -> bool {
+    action(signal).is_ok_and(|action| is_on_alternate(&action))
 }
 
 /// Whether it is our handler that the signal goes to.
@@ -126,9 +131,10 @@ fn keep(signal: i32, current: libc::sigaction) {
     place.store(Box::leak(Box::new(current)), Ordering::Release);
 }
 
-/// Whether there is one that the process has written.
-fn has_handler(action: &libc::sigaction) -> bool {
-    ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction)
+/// Whether there is a handler, and it is to run on the thread's alternate stack.
+fn is_on_alternate(action: &libc::sigaction) -> bool {
+    let is_handler = ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction);
+    is_handler && action.sa_flags & libc::SA_ONSTACK != 0
 }
 
 fn is(action: &libc::sigaction, handler: Handler) -> bool {

@@ -41,6 +41,9 @@ const LONGEST_REST: u32 = 100;
 /// How long a stop waits for signals that are under way.
 const PATIENCE: Duration = Duration::from_millis(250);
 
+/// Why a way gives no stacks.
+const ALTERNATE: &str = "the program's own handler of its signal wants an alternate stack, from which no other is walked";
+
 static STATE: Mutex<State> = Mutex::new(State { engine: None, roster: Roster::new(), sessions: 0 });
 
 /// The process that has been sampled, or 0.
@@ -104,6 +107,8 @@ struct NextSearch {
 struct Way {
     mechanism: Mechanism,
     signal: i32,
+    /// Whether it does so on an alternate stack.
+    stackless: bool,
     /// Why nothing better does.
     refused: Vec<String>,
 }
@@ -259,9 +264,20 @@ impl Way {
     fn find(options: &SamplerOptions, trial: &'static Record) -> Result<Self, Error> {
         let mut refused = Vec::new();
         let wanted = |way: &Mechanism| options.mechanism.is_none_or(|only| only == *way);
-        for mechanism in Mechanism::ALL.into_iter().filter(wanted) {
+        // A handler on an alternate stack sees where its thread is, and not how it came there.
+        let (stackless, others): (Vec<_>, Vec<_>) = Mechanism::ALL
+            .into_iter()
+            .filter(wanted)
+            .partition(|way| disposition::wants_alternate_stack(way.signal()));
+        for mechanism in others.into_iter().chain(stackless.iter().copied()) {
             match Self::try_out(mechanism, trial) {
-                Ok(signal) => return Ok(Self { mechanism, signal, refused }),
+                Ok(signal) => {
+                    let better = Mechanism::ALL.into_iter().take_while(|it| *it != mechanism);
+                    let better = better.filter(|it| stackless.contains(it));
+                    refused.extend(better.map(|it| format!("{it}: {ALTERNATE}")));
+                    let stackless = stackless.contains(&mechanism);
+                    return Ok(Self { mechanism, signal, refused, stackless });
+                }
                 Err(why) => refused.push(format!("{mechanism}: {why}")),
             }
         }
@@ -290,6 +306,10 @@ impl Way {
     fn describe(&self, period_ns: u64) -> String {
         let hertz = 1_000_000_000 / period_ns.max(1);
         let mut text = format!("{}, {hertz} Hz ({})", self.mechanism, self.mechanism.blindness());
+        if self.stackless {
+            text += "; no stacks, as ";
+            text += ALTERNATE;
+        }
         for why in &self.refused {
             text += "; not ";
             text += why;
@@ -302,7 +322,7 @@ impl Way {
 /// blocks the signal, the handler stays: to it, that signal is harmless.
 fn withdraw(signal: i32, threads: impl Iterator<Item = u32>) {
     if signals::settle(signal, threads, PATIENCE) {
-        handler::forget_closed();
+        handler::forget_closed(signal);
         disposition::restore(signal, handler::on_signal);
     }
 }
@@ -559,7 +579,9 @@ impl Engine {
         let mut words = [0; HEAD];
         (words[1], words[2]) = (clock::monotonic_ns(), cpu_ns);
         let drained = Drained { thread, last_cpu_ns: sampled.cpu_ns, words: &words };
-        self.sessions.iter_mut().for_each(|session| session.add(&drained));
+        // What began later has nothing of it that came before.
+        let since_then = self.sessions.iter_mut().filter(|session| session.since <= sampled.birth);
+        since_then.for_each(|session| session.add(&drained));
         sampled.cpu_ns = cpu_ns;
     }
 

@@ -68,9 +68,12 @@ pub(super) fn bind_descriptor(descriptor: i32, record: Option<&Record>) {
     }
 }
 
-/// Nothing is under way any more from events that have been closed: whatever has their descriptors now signals for itself.
-/// While nobody samples.
-pub(super) fn forget_closed() {
+/// Nothing of that signal is under way any more from events that have been closed: whatever has their descriptors now signals
+/// for itself. While nobody samples.
+pub(super) fn forget_closed(signal: i32) {
+    if signal != libc::SIGURG {
+        return;
+    }
     for place in &OF_DESCRIPTOR {
         // Relaxed: no signal is on its way that would be told by it.
         if place.load(Ordering::Relaxed) == CLOSED {

@@ -92,7 +92,8 @@ pub struct RawProfile {
     pub duration: Duration,
     /// The samples; those of one thread in order.
     pub samples: Vec<RawSample>,
-    /// Who had CPU time and no sample: the most first. Empty where times [are not measured](super::SamplerOptions::clocked).
+    /// Who had CPU time and no sample: the most first. Empty where times [are not measured](super::SamplerOptions::clocked), and
+    /// where there are no samples from some moment on.
     pub unmet: Vec<Unmet>,
     /// What is missing.
     pub lost: SampleLosses,

@@ -6,6 +6,7 @@ use super::handler::{
 };
 use super::modules::Module;
 use super::profile::{RawProfile, RawSample, SampleLosses};
+use super::roster::Birth;
 use crate::call_stack;
 use crate::clock;
 use crate::labels::Labels;
@@ -34,6 +35,8 @@ pub(super) struct Session {
     pub(super) frequency_hz: u32,
     room_bytes: usize,
     start: (SystemTime, Instant),
+    /// Threads that were born from then on are its own from their beginning.
+    pub(super) since: Birth,
     process_cpu_ns: u64,
     carried_cpu_ns: u64,
     /// The CPU time, at the session's start, of threads that have had no sample since.
@@ -53,6 +56,7 @@ impl Session {
             frequency_hz: options.frequency_hz,
             room_bytes: options.memory_bytes,
             start: (SystemTime::now(), Instant::now()),
+            since: Birth::now(),
             process_cpu_ns: clock::process_cpu_ns(),
             carried_cpu_ns: 0,
             starts: HashMap::new(),

@@ -139,6 +139,20 @@ fn what_does_not_fit_together_says_where() {
     }
 }
 
+/// Comments name strings, and may name one many times.
+#[test]
+fn one_remark_told_over_and_over_takes_no_more_memory_than_a_hundred() {
+    let strings = ["", "samples", "count", "cpu", "nanoseconds", "remark: again"];
+    let file = [
+        strings.map(|string| bytes(6, string)).concat(),
+        bytes(1, [number(1, 1), number(2, 2)].concat()),
+        bytes(1, [number(1, 3), number(2, 4)].concat()),
+        packed(13, &[5; 4_000]),
+    ];
+    let profile = Profile::from_pprof(&file.concat()[..]).expect("it is good");
+    assert_eq!(profile.remarks, vec!["again"; 100]);
+}
+
 #[test]
 fn a_reader_that_fails_is_not_taken_for_a_bad_file() {
     struct Fails;

@@ -167,7 +167,10 @@ fn an_overview_tells_of_time_in_no_sample_and_of_remarks() {
     profile.remarks = vec!["no symbols of libx.so: it is stripped".to_owned()];
     let text = profile.overview(SummaryStyle::default()).to_string();
     let lines: Vec<_> = text.lines().collect();
-    assert!(lines[0].starts_with("100 ms of CPU time in 10 samples (and 5.20 ms in none) over"));
+    assert!(
+        lines[0]
+            .starts_with("100 ms of CPU time in 10 samples (and 5.20 ms not in the profile) over")
+    );
     assert_eq!(lines[2], "lost: 7 samples dropped, 2 threads not sampled");
     assert_eq!(lines[3], "no symbols of libx.so: it is stripped");
 }

@@ -171,6 +171,19 @@ pub fn start_with(options: SamplerOptions) -> Option<Sampler> {
     }
 }
 
+/// The same, where it could a moment ago: only chance may refuse it now.
+pub fn start_again(options: SamplerOptions) -> Option<Sampler> {
+    match Sampler::start(options) {
+        Ok(sampler) => Some(sampler),
+        // A timer's, that no tick has met in time.
+        Err(chance) if chance.to_string().contains("no signal comes") => {
+            skip(&chance.to_string());
+            None
+        }
+        Err(refused) => panic!("{refused}"),
+    }
+}
+
 /// Stops, and checks that there were samples and that their sums are right.
 #[track_caller]
 pub fn stop(sampler: Sampler) -> RawProfile {

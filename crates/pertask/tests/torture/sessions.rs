@@ -1,8 +1,8 @@
 //! Sessions: many, at once, in any order, left open, and nothing of them left afterwards.
 
 use crate::harness::{
-    HZ, Random, all_handlers, check_sums, entries, options, rounds, skip, spin, start, start_with,
-    status, stop, torture, torture_how,
+    HZ, Random, all_handlers, check_sums, entries, options, rounds, skip, spin, start, start_again,
+    start_with, status, stop, torture, torture_how,
 };
 use pertask::TaskExt;
 use pertask::sampler::Sampler;
@@ -22,7 +22,7 @@ fn hundreds_one_after_the_other_leave_nothing() {
             let mut wanted = options(mechanism, hertz);
             // Memory for samples of any size.
             wanted.ring_bytes = 4_000 + 5_000 * (round % 7);
-            let Some(sampler) = start_with(wanted) else { return };
+            let Some(sampler) = start_again(wanted) else { return };
             spin(1);
             stop_quietly(sampler);
             if round == all / 2 {
@@ -56,7 +56,7 @@ fn from_many_threads_at_once() {
                     for _ in 0..rounds(30) {
                         if random.below(2) == 0 {
                             let hertz = 1 + random.below(5_000) as u32;
-                            mine.extend(start_with(options(mechanism, hertz)));
+                            mine.extend(start_again(options(mechanism, hertz)));
                         } else if !mine.is_empty() {
                             let sampler: Sampler = mine.swap_remove(random.below(mine.len()));
                             stop_quietly(sampler);

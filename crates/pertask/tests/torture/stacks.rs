@@ -1,6 +1,7 @@
 //! Stacks: deep ones, used up ones, and those that a handler has of its own.
 
-use crate::harness::{rounds, set_action, spin, start, stop, torture, torture_how};
+use crate::harness::{HZ, rounds, set_action, spin, start, start_with, stop, torture, torture_how};
+use pertask::sampler::{Mechanism, SamplerOptions};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
@@ -52,7 +53,6 @@ fn over_the_end() {
     );
 }
 
-/// The host's own handler runs on a stack of its own, for a long time, and is sampled there.
 /// Such as Go's, in threads whose own stack is too small for any handler.
 #[test]
 fn a_handler_of_the_same_signal_on_a_stack_of_its_own() {
@@ -83,13 +83,30 @@ fn a_handler_of_the_same_signal_on_a_stack_of_its_own() {
                 let on = CAME_FROM.load(Relaxed);
                 assert!((range.start.addr()..range.end.addr()).contains(&on), "{on:#x}");
             }
-            stop(sampler);
+            let profile = stop(sampler);
+            assert!(profile.mechanism.contains("no stacks, as"), "{}", profile.mechanism);
         }
         // SAFETY: what was there before.
         assert_eq!(unsafe { libc::sigaltstack(&raw const before, std::ptr::null_mut()) }, 0);
     });
 }
 
+/// Where one signal's handler is on an alternate stack and another's is not, stacks are had by the other.
+#[test]
+fn a_way_that_gives_stacks_is_taken_before_one_that_does_not() {
+    torture(|mechanism| {
+        extern "C" fn earlier(_: i32) {}
+        let Mechanism::PerfTrap = mechanism else { return };
+        set_action(libc::SIGTRAP, earlier as *const () as usize, libc::SA_ONSTACK);
+        let Some(sampler) = start_with(SamplerOptions::with_frequency(HZ)) else { return };
+        let profile = stop(sampler);
+        let (way, why) = profile.mechanism.split_once("; not ").unwrap_or_default();
+        assert!(!way.contains("SIGTRAP") && !way.contains("no stacks"), "{}", profile.mechanism);
+        assert!(why.contains("SIGTRAP") && why.contains("alternate stack"), "{why}");
+    });
+}
+
+/// The host's own handler runs on a stack of its own, for a long time, and is sampled there.
 #[test]
 fn a_handler_on_a_stack_of_its_own() {
     torture(|mechanism| {

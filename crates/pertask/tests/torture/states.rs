@@ -1,6 +1,8 @@
 //! What belongs to the interrupted code: errno, registers, the red zone, flags.
 
-use crate::harness::{block_all, gettid, rounds, spin, start, stop, torture, unblock_all};
+use crate::harness::{
+    HZ, block_all, gettid, options, rounds, spin, start, start_again, stop, torture, unblock_all,
+};
 use std::hint::black_box;
 use std::thread;
 
@@ -193,7 +195,7 @@ fn pending_when_the_session_ends() {
             drop(sampler.stop());
             // Pending, and nobody samples.
             all(round % 2 == 0);
-            let Some(next) = start(mechanism) else { return };
+            let Some(next) = start_again(options(mechanism, HZ)) else { return };
             all(round % 2 == 1);
             drop(next.stop());
         }

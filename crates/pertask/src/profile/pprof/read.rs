@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use flate2::read::MultiGzDecoder;
 use prost::Message;
 
+use super::super::builder::MOST_REMARKS;
 use super::super::{
     Function, FunctionId, Line, Location, LocationId, Lost, Mapping, MappingId, Profile, Sample,
 };
@@ -350,7 +351,8 @@ impl<'a> Tables<'a> {
             if let Some(words) = comment.strip_prefix(MECHANISM) {
                 mechanism = words.to_owned();
             }
-            remarks.extend(comment.strip_prefix(REMARK).map(str::to_owned));
+            let remark = comment.strip_prefix(REMARK).filter(|_| remarks.len() < MOST_REMARKS);
+            remarks.extend(remark.map(str::to_owned));
             let count = comment.strip_prefix(LOST).and_then(|lost| lost.split_once('='));
             if let Some((name, Ok(count))) = count.map(|(name, count)| (name, count.parse())) {
                 let parts = lost.parts().into_iter().filter(|part| part.0 == name);
