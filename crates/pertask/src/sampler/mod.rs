@@ -13,7 +13,8 @@
 //! Each sample carries the CPU time that it stands for: sums of that, not numbers of samples, say where the time went.
 //! Addresses stay numbers.
 //!
-//! The signal is SIGTRAP, or SIGURG where perf's traps are refused. While somebody samples, the program must not give SIGTRAP its
+//! The signal is SIGTRAP; or SIGURG where perf's traps are refused, or a handler of the program's own for SIGTRAP wants an
+//! alternate stack, from which the thread's own cannot be walked. While somebody samples, the program must not give SIGTRAP its
 //! default action, which would end the program; another handler ends sampling early.
 //!
 //! There is one collector thread (`pertask-sampler`) while anybody samples, and one interruption of each thread for all
