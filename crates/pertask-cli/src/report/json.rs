@@ -173,14 +173,24 @@ fn start(shown: &Shown<'_>) -> Option<i64> {
 }
 
 fn losses(lost: Lost) -> Losses {
+    // Each by its name, so that none is forgotten when one more comes.
+    let Lost {
+        samples_dropped,
+        stacks_incomplete,
+        samples_folded,
+        locations_folded,
+        texts_folded,
+        threads_not_sampled,
+        unsampled_cpu_ns,
+    } = lost;
     Losses {
-        samples_dropped: lost.samples_dropped,
-        stacks_incomplete: lost.stacks_incomplete,
-        samples_folded: lost.samples_folded,
-        locations_folded: lost.locations_folded,
-        texts_folded: lost.texts_folded,
-        threads_not_sampled: lost.threads_not_sampled,
-        unsampled_cpu_ns: lost.unsampled_cpu_ns,
+        samples_dropped,
+        stacks_incomplete,
+        samples_folded,
+        locations_folded,
+        texts_folded,
+        threads_not_sampled,
+        unsampled_cpu_ns,
     }
 }
 

@@ -34,8 +34,7 @@ macro_rules! scope {
 /// A scope that has been entered. Dropping it leaves the scope, and those inside it that have not been left.
 ///
 /// It belongs to the task in which it was made: dropped in another, it leaves nothing there, but where that one has a scope of
-/// the same name at the same depth. While nobody records scopes,
-/// making one costs a look at a number.
+/// the same name at the same depth. While nobody records scopes, making one costs a look at a number.
 #[must_use = "a scope ends when its guard is dropped"]
 #[derive(Debug)]
 pub struct Scope {

@@ -19,7 +19,8 @@ use super::{Profile, Sample, TaskRef, frames};
 impl Profile {
     /// Writes the profile as JSON for <https://profiler.firefox.com>, the busiest spawn site first.
     ///
-    /// Weights are samples: what has CPU time and no sample has none. Samples outside of tasks are in a track for each thread. The names of tasks are in the stacks, as their roots.
+    /// Samples outside of tasks are in a track for each thread. The names of tasks are in the stacks, as their roots. Weights are
+    /// samples: what has CPU time and no sample has none.
     ///
     /// # Errors
     ///

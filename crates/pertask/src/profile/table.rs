@@ -78,6 +78,10 @@ impl fmt::Display for Overview<'_> {
         }
         let remarks = self.whole.remarks.iter().take(MAX_REMARKS);
         lines.extend(remarks.flat_map(|remark| self.style.prose(remark, Tint::Warning)));
+        let more = self.whole.remarks.len().saturating_sub(MAX_REMARKS);
+        if more > 0 {
+            lines.extend(self.style.prose(&format!("… and {more} more remarks"), Tint::Warning));
+        }
         lines.extend(self.hints().iter().flat_map(|hint| self.style.prose(hint, Tint::Secondary)));
         if let Some((part, filter)) = self.part {
             lines.extend(self.style.prose(&self.matched(part, filter), Tint::Title));

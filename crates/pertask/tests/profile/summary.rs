@@ -173,6 +173,9 @@ fn an_overview_tells_of_time_in_no_sample_and_of_remarks() {
     );
     assert_eq!(lines[2], "lost: 7 samples dropped, 2 threads not sampled");
     assert_eq!(lines[3], "no symbols of libx.so: it is stripped");
+    profile.remarks = (0..8).map(|number| format!("remark {number}")).collect();
+    let text = profile.overview(SummaryStyle::default()).to_string();
+    assert!(text.contains("remark 4\n… and 3 more remarks"), "{text}");
 }
 
 #[test]
