@@ -1,19 +1,24 @@
 //! A CPU: one thread that runs tasks, what runs on it now, and the switch.
+//!
+//! The tasks that run hang in a chain: the current one, the one that it was switched in over, and so on. Whatever safe code
+//! does, each task leaves the chain before it ends: so whoever follows the chain finds no freed task in it.
 
-use crate::MAX_PMUS;
-use crate::pmu::{AnyPmu, Edge};
-use crate::primitive::{Arc, AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use crate::books::Mine;
+use crate::foreign::{Delayed, OnUnwind, quietly};
+use crate::pmu::{AnyPmu, Edge, MAX_PMUS};
+use crate::primitive::plain;
+use crate::primitive::{
+    Arc, AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, yield_now,
+};
 use crate::rcu;
 use crate::site::Site;
 use crate::system::System;
 use crate::task::{OwnedTask, Task, TaskId};
-use std::any::Any;
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::panic::Location;
 use std::ptr;
-use std::sync::OnceLock;
 
 /// How many spawn sites a CPU remembers, so that making a task takes no lock.
 const SITE_CACHE: usize = 64;
@@ -21,21 +26,26 @@ const SITE_CACHE: usize = 64;
 /// How many numbers for tasks a CPU takes at a time, so that CPUs do not fight for one word at each task they make.
 const NUMBERS: u64 = 64;
 
+/// In `owed`: hooks run at this moment. It makes every switch take the slow path, where it is looked at.
+const IN_HOOKS: u32 = 1 << 31;
+
 /// A CPU as others see it: which thread it is, and what runs there.
 ///
 /// Written by its thread alone. Another thread reads numbers; a signal handler on the CPU's own thread may also follow
 /// `current`, which stays valid while the handler runs.
 #[repr(C, align(128))]
 pub struct CpuRecord {
-    // What each switch touches comes first, in one cache line.
+    // What each switch touches comes first, together.
     system: &'static System,
-    /// INVARIANT: null, or the task that runs here, which is kept alive by whoever runs it. The tasks it was switched
-    /// in over hang behind it, each from its `outer`.
+    /// INVARIANT: null, or the task that runs here. The tasks it was switched in over hang behind it, each from its `outer`.
+    /// Each of them is kept alive by whoever runs it, and leaves the chain before it ends.
     current: AtomicPtr<Task>,
-    current_id: AtomicU64,
     /// Grows with every switch, so that another thread can tell one turn from the next.
     switches: AtomicU64,
-    /// The PMUs whose `sched_in` the current task has had, and whose `sched_out` it is owed.
+    /// The number of the task that runs here, or 0: at the place of an even number of switches, and at that of an odd one.
+    /// One switch writes the one, the next the other; so while the number stays the same, so does the task.
+    ids: [AtomicU64; 2],
+    /// The PMUs whose `sched_in` the current task has had, and whose `sched_out` it is owed; and [`IN_HOOKS`].
     owed: AtomicU32,
     index: u32,
     /// The tag while no task runs.
@@ -43,12 +53,24 @@ pub struct CpuRecord {
     /// The kernel's number of the thread, or 0 while no thread has this record.
     thread: AtomicU32,
     online: AtomicBool,
+    /// Runs that ended in another order than they began, and what else was out of order.
+    disorders: plain::AtomicU64,
     /// The PMUs' data.
     ///
-    /// INVARIANT: each is null, or points into the box at the same index of `owned`.
+    /// INVARIANT: each is null, or what the PMU of that index keeps for this CPU.
     data: [AtomicPtr<()>; MAX_PMUS],
-    owned: [OnceLock<Box<dyn Any + Send + Sync>>; MAX_PMUS],
+    /// Whether each PMU has been told of the thread: one of [`AWAY`] and so on.
+    told: [AtomicU32; MAX_PMUS],
 }
+
+/// No thread has the record: nobody is to be told.
+const AWAY: u32 = 0;
+/// A thread has it, and the PMU has not been told.
+const HERE: u32 = 1;
+/// Somebody is telling the PMU.
+const TELLING: u32 = 2;
+/// The PMU has been told.
+const TOLD: u32 = 3;
 
 /// A CPU as its own thread has it: the right to switch tasks in and out.
 ///
@@ -56,6 +78,7 @@ pub struct CpuRecord {
 /// [`Cpu::with`].
 pub struct Cpu {
     record: &'static CpuRecord,
+    mine: Mine<'static>,
     sites: [Cell<Option<&'static Site>>; SITE_CACHE],
     /// Numbers for the tasks that are made here.
     numbers: Cell<(u64, u64)>,
@@ -68,14 +91,15 @@ impl CpuRecord {
             system,
             index,
             current: AtomicPtr::new(ptr::null_mut()),
-            current_id: AtomicU64::new(0),
             switches: AtomicU64::new(0),
+            ids: [AtomicU64::new(0), AtomicU64::new(0)],
             owed: AtomicU32::new(0),
             own_tag: AtomicU32::new(0),
             thread: AtomicU32::new(0),
             online: AtomicBool::new(false),
+            disorders: plain::AtomicU64::new(0),
             data: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
-            owned: [const { OnceLock::new() }; MAX_PMUS],
+            told: std::array::from_fn(|_| AtomicU32::new(AWAY)),
         }
     }
 
@@ -94,19 +118,37 @@ impl CpuRecord {
 
     /// The task that runs here, by number: what another thread may know.
     ///
-    /// Acquire: pairs with the Release of the switch, so that what `switches` counts is at least as new.
+    /// Acquire: pairs with the Release of the switch, with what the hooks have written before it.
     #[must_use]
     pub fn current_id(&self) -> Option<TaskId> {
-        TaskId::new(self.current_id.load(Ordering::Acquire))
+        loop {
+            let switches = self.switches();
+            // Acquire: pairs with the Release in `set_current`. A number that belongs to a later switch brings the number of
+            // switches before it, which is then found to have changed.
+            let id = self.ids[(switches & 1) as usize].load(Ordering::Acquire);
+            if self.switches() == switches {
+                return TaskId::new(id);
+            }
+        }
     }
 
-    /// How many switches there have been. While it stays the same, so does the current task.
+    /// How many switches there have been. While it stays the same, so does [`current_id`](Self::current_id).
     ///
     /// Acquire: pairs with the Release of the switch.
     #[must_use]
     #[inline]
     pub fn switches(&self) -> u64 {
         self.switches.load(Ordering::Acquire)
+    }
+
+    /// How often something was out of order here: a run that ended below another that goes on, as those of coroutines may
+    /// that are suspended in a poll; a run that a hook began or ended; a thread that ended with a run suspended on it.
+    ///
+    /// Until such a run ends, what its coroutine does is charged to the task on top of it.
+    #[must_use]
+    pub fn disorders(&self) -> u64 {
+        // Relaxed: a figure.
+        self.disorders.load(Ordering::Relaxed)
     }
 
     /// Calls `f` with the task that runs here: for a signal handler on the CPU's own thread, which may have interrupted
@@ -130,7 +172,7 @@ impl CpuRecord {
 
     fn set_own_tag(&self, tag: u32) -> u32 {
         let before = self.own_tag();
-        // Relaxed: as above; this thread alone writes it.
+        // Relaxed: a number, which this thread alone writes.
         self.own_tag.store(tag, Ordering::Relaxed);
         before
     }
@@ -146,12 +188,20 @@ impl CpuRecord {
         self.data[pmu].load(Ordering::Acquire)
     }
 
+    /// Shows a PMU's data for this CPU to switches.
     pub(crate) fn set_data(&self, pmu: &dyn AnyPmu) {
-        let index = pmu.state().index;
-        let data: *const (dyn Any + Send + Sync) =
-            &raw const **self.owned[index].get_or_init(|| pmu.new_cpu_data());
+        let data = pmu.cpu_data(self.index as usize);
         // Release: pairs with the Acquire in `data`.
-        self.data[index].store(data.cast::<()>().cast_mut(), Ordering::Release);
+        self.data[pmu.state().index].store(data.cast_mut(), Ordering::Release);
+    }
+
+    /// Takes the data of a PMU away that is let go.
+    pub(crate) fn take_data(&self, pmu: usize) {
+        // Relaxed: hooks have seen to it that the PMU is not called any more.
+        self.data[pmu].store(ptr::null_mut(), Ordering::Relaxed);
+        // A thread that is here has this PMU's successor still to hear of. Relaxed: under the system's lock.
+        let forget = |told| (told == TOLD).then_some(HERE);
+        let _ = self.told[pmu].fetch_update(Ordering::Relaxed, Ordering::Relaxed, forget);
     }
 
     /// Claims the record for the calling thread. Under the system's lock.
@@ -162,13 +212,67 @@ impl CpuRecord {
         }
         self.own_tag.store(0, Ordering::Relaxed);
         self.thread.store(thread_number(), Ordering::Relaxed);
+        // Relaxed: ordered by the lock, under which PMUs are registered, too.
+        self.told.iter().for_each(|told| told.store(HERE, Ordering::Relaxed));
         true
     }
 
     fn go_offline(&self) {
         self.thread.store(0, Ordering::Relaxed);
+        if !self.current().is_null() {
+            // A run is suspended here that may still end. The record is not used again.
+            return self.count_disorder();
+        }
         // Release: pairs with the Acquire in `go_online`.
         self.online.store(false, Ordering::Release);
+    }
+
+    /// Tells a PMU that this CPU has come, once: both the CPU's own thread and whoever registers the PMU try to.
+    pub(crate) fn tell_online(&self, pmu: &dyn AnyPmu) {
+        let told = &self.told[pmu.state().index];
+        // Acquire: pairs with the Release of the last one who changed it.
+        if told.compare_exchange(HERE, TELLING, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+            // Release: pairs with the Acquire in `tell_offline`. Also if the hook panics.
+            let done = OnUnwind(|| told.store(TOLD, Ordering::Release));
+            pmu.cpu_online(self);
+            drop(done);
+        }
+    }
+
+    /// Tells a PMU that this CPU goes, if it has been told that it came. For the CPU's thread, which waits for a hook that
+    /// another thread calls at this moment.
+    pub(crate) fn tell_offline(&self, pmu: &dyn AnyPmu) {
+        if self.leave(pmu.state().index) == TOLD {
+            pmu.cpu_offline(self);
+        }
+    }
+
+    /// From here on the PMU of that index is not told that this CPU has come. What it was told before.
+    pub(crate) fn leave(&self, pmu: usize) -> u32 {
+        let told = &self.told[pmu];
+        loop {
+            let now = told.load(Ordering::Relaxed);
+            // AcqRel: Acquire pairs with the Release in `tell_online`, Release with the Acquire there.
+            if now != TELLING
+                && told.compare_exchange(now, AWAY, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            {
+                return now;
+            }
+            yield_now();
+        }
+    }
+
+    /// As [`leave`](Self::leave), for all PMUs: also those that were registered since the thread was told to go.
+    fn leave_all(&self) {
+        (0..MAX_PMUS).for_each(|pmu| {
+            self.leave(pmu);
+        });
+    }
+
+    #[cold]
+    fn count_disorder(&self) {
+        // Relaxed: a figure.
+        self.disorders.fetch_add(1, Ordering::Relaxed);
     }
 
     #[inline]
@@ -184,29 +288,63 @@ impl CpuRecord {
     }
 
     #[inline(always)]
+    fn set_owed(&self, owed: u32) {
+        // Relaxed: this thread's own.
+        self.owed.store(owed, Ordering::Relaxed);
+    }
+
+    /// Counts a switch that leaves the current task what it is.
+    fn count_switch(&self) {
+        self.set_current(self.current());
+    }
+
+    #[inline(always)]
     fn set_current(&self, task: *mut Task) {
         // SAFETY: null, or the task that is about to run, which its runner keeps alive.
         let id = unsafe { task.as_ref() }.map_or(0, |task| task.id().get());
         // Relaxed: other threads do not follow the pointer; this thread's signal handlers see it in program order.
         self.current.store(task, Ordering::Relaxed);
-        // Release: pairs with the Acquire in `switches` and `current_id`.
-        self.current_id.store(id, Ordering::Release);
-        let switches = self.switches.load(Ordering::Relaxed);
-        self.switches.store(switches + 1, Ordering::Release);
+        // Relaxed: this thread alone writes it.
+        let switches = self.switches.load(Ordering::Relaxed) + 1;
+        // Release: pairs with the Acquire in `current_id`.
+        self.ids[(switches & 1) as usize].store(id, Ordering::Release);
+        // Release: pairs with the Acquire in `switches`.
+        self.switches.store(switches, Ordering::Release);
     }
 }
 
 impl Cpu {
     /// A CPU of a system, for the calling thread: a record that no thread has, or a new one.
     ///
-    /// Simulations and tests make their own. A program's threads get theirs from [`Cpu::with`].
+    /// Simulations and tests make their own. A program's threads get theirs from [`Cpu::with`] and
+    /// [`System::with_cpu`].
     pub fn new(system: &'static System) -> Self {
+        let cpu = Self::claim(system);
+        cpu.tell_online();
+        cpu
+    }
+
+    /// A CPU of which no PMU has been told yet.
+    pub(crate) fn claim(system: &'static System) -> Self {
+        let record = system.claim_cpu_record();
+        let mine = system.library().claim(record.index as usize);
+        system.library().remember(mine);
         Self {
-            record: system.cpu_record(),
+            record,
+            mine,
             sites: [const { Cell::new(None) }; SITE_CACHE],
             numbers: Cell::new((0, 0)),
             not_send: PhantomData,
         }
+    }
+
+    /// Tells all PMUs, also if one panics.
+    pub(crate) fn tell_online(&self) {
+        let mut panics = Delayed::default();
+        self.record.system.for_each_pmu(u32::MAX, |pmu| {
+            panics.call(|| self.record.tell_online(pmu));
+        });
+        panics.go_on();
     }
 
     /// What others see of it.
@@ -230,7 +368,7 @@ impl Cpu {
         }
     }
 
-    /// The same, for the time that it certainly runs: the borrow must not be handed out.
+    /// The task that runs here, borrowed for as long as it certainly runs.
     #[inline]
     fn current_task(&self) -> Option<&Task> {
         // SAFETY: null, or a task that its runner keeps alive until it is switched out, on this thread.
@@ -256,9 +394,8 @@ impl Cpu {
 
     /// Makes a task, as a child of the one that runs here.
     pub fn fork(&self, site: &'static Site) -> OwnedTask {
-        let CpuRecord { system, index, .. } = *self.record;
         let current = self.current_task();
-        let task = system.fork_as(self.next_number(), site, current, index as usize);
+        let task = self.record.system.fork_as(self.next_number(), site, current, self.mine);
         if current.is_none() {
             task.set_tag(self.tag());
         }
@@ -290,18 +427,30 @@ impl Cpu {
         next
     }
 
+    /// Ends a task: what its drop does, with this CPU's books, which need not be looked for.
+    pub fn exit(&self, task: OwnedTask) {
+        if ptr::eq(task.system(), self.record.system) {
+            task.exit_with(self.mine);
+        }
+    }
+
     /// Runs `f` as `task`: switches it in, and out again however `f` ends.
     ///
     /// The task that ran here until now is switched out for the time. It does not allocate and takes no lock.
     ///
-    /// `f` must not leave this thread's stack behind (a fiber that is suspended inside `f` and abandoned): for such
-    /// tasks there are [`switch_in`](Self::switch_in) and [`switch_out`](Self::switch_out).
+    /// Runs should end in the order in which they began, the last first. One that does not (`f` suspends a coroutine, and another
+    /// run begins before that goes on) is brought to its end where it stands, and [counted](CpuRecord::disorders). For
+    /// executors whose switches are no function calls there are [`switch_in`](Self::switch_in) and
+    /// [`switch_out`](Self::switch_out). In a PMU's hook, `f` runs without being seen.
+    ///
+    /// # Panics
+    /// If `f` does, or a hook. All is finished before.
     #[inline]
     pub fn run<R>(&self, task: &mut OwnedTask, f: impl FnOnce() -> R) -> R {
         self.run_with_edge(task, Edge::Turn, f)
     }
 
-    /// The same, for what is no turn of the task's: its destructor.
+    /// As [`run`](Self::run), for what is no turn of the task's: its destructor.
     pub fn run_aside<R>(&self, task: &mut OwnedTask, f: impl FnOnce() -> R) -> R {
         self.run_with_edge(task, Edge::Aside, f)
     }
@@ -313,8 +462,11 @@ impl Cpu {
         }
         // The `Arc`'s own pointer: a handle may be made of it.
         let task = Arc::as_ptr(&task.0);
-        self.begin(task.cast_mut(), edge);
         let panicking = Panicking { cpu: self, task, edge };
+        if !self.begin(task.cast_mut(), edge) {
+            std::mem::forget(panicking);
+            return unseen(f);
+        }
         let result = f();
         // Not left to its drop, for which it would have to be in memory.
         std::mem::forget(panicking);
@@ -327,9 +479,9 @@ impl Cpu {
     /// For executors whose switches are no function calls.
     ///
     /// # Errors
-    /// The task itself, if it belongs to another system.
+    /// The task itself, if it belongs to another system, or if this is called in a PMU's hook.
     pub fn switch_in(&self, task: OwnedTask) -> Result<(), OwnedTask> {
-        if !ptr::eq(task.system(), self.record.system) {
+        if !ptr::eq(task.system(), self.record.system) || self.is_in_hooks() {
             return Err(task);
         }
         task.set_carried(true);
@@ -341,91 +493,285 @@ impl Cpu {
 
     /// Switches out the task that was last given to [`switch_in`](Self::switch_in), and returns it.
     ///
-    /// `None` if the current task is not of that kind: nothing runs, or a [`run`](Self::run) does.
+    /// `None` if the current task is not of that kind: nothing runs, or a [`run`](Self::run) does. Also in a PMU's hook.
     #[must_use = "a task ends when this is dropped"]
     pub fn switch_out(&self) -> Option<OwnedTask> {
+        if self.is_in_hooks() {
+            return None;
+        }
         let task: *const Task = self.record.current();
         self.current_task().filter(|task| task.is_carried())?.set_carried(false);
+        // SAFETY: `switch_in` kept one strong count of exactly this `Arc`, and `carried` said that it is still ours. It is given
+        // to the caller, or dropped if a hook panics.
+        let owned = OwnedTask(unsafe { Arc::from_raw(task) });
         self.end(task, Edge::Turn);
-        // SAFETY: `switch_in` kept one strong count of exactly this `Arc`, and `carried` said that it is still ours.
-        Some(OwnedTask(unsafe { Arc::from_raw(task) }))
+        Some(owned)
     }
 
+    fn is_in_hooks(&self) -> bool {
+        self.record.owed() & IN_HOOKS != 0
+    }
+
+    /// Switches `task` in. False in a hook: nothing has changed.
     #[inline(always)]
-    fn begin(&self, task: *mut Task, edge: Edge) {
+    fn begin(&self, task: *mut Task, edge: Edge) -> bool {
         let record = self.record;
         // SAFETY: the caller has the right to run it, and with it a strong count.
         let incoming = unsafe { &*task };
-        incoming.set_outer(record.current());
-        if record.system.any_event() | (record.owed() != 0) {
-            self.switch(Some(incoming), Edge::Nested, edge);
+        if (record.system.active_mask() | record.owed()) != 0 {
+            // Should a hook panic, the task has come all the same, and is switched out like any other.
+            let arrived = OnUnwind(|| self.arrive(incoming));
+            let done = self.switch(Some(incoming), Edge::Nested, edge);
+            std::mem::forget(arrived);
+            if !done {
+                return false;
+            }
         }
-        record.set_current(task);
+        self.arrive(incoming);
+        true
     }
 
-    /// Switches out `task`, and before it whatever was switched in over it and left there.
+    /// Puts a task on top of the chain: as it is now, for hooks have run.
+    #[inline(always)]
+    fn arrive(&self, task: &Task) {
+        task.set_outer(self.record.current());
+        self.record.set_current(ptr::from_ref(task).cast_mut());
+    }
+
+    /// Switches `task` out, which is somewhere in the chain.
     #[inline(always)]
     fn end(&self, task: *const Task, edge: Edge) {
         let record = self.record;
         if !ptr::eq(record.current(), task) {
-            self.end_left_behind(task);
+            return self.end_below(task, edge);
         }
         // SAFETY: it is current, so its runner keeps it alive.
-        let outer = unsafe { &*task }.outer();
-        if record.system.any_event() | (record.owed() != 0) {
+        let outgoing = unsafe { &*task };
+        if (record.system.active_mask() | record.owed()) != 0 {
+            // Should a hook panic, the task has gone all the same.
+            let gone = OnUnwind(|| record.set_current(outgoing.outer()));
             // SAFETY: null, or a task whose turn goes on.
-            self.switch(unsafe { outer.as_ref() }, edge, Edge::Nested);
+            let done = self.switch(unsafe { outgoing.outer().as_ref() }, edge, Edge::Nested);
+            std::mem::forget(gone);
+            if !done {
+                self.keep_for_hooks(task);
+            }
         }
-        record.set_current(outer);
+        // Looked up only now: a hook may have ended what stood below.
+        record.set_current(outgoing.outer());
     }
 
+    /// Ends a run whose task is not on top.
     #[cold]
     #[inline(never)]
-    fn end_cold(&self, task: *const Task, edge: Edge) {
-        self.end(task, edge);
+    fn end_below(&self, task: *const Task, edge: Edge) {
+        if !self.is_in_hooks() {
+            // What was switched in over it, in its turn, and not out again, ends with it.
+            while self.is_left_behind_by(task) {
+                drop(self.switch_out());
+            }
+            if ptr::eq(self.record.current(), task) {
+                return self.end(task, edge);
+            }
+        }
+        self.record.count_disorder();
+        // SAFETY: the run that ends here keeps it alive.
+        self.unlink(unsafe { &*task }, edge);
     }
 
-    /// Ends what was switched in over `task`, in its turn, and not out again.
-    #[cold]
-    fn end_left_behind(&self, task: *const Task) {
-        while !ptr::eq(self.record.current(), task) {
-            // What is above a turn was switched in by `switch_in`, for turns end in order.
-            let Some(left_behind) = self.switch_out() else { return };
-            drop(left_behind);
+    /// Whether all that stands above a task was switched in by `switch_in`, and something does.
+    fn is_left_behind_by(&self, task: *const Task) -> bool {
+        let mut above = 0;
+        for at in self.chain() {
+            if ptr::eq(at, task) {
+                return above != 0;
+            }
+            if !at.is_carried() {
+                return false;
+            }
+            above += 1;
+        }
+        false
+    }
+
+    /// The tasks that run here, the current one first.
+    fn chain(&self) -> impl Iterator<Item = &Task> {
+        // SAFETY: null, or a task of the chain, which leaves it before it ends; on this thread.
+        let next = |task: *mut Task| unsafe { task.as_ref() };
+        std::iter::successors(next(self.record.current()), move |task| next(task.outer()))
+    }
+
+    /// Takes a task out of the middle of the chain. The hooks are told that it comes to the top, ends its turn there, and gives
+    /// back.
+    fn unlink(&self, task: &Task, edge: Edge) {
+        if self.is_in_hooks() {
+            self.keep_for_hooks(task);
+        } else if let Some(top) = self.current_task()
+            && (self.record.system.active_mask() | self.record.owed()) != 0
+        {
+            // What a hook ends of these is kept for it.
+            quietly(|| self.switch_between(Some(top), Some(task), Edge::Nested, Edge::Nested));
+            self.record.count_switch();
+            quietly(|| self.switch_between(Some(task), Some(top), edge, Edge::Nested));
+            self.record.count_switch();
+        }
+        // Looked for only now, for hooks have run.
+        if ptr::eq(self.record.current(), task) {
+            return self.record.set_current(task.outer());
+        }
+        if let Some(above) = self.chain().find(|at| ptr::eq(at.outer(), task)) {
+            above.set_outer(task.outer());
         }
     }
 
-    /// The hooks' side of a switch: the current task leaves, `incoming` comes.
+    /// Keeps the memory of a task that ends inside a hook, for good: the switch that calls the hook may hold a reference to it.
+    #[cold]
+    fn keep_for_hooks(&self, task: *const Task) {
+        self.record.count_disorder();
+        // SAFETY: the pointer of an `Arc` that the run which ends here has.
+        unsafe { Arc::increment_strong_count(task) };
+    }
+
+    /// The hooks' side of a switch: the current task leaves, `incoming` comes. False in a hook: none is called.
     #[inline(never)]
-    fn switch(&self, incoming: Option<&Task>, leaves: Edge, comes: Edge) {
+    fn switch(&self, incoming: Option<&Task>, leaves: Edge, comes: Edge) -> bool {
+        self.switch_between(self.current_task(), incoming, leaves, comes)
+    }
+
+    #[inline(always)]
+    fn switch_between(
+        &self,
+        outgoing: Option<&Task>,
+        incoming: Option<&Task>,
+        leaves: Edge,
+        comes: Edge,
+    ) -> bool {
         let record = self.record;
+        let owed = record.owed();
+        if owed & IN_HOOKS != 0 {
+            return false;
+        }
         // One section for all hooks: each finds data that stays as long as they run.
         let guard = rcu::enter();
+        let hooks = Hooks { record, guard, outgoing, incoming, leaves, comes, coming: Cell::new(false) };
+        // Should one panic, the others are called all the same.
+        let rest = OnUnwind(|| hooks.finish_quietly());
+        // Also for the PMUs that were attached while the task ran.
+        hooks.sched_out(owed | record.system.active_mask());
+        hooks.sched_in(record.system.active_mask());
+        std::mem::forget(rest);
+        record.set_owed(record.owed() & !IN_HOOKS);
+        true
+    }
+}
+
+/// The hooks of one switch.
+///
+/// INVARIANT: `owed` of the record says how far they are, beside [`IN_HOOKS`]: first which PMUs are still to be told that a task
+/// leaves; then, once `coming`, which have been told that one comes.
+struct Hooks<'a> {
+    record: &'static CpuRecord,
+    guard: rcu::Guard,
+    outgoing: Option<&'a Task>,
+    incoming: Option<&'a Task>,
+    leaves: Edge,
+    comes: Edge,
+    coming: Cell<bool>,
+}
+
+impl Hooks<'_> {
+    /// Tells the PMUs of `rest` that the outgoing task leaves.
+    #[inline(always)]
+    fn sched_out(&self, mut rest: u32) {
+        let record = self.record;
+        let Some(outgoing) = self.outgoing else { return };
+        while rest != 0 {
+            let index = rest.trailing_zeros();
+            rest &= rest - 1;
+            record.set_owed(IN_HOOKS | rest);
+            if let Some(pmu) = record.system.pmu(index) {
+                pmu.sched_out(record, outgoing, self.leaves, &self.guard);
+            }
+        }
+    }
+
+    /// Tells the PMUs of `rest` that the incoming task comes.
+    #[inline(always)]
+    fn sched_in(&self, mut rest: u32) {
+        let record = self.record;
+        if !self.coming.replace(true) {
+            record.set_owed(IN_HOOKS);
+        }
+        let Some(incoming) = self.incoming else { return };
         let mut owed = record.owed();
-        if let Some(outgoing) = self.current_task() {
-            // Also for the PMUs that were attached while the task ran.
-            record.system.for_each_active_pmu(owed, |_, pmu| {
-                pmu.sched_out(record, outgoing, leaves, &guard);
-            });
-        }
-        owed = 0;
-        if let Some(incoming) = incoming {
-            record.system.for_each_active_pmu(0, |index, pmu| {
-                pmu.sched_in(record, incoming, comes, &guard);
+        while rest != 0 {
+            let index = rest.trailing_zeros();
+            rest &= rest - 1;
+            if let Some(pmu) = record.system.pmu(index) {
                 owed |= 1 << index;
-            });
+                record.set_owed(owed);
+                pmu.sched_in(record, incoming, self.comes, &self.guard);
+            }
         }
-        record.owed.store(owed, Ordering::Relaxed);
+    }
+
+    /// Calls the hooks that are left, after one has panicked.
+    #[cold]
+    fn finish_quietly(&self) {
+        let record = self.record;
+        // Each hook is crossed off, or noted, before it is called: so none is called twice, and this comes to an end.
+        while !self.coming.get() && !quietly(|| self.sched_out(record.owed() & !IN_HOOKS)) {}
+        let rest = || {
+            let told = if self.coming.get() { record.owed() & !IN_HOOKS } else { 0 };
+            let next = u32::BITS - told.leading_zeros();
+            record.system.active_mask() & u32::MAX.checked_shl(next).unwrap_or(0)
+        };
+        while !quietly(|| self.sched_in(rest())) {}
+        record.set_owed(record.owed() & !IN_HOOKS);
+    }
+}
+
+impl Cpu {
+    /// Gives back what the thread has as a CPU. True: all of it, and this is of no use any more. False: a run is suspended
+    /// here, and may still end; all that it could touch stays as it is, for good.
+    fn go_offline(&self) -> bool {
+        // What was switched in and left here ends.
+        while self.current_task().is_some_and(Task::is_carried) && !self.is_in_hooks() {
+            quietly(|| self.switch_out());
+        }
+        let system = self.record.system;
+        system.for_each_pmu(u32::MAX, |pmu| {
+            quietly(|| self.record.tell_offline(pmu));
+        });
+        self.record.leave_all();
+        let is_free = self.record.current().is_null();
+        if is_free {
+            self.mine.release();
+        } else {
+            // No hook is called here any more.
+            self.record.set_owed(IN_HOOKS);
+        }
+        self.record.go_offline();
+        is_free
+    }
+
+    /// Ends the CPU of a thread that ends, which was made by `Box::into_raw`.
+    ///
+    /// # Safety
+    /// Nobody borrows it but runs that are suspended on it.
+    #[cfg(not(any(pertask_loom, pertask_shuttle)))]
+    pub(crate) unsafe fn end_boxed(cpu: ptr::NonNull<Self>) {
+        // SAFETY: the caller's.
+        if unsafe { cpu.as_ref() }.go_offline() {
+            // It has nothing left to do in its drop. SAFETY: no run is suspended on it, so nobody borrows it.
+            drop(unsafe { Box::from_raw(cpu.cast::<std::mem::ManuallyDrop<Self>>().as_ptr()) });
+        }
     }
 }
 
 impl Drop for Cpu {
     fn drop(&mut self) {
-        while let Some(left_behind) = self.switch_out() {
-            drop(left_behind);
-        }
-        self.record.system.cpu_offline(self.record);
-        self.record.go_offline();
+        self.go_offline();
     }
 }
 
@@ -437,13 +783,13 @@ struct Panicking<'a> {
 }
 
 impl Drop for Panicking<'_> {
-    #[inline(always)]
+    #[cold]
     fn drop(&mut self) {
-        self.cpu.end_cold(self.task, self.edge);
+        quietly(|| self.cpu.end(self.task, self.edge));
     }
 }
 
-/// A run that is no task's, off the path of those that are.
+/// Runs what belongs to another system's task, or to none. Kept away from the path of those that are switched.
 #[cold]
 #[inline(never)]
 fn unseen<R>(f: impl FnOnce() -> R) -> R {

@@ -30,6 +30,13 @@ pub enum Error {
     TooManyPmus,
     /// The call waits for other threads, and was made from inside a PMU's hook, for which they wait.
     InsideHook,
+    /// The PMU has been let go: register it anew.
+    Unregistered,
+    /// The PMU has events, and cannot be let go before they are dropped.
+    InUse {
+        /// How many there are.
+        events: u32,
+    },
     /// The kernel refuses `membarrier(2)` after having granted it: a seccomp filter was set after start-up.
     BarrierRefused,
 }
@@ -48,9 +55,17 @@ impl fmt::Display for Error {
             Self::OtherSystem => f.write_str("the task belongs to another system than the PMU"),
             Self::Inherited => f.write_str("an inherited event cannot be reset; attach a new one"),
             Self::TooManyPmus => {
-                write!(f, "all {} places for PMUs are taken", crate::MAX_PMUS)
+                write!(
+                    f,
+                    "all {} places for PMUs are taken; the features pmus-12 and pmus-24 of pertask-core give more",
+                    crate::MAX_PMUS
+                )
             }
             Self::InsideHook => f.write_str("called from inside a PMU's hook, where it would wait for itself"),
+            Self::Unregistered => f.write_str("the PMU has been let go; register it anew"),
+            Self::InUse { events } => {
+                write!(f, "the PMU has {events} events attached; drop them before it is let go")
+            }
             Self::BarrierRefused => f.write_str(
                 "membarrier(2) is refused, though it was granted at start-up; allow it in the seccomp filter",
             ),

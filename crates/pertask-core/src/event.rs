@@ -1,11 +1,11 @@
 //! An attached use of a PMU (the kernel's `perf_event`). Dropping it detaches.
 
+use crate::count::Count;
 use crate::ctx_data::CtxRef;
 use crate::error::Error;
 use crate::family::Family;
-use crate::pmu::{Count, Pmu, PmuHandle, Registered};
+use crate::pmu::{Pmu, PmuHandle, Registered};
 use crate::primitive::Arc;
-use crate::slot::Attached;
 use crate::task::Task;
 use std::fmt;
 use std::sync::Arc as StdArc;
@@ -64,31 +64,28 @@ impl<P: Pmu> PmuHandle<P> {
         }
     }
 
-    /// Attaches an event to a task. It counts from now on. Lock-free, and independent of how many tasks there are.
+    /// Attaches an event to a task. It counts from now on. The time it takes is independent of how many tasks there are.
     ///
     /// # Errors
-    /// [`Error::TaskExited`], [`Error::CacheLimit`], [`Error::OutOfMemory`]; then nothing is left behind.
+    /// [`Error::TaskExited`], [`Error::OtherSystem`], [`Error::Unregistered`], [`Error::CacheLimit`], [`Error::OutOfMemory`];
+    /// then nothing is left behind.
     pub fn attach_task(self, task: &Arc<Task>, inherit: Inherit) -> Result<Event<P>, Error> {
         let pmu = self.0;
         if !std::ptr::eq(task.system(), pmu.state.system) {
             return Err(Error::OtherSystem);
         }
         // Before there is data, so that no switch with data goes unseen.
-        let switches = pmu.state.count_event();
+        let counted = pmu.state.system.active().count(pmu.state.index)?;
         let uses = match inherit {
             _ if !pmu.state.has_data && task.has_exited() => return Err(Error::TaskExited),
             _ if !pmu.state.has_data => Uses::NoData,
             Inherit::Children => Uses::Family(Family::begin(pmu, task)?),
             Inherit::No => {
-                let held = match task.slot(pmu.state.index).attach(&pmu.state.cache)? {
-                    Attached::Installed(held) | Attached::Shared(held) => held,
-                    Attached::Exited => return Err(Error::TaskExited),
-                };
-                let base = pmu.read_held(&held);
+                let (held, base) = pmu.attach(task)?;
                 Uses::Task { task: Arc::clone(task), held: Some(held), base }
             }
         };
-        switches.keep();
+        counted.keep();
         Ok(Event { pmu, uses })
     }
 
@@ -98,12 +95,13 @@ impl<P: Pmu> PmuHandle<P> {
     /// (spawn and exit do not wait for it); those that follow take a reference and return.
     ///
     /// # Errors
-    /// [`Error::CacheLimit`], [`Error::OutOfMemory`], [`Error::InsideHook`], [`Error::BarrierRefused`]; then nothing is
-    /// left behind.
+    /// [`Error::CacheLimit`], [`Error::OutOfMemory`], [`Error::InsideHook`], [`Error::BarrierRefused`],
+    /// [`Error::Unregistered`]; then nothing is left behind.
     pub fn attach_global(self) -> Result<Event<P>, Error> {
-        let switches = self.0.state.count_event();
-        self.0.state.attach_global()?;
-        switches.keep();
+        let state = &self.0.state;
+        let counted = state.system.active().count(state.index)?;
+        state.global.attach(state)?;
+        counted.keep();
         Ok(Event { pmu: self.0, uses: Uses::Global { base: P::Count::default() } })
     }
 }
@@ -114,10 +112,14 @@ impl<P: Pmu> Event<P> {
     /// On a task: since the attach (or the last [`reset`](Self::reset)), those of ended descendants included. Global:
     /// the sum over all tasks' data, live and ended, which may be older than this event; take the difference of two reads,
     /// or `reset` first. What the task does at this moment is counted when it is next switched out.
+    ///
+    /// # Panics
+    /// Inside another read of the same counts on the same thread: in a PMU's own `read`, or in the closure of a
+    /// [`snapshot`](PmuHandle::snapshot).
     #[must_use]
     pub fn read(&self) -> P::Count {
         match &self.uses {
-            Uses::Task { held: Some(held), base, .. } => self.pmu.read_held(held).since(base),
+            Uses::Task { held: Some(held), base, .. } => self.pmu.read(held.data()).since(base),
             Uses::Task { held: None, .. } | Uses::NoData => P::Count::default(),
             Uses::Family(family) => family.read(),
             Uses::Global { base } => self.sum().since(base),
@@ -130,7 +132,7 @@ impl<P: Pmu> Event<P> {
     /// [`Error::Inherited`].
     pub fn reset(&mut self) -> Result<(), Error> {
         let now = match &self.uses {
-            Uses::Task { held: Some(held), .. } => self.pmu.read_held(held),
+            Uses::Task { held: Some(held), .. } => self.pmu.read(held.data()),
             Uses::Global { .. } => self.sum(),
             Uses::Task { held: None, .. } | Uses::NoData => return Ok(()),
             Uses::Family(_) => return Err(Error::Inherited),
@@ -170,10 +172,10 @@ impl<P: Pmu> Drop for Event<P> {
                 }
             }
             Uses::Family(family) => family.close(),
-            Uses::Global { .. } => state.detach_global(),
+            Uses::Global { .. } => state.global.detach(state),
             Uses::NoData => {}
         }
-        state.uncount_event();
+        state.system.active().uncount(state.index);
     }
 }
 

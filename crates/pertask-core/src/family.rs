@@ -1,68 +1,40 @@
 //! An event that is inherited: the tasks that descend from the one it was attached to, and their counts.
 //!
-//! Fork and exit touch one lock each, for some instructions. A read walks the members in chunks, so that neither
-//! waits for it; the tally keeps it from counting a task twice that ends meanwhile.
+//! Fork and exit touch one lock each, for some instructions, and no code of the PMU's runs under it. A read walks the members
+//! in chunks, so that neither waits for it. Each member remembers the last read that has seen it, and takes that along when it
+//! ends, so that the read does not count it twice.
 
-use crate::ctx_data::CtxRef;
+use crate::count::Count;
+use crate::ctx_data::{CtxRef, CtxView};
 use crate::error::Error;
-use crate::pmu::{Count, Pmu, Registered};
-use crate::primitive::{Arc, AtomicBool, Mutex, Ordering, lock};
-use crate::slot::Attached;
-use crate::tally::Tally;
+use crate::links::{Inherited, Link};
+use crate::pmu::{Pmu, Registered};
+use crate::primitive::{Arc, Mutex, lock};
+use crate::rcu;
+use crate::tally::Totals;
 use crate::task::Task;
+use crate::turn::{Turn, Turns};
 use std::sync::Arc as StdArc;
 
-/// Members that a read looks at under one hold of the lock.
+/// Members that a read looks at, or a close lets go, under one hold of the lock.
 const CHUNK: usize = 64;
-
-/// The events that a task's children inherit, as they stand on the task.
-///
-/// INVARIANT: once `Closed`, for ever: the task has ended.
-pub(crate) struct Links {
-    /// Whether there may be any, so that a fork without them takes no lock.
-    any: AtomicBool,
-    list: Mutex<List>,
-}
-
-enum List {
-    // A box: nearly all tasks have none, and each pays for the room.
-    Open(Option<Box<OpenList>>),
-    Closed,
-}
-
-#[derive(Default)]
-struct OpenList {
-    links: Vec<Link>,
-    /// With so many, those to closed families are taken out before the next is added.
-    prune_at: usize,
-}
-
-struct Link {
-    family: StdArc<dyn AnyFamily>,
-    member: usize,
-}
-
-/// A [`Family`], its types forgotten.
-trait AnyFamily: Send + Sync {
-    fn fork(self: StdArc<Self>, child: &Arc<Task>);
-    fn exit(&self, member: usize);
-    fn is_closed(&self) -> bool;
-}
 
 /// One inherited event.
 pub(crate) struct Family<P: Pmu> {
     pmu: &'static Registered<P>,
     state: Mutex<State<P::Count>>,
-    /// The number of the last read; one at a time, since a member remembers only the latest that has seen it.
-    reads: Mutex<u64>,
+    turns: Turns,
+    /// What those counted who have ended. Locked only by whoever has a turn.
+    ended: Mutex<Ended<P::Count>>,
 }
 
-/// INVARIANT: each member holds one reference, its own; when the family closes it has no members.
+/// INVARIANT: each member holds one reference, its own; when the family is closed it has no members.
 struct State<C> {
     closed: bool,
     members: Vec<Option<Member<C>>>,
     vacant: Vec<usize>,
-    ended: Tally<C>,
+    /// Those that have ended and are not among the `ended` yet: the last read that has seen each, and its counts.
+    just_ended: Vec<(u64, C)>,
     /// Descendants that could be given no data.
     lost: u64,
 }
@@ -70,64 +42,17 @@ struct State<C> {
 struct Member<C> {
     task: Arc<Task>,
     held: CtxRef,
-    base: C,
-    seen_in_walk: u64,
+    /// Shared: it is looked at under no lock.
+    base: StdArc<C>,
+    seen_in_read: u64,
 }
 
-impl Links {
-    pub(crate) fn new() -> Self {
-        Self { any: AtomicBool::new(false), list: Mutex::new(List::Open(None)) }
-    }
-
-    /// Whether there may be any.
-    fn any(&self) -> bool {
-        // Relaxed: an event attached at this moment counts what comes next or does not.
-        self.any.load(Ordering::Relaxed)
-    }
-
-    /// For fork: the child joins the families of its parent.
-    pub(crate) fn fork(&self, child: &Arc<Task>) {
-        if !self.any() {
-            return;
-        }
-        let families: Vec<_> = match &*lock(&self.list) {
-            List::Open(Some(open)) => open.links.iter().map(|l| StdArc::clone(&l.family)).collect(),
-            List::Open(None) | List::Closed => return,
-        };
-        families.into_iter().for_each(|family| family.fork(child));
-    }
-
-    /// For exit: the task leaves its families; nothing is inherited from it any more.
-    pub(crate) fn exit(&self) {
-        // Relaxed: who adds a link looks at `Closed`, under the lock; see `add`.
-        let links = std::mem::replace(&mut *lock(&self.list), List::Closed);
-        if let List::Open(Some(open)) = links {
-            open.links.iter().for_each(|link| link.family.exit(link.member));
-        }
-    }
-
-    /// False if the task has ended: it will not tell the family.
-    fn add(&self, link: Link) -> bool {
-        match &mut *lock(&self.list) {
-            List::Open(open) => open.get_or_insert_default().add(link),
-            List::Closed => return false,
-        }
-        self.any.store(true, Ordering::Relaxed);
-        true
-    }
-}
-
-impl OpenList {
-    /// A task that lives long may see many events come and go, and one may have many at once: links are looked through
-    /// when their number has doubled, which costs each that is added two looks at most, and keeps at most twice as many
-    /// as live.
-    fn add(&mut self, link: Link) {
-        if self.links.len() >= self.prune_at {
-            self.links.retain(|link| !link.family.is_closed());
-            self.prune_at = 2 * self.links.len() + 1;
-        }
-        self.links.push(link);
-    }
+/// INVARIANT: `aside` holds exactly the members that have ended after `read` had seen them; every other is in `settled`.
+#[derive(Default)]
+struct Ended<C> {
+    settled: Totals<C>,
+    aside: Totals<C>,
+    read: u64,
 }
 
 impl<P: Pmu> Family<P> {
@@ -136,33 +61,46 @@ impl<P: Pmu> Family<P> {
         pmu: &'static Registered<P>,
         task: &Arc<Task>,
     ) -> Result<StdArc<Self>, Error> {
-        let family =
-            StdArc::new(Self { pmu, state: Mutex::new(State::new()), reads: Mutex::new(0) });
+        let family = StdArc::new(Self {
+            pmu,
+            state: Mutex::new(State::new()),
+            turns: Turns::new(),
+            ended: Mutex::new(Ended::default()),
+        });
         StdArc::clone(&family).join(task)?;
         Ok(family)
     }
 
     /// The counts of all members, those that have ended included, since each joined.
+    ///
+    /// # Panics
+    /// Inside another read of the same event.
     pub(crate) fn read(&self) -> P::Count {
-        let mut walk = lock(&self.reads);
-        *walk += 1;
+        let turn = self.turns.begin();
         let mut sum = P::Count::default();
         let mut at = 0;
-        while let Some(next) = self.read_chunk(at, *walk, &mut sum) {
+        while let Some(next) = self.read_chunk(at, turn.number(), &mut sum) {
             at = next;
         }
-        let ended = lock(&self.state).ended.total_beside(*walk);
-        sum.add(&ended.count);
+        sum.add(&self.settle(&turn).total_beside(turn.number()));
         sum
     }
 
-    fn read_chunk(&self, at: usize, walk: u64, sum: &mut P::Count) -> Option<usize> {
-        let mut state = lock(&self.state);
-        let end = state.members.len().min(at + CHUNK);
-        for member in state.members.get_mut(at..end)?.iter_mut().flatten() {
-            member.seen_in_walk = walk;
-            sum.add(&self.count(member));
-        }
+    /// Adds the counts of a chunk of members. `None`: there are no more.
+    fn read_chunk(&self, at: usize, read: u64, sum: &mut P::Count) -> Option<usize> {
+        // What a member holds stays for the time of the section, also if it ends meanwhile.
+        let section = rcu::enter();
+        let mut chunk = Vec::with_capacity(CHUNK);
+        let end = {
+            let mut state = lock(&self.state);
+            let end = state.members.len().min(at + CHUNK);
+            for member in state.members.get_mut(at..end)?.iter_mut().flatten() {
+                member.seen_in_read = read;
+                chunk.push(member.view(&section));
+            }
+            end
+        };
+        chunk.into_iter().for_each(|(view, base)| sum.add(&self.pmu.read(view).since(&base)));
         (end > at).then_some(end)
     }
 
@@ -188,25 +126,19 @@ impl<P: Pmu> Family<P> {
     }
 
     fn join(self: StdArc<Self>, task: &Arc<Task>) -> Result<(), Error> {
-        let held = match task.slot(self.pmu.state.index).attach(&self.pmu.state.cache)? {
-            Attached::Installed(held) | Attached::Shared(held) => held,
-            Attached::Exited => return Err(Error::TaskExited),
-        };
-        let member = Member {
-            task: Arc::clone(task),
-            base: self.pmu.read_held(&held),
-            held,
-            seen_in_walk: 0,
-        };
-        let index = match lock(&self.state).add(member) {
-            Ok(index) => index,
+        let (held, base) = self.pmu.attach(task)?;
+        let member =
+            Member { task: Arc::clone(task), held, base: StdArc::new(base), seen_in_read: 0 };
+        let added = lock(&self.state).add(member);
+        let member = match added {
+            Ok(member) => member,
             Err(late) => {
                 self.put(late);
                 return Ok(());
             }
         };
         // Should the task have ended by now, its counts are final, and read where they are.
-        let _ = task.links.add(Link { family: self, member: index });
+        let _ = task.links.add(Link { event: self, member });
         Ok(())
     }
 
@@ -214,12 +146,24 @@ impl<P: Pmu> Family<P> {
         let _ = member.task.slot(self.pmu.state.index).put(member.held);
     }
 
-    fn count(&self, member: &Member<P::Count>) -> P::Count {
-        self.pmu.read_held(&member.held).since(&member.base)
+    /// Adds those that have just ended to the ended, whose sum is then that of all who have left.
+    fn settle(&self, turn: &Turn<'_>) -> impl std::ops::Deref<Target = Ended<P::Count>> {
+        let _ = turn;
+        let mut ended = lock(&self.ended);
+        let just_ended = std::mem::take(&mut lock(&self.state).just_ended);
+        just_ended.iter().for_each(|(seen, count)| ended.fold(*seen, count));
+        ended
+    }
+
+    /// What a member counts, read under no lock. `None`: it is no member any more.
+    fn count(&self, index: usize) -> Option<P::Count> {
+        let section = rcu::enter();
+        let (view, base) = lock(&self.state).members.get(index)?.as_ref()?.view(&section);
+        Some(self.pmu.read(view).since(&base))
     }
 }
 
-impl<P: Pmu> AnyFamily for Family<P> {
+impl<P: Pmu> Inherited<Task> for Family<P> {
     fn fork(self: StdArc<Self>, child: &Arc<Task>) {
         if lock(&self.state).closed {
             return;
@@ -230,13 +174,15 @@ impl<P: Pmu> AnyFamily for Family<P> {
     }
 
     fn exit(&self, index: usize) {
-        let mut state = lock(&self.state);
-        let Some(member) = state.members.get_mut(index).and_then(Option::take) else { return };
-        state.vacant.push(index);
-        let count = self.count(&member);
-        state.ended.fold(member.seen_in_walk, &count);
-        drop(state);
-        self.put(member);
+        let leaving = Leaving { family: self, index };
+        let count = self.count(index);
+        std::mem::forget(leaving);
+        // Now and then, so that they do not pile up where nobody reads.
+        if self.leave(index, count) >= CHUNK
+            && let Some(turn) = self.turns.try_begin()
+        {
+            self.settle(&turn);
+        }
     }
 
     fn is_closed(&self) -> bool {
@@ -244,13 +190,71 @@ impl<P: Pmu> AnyFamily for Family<P> {
     }
 }
 
-impl<C: Count> State<C> {
+impl<P: Pmu> Family<P> {
+    /// Takes a member out, and leaves its counts. How many have just ended.
+    fn leave(&self, index: usize, count: Option<P::Count>) -> usize {
+        let mut state = lock(&self.state);
+        let Some(member) = state.members.get_mut(index).and_then(Option::take) else { return 0 };
+        state.vacant.push(index);
+        state.just_ended.extend(count.map(|count| (member.seen_in_read, count)));
+        let just_ended = state.just_ended.len();
+        drop(state);
+        self.put(member);
+        just_ended
+    }
+}
+
+/// A member that leaves, also when the PMU panics as its counts are read: they are lost then.
+struct Leaving<'a, P: Pmu> {
+    family: &'a Family<P>,
+    index: usize,
+}
+
+impl<P: Pmu> Drop for Leaving<'_, P> {
+    fn drop(&mut self) {
+        self.family.leave(self.index, None);
+    }
+}
+
+impl<C> Member<C> {
+    /// What it counts, and since when.
+    fn view<'s>(&self, _section: &'s rcu::Guard) -> (CtxView<'s>, StdArc<C>) {
+        let view = self.held.data();
+        // SAFETY: the member holds a reference at this moment, in the section; what it holds is not freed before the section ends.
+        (unsafe { view.prolonged() }, StdArc::clone(&self.base))
+    }
+}
+
+impl<C: Count> Ended<C> {
+    /// Adds a member that has ended. `seen` is the last read that has seen it while it lived.
+    fn fold(&mut self, seen: u64, count: &C) {
+        if seen > self.read {
+            let aside = std::mem::take(&mut self.aside);
+            self.settled.add(&aside);
+            self.read = seen;
+        }
+        let is_aside = seen != 0 && seen == self.read;
+        let bank = if is_aside { &mut self.aside } else { &mut self.settled };
+        bank.add(&Totals { tasks: 1, count: count.clone() });
+    }
+
+    /// What those have counted that `read`, which is the latest, has not seen.
+    fn total_beside(&self, read: u64) -> C {
+        let mut total = self.settled.count.clone();
+        if self.read != read {
+            total.add(&self.aside.count);
+        }
+        total
+    }
+}
+
+impl<C> State<C> {
     fn new() -> Self {
         Self {
             closed: false,
             members: Vec::new(),
             vacant: Vec::new(),
-            ended: Tally::default(),
+            just_ended: Vec::new(),
             lost: 0,
         }
     }
@@ -269,60 +273,29 @@ impl<C: Count> State<C> {
     }
 }
 
-#[cfg(all(test, not(any(pertask_loom, pertask_shuttle))))]
+#[cfg(all(test, not(pertask_loom)))]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicUsize;
 
-    /// Counts how often it is asked whether it is closed.
-    #[derive(Default)]
-    struct Asked {
-        closed: AtomicBool,
-        times: AtomicUsize,
-    }
-
-    impl AnyFamily for Asked {
-        fn fork(self: StdArc<Self>, _: &Arc<Task>) {}
-        fn exit(&self, _: usize) {}
-        fn is_closed(&self) -> bool {
-            self.times.fetch_add(1, Ordering::Relaxed);
-            self.closed.load(Ordering::Relaxed)
-        }
-    }
-
-    fn add(links: &Links, family: &StdArc<Asked>) {
-        assert!(links.add(Link { family: StdArc::clone(family) as _, member: 0 }));
-    }
-
-    fn len(links: &Links) -> usize {
-        match &*lock(&links.list) {
-            List::Open(Some(open)) => open.links.len(),
-            List::Open(None) | List::Closed => 0,
-        }
+    #[test]
+    fn a_member_seen_by_a_read_is_not_counted_beside_it() {
+        let mut ended = Ended::<u64>::default();
+        ended.fold(0, &10);
+        // Read 1 has seen this one alive; it ends before the read adds up those that have ended.
+        ended.fold(1, &5);
+        assert_eq!(ended.total_beside(1), 10);
+        assert_eq!(ended.total_beside(2), 15);
     }
 
     #[test]
-    fn joining_many_families_looks_twice_at_each_at_most() {
-        let (links, family) = (Links::new(), StdArc::new(Asked::default()));
-        for joined in 1..=10_000 {
-            add(&links, &family);
-            let looks = family.times.load(Ordering::Relaxed);
-            assert!(looks <= 2 * joined, "{looks} looks for {joined} families");
-        }
-        assert_eq!(len(&links), 10_000);
-    }
-
-    #[test]
-    fn links_to_closed_families_do_not_pile_up() {
-        let (links, live) = (Links::new(), StdArc::new(Asked::default()));
-        (0..10).for_each(|_| add(&links, &live));
-        let gone = StdArc::new(Asked::default());
-        gone.closed.store(true, Ordering::Relaxed);
-        for _ in 0..10_000 {
-            add(&links, &gone);
-            assert!(len(&links) <= 2 * (10 + 1), "{} links, 10 of them live", len(&links));
-        }
-        let looks = gone.times.load(Ordering::Relaxed) + live.times.load(Ordering::Relaxed);
-        assert!(looks <= 2 * 10_010, "{looks} looks for 10,010 families");
+    fn a_member_seen_by_an_older_read_is_settled() {
+        let mut ended = Ended::<u64>::default();
+        ended.fold(2, &1);
+        ended.fold(1, &10);
+        assert_eq!(ended.total_beside(2), 10);
+        assert_eq!(ended.total_beside(3), 11);
+        ended.fold(3, &100);
+        assert_eq!(ended.total_beside(3), 11);
+        assert_eq!(ended.total_beside(4), 111);
     }
 }

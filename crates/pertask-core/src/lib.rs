@@ -59,12 +59,19 @@ mod primitive;
 // Memory: who may still look at an object, and who frees it.
 #[allow(unsafe_code)]
 mod membarrier;
-mod percpu_rwsem;
 #[allow(unsafe_code)]
 pub mod rcu;
 mod refcount;
 
+// What each CPU has for itself.
+#[allow(unsafe_code)]
+mod books;
+#[allow(unsafe_code)]
+mod magazine;
+mod per_cpu;
+
 // Data: where it comes from, what it is, and the word that holds it.
+mod count;
 #[allow(unsafe_code)]
 mod ctx_cache;
 #[allow(unsafe_code)]
@@ -76,20 +83,28 @@ mod quarantine;
 mod slot;
 
 // Tasks: what they are, where they come from, where they are found.
+mod links;
 #[allow(unsafe_code)]
 mod path;
 mod site;
-mod tally;
+#[allow(unsafe_code)]
 mod task;
 #[allow(unsafe_code)]
 mod task_table;
 
 // PMUs and events: what measures, and for whom.
+mod active;
 mod event;
+#[allow(unsafe_code)]
 mod family;
+mod foreign;
 mod global;
+mod global_mask;
 #[allow(unsafe_code)]
 mod pmu;
+#[allow(unsafe_code)]
+mod tally;
+mod turn;
 
 // CPUs: where tasks run.
 #[allow(unsafe_code)]
@@ -99,18 +114,23 @@ mod cpu;
 mod local;
 
 mod error;
+#[allow(unsafe_code)]
 mod system;
 
 #[cfg(all(test, pertask_loom))]
 #[allow(unsafe_code)]
 mod models;
 
+/// The crate whose `Zeroable` a [`Pmu`]'s data must be.
+pub use bytemuck;
+pub use count::Count;
 pub use cpu::{Cpu, CpuRecord};
 pub use ctx_cache::CtxCache;
 pub use error::Error;
 pub use event::{Event, Inherit, Target};
+pub use foreign::swallowed_panics;
 pub use path::{MAX_DEPTH, MAX_PATHS, SpawnPath};
-pub use pmu::{Count, Edge, Live, MAX_PMUS, PathCounts, Pmu, PmuHandle, Switch};
+pub use pmu::{Edge, Live, MAX_PMUS, PathCounts, Pmu, PmuHandle, Retention, Switch};
 pub use refcount::Refcount;
 pub use site::{MAX_SITES, Site};
 pub use system::System;

@@ -9,7 +9,7 @@
 //! the models, both are plain fences. (Under shuttle, where all is sequentially consistent, those do nothing.)
 
 #[cfg(not(any(pertask_loom, pertask_shuttle)))]
-pub(crate) use real::{heavy, init, is_asymmetric, light};
+pub(crate) use real::{again_in_child, heavy, init, is_asymmetric, light};
 
 /// The kernel refused a barrier that it had granted at start-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +94,14 @@ mod real {
         init() == ASYMMETRIC
     }
 
+    /// Registers the child of a `fork(2)`, should the kernel not have passed its parent's registration on.
+    pub(crate) fn again_in_child() {
+        if MODE.load(Ordering::Relaxed) == ASYMMETRIC {
+            // Where it is refused, `heavy` says so.
+            let _ = command(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED);
+        }
+    }
+
     /// Asks the kernel once. Returns the mode, which never changes afterwards.
     #[cold]
     pub(crate) fn init() -> u8 {
@@ -114,14 +122,15 @@ mod real {
     const MEMBARRIER_CMD_PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
     const MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
 
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(miri)))]
     #[allow(unsafe_code)]
     fn command(command: libc::c_int) -> bool {
         // SAFETY: membarrier takes three integers, touches no memory of ours and changes no errno we rely on.
         unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
     }
 
-    #[cfg(not(target_os = "linux"))]
+    /// Miri knows no membarrier: there, too, both sides are fences.
+    #[cfg(any(not(target_os = "linux"), miri))]
     fn command(_command: libc::c_int) -> bool {
         false
     }

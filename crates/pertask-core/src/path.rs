@@ -1,16 +1,10 @@
-//! Where tasks stand in the tree of spawns: a site below the path of the task that spawned there, interned, with the
-//! counts of the tasks that have ended.
+//! Where tasks stand in the tree of spawns: a site below the path of the task that spawned there, interned.
 
-use crate::MAX_PMUS;
-use crate::pmu::Count;
 use crate::primitive::plain::AtomicU64;
 use crate::primitive::{AtomicPtr, AtomicU32, Mutex, Ordering, lock};
 use crate::site::Site;
-use crate::tally::Tally;
-use std::any::Any;
 use std::fmt;
 use std::ptr;
-use std::sync::OnceLock;
 
 /// How many spawn paths with a parent a system keeps apart. A task beyond that stands at its site's own root, and is
 /// counted. (Roots are at most [`MAX_SITES`](crate::MAX_SITES).)
@@ -42,7 +36,7 @@ const BUCKETS: usize = 1;
 /// Paths are interned and never freed.
 ///
 /// INVARIANT: no site stands twice on the way from a path to its root. A parent's `id` is lower than its children's.
-/// Nothing but `tallies` changes once the path can be found.
+/// Nothing changes once the path can be found.
 pub struct SpawnPath {
     id: u32,
     depth: u32,
@@ -50,8 +44,6 @@ pub struct SpawnPath {
     site: &'static Site,
     /// The next in the same bucket.
     next: Option<&'static SpawnPath>,
-    /// One `Mutex<Tally<P::Count>>` for each PMU with data that has had a task here.
-    tallies: [OnceLock<Box<dyn Any + Send + Sync>>; MAX_PMUS],
     /// For the models: what is written before the path can be found.
     #[cfg(pertask_loom)]
     whole: crate::primitive::AtomicBool,
@@ -96,17 +88,6 @@ impl SpawnPath {
     fn folded(&'static self, site: &'static Site) -> Option<&'static Self> {
         let mut upwards = std::iter::successors(Some(self), |path| path.parent);
         upwards.find(|path| ptr::eq(path.site, site))
-    }
-
-    pub(crate) fn tally<C: Count>(&self, pmu: usize) -> &Mutex<Tally<C>> {
-        let tally = self.tallies[pmu].get_or_init(|| Box::new(Mutex::new(Tally::<C>::default())));
-        // A PMU's index always stands for the same type.
-        tally.downcast_ref().expect("a tally has its PMU's type")
-    }
-
-    /// The same, if there has been use for it.
-    pub(crate) fn tally_if_any<C: Count>(&self, pmu: usize) -> Option<&Mutex<Tally<C>>> {
-        self.tallies[pmu].get().map(|_| self.tally(pmu))
     }
 }
 
@@ -188,7 +169,7 @@ impl PathTable {
         None
     }
 
-    /// The same for what has no path of its own: a new one, a recursion, or one too many.
+    /// The path of what has not been found: a new one, a recursion, or one too many.
     #[inline(never)]
     fn of_unusual(
         &self,
@@ -262,7 +243,6 @@ impl PathTable {
             site,
             // SAFETY: as in `find`. Relaxed: heads change under the lock, which the caller holds.
             next: unsafe { head.load(Ordering::Relaxed).as_ref() },
-            tallies: [const { OnceLock::new() }; MAX_PMUS],
             #[cfg(pertask_loom)]
             whole: crate::primitive::AtomicBool::new(false),
         }));

@@ -1,29 +1,41 @@
 //! What measures: a source of counts that is told of each switch, and the data it keeps for each task.
 
+use crate::books::{Books, Mine};
+use crate::count::Count;
 use crate::cpu::CpuRecord;
 use crate::ctx_cache::CtxCache;
-use crate::ctx_data::{CtxData, CtxRef};
-use crate::global::GlobalUse;
+use crate::ctx_data::{CtxData, CtxRef, CtxView};
+use crate::error::Error;
+use crate::global::{Everywhere, GlobalUse};
+use crate::global_mask::GlobalMask;
 use crate::path::SpawnPath;
-use crate::primitive::{Arc, Mutex, lock};
+use crate::per_cpu::PerCpu;
 use crate::rcu;
+use crate::slot::{Attached, Holding, Slot};
 use crate::system::System;
 use crate::tally::{Tally, Totals};
 use crate::task::Task;
+use crate::turn::Turns;
 use bytemuck::Zeroable;
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::OnceLock;
 
-/// How many PMUs a [`System`] has room for: each task has a slot for each.
-#[cfg(not(any(pertask_loom, pertask_shuttle)))]
-pub const MAX_PMUS: usize = 6;
-/// Schedules have two, so that an exit has few steps.
-#[cfg(pertask_shuttle)]
-pub const MAX_PMUS: usize = 2;
-/// The models have one, so that an exit is one step.
-#[cfg(pertask_loom)]
-pub const MAX_PMUS: usize = 1;
+/// How many PMUs a [`System`] has room for: each task has a slot of one word for each.
+///
+/// 6, or 12 with the feature `pmus-12`, or 24 with `pmus-24`.
+pub const MAX_PMUS: usize = if cfg!(pertask_loom) {
+    // So that an exit is one step.
+    1
+} else if cfg!(pertask_shuttle) {
+    2
+} else if cfg!(feature = "pmus-24") {
+    24
+} else if cfg!(feature = "pmus-12") {
+    12
+} else {
+    6
+};
 
 /// A source of counts that is saved and restored with each task (the kernel's `struct pmu`).
 ///
@@ -63,31 +75,15 @@ pub trait Pmu: Send + Sync + Sized + 'static {
 
     /// The counts in a task's data, on any thread.
     fn read(&self, data: &Self::Data) -> Self::Count;
-}
 
-/// What an event reads: a sum that can be added up over tasks and taken as a difference over time.
-pub trait Count: Clone + Default + Send + 'static {
-    /// Adds the counts of another task.
-    fn add(&mut self, other: &Self);
-
-    /// What has come since `base` was read from the same source.
-    #[must_use]
-    fn since(&self, base: &Self) -> Self;
-}
-
-/// A PMU without counts reads nothing.
-impl Count for () {
-    fn add(&mut self, (): &Self) {}
-    fn since(&self, (): &Self) -> Self {}
-}
-
-/// Plain sums.
-impl Count for u64 {
-    fn add(&mut self, other: &Self) {
-        *self = self.wrapping_add(*other);
-    }
-    fn since(&self, base: &Self) -> Self {
-        self.saturating_sub(*base)
+    /// Adds what the data of a task that has ended says to `totals`, which is such data, too, and is read as any other. True:
+    /// that was done, and is done each time.
+    ///
+    /// One thread at a time writes to `totals`, while others read; each CPU has its own. Without this method an end costs an
+    /// allocation, for a sum of `Count`s.
+    fn fold(&self, ended: &Self::Data, totals: &Self::Data) -> bool {
+        let _ = (ended, totals);
+        false
     }
 }
 
@@ -158,13 +154,36 @@ impl<P: Pmu> PmuHandle<P> {
         if !cpu.is_of(self.0.state.system) {
             return None;
         }
-        self.0.cpu_data(cpu)
+        self.0.cpus.get(cpu.index() as usize)?.get()
     }
 
-    /// How many tasks were born without data although a global event was attached, since the start.
+    /// How many tasks were born without data although a global event was attached, and have been given none since. (Whoever
+    /// attaches to such a task, or attaches globally while there are any, gives them data if there is memory.)
     #[must_use]
     pub fn tasks_without_data(self) -> u64 {
         self.0.state.global.tasks_without_data()
+    }
+
+    /// Says how long a task's data stays. Data that was retained and is no more goes at once, if no global event is attached.
+    ///
+    /// Where events come and go in quick succession (a scraper every ten seconds, on a million tasks), data that stays saves
+    /// the walk of each detach, and the allocations of each attach but the first. It costs the memory meanwhile. What it has
+    /// counted stays, too.
+    pub fn set_retention(self, retention: Retention) {
+        let retains = retention == Retention::UntilExit;
+        self.0.state.global.set_retains(&self.0.state, retains);
+    }
+
+    /// Lets the PMU go: its place in the system is free for the next [`register`](System::register).
+    ///
+    /// Handles of it remain, and nothing can be attached through them. What it keeps for CPUs is not freed, for others may hold
+    /// references to it. Its `cpu_offline` is not called for the CPUs that are online.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] while it has events, [`Error::Unregistered`] if it has been let go, [`Error::InsideHook`],
+    /// [`Error::BarrierRefused`]. Then nothing has changed.
+    pub fn unregister(self) -> Result<(), Error> {
+        self.0.state.system.unregister(self.0)
     }
 
     /// Looks at the PMU's data for a task, in an RCU section. `None` when nobody is attached to it.
@@ -175,26 +194,38 @@ impl<P: Pmu> PmuHandle<P> {
             return None;
         }
         let section = rcu::enter();
-        let data = task.slot(self.0.state.index).data(&section)?;
-        // SAFETY: it comes from this PMU's slot, and stays while the section lasts.
-        Some(f(unsafe { self.0.payload(data) }))
+        let view = task.slot(self.0.state.index).data(&section)?;
+        Some(f(self.0.own_payload(view)?))
     }
 
     /// Reads all counts: those of the tasks that have ended, spawn path by spawn path, and of each that lives.
     ///
     /// `live` is called for each live task that has data. It may amend the count, before it is added to the path's, by what
-    /// has not reached the data yet; [`Live::read`] tells what has. A task that ends meanwhile is counted once, among the living or the ended. It is
-    /// a walk over all tasks; spawn and exit do not wait for it. One at a time for a PMU: `live` must not take another, nor
-    /// read a global event. It runs in an RCU section, as the hooks do.
+    /// has not reached the data yet; [`Live::read`] tells what has. A task that ends meanwhile is counted once, among the living
+    /// or the ended. It is a walk over all tasks; spawn and exit do not wait for it. One at a time for a PMU. `live` runs in an
+    /// RCU section, as the hooks do.
+    ///
+    /// # Panics
+    /// Inside another snapshot, or read of a global event, of the same PMU on the same thread.
     pub fn snapshot(self, mut live: impl FnMut(&mut Live<'_, P>)) -> Vec<PathCounts<P::Count>> {
         self.0.snapshot(&mut live)
     }
 }
 
+/// How long a task's data stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retention {
+    /// Until the last event on the task goes.
+    #[default]
+    UntilDetached,
+    /// Until the task ends.
+    UntilExit,
+}
+
 /// A live task in a snapshot.
 pub struct Live<'a, P: Pmu> {
     /// The task.
-    pub task: &'a Arc<Task>,
+    pub task: &'a Task,
     /// Its count, as it goes into the snapshot.
     pub count: P::Count,
     pmu: &'a P,
@@ -232,60 +263,161 @@ pub(crate) struct PmuState {
 }
 
 impl PmuState {
-    pub(crate) fn bit(&self) -> u32 {
+    fn new<P: Pmu>(system: &'static System, index: usize) -> Self {
+        Self {
+            system,
+            index,
+            has_data: size_of::<P::Data>() != 0,
+            cache: CtxCache::new(P::NAME, CtxData::layout::<P::Data>(), system.library()),
+            global: GlobalUse::new(),
+        }
+    }
+
+    /// For fork, in a section and before the child is published.
+    pub(crate) fn fork(&self, child: &Task, mine: Mine<'_>) {
+        if child.slot(self.index).install_unshared(&self.cache, mine).is_err() {
+            self.global.count_hole();
+        }
+    }
+
+    /// A reference to a task's data.
+    fn attach(&self, slot: &Slot) -> Result<CtxRef, Error> {
+        let attached = slot.attach(&self.cache)?;
+        let held = match attached {
+            Attached::Exited => return Err(Error::TaskExited),
+            Attached::Installed(held) | Attached::Shared(held) if self.global.retains() => held,
+            Attached::Installed(held) | Attached::Shared(held) => return Ok(held),
+            Attached::Filled(held) => {
+                self.global.count_filled();
+                held
+            }
+        };
+        self.global.share(self, slot);
+        Ok(held)
+    }
+}
+
+impl Everywhere for PmuState {
+    fn has_data(&self) -> bool {
+        self.has_data
+    }
+
+    fn bit(&self) -> u32 {
         1 << self.index
+    }
+
+    fn mask(&self) -> &GlobalMask {
+        self.system.global_mask()
+    }
+
+    fn cache(&self) -> &CtxCache {
+        &self.cache
+    }
+
+    fn try_for_each(&self, f: &mut dyn FnMut(&Slot) -> Result<(), Error>) -> Result<(), Error> {
+        self.system.tasks().try_for_each_pinned(|task| f(task.slot(self.index)))
     }
 }
 
 pub(crate) struct Registered<P: Pmu> {
     pub(crate) pmu: P,
     pub(crate) state: PmuState,
-    /// The number of the last walk over counts; one at a time.
-    walks: Mutex<u64>,
+    /// What it keeps for each CPU, by the CPU's index.
+    cpus: PerCpu<OnceLock<P::CpuData>>,
+    /// The counts of the tasks that have ended, by the number of the books that they ended with.
+    ended: PerCpu<EndedPaths<P>>,
+    turns: Turns,
+    /// This PMU with its types forgotten, where switches find it.
+    erased: OnceLock<&'static dyn AnyPmu>,
+}
+
+/// Spawn paths whose tallies stand together.
+const PATHS: usize = if cfg!(pertask_loom) { 2 } else { 32 };
+
+/// The tallies of one thread's books, by spawn path.
+struct EndedPaths<P: Pmu>(PerCpu<OnceLock<Box<[Tally<P>; PATHS]>>>);
+
+impl<P: Pmu> Default for EndedPaths<P> {
+    fn default() -> Self {
+        Self(PerCpu::new())
+    }
+}
+
+impl<P: Pmu> EndedPaths<P> {
+    #[inline]
+    fn of(&self, path: &SpawnPath) -> &Tally<P> {
+        let path = path.id() as usize;
+        let make = || Box::new(std::array::from_fn(|_| Tally::default()));
+        &self.0.of(path / PATHS).get_or_init(make)[path % PATHS]
+    }
+
+    fn get(&self, path: &SpawnPath) -> Option<&Tally<P>> {
+        let path = path.id() as usize;
+        Some(&self.0.get(path / PATHS)?.get()?[path % PATHS])
+    }
 }
 
 /// A registered PMU, its types forgotten.
 pub(crate) trait AnyPmu: Send + Sync {
     fn state(&self) -> &PmuState;
-    fn new_cpu_data(&self) -> Box<dyn Any + Send + Sync>;
+    /// Makes the PMU's data for the CPU of that index, unless there is some.
+    fn prepare_cpu(&self, index: usize);
+    /// The data for the CPU of that index, or null. It lives as long as the PMU.
+    fn cpu_data(&self, index: usize) -> *const ();
     fn cpu_online(&self, cpu: &CpuRecord);
     fn cpu_offline(&self, cpu: &CpuRecord);
-    /// One side of a switch, in a section: in as many words as registers take.
+    /// Calls the hook of a task that comes. In a section.
     fn sched_in(&self, cpu: &CpuRecord, task: &Task, edge: Edge, guard: &rcu::Guard);
+    /// Calls the hook of a task that goes. In a section.
     fn sched_out(&self, cpu: &CpuRecord, task: &Task, edge: Edge, guard: &rcu::Guard);
-    /// Folds the counts of a task that ends into its path's.
-    fn fold(&self, task: &Task);
+    /// Folds the counts of a task that ends into its path's, in a window of the books. In a section. `shared`: others may look
+    /// at the task.
+    fn fold(&self, task: &Task, mine: Mine<'_>, shared: bool, guard: &rcu::Guard);
 }
 
 impl<P: Pmu> Registered<P> {
     pub(crate) fn new(pmu: P, system: &'static System, index: usize) -> Self {
-        let state = PmuState {
-            system,
-            index,
-            has_data: size_of::<P::Data>() != 0,
-            cache: CtxCache::new::<P::Data>(P::NAME),
-            global: GlobalUse::new(),
-        };
-        Self { pmu, state, walks: Mutex::new(0) }
+        Self {
+            pmu,
+            state: PmuState::new::<P>(system, index),
+            cpus: PerCpu::new(),
+            ended: PerCpu::new(),
+            turns: Turns::new(),
+            erased: OnceLock::new(),
+        }
     }
 
-    /// The CPU must be of this PMU's system: there the index stands for the type.
-    #[inline(always)]
-    fn cpu_data<'c>(&self, cpu: &'c CpuRecord) -> Option<&'c P::CpuData> {
-        // SAFETY: null, or what that PMU's `new_cpu_data` has made whose index it stands at; it lives as long as the record.
-        unsafe { cpu.data(self.state.index).cast::<P::CpuData>().as_ref() }
+    /// The PMU with its types forgotten, as a pointer that fits into a word.
+    pub(crate) fn erased(&'static self) -> &'static &'static dyn AnyPmu {
+        self.erased.get_or_init(|| self)
     }
 
+    /// The payload of this PMU's data.
+    ///
     /// # Safety
-    /// `data` comes from this PMU's slot of a task.
-    pub(crate) unsafe fn payload<'d>(&self, data: &'d CtxData) -> &'d P::Data {
-        // SAFETY: a PMU's slot holds only objects from its own cache.
-        unsafe { data.payload() }
+    /// The data came from this PMU's cache: it was found in its slot while it was registered.
+    #[inline(always)]
+    unsafe fn payload<'d>(&self, view: CtxView<'d>) -> &'d P::Data {
+        // SAFETY: the caller's; the cache is for payloads of this type.
+        unsafe { view.payload() }
     }
 
-    pub(crate) fn read_held(&self, held: &CtxRef) -> P::Count {
-        // SAFETY: it was taken from this PMU's slot.
-        self.pmu.read(unsafe { self.payload(held.data()) })
+    /// The payload, if the data is this PMU's. A slot may hold another's once this one has been let go.
+    pub(crate) fn own_payload<'d>(&self, view: CtxView<'d>) -> Option<&'d P::Data> {
+        // SAFETY: it has just been asked where the data came from.
+        view.is_from(&self.state.cache).then(|| unsafe { self.payload(view) })
+    }
+
+    /// The counts in data that was attached through this PMU.
+    pub(crate) fn read(&self, view: CtxView<'_>) -> P::Count {
+        self.own_payload(view).map_or_else(P::Count::default, |data| self.pmu.read(data))
+    }
+
+    /// A reference to a task's data, and its counts at that moment.
+    pub(crate) fn attach(&self, task: &Task) -> Result<(CtxRef, P::Count), Error> {
+        let slot = task.slot(self.state.index);
+        let held = self.state.attach(slot)?;
+        Ok(Holding::new(slot, held).keep_after(|view| self.read(view)))
     }
 
     #[inline(always)]
@@ -296,52 +428,51 @@ impl<P: Pmu> Registered<P> {
         edge: Edge,
         guard: &'s rcu::Guard,
     ) -> Option<Switch<'s, P>> {
-        let cpu_data = self.cpu_data(cpu)?;
+        // SAFETY: null, or this PMU's data for this CPU: it stands there while the PMU is registered, which it was when the
+        // section began.
+        let cpu_data = unsafe { cpu.data(self.state.index).cast::<P::CpuData>().as_ref() }?;
         let data = task.slot(self.state.index).data(guard);
-        // SAFETY: it comes from this PMU's slot.
+        // SAFETY: what is in a PMU's slot while it is registered is its own.
         let data = data.map(|data| unsafe { self.payload(data) });
         Some(Switch { cpu, cpu_data, task, data, edge })
     }
 
     fn snapshot(&self, live: &mut dyn FnMut(&mut Live<'_, P>)) -> Vec<PathCounts<P::Count>> {
-        let mut walk = lock(&self.walks);
-        *walk += 1;
+        let turn = self.turns.begin();
         let mut by_path = ByPath::default();
-        self.state.system.tasks().for_each(|task| {
+        let system = self.state.system;
+        let _ = system.tasks().try_for_each_pinned(|task| {
             let guard = rcu::enter();
-            if let Some(mut seen) = self.see(task, *walk, &guard) {
+            if let Some(mut seen) = self.see(task, turn.number(), &guard) {
                 live(&mut seen);
                 by_path.add_live(task.path(), &seen.count);
             }
+            Ok::<(), ()>(())
         });
-        self.state.system.paths().for_each(|path| {
-            // None: nobody has ended there whom the walk has missed.
-            if let Some(tally) = path.tally_if_any(self.state.index) {
-                by_path.add_ended(path, &lock(tally).total_beside(*walk));
-            }
+        system.paths().for_each(|path| {
+            let ended = system.library().iter().filter_map(|books| self.ended_on(books, path, turn.number()));
+            ended.for_each(|ended| by_path.add_ended(path, &ended));
         });
         by_path.0.into_values().collect()
     }
 
-    /// Reads a live task's counts and marks them as seen by `walk`.
-    fn see<'a>(
-        &'a self,
-        task: &'a Arc<Task>,
-        walk: u64,
-        guard: &'a rcu::Guard,
-    ) -> Option<Live<'a, P>> {
-        let data = task.slot(self.state.index).data(guard)?;
-        let _tally = lock(self.tally(task));
-        if data.refcount.read() == 0 || !data.see_in_walk(walk) {
+    /// Marks a live task's counts as seen by `walk`, and reads them.
+    fn see<'a>(&'a self, task: &'a Task, walk: u64, guard: &'a rcu::Guard) -> Option<Live<'a, P>> {
+        let view = task.slot(self.state.index).data(guard)?;
+        let data = self.own_payload(view)?;
+        if view.refcount.read() == 0 || !view.see_in_walk(walk) {
             return None;
         }
-        // SAFETY: it comes from this PMU's slot.
-        let data = unsafe { self.payload(data) };
         Some(Live { task, count: self.pmu.read(data), pmu: &self.pmu, data })
     }
 
-    fn tally(&self, task: &Task) -> &'static Mutex<Tally<P::Count>> {
-        task.path().tally(self.state.index)
+    /// The counts of those that have ended with these books, on that path, and that `walk` has not seen. `None`: nobody has.
+    fn ended_on(&self, books: &Books, path: &SpawnPath, walk: u64) -> Option<Totals<P::Count>> {
+        // What there is none of yet may be made in a window that is open now: it is waited for as well.
+        books.read(|| {
+            let tally = self.ended.get(books.number())?.get(path)?;
+            Some(tally.total_beside(&self.pmu, walk))
+        })
     }
 }
 
@@ -350,18 +481,28 @@ impl<P: Pmu> AnyPmu for Registered<P> {
         &self.state
     }
 
-    fn new_cpu_data(&self) -> Box<dyn Any + Send + Sync> {
-        Box::new(P::CpuData::default())
+    fn prepare_cpu(&self, index: usize) {
+        let cell = self.cpus.of(index);
+        if cell.get().is_none() {
+            // Made first: no code that is not ours runs inside the cell.
+            let data = P::CpuData::default();
+            let _ = cell.set(data);
+        }
+    }
+
+    fn cpu_data(&self, index: usize) -> *const () {
+        let data = self.cpus.get(index).and_then(OnceLock::get);
+        data.map_or(std::ptr::null(), |data| std::ptr::from_ref(data).cast())
     }
 
     fn cpu_online(&self, cpu: &CpuRecord) {
-        if let Some(data) = self.cpu_data(cpu) {
+        if let Some(data) = self.cpus.get(cpu.index() as usize).and_then(OnceLock::get) {
             self.pmu.cpu_online(cpu, data);
         }
     }
 
     fn cpu_offline(&self, cpu: &CpuRecord) {
-        if let Some(data) = self.cpu_data(cpu) {
+        if let Some(data) = self.cpus.get(cpu.index() as usize).and_then(OnceLock::get) {
             self.pmu.cpu_offline(cpu, data);
         }
     }
@@ -378,17 +519,15 @@ impl<P: Pmu> AnyPmu for Registered<P> {
         }
     }
 
-    fn fold(&self, task: &Task) {
-        let guard = rcu::enter();
-        let Some(data) = task.slot(self.state.index).data(&guard) else { return };
-        if data.refcount.read() == 0 {
+    fn fold(&self, task: &Task, mine: Mine<'_>, shared: bool, guard: &rcu::Guard) {
+        let Some(view) = task.slot(self.state.index).data(guard) else { return };
+        let Some(data) = self.own_payload(view) else { return };
+        if view.refcount.read() == 0 {
             return;
         }
-        // SAFETY: it comes from this PMU's slot.
-        let count = self.pmu.read(unsafe { self.payload(data) });
-        let mut tally = lock(self.tally(task));
-        if data.fold_once() {
-            tally.fold(data.seen_in_walk(), &count);
+        let seen = if shared { view.fold_once() } else { Some(view.seen_unshared()) };
+        if let Some(seen) = seen {
+            self.ended.of(mine.number()).of(task.path()).fold(&self.pmu, seen, data);
         }
     }
 }

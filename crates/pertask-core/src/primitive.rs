@@ -5,7 +5,9 @@
 
 #[cfg(not(any(pertask_loom, pertask_shuttle)))]
 mod imp {
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+    pub(crate) use std::sync::atomic::{
+        AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    };
     pub(crate) use std::sync::{Arc, Mutex, MutexGuard};
     pub(crate) use std::thread::yield_now;
     pub(crate) use std::thread_local;
@@ -14,7 +16,7 @@ mod imp {
 #[cfg(pertask_loom)]
 mod imp {
     pub(crate) use loom::sync::atomic::{
-        AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence,
+        AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
     pub(crate) use loom::sync::{Arc, Mutex, MutexGuard};
     pub(crate) use loom::thread::yield_now;
@@ -23,7 +25,7 @@ mod imp {
 #[cfg(pertask_shuttle)]
 mod imp {
     pub(crate) use shuttle::sync::atomic::{
-        AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence,
+        AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
     pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard};
     pub(crate) use shuttle::thread::yield_now;
@@ -36,6 +38,23 @@ pub(crate) use imp::*;
 /// guards.
 pub(crate) mod plain {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
+}
+
+/// A number that tells this thread from all others that live; not 0.
+#[cfg(not(any(pertask_loom, pertask_shuttle)))]
+#[inline]
+pub(crate) fn thread_token() -> usize {
+    thread_local! {
+        static HERE: u8 = const { 0 };
+    }
+    // It needs no destructor, so a thread has it to its last moment.
+    HERE.with(|here| std::ptr::from_ref(here).addr())
+}
+
+/// In models and schedules all threads are one thread of the system, and none is told apart.
+#[cfg(any(pertask_loom, pertask_shuttle))]
+pub(crate) fn thread_token() -> usize {
+    1
 }
 
 /// Something that one thread writes often, kept off the cache lines of what others read. (Two lines: they are fetched in

@@ -38,6 +38,13 @@ impl Refcount {
         self.update(Ordering::AcqRel, |count| (count != 0).then(|| saturating_inc(count))).is_ok()
     }
 
+    /// Whether there is one owner. Acquire if so: pairs with [`dec_and_test`](Self::dec_and_test), so that a lone owner sees
+    /// what all the others did.
+    #[must_use]
+    pub fn is_one(&self) -> bool {
+        self.0.load(Ordering::Acquire) == 1
+    }
+
     /// Drops a reference. True for the one caller who dropped the last.
     ///
     /// Release: what was done under the reference comes before the end of the object. Acquire for the last one:

@@ -8,6 +8,9 @@
 //!     └───────────────────────────────── exit ────────────────────────────┘
 //! ```
 //!
+//! A *hole* is an empty slot that should have data: a fork found no memory while the PMU was attached to all tasks. It is
+//! written before the task is published, and filled by whoever attaches next.
+//!
 //! The rules, which the models check:
 //! - *Dead stays dead*: data whose count is zero may be replaced or taken out, only by an exchange against the
 //!   pointer loaded in the same RCU section; outside it the address might be that of a new object.
@@ -19,17 +22,18 @@
 //!   reference is no longer the marker's alone. If exit has put its tombstone there in the meantime, exit may have looked at
 //!   `global` too early; both swap `global` to false, and the one who finds true drops the reference.
 
+use crate::books::Mine;
 use crate::ctx_cache::CtxCache;
-use crate::ctx_data::{CtxData, CtxRef};
+use crate::ctx_data::{CtxData, CtxRef, CtxView};
 use crate::error::Error;
 use crate::primitive::{AtomicPtr, Ordering};
 use crate::rcu;
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 /// A task's place for one PMU's data.
 ///
-/// INVARIANT: empty, or data whose memory is kept until every section that loaded it has ended, or the tombstone for
-/// ever.
+/// INVARIANT: empty, or the hole; or data whose memory is kept until every section that loaded it has ended; or the tombstone,
+/// for ever.
 pub(crate) struct Slot(AtomicPtr<CtxData>);
 
 /// What came of an attach to one task.
@@ -38,6 +42,8 @@ pub(crate) struct Slot(AtomicPtr<CtxData>);
 pub(crate) enum Attached {
     /// The slot was empty, or its data dead: new data is in it.
     Installed(CtxRef),
+    /// The slot was a hole: new data is in it.
+    Filled(CtxRef),
     /// There was live data; the event shares it.
     Shared(CtxRef),
     /// The task has ended.
@@ -50,6 +56,8 @@ pub(crate) enum Attached {
 pub(crate) enum Marked {
     /// New data is in the slot; its one reference is the global event's.
     Installed,
+    /// The slot was a hole: as `Installed`.
+    Filled,
     /// There was live data; the global event has taken a reference to it.
     Taken,
     /// The global event held one already.
@@ -68,9 +76,30 @@ pub(crate) enum Detached {
     WasLast,
 }
 
+/// What came of the global event's detach from one task, or of a task's end.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// Data, or nothing.
+    Ordinary,
+    /// A hole: the task has been without data until now.
+    Hole,
+}
+
 /// The pointer that stands for "this task has ended".
 fn tombstone() -> *mut CtxData {
     ptr::without_provenance_mut(align_of::<CtxData>())
+}
+
+/// The pointer that stands for "this task should have data".
+fn hole() -> *mut CtxData {
+    ptr::without_provenance_mut(2 * align_of::<CtxData>())
+}
+
+/// Whether it is one of those that stand for something, or null. They are below all data, so that it takes one comparison.
+#[inline(always)]
+fn is_no_data(pointer: *mut CtxData) -> bool {
+    pointer.addr() <= 2 * align_of::<CtxData>()
 }
 
 impl Slot {
@@ -80,14 +109,22 @@ impl Slot {
 
     /// The data in the slot, dead or alive, for as long as the section lasts.
     #[inline(always)]
-    pub(crate) fn data<'g>(&self, guard: &'g rcu::Guard) -> Option<&'g CtxData> {
+    pub(crate) fn data<'g>(&self, guard: &'g rcu::Guard) -> Option<CtxView<'g>> {
         // Acquire: pairs with the Release in `exchange`.
         deref(self.0.load(Ordering::Acquire), guard)
     }
 
-    /// Whether there is no data.
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether there is data, dead or alive.
+    #[inline]
+    pub(crate) fn has_data(&self) -> bool {
         // Relaxed: data that another thread is installing at this moment has no counts yet.
+        !is_no_data(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Whether nothing has happened to it.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        // Relaxed: asked by whoever holds the task alone.
         self.0.load(Ordering::Relaxed).is_null()
     }
 
@@ -97,26 +134,41 @@ impl Slot {
         self.0.load(Ordering::Relaxed) == tombstone()
     }
 
+    /// For fork: data in a new slot, whose one reference is the global event's; or a hole, where there is no memory.
+    ///
+    /// The slot is not published yet: nobody else can reach it.
+    pub(crate) fn install_unshared(&self, cache: &CtxCache, mine: Mine<'_>) -> Result<(), Error> {
+        let data = CtxData::alloc(cache, Some(mine), true);
+        let pointer = data.as_ref().map_or_else(|_| hole(), CtxRef::as_ptr);
+        // Relaxed: the task's entering into the table publishes it.
+        self.0.store(pointer, Ordering::Relaxed);
+        // The reference lives on as the object's `global`.
+        data.map(|held| {
+            let _ = held.into_ptr();
+        })
+    }
+
     /// Takes a reference to live data, or installs new data.
     pub(crate) fn attach(&self, cache: &CtxCache) -> Result<Attached, Error> {
-        let (found, held) = self.take_or_install(cache, Owner::Event)?;
-        Ok(match (found, held) {
-            (Found::Installed, Some(held)) => Attached::Installed(held),
-            (Found::Live, Some(held)) => Attached::Shared(held),
-            (_, None) | (Found::Tombstone, _) => Attached::Exited,
+        Ok(match self.take_or_install(cache, Owner::Event)? {
+            Found::Installed(held) => Attached::Installed(held),
+            Found::Filled(held) => Attached::Filled(held),
+            Found::Live(held) => Attached::Shared(held),
+            Found::Tombstone => Attached::Exited,
         })
     }
 
     /// Sees to it that the global event holds exactly one reference to live data in this slot.
     pub(crate) fn attach_global(&self, cache: &CtxCache) -> Result<Marked, Error> {
-        let (found, held) = self.take_or_install(cache, Owner::Global)?;
-        let Some(held) = held else { return Ok(Marked::Exited) };
-        if matches!(found, Found::Installed) {
-            // The reference lives on as the object's `global`.
-            let _ = held.into_ptr();
-            return Ok(Marked::Installed);
-        }
-        Ok(self.mark(held))
+        let (held, marked) = match self.take_or_install(cache, Owner::Global)? {
+            Found::Installed(held) => (held, Marked::Installed),
+            Found::Filled(held) => (held, Marked::Filled),
+            Found::Live(held) => return Ok(self.mark(held)),
+            Found::Tombstone => return Ok(Marked::Exited),
+        };
+        // The reference lives on as the object's `global`.
+        let _ = held.into_ptr();
+        Ok(marked)
     }
 
     /// Makes `held` the global event's reference, unless it has one or the task has ended meanwhile.
@@ -144,12 +196,19 @@ impl Slot {
         Marked::Exited
     }
 
-    /// Gives back the global event's reference, if it holds one.
-    pub(crate) fn detach_global(&self) {
+    /// Gives back the global event's reference, if it holds one. A hole is one no more.
+    pub(crate) fn detach_global(&self) -> Left {
         let guard = rcu::enter();
-        if let Some(data) = self.data(&guard) {
+        // Acquire: pairs with the Release in `exchange`.
+        let now = self.0.load(Ordering::Acquire);
+        if let Some(data) = deref(now, &guard) {
             self.unmark(data);
         }
+        // Relaxed: nothing is published, and nothing looked at.
+        let close = || {
+            self.0.compare_exchange(hole(), ptr::null_mut(), Ordering::Relaxed, Ordering::Relaxed)
+        };
+        if now == hole() && close().is_ok() { Left::Hole } else { Left::Ordinary }
     }
 
     /// Gives `held` back. The last one takes the data out of the slot and retires it.
@@ -173,59 +232,79 @@ impl Slot {
     }
 
     /// Ends the slot: whatever comes later finds the tombstone. Gives back the global event's reference.
-    pub(crate) fn exit(&self) {
+    pub(crate) fn exit(&self) -> Left {
         let guard = rcu::enter();
         // AcqRel: Acquire pairs with the Release in `exchange`; Release pairs with the look in `mark`.
         let last = self.0.swap(tombstone(), Ordering::AcqRel);
         if let Some(data) = deref(last, &guard) {
             self.unmark(data);
         }
+        if last == hole() { Left::Hole } else { Left::Ordinary }
     }
 
-    fn unmark(&self, data: &CtxData) {
+    /// [`exit`](Self::exit) of a task that nobody else can reach, nor will: data that is the global event's alone is freed here
+    /// and now, without RCU, because whoever looks at data holds the task, or a reference.
+    #[inline]
+    pub(crate) fn exit_unshared(&self, mine: Mine<'_>) -> Left {
+        // Relaxed: whoever installed it has unpinned the task, or dropped its handle, since.
+        let last = self.0.load(Ordering::Relaxed);
+        if is_no_data(last) {
+            return if last == hole() { Left::Hole } else { Left::Ordinary };
+        }
+        let Some(held) = NonNull::new(last).map(CtxRef::from_slot) else { return Left::Ordinary };
+        let data = held.data();
+        // Relaxed: as above.
+        if data.refcount.is_one() && data.global.load(Ordering::Relaxed) {
+            // Relaxed: nobody reads it.
+            self.0.store(ptr::null_mut(), Ordering::Relaxed);
+            CtxData::free_unshared(held, Some(mine));
+            return Left::Ordinary;
+        }
+        let _ = held.into_ptr();
+        self.exit()
+    }
+
+    fn unmark(&self, data: CtxView<'_>) {
         // AcqRel: as in `mark`. Whoever swaps it from true owns the reference that it stood for.
         if data.global.swap(false, Ordering::AcqRel) {
-            let _ = self.put(CtxRef::counted(data));
+            let _ = self.put(data.counted());
         }
     }
 
     /// The one loop behind both attaches: a reference to live data, or new data in place of none or of dead data.
-    fn take_or_install(
-        &self,
-        cache: &CtxCache,
-        owner: Owner,
-    ) -> Result<(Found, Option<CtxRef>), Error> {
+    fn take_or_install(&self, cache: &CtxCache, owner: Owner) -> Result<Found, Error> {
         let mut new = None;
-        let outcome = loop {
-            match self.try_take_or_install(&mut new) {
-                Try::Done(outcome) => break outcome,
-                // Outside the section: an allocation may take long.
-                Try::NeedsNew => new = Some(CtxData::alloc(cache, owner == Owner::Global)?),
+        let found = loop {
+            if let Some(found) = self.try_take_or_install(&mut new) {
+                break found;
             }
+            // Outside the section: an allocation may take long.
+            new = Some(CtxData::alloc(cache, cache.here(), owner == Owner::Global)?);
         };
         if let Some(unused) = new {
-            CtxData::free_unused(unused);
+            CtxData::free_unshared(unused, cache.here());
         }
-        Ok(outcome)
+        Ok(found)
     }
 
-    fn try_take_or_install(&self, new: &mut Option<CtxRef>) -> Try {
+    /// `None`: new data is needed.
+    fn try_take_or_install(&self, new: &mut Option<CtxRef>) -> Option<Found> {
         let guard = rcu::enter();
         // Acquire: pairs with the Release in `exchange`.
         let mut now = self.0.load(Ordering::Acquire);
         loop {
             if now == tombstone() {
-                return Try::Done((Found::Tombstone, None));
+                return Some(Found::Tombstone);
             }
             if let Some(data) = deref(now, &guard)
                 && data.refcount.inc_not_zero()
             {
-                return Try::Done((Found::Live, Some(CtxRef::counted(data))));
+                return Some(Found::Live(data.counted()));
             }
             // Empty, or dead, and dead it stays: replace what we loaded in this section.
-            let Some(ours) = new.as_ref() else { return Try::NeedsNew };
-            match self.exchange(now, ours, &guard) {
-                Ok(()) => return Try::Done((Found::Installed, new.take())),
+            match self.exchange(now, new.as_ref()?, &guard) {
+                Ok(()) if now == hole() => return new.take().map(Found::Filled),
+                Ok(()) => return new.take().map(Found::Installed),
                 Err(changed) => now = changed,
             }
         }
@@ -248,6 +327,34 @@ impl Slot {
     }
 }
 
+/// A reference that is given back when this is dropped, unless it is kept: for the time in which code runs that is not ours.
+pub(crate) struct Holding<'a> {
+    slot: &'a Slot,
+    held: Option<CtxRef>,
+}
+
+impl<'a> Holding<'a> {
+    pub(crate) fn new(slot: &'a Slot, held: CtxRef) -> Self {
+        Self { slot, held: Some(held) }
+    }
+
+    /// Calls `f` with the object, and keeps the reference if it returns.
+    pub(crate) fn keep_after<R>(mut self, f: impl FnOnce(CtxView<'_>) -> R) -> (CtxRef, R) {
+        let held = self.held.as_ref().unwrap_or_else(|| unreachable!("it is taken below"));
+        let result = f(held.data());
+        let held = self.held.take().unwrap_or_else(|| unreachable!("it is taken once"));
+        (held, result)
+    }
+}
+
+impl Drop for Holding<'_> {
+    fn drop(&mut self) {
+        if let Some(held) = self.held.take() {
+            let _ = self.slot.put(held);
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Owner {
     Event,
@@ -255,25 +362,19 @@ enum Owner {
 }
 
 enum Found {
-    Installed,
-    Live,
+    Installed(CtxRef),
+    Filled(CtxRef),
+    Live(CtxRef),
     Tombstone,
 }
 
-enum Try {
-    Done((Found, Option<CtxRef>)),
-    NeedsNew,
-}
-
 #[inline(always)]
-fn deref(data: *mut CtxData, _guard: &rcu::Guard) -> Option<&CtxData> {
+fn deref(data: *mut CtxData, _guard: &rcu::Guard) -> Option<CtxView<'_>> {
     #[cfg(pertask_loom)]
     rcu::stand_in::assert_held();
-    if data == tombstone() {
+    if is_no_data(data) {
         return None;
     }
-    // SAFETY: null, or data that was in the slot while the section ran; it is not freed before the section ends.
-    let data = unsafe { data.as_ref() }?;
-    data.assert_not_freed();
-    Some(data)
+    // SAFETY: data that was in the slot while the section ran; it is not freed before the section ends.
+    Some(unsafe { CtxView::new(NonNull::new_unchecked(data)) })
 }

@@ -1,50 +1,70 @@
 //! The whole: its PMUs, its tasks, its CPUs; fork and exit.
 
-use crate::MAX_PMUS;
+use crate::active::ActivePmus;
+use crate::books::{Library, Mine};
 use crate::cpu::CpuRecord;
 use crate::error::Error;
+use crate::foreign::{Delayed, OnUnwind, quietly};
+use crate::global_mask::GlobalMask;
+use crate::magazine::Magazine;
 use crate::path::PathTable;
-use crate::percpu_rwsem::PercpuRwsem;
-use crate::pmu::{AnyPmu, Pmu, PmuHandle, PmuState, Registered};
-use crate::primitive::plain::AtomicU64;
-use crate::primitive::{Arc, AtomicU32, Mutex, Ordering, Padded, lock};
+use crate::per_cpu::PerCpu;
+use crate::pmu::{AnyPmu, MAX_PMUS, Pmu, PmuHandle, Registered};
+use crate::primitive::plain::{AtomicPtr, AtomicU64};
+use crate::primitive::{Arc, Mutex, Ordering, Padded, lock};
+use crate::rcu;
 use crate::site::{Site, SiteTable};
+use crate::slot::Left;
 use crate::task::{OwnedTask, Task, TaskId};
-use crate::task_table::TaskTable;
+use crate::task_table::{Entry, TaskTable};
 use std::ops::Range;
 use std::panic::Location;
-use std::sync::OnceLock;
+use std::ptr;
 
 /// PMUs, tasks and CPUs that belong together.
 ///
 /// A program has one, [`System::global`]. Tests and simulations make their own; a system is never freed.
 pub struct System {
-    /// How many events are attached, of all PMUs. The one word that a switch looks at while nothing is attached.
-    events: AtomicU32,
-    /// The same, by PMU.
-    events_by_pmu: [AtomicU32; MAX_PMUS],
-    pmus: [OnceLock<&'static dyn AnyPmu>; MAX_PMUS],
+    /// Which PMUs have events: the one word that a switch looks at while nothing is attached.
+    active: ActivePmus,
+    /// INVARIANT: each is null, or a registered PMU; PMUs are never freed.
+    pmus: [AtomicPtr<&'static dyn AnyPmu>; MAX_PMUS],
     /// Which PMUs have a global event: what fork reads.
-    global: PercpuRwsem,
-    tasks: TaskTable,
+    global: GlobalMask,
+    tasks: TaskTable<Task>,
+    library: Library,
+    /// Free entries of the table, by the number of the books that have them at hand.
+    entries: PerCpu<FreeEntries>,
     sites: SiteTable,
     paths: PathTable,
     cpus: Mutex<Cpus>,
-    /// Written by every fork; `events` is read by every switch.
+    /// Written by forks, now and then; `active` is read by every switch.
     last_task: Padded<AtomicU64>,
 }
 
-/// INVARIANT: each record has data for each of the first `pmus` PMUs.
+#[derive(Default)]
+struct FreeEntries(Magazine<Entry<Task>>);
+
+// SAFETY: used only with the books of its number, which one thread has at a time.
+#[allow(unsafe_code)]
+unsafe impl Sync for FreeEntries {}
+
+/// INVARIANT: each record has data for each registered PMU.
 struct Cpus {
     records: Vec<&'static CpuRecord>,
-    pmus: usize,
+    /// The index of the next record.
+    next: u32,
+    /// The places for PMUs that are taken.
+    places: u32,
+    /// Grows with each PMU that comes or goes.
+    changes: u64,
 }
 
 impl System {
     /// The program's system.
     #[cfg(not(any(pertask_loom, pertask_shuttle)))]
     pub fn global() -> &'static Self {
-        static GLOBAL: OnceLock<&'static System> = OnceLock::new();
+        static GLOBAL: std::sync::OnceLock<&'static System> = std::sync::OnceLock::new();
         GLOBAL.get_or_init(Self::leak)
     }
 
@@ -56,37 +76,113 @@ impl System {
 
     pub(crate) fn new() -> Self {
         Self {
-            events: AtomicU32::new(0),
-            events_by_pmu: std::array::from_fn(|_| AtomicU32::new(0)),
-            pmus: [const { OnceLock::new() }; MAX_PMUS],
-            global: PercpuRwsem::new(),
+            active: ActivePmus::new(),
+            pmus: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
+            global: GlobalMask::new(),
             tasks: TaskTable::new(),
+            library: Library::new(),
+            entries: PerCpu::new(),
             sites: SiteTable::new(),
             paths: PathTable::new(),
-            cpus: Mutex::new(Cpus { records: Vec::new(), pmus: 0 }),
+            cpus: Mutex::new(Cpus { records: Vec::new(), next: 0, places: 0, changes: 0 }),
             last_task: Padded(AtomicU64::new(0)),
         }
     }
 
-    /// Gives a PMU its place: a slot in every task and data on every CPU. It stays for good.
+    /// Gives a PMU its place: a slot in every task and data on every CPU, until it is
+    /// [let go](PmuHandle::unregister).
     ///
     /// # Errors
     /// [`Error::TooManyPmus`].
+    ///
+    /// # Panics
+    /// If the PMU does: as its data for a CPU is made, when it has no place yet; or in `cpu_online`, when it has, and all CPUs
+    /// have been told.
     pub fn register<P: Pmu>(&'static self, pmu: P) -> Result<PmuHandle<P>, Error> {
-        let mut cpus = lock(&self.cpus);
-        let index = cpus.pmus;
-        let place = self.pmus.get(index).ok_or(Error::TooManyPmus)?;
+        let index = self.reserve_place()?;
+        let give_back = OnUnwind(|| self.give_place_back(index));
         let registered: &'static Registered<P> =
             Box::leak(Box::new(Registered::new(pmu, self, index)));
-        cpus.records.iter().for_each(|cpu| cpu.set_data(registered));
-        place.get_or_init(|| registered);
-        cpus.pmus += 1;
-        let records = cpus.records.clone();
-        // Hooks run under no lock.
-        drop(cpus);
-        let online = records.into_iter().filter(|cpu| cpu.thread().is_some());
-        online.for_each(|cpu| registered.cpu_online(cpu));
+        let records = self.publish(registered);
+        std::mem::forget(give_back);
+        let mut panics = Delayed::default();
+        for cpu in records {
+            panics.call(|| cpu.tell_online(registered));
+        }
+        panics.go_on();
         Ok(PmuHandle(registered))
+    }
+
+    fn reserve_place(&self) -> Result<usize, Error> {
+        let mut cpus = lock(&self.cpus);
+        let free = (0..MAX_PMUS).find(|index| cpus.places & (1 << index) == 0);
+        let index = free.ok_or(Error::TooManyPmus)?;
+        cpus.places |= 1 << index;
+        Ok(index)
+    }
+
+    fn give_place_back(&self, index: usize) {
+        lock(&self.cpus).places &= !(1 << index);
+    }
+
+    /// Shows a PMU to switches, with data for each CPU. All CPUs that there are.
+    fn publish<P: Pmu>(&self, registered: &'static Registered<P>) -> Vec<&'static CpuRecord> {
+        let mut records = Vec::new();
+        loop {
+            // Under no lock: what makes the data is not ours.
+            records.iter().for_each(|cpu: &&CpuRecord| registered.prepare_cpu(cpu.index() as usize));
+            let mut cpus = lock(&self.cpus);
+            if cpus.records.len() == records.len() {
+                records.iter().for_each(|cpu| cpu.set_data(registered));
+                let index = registered.state.index;
+                // Release: pairs with the Acquire in `pmu`.
+                let pmu = ptr::from_ref(registered.erased()).cast_mut();
+                self.pmus[index].store(pmu, Ordering::Release);
+                self.active.open(index);
+                cpus.changes += 1;
+                return records;
+            }
+            records.clone_from(&cpus.records);
+        }
+    }
+
+    /// See [`PmuHandle::unregister`].
+    pub(crate) fn unregister<P: Pmu>(&self, pmu: &'static Registered<P>) -> Result<(), Error> {
+        let state = &pmu.state;
+        if rcu::held() {
+            return Err(Error::InsideHook);
+        }
+        if !self.is_registered(pmu) {
+            return Err(Error::Unregistered);
+        }
+        self.active.close(state.index)?;
+        // Retained data goes.
+        state.global.set_retains(state, false);
+        // AcqRel: pairs with the Acquire in `pmu`.
+        self.pmus[state.index].swap(ptr::null_mut(), Ordering::AcqRel);
+        lock(&self.cpus).changes += 1;
+        // Whoever has found it in a section has then left that.
+        if let Err(refused) = rcu::synchronize() {
+            self.publish(pmu).into_iter().for_each(|cpu| cpu.tell_online(pmu));
+            return Err(refused);
+        }
+        let mut cpus = lock(&self.cpus);
+        cpus.records.iter().for_each(|cpu| cpu.take_data(state.index));
+        cpus.places &= !(1 << state.index);
+        Ok(())
+    }
+
+    fn is_registered<P: Pmu>(&self, pmu: &'static Registered<P>) -> bool {
+        self.pmu(pmu.state.index as u32).is_some_and(|found| ptr::eq(found.state(), &pmu.state))
+    }
+
+    /// The PMU of that index. For as long as a section lasts in which it was found, it is registered.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    pub(crate) fn pmu(&self, index: u32) -> Option<&'static dyn AnyPmu> {
+        // Acquire: pairs with the Release in `publish`; the PMU is found whole.
+        // SAFETY: null, or what `erased` gave, which is never freed.
+        unsafe { self.pmus[index as usize].load(Ordering::Acquire).as_ref() }.copied()
     }
 
     /// The site of that name and place. [`Cpu::site`](crate::Cpu::site) is faster.
@@ -115,39 +211,45 @@ impl System {
     }
 
     /// Makes a task (the kernel's `perf_event_fork`). [`Cpu::fork`](crate::Cpu::fork) makes one as a child of the
-    /// current task.
+    /// current task, and faster.
     ///
-    /// It has data of every globally attached PMU before it is returned, and its parent's inherited events.
-    /// Who forks with different `hint`s does not meet on a lock.
+    /// It has data of every globally attached PMU before it is returned, and its parent's inherited events. Threads that are no
+    /// CPUs, and fork at the same time, should give different `hint`s: then they seldom look at the same words.
     pub fn fork(
         &'static self,
         site: &'static Site,
         parent: Option<&Task>,
         hint: usize,
     ) -> OwnedTask {
-        self.fork_as(self.task_numbers(1).start, site, parent, hint)
+        let claimed = self.library.claim_for_now(hint);
+        self.fork_as(self.task_numbers(1).start, site, parent, claimed.mine())
     }
 
-    /// The same, with a number from [`task_numbers`](Self::task_numbers).
+    /// Makes a task with a number from [`task_numbers`](Self::task_numbers).
     #[allow(unsafe_code)]
+    #[inline]
     pub(crate) fn fork_as(
         &'static self,
         number: u64,
         site: &'static Site,
         parent: Option<&Task>,
-        hint: usize,
+        mine: Mine<'_>,
     ) -> OwnedTask {
         let id = TaskId::new(number).unwrap_or_else(|| unreachable!("2^64 tasks"));
-        let parent = parent.filter(|parent| std::ptr::eq(parent.system(), self));
+        let parent = parent.filter(|parent| ptr::eq(parent.system(), self));
         let path = self.paths.of(parent.map(Task::path), self.sites.own(site));
         // From here on it ends as a task does, also when something below panics.
         let task = OwnedTask(Arc::new(Task::new(id, parent.map(Task::id), path, self)));
+        mine.task_made();
         task.set_tag(parent.map_or(0, Task::tag));
         {
-            let global = self.global.read();
-            // SAFETY: the `OwnedTask` keeps its strong count until its drop has called `exit`, which removes the task.
-            unsafe { self.tasks.insert(&task.0, hint) };
-            self.for_each_pmu(global.word(), |pmu| pmu.state().fork_global(&task));
+            let section = rcu::enter();
+            // In the section: a global attach waits for these allocations, and no longer. The kernel's fork allocates inside the
+            // read side of its rwsem, too.
+            self.for_each_pmu(self.global.read(&section), |pmu| pmu.state().fork(&task, mine));
+            let at_hand = &self.entries.of(mine.number()).0;
+            // SAFETY: the `OwnedTask` keeps its strong count until its drop has called `exit`, in which the task leaves.
+            task.set_entry(unsafe { self.tasks.enter(at_hand, &task.0) });
         }
         if let Some(parent) = parent {
             parent.links.fork(&task.0);
@@ -162,26 +264,86 @@ impl System {
         first..first + count
     }
 
-    /// Ends a task (the kernel's `perf_event_exit_task`). Its counts are folded before it leaves the table, so that a
-    /// snapshot finds them in one place or the other; the tombstones come last, so that nothing is attached any more.
-    pub(crate) fn exit(&self, task: &mut Arc<Task>) {
-        self.for_each_pmu(u32::MAX, |pmu| {
-            if pmu.state().has_data && !task.slot(pmu.state().index).is_empty() {
-                pmu.fold(task);
-            }
-        });
-        self.tasks.remove(task);
-        // Once it is out of the table, nobody finds it who does not hold it already.
+    /// Ends a task (the kernel's `perf_event_exit_task`), with the books of this thread.
+    ///
+    /// It takes no lock, and writes nothing that the end of another task on another CPU writes or waits for; but for a task that
+    /// has inherited events. It is finished also if a PMU panics, which goes on then.
+    #[inline]
+    pub(crate) fn exit(&self, task: &mut Arc<Task>, mine: Mine<'_>) {
+        mine.task_ended();
+        let shared = self.leave_and_fold(task, mine);
+        // Whoever holds it, holds it already: it is out of the table.
         match Arc::get_mut(task) {
-            Some(unshared) => unshared.exit_unshared(),
-            None => task.exit_shared(),
+            Some(unshared) if !shared => self.exit_unshared(unshared, mine),
+            _ => self.exit_shared(task),
+        }
+    }
+
+    /// Takes the task out of the table, and folds its counts: one for whoever reads both. True if a walk looks at the task at
+    /// this moment.
+    #[allow(unsafe_code)]
+    #[inline]
+    fn leave_and_fold(&self, task: &Arc<Task>, mine: Mine<'_>) -> bool {
+        let _window = mine.begin_end();
+        let at_hand = &self.entries.of(mine.number()).0;
+        let shared = task.entry().is_some_and(|entry| {
+            // SAFETY: the entry that `enter` gave it; a task ends once.
+            let alone = unsafe { self.tasks.leave(at_hand, entry, task) };
+            !alone
+        });
+        self.fold(task, mine, shared, 0);
+        shared
+    }
+
+    /// Folds the counts of all PMUs from that index on.
+    #[inline]
+    fn fold(&self, task: &Arc<Task>, mine: Mine<'_>, shared: bool, from: usize) {
+        for (index, slot) in task.slots().iter().enumerate().skip(from) {
+            if slot.has_data() {
+                let rest = OnUnwind(|| {
+                    quietly(|| self.fold(task, mine, shared, index + 1));
+                });
+                let section = rcu::enter();
+                if let Some(pmu) = self.pmu(index as u32) {
+                    pmu.fold(task, mine, shared, &section);
+                }
+                std::mem::forget(rest);
+            }
+        }
+    }
+
+    #[inline]
+    fn exit_unshared(&self, task: &Task, mine: Mine<'_>) {
+        // Nobody shares a family with it: a family holds its members.
+        for (index, slot) in task.slots().iter().enumerate() {
+            if !slot.is_empty() {
+                self.count_left(index, slot.exit_unshared(mine));
+            }
+        }
+    }
+
+    #[cold]
+    fn exit_shared(&self, task: &Task) {
+        for (index, slot) in task.slots().iter().enumerate() {
+            self.count_left(index, slot.exit());
+        }
+        let mut panics = Delayed::default();
+        task.links.exit(&mut panics);
+        panics.go_on();
+    }
+
+    fn count_left(&self, index: usize, left: Left) {
+        if left == Left::Hole
+            && let Some(pmu) = self.pmu(index as u32)
+        {
+            pmu.state().global.count_left(left);
         }
     }
 
     /// How many tasks live.
     #[must_use]
     pub fn live_tasks(&self) -> usize {
-        self.tasks.len()
+        self.library.live()
     }
 
     /// Calls `f` with each live task. Those that come or go meanwhile are seen or not.
@@ -205,27 +367,36 @@ impl System {
         records.into_iter().for_each(f);
     }
 
-    pub(crate) fn cpu_record(&'static self) -> &'static CpuRecord {
-        let record = self.claim_cpu_record();
-        self.for_each_pmu(u32::MAX, |pmu| pmu.cpu_online(record));
-        record
+    /// A record for the calling thread, of which no PMU has been told: one that no thread has, or a new one.
+    pub(crate) fn claim_cpu_record(&'static self) -> &'static CpuRecord {
+        let free = || lock(&self.cpus).records.iter().copied().find(|record| record.go_online());
+        free().unwrap_or_else(|| self.add_cpu_record())
     }
 
-    fn claim_cpu_record(&'static self) -> &'static CpuRecord {
-        let mut cpus = lock(&self.cpus);
-        if let Some(record) = cpus.records.iter().find(|record| record.go_online()) {
-            return record;
-        }
-        let index = u32::try_from(cpus.records.len()).unwrap_or(u32::MAX);
+    fn add_cpu_record(&'static self) -> &'static CpuRecord {
+        let index = {
+            let mut cpus = lock(&self.cpus);
+            cpus.next += 1;
+            cpus.next - 1
+        };
         let record: &'static CpuRecord = Box::leak(Box::new(CpuRecord::new(self, index)));
-        record.go_online();
-        self.for_each_pmu(u32::MAX, |pmu| record.set_data(pmu));
-        cpus.records.push(record);
-        record
-    }
-
-    pub(crate) fn cpu_offline(&self, record: &CpuRecord) {
-        self.for_each_pmu(u32::MAX, |pmu| pmu.cpu_offline(record));
+        let mut changes = None;
+        loop {
+            let mut cpus = lock(&self.cpus);
+            if changes == Some(cpus.changes) {
+                record.go_online();
+                cpus.records.push(record);
+                return record;
+            }
+            changes = Some(cpus.changes);
+            drop(cpus);
+            // Under no lock: what makes the data is not ours.
+            (0..MAX_PMUS).for_each(|pmu| record.take_data(pmu));
+            self.for_each_pmu(u32::MAX, |pmu| {
+                pmu.prepare_cpu(index as usize);
+                record.set_data(pmu);
+            });
+        }
     }
 
     /// Frees a system of which there are too many to be kept, and all that a program's keeps for good: a model's, or a
@@ -245,14 +416,14 @@ impl System {
             drop(unsafe { Box::from_raw(std::ptr::from_ref(site).cast_mut()) });
         });
         self.for_each_cpu(|cpu| {
-            // SAFETY: as above.
+            // SAFETY: made by `Box::leak`; the rest is the caller's.
             drop(unsafe { Box::from_raw(std::ptr::from_ref(cpu).cast_mut()) });
         });
         self.for_each_pmu(u32::MAX, |pmu| {
-            // SAFETY: as above.
+            // SAFETY: made by `Box::leak`; the rest is the caller's.
             drop(unsafe { Box::from_raw(std::ptr::from_ref(pmu).cast_mut()) });
         });
-        // SAFETY: as above.
+        // SAFETY: made by `Box::leak`; the rest is the caller's.
         drop(unsafe { Box::from_raw(std::ptr::from_ref(self).cast_mut()) });
         // SAFETY: the caller's.
         #[cfg(any(pertask_loom, pertask_shuttle))]
@@ -261,7 +432,7 @@ impl System {
         }
     }
 
-    pub(crate) fn tasks(&self) -> &TaskTable {
+    pub(crate) fn tasks(&self) -> &TaskTable<Task> {
         &self.tasks
     }
 
@@ -269,71 +440,35 @@ impl System {
         &self.paths
     }
 
-    pub(crate) fn global_use(&self) -> &PercpuRwsem {
+    pub(crate) fn library(&self) -> &Library {
+        &self.library
+    }
+
+    pub(crate) fn global_mask(&self) -> &GlobalMask {
         &self.global
     }
 
-    /// Whether any event is attached.
-    #[inline(always)]
-    pub(crate) fn any_event(&self) -> bool {
-        // Relaxed: the first global event of a PMU with data passes a barrier that all threads take part in before its attach
-        // returns; any other event counts from the next switch that sees it.
-        self.events.load(Ordering::Relaxed) != 0
+    pub(crate) fn active(&self) -> &ActivePmus {
+        &self.active
     }
 
-    /// Calls `f` with each PMU that has an event, or is in `owed`.
+    /// The PMUs that have an event.
     #[inline(always)]
-    pub(crate) fn for_each_active_pmu(
-        &self,
-        owed: u32,
-        mut f: impl FnMut(usize, &'static dyn AnyPmu),
-    ) {
-        for (index, (pmu, events)) in self.pmus.iter().zip(&self.events_by_pmu).enumerate() {
-            let Some(pmu) = pmu.get() else { return };
-            // Relaxed: as in `any_event`.
-            if (events.load(Ordering::Relaxed) != 0) | (owed & (1 << index) != 0) {
-                f(index, *pmu);
-            }
-        }
+    pub(crate) fn active_mask(&self) -> u32 {
+        self.active.mask()
     }
 
+    /// Calls `f` with each PMU of a mask.
     #[inline(always)]
     pub(crate) fn for_each_pmu(&self, mask: u32, mut f: impl FnMut(&'static dyn AnyPmu)) {
-        for (index, pmu) in self.pmus.iter().enumerate() {
-            let Some(pmu) = pmu.get() else { return };
-            if mask & (1 << index) != 0 {
-                f(*pmu);
-            }
+        let mut rest = mask & PLACES;
+        while rest != 0 {
+            let index = rest.trailing_zeros();
+            rest &= rest - 1;
+            self.pmu(index).into_iter().for_each(&mut f);
         }
     }
 }
 
-/// One event counted among those for which switches call hooks, unless it comes to nothing.
-pub(crate) struct CountedEvent<'a>(&'a PmuState);
-
-impl PmuState {
-    pub(crate) fn count_event(&self) -> CountedEvent<'_> {
-        // Relaxed: see `any_event`.
-        self.system.events_by_pmu[self.index].fetch_add(1, Ordering::Relaxed);
-        self.system.events.fetch_add(1, Ordering::Relaxed);
-        CountedEvent(self)
-    }
-
-    pub(crate) fn uncount_event(&self) {
-        // Relaxed: a switch that still sees the event calls a hook that finds no data.
-        self.system.events.fetch_sub(1, Ordering::Relaxed);
-        self.system.events_by_pmu[self.index].fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl CountedEvent<'_> {
-    pub(crate) fn keep(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for CountedEvent<'_> {
-    fn drop(&mut self) {
-        self.0.uncount_event();
-    }
-}
+/// A bit for each place.
+const PLACES: u32 = (1 << MAX_PMUS) - 1;

@@ -1,14 +1,15 @@
 //! A task: any unit of work that is switched in and out, seen by all who know of it, and owned by whoever runs it.
 
-use crate::MAX_PMUS;
-use crate::family::Links;
+use crate::books::Mine;
+use crate::links::Links;
 use crate::path::SpawnPath;
-use crate::primitive::plain::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64};
+use crate::pmu::MAX_PMUS;
+use crate::primitive::plain::{AtomicBool, AtomicPtr, AtomicU32};
 use crate::primitive::{Arc, Ordering};
 use crate::site::Site;
 use crate::slot::Slot;
 use crate::system::System;
-use crate::task_table::NOWHERE;
+use crate::task_table::Entry;
 use std::fmt;
 use std::num::NonZeroU64;
 use std::ptr;
@@ -50,9 +51,9 @@ pub struct Task {
     parent: Option<TaskId>,
     path: &'static SpawnPath,
     /// Events that this task's children inherit.
-    pub(crate) links: Links,
-    /// Where the task stands in the table, or [`NOWHERE`]. Written under the table's lock.
-    pub(crate) place: AtomicU64,
+    pub(crate) links: Links<Task>,
+    /// Where the task stands in the table, or null. Its owner's.
+    entry: AtomicPtr<Entry<Task>>,
     /// See [`tag`](Self::tag).
     tag: AtomicU32,
     /// Whether the CPU that runs the task has been given the right to it. Only that CPU touches it.
@@ -73,7 +74,7 @@ impl Task {
             system,
             slots: std::array::from_fn(|_| Slot::new()),
             links: Links::new(),
-            place: AtomicU64::new(NOWHERE),
+            entry: AtomicPtr::new(ptr::null_mut()),
             outer: AtomicPtr::new(ptr::null_mut()),
             tag: AtomicU32::new(0),
             carried: AtomicBool::new(false),
@@ -99,7 +100,7 @@ impl Task {
         self.path.site()
     }
 
-    /// The same below the path of the task that made it: where it stands in the tree of spawns.
+    /// Where it stands in the tree of spawns: its site, below the path of the task that made it.
     #[must_use]
     #[inline]
     pub fn path(&self) -> &'static SpawnPath {
@@ -143,15 +144,20 @@ impl Task {
         &self.slots[pmu]
     }
 
-    /// Ends the slots and leaves the families, while others may be attaching.
-    pub(crate) fn exit_shared(&self) {
-        self.slots.iter().for_each(Slot::exit);
-        self.links.exit();
+    pub(crate) fn slots(&self) -> &[Slot] {
+        &self.slots
     }
 
-    /// The same, when nobody else holds the task: what is empty stays so, and no family has it.
-    pub(crate) fn exit_unshared(&mut self) {
-        self.slots.iter().filter(|slot| !slot.is_empty()).for_each(Slot::exit);
+    /// The task's entry in the table, if it has entered.
+    #[inline]
+    pub(crate) fn entry(&self) -> Option<ptr::NonNull<Entry<Task>>> {
+        // Relaxed: its owner's.
+        ptr::NonNull::new(self.entry.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    pub(crate) fn set_entry(&self, entry: ptr::NonNull<Entry<Task>>) {
+        self.entry.store(entry.as_ptr(), Ordering::Relaxed);
     }
 
     #[inline]
@@ -162,19 +168,19 @@ impl Task {
 
     #[inline(always)]
     pub(crate) fn set_outer(&self, outer: *mut Task) {
-        // Nearly always it is the one of the last turn: none. A load costs less than a store. Relaxed: as above.
+        // Nearly always it is the one of the last turn: none. A load costs less than a store. Relaxed: one CPU's own chain.
         if self.outer.load(Ordering::Relaxed) != outer {
             self.outer.store(outer, Ordering::Relaxed);
         }
     }
 
     pub(crate) fn is_carried(&self) -> bool {
-        // Relaxed: as above.
+        // Relaxed: one CPU's own.
         self.carried.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_carried(&self, carried: bool) {
-        // Relaxed: as above.
+        // Relaxed: one CPU's own.
         self.carried.store(carried, Ordering::Relaxed);
     }
 }
@@ -204,7 +210,7 @@ impl OwnedTask {
         Arc::clone(&self.0)
     }
 
-    /// The same, borrowed.
+    /// The task, borrowed, for others to look at and attach to.
     #[must_use]
     pub fn handle_ref(&self) -> &Arc<Task> {
         &self.0
@@ -223,7 +229,6 @@ impl OwnedTask {
     /// # Safety
     /// The pointer comes from `into_raw`, and is given back once.
     #[cfg(not(pertask_loom))]
-    #[allow(unsafe_code)]
     pub unsafe fn from_raw(task: *const Task) -> Self {
         // SAFETY: `into_raw` kept one strong count of the `Arc` whose pointer this is; the rest is the caller's.
         Self(unsafe { Arc::from_raw(task) })
@@ -245,8 +250,27 @@ impl fmt::Debug for OwnedTask {
     }
 }
 
+impl OwnedTask {
+    /// Ends the task, with the books of this thread.
+    #[inline]
+    pub(crate) fn exit_with(self, mine: Mine<'_>) {
+        let mut ending = std::mem::ManuallyDrop::new(self);
+        // SAFETY: taken out once, and not dropped again.
+        let mut task = unsafe { ptr::read(&raw mut ending.0) };
+        task.system.exit(&mut task, mine);
+    }
+}
+
 impl Drop for OwnedTask {
+    #[inline]
     fn drop(&mut self) {
-        self.0.system.exit(&mut self.0);
+        let library = self.0.system.library();
+        match library.here() {
+            Some(mine) => self.0.system.exit(&mut self.0, mine),
+            None => {
+                let claimed = library.claim_for_now(self.0.id.get() as usize);
+                self.0.system.exit(&mut self.0, claimed.mine());
+            }
+        }
     }
 }

@@ -1,193 +1,281 @@
-//! All live tasks (the kernel's task list), in shards, walked in chunks.
+//! All that lives (the kernel's task list), in entries that are entered and left without a lock, and walked while others do.
+//!
+//! Whoever enters takes a free entry that it has at hand and stores the item there. Whoever leaves empties the entry in one
+//! exchange. A walk that wants to look at an item must keep it from being freed meanwhile, and must not make whoever leaves
+//! wait: so it *pins* the entry, by a count in the pointer's low bits. Whoever leaves finds the pins in what its exchange
+//! gives back, and leaves one strong count of the item behind for each. A walk that unpins finds the item gone, and drops the
+//! count that was left for it.
 
-use crate::primitive::{Arc, Mutex, Ordering, Padded, lock};
-use crate::task::Task;
-use std::ptr::NonNull;
+use crate::magazine::{Batch, Depot, Magazine};
+use crate::primitive::{Arc, AtomicPtr, Mutex, Ordering, lock, yield_now};
+use std::ops::Deref;
+use std::ptr::{self, NonNull};
 
-/// Spawning threads spread over this many locks.
-#[cfg(not(any(pertask_loom, pertask_shuttle)))]
-const SHARDS: usize = 64;
-#[cfg(pertask_shuttle)]
-const SHARDS: usize = 2;
-#[cfg(pertask_loom)]
-const SHARDS: usize = 1;
+/// Entries allocated at a time, so that a growing table never moves what it holds.
+const BLOCK: usize = if cfg!(pertask_loom) {
+    2
+} else if cfg!(pertask_shuttle) {
+    16
+} else {
+    256
+};
 
-/// Entries that a walk looks at under one hold of a lock. A spawn on the same shard waits at most for that, some
-/// microseconds.
-#[cfg(not(any(pertask_loom, pertask_shuttle)))]
-const CHUNK: usize = 64;
-#[cfg(pertask_shuttle)]
-const CHUNK: usize = 8;
-#[cfg(pertask_loom)]
-const CHUNK: usize = 1;
+const _: () = assert!(BLOCK % Batch::<()>::LEN == 0, "a block is batches of free entries");
 
-/// Entries allocated at a time, so that a growing shard never moves what it holds.
-#[cfg(not(any(pertask_loom, pertask_shuttle)))]
-const BLOCK: usize = 256;
-#[cfg(pertask_shuttle)]
-const BLOCK: usize = 16;
-#[cfg(pertask_loom)]
-const BLOCK: usize = 2;
+/// Items that a walk holds at a time while it shows them to others' code.
+const CHUNK: usize = if cfg!(pertask_loom) {
+    1
+} else if cfg!(pertask_shuttle) {
+    8
+} else {
+    64
+};
 
-/// All live tasks.
+/// The low bits of an entry: how many walks have pinned it.
+const PINS: usize = 7;
+
+/// All live items.
 ///
-/// A task enters before it first runs and leaves when it ends. A walk sees every task that is in the table for the
-/// whole of the walk; of those that come or go meanwhile it sees some.
-pub(crate) struct TaskTable {
-    shards: Box<[Padded<Mutex<Shard>>]>,
+/// A walk sees every item that is in the table for the whole of the walk. Of those that come or go meanwhile it sees some.
+pub(crate) struct TaskTable<T> {
+    /// INVARIANT: null, or the first block of a list that only grows, at its end.
+    first: AtomicPtr<Block<T>>,
+    /// The last block, for whoever adds one.
+    last: Mutex<*mut Block<T>>,
+    free: Depot<Entry<T>>,
 }
 
-/// INVARIANT: `free` is the first of a list of free entries through all blocks, or `END`; an entry on it is no task.
-struct Shard {
-    blocks: Vec<Box<[Entry]>>,
-    free: u32,
-    live: usize,
+// SAFETY: the blocks are the table's; what they hold is shared as `Arc<T>` is.
+unsafe impl<T: Send + Sync> Send for TaskTable<T> {}
+// SAFETY: entries are atomic, and `last` is locked.
+unsafe impl<T: Send + Sync> Sync for TaskTable<T> {}
+
+struct Block<T> {
+    entries: [Entry<T>; BLOCK],
+    next: AtomicPtr<Block<T>>,
 }
 
-enum Entry {
-    Free {
-        next: u32,
-    },
-    /// INVARIANT: the pointer of an `Arc` of which there is a strong count for as long as the entry stands. Not the
-    /// table's own: a task would pay for that twice, at its beginning and its end.
-    Live(NonNull<Task>),
+/// A place in the table.
+///
+/// INVARIANT: null, or the pointer of an `Arc` with the number of its pins in the low bits. While a pointer stands here, the
+/// one who entered it keeps a strong count.
+pub(crate) struct Entry<T>(AtomicPtr<T>);
+
+/// A pinned entry: its item stays.
+pub(crate) struct Pin<'a, T> {
+    entry: &'a Entry<T>,
+    item: NonNull<T>,
 }
 
-// SAFETY: what it stands for is an `Arc<Task>` that somebody else holds, and `Task` is `Sync` and `Send`.
-unsafe impl Send for Entry {}
-
-const END: u32 = u32::MAX;
-
-/// The `place` of a task that is in no table.
-pub(crate) const NOWHERE: u64 = u64::MAX;
-
-impl TaskTable {
+impl<T> TaskTable<T> {
     pub(crate) fn new() -> Self {
-        let shard = || Shard { blocks: Vec::new(), free: END, live: 0 };
-        Self { shards: (0..SHARDS).map(|_| Padded(Mutex::new(shard()))).collect() }
-    }
-
-    /// Enters a task. Who inserts with different `hint`s does not meet.
-    ///
-    /// # Safety
-    /// The caller keeps its strong count until [`remove`](Self::remove) has returned.
-    pub(crate) unsafe fn insert(&self, task: &Arc<Task>, hint: usize) {
-        let index = hint % SHARDS;
-        let mut shard = lock(&self.shards[index].0);
-        let entry = shard.insert(task);
-        // Relaxed: read by the task's owner alone, to whom it comes with the task.
-        task.place.store((index as u64) << 32 | u64::from(entry), Ordering::Relaxed);
-    }
-
-    /// Takes out a task, if it was entered. By its owner, once.
-    pub(crate) fn remove(&self, task: &Task) {
-        // Relaxed: as in `insert`.
-        let place = task.place.load(Ordering::Relaxed);
-        if place != NOWHERE {
-            lock(&self.shards[(place >> 32) as usize].0).remove(place as u32);
+        const { assert!(align_of::<T>() > PINS, "the low bits of its pointers are free") }
+        Self {
+            first: AtomicPtr::new(ptr::null_mut()),
+            last: Mutex::new(ptr::null_mut()),
+            // Entries are never given back.
+            free: Depot::new(usize::MAX),
         }
     }
 
-    /// How many tasks live.
-    pub(crate) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| lock(&shard.0).live).sum()
+    /// Enters an item in one of the free entries that the thread has at hand.
+    ///
+    /// # Safety
+    /// The caller keeps its strong count until [`leave`](Self::leave) has returned.
+    #[inline]
+    pub(crate) unsafe fn enter(&self, at_hand: &Magazine<Entry<T>>, item: &Arc<T>) -> NonNull<Entry<T>> {
+        let entry = at_hand.take().unwrap_or_else(|| self.more(at_hand));
+        // SAFETY: entries live as long as the table. Release: pairs with the Acquire in `pin`; the item is found whole.
+        unsafe { entry.as_ref() }.0.store(Arc::as_ptr(item).cast_mut(), Ordering::Release);
+        entry
     }
 
-    /// Calls `f` with each task, under no lock.
-    pub(crate) fn for_each(&self, mut f: impl FnMut(&Arc<Task>)) {
-        let _ = self.try_for_each(|task| {
-            f(task);
+    /// Takes out an item. True if nobody looks at it at this moment: then nobody will who does not hold it already.
+    ///
+    /// # Safety
+    /// The entry is the one that `enter` gave for this item, which leaves once.
+    #[inline]
+    pub(crate) unsafe fn leave(
+        &self,
+        at_hand: &Magazine<Entry<T>>,
+        entry: NonNull<Entry<T>>,
+        item: &Arc<T>,
+    ) -> bool {
+        // SAFETY: entries live as long as the table.
+        let last = unsafe { entry.as_ref() }.0.swap(ptr::null_mut(), Ordering::AcqRel);
+        let pins = last.addr() & PINS;
+        // One strong count for each walk that looks at it, for it to drop.
+        (0..pins).for_each(|_| std::mem::forget(Arc::clone(item)));
+        if !at_hand.put(entry) {
+            self.make_room(at_hand, entry);
+        }
+        pins == 0
+    }
+
+    /// Calls `f` with each item, pinned, until it fails. `f` must not call code that is not ours, nor wait.
+    pub(crate) fn try_for_each_pinned<E>(
+        &self,
+        mut f: impl FnMut(&T) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.entries().filter_map(Entry::pin).try_for_each(|item| f(&item))
+    }
+
+    /// Calls `f` with each item.
+    pub(crate) fn for_each(&self, mut f: impl FnMut(&Arc<T>)) {
+        let _ = self.try_for_each(|item| {
+            f(item);
             Ok::<(), ()>(())
         });
     }
 
-    /// Calls `f` with each task, under no lock, until it fails.
+    /// Calls `f` with each item, until it fails.
     pub(crate) fn try_for_each<E>(
         &self,
-        mut f: impl FnMut(&Arc<Task>) -> Result<(), E>,
+        mut f: impl FnMut(&Arc<T>) -> Result<(), E>,
     ) -> Result<(), E> {
+        let mut entries = self.entries().peekable();
         let mut chunk = Vec::with_capacity(CHUNK);
-        for shard in &self.shards {
-            let mut at = 0;
-            loop {
-                let end = lock(&shard.0).copy(at..at + CHUNK, &mut chunk);
-                chunk.drain(..).try_for_each(|task| f(&task))?;
-                if end {
-                    break;
-                }
-                at += CHUNK;
-            }
+        while entries.peek().is_some() {
+            let pins = entries.by_ref().take(CHUNK).filter_map(Entry::pin);
+            chunk.extend(pins.map(|item| item.handle()));
+            chunk.drain(..).try_for_each(|item| f(&item))?;
         }
         Ok(())
     }
+
+    fn blocks(&self) -> impl Iterator<Item = &Block<T>> {
+        let mut at = &self.first;
+        std::iter::from_fn(move || {
+            // SAFETY: null, or a block, which lives as long as the table. Acquire: pairs with the Release in `add_block`; the
+            // block is found whole.
+            let block = unsafe { at.load(Ordering::Acquire).as_ref()? };
+            at = &block.next;
+            Some(block)
+        })
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &Entry<T>> {
+        self.blocks().flat_map(|block| &block.entries)
+    }
+
+    #[cold]
+    fn more(&self, at_hand: &Magazine<Entry<T>>) -> NonNull<Entry<T>> {
+        loop {
+            if self.free.fill(at_hand)
+                && let Some(entry) = at_hand.take()
+            {
+                return entry;
+            }
+            self.add_block();
+        }
+    }
+
+    #[cold]
+    fn make_room(&self, at_hand: &Magazine<Entry<T>>, entry: NonNull<Entry<T>>) {
+        // The depot takes all that it is given.
+        let none = self.free.make_room(at_hand);
+        debug_assert!(none.is_none());
+        at_hand.put(entry);
+    }
+
+    fn add_block(&self) {
+        let block: *mut Block<T> = Box::into_raw(Box::new(Block {
+            entries: std::array::from_fn(|_| Entry(AtomicPtr::new(ptr::null_mut()))),
+            next: AtomicPtr::new(ptr::null_mut()),
+        }));
+        let mut last = lock(&self.last);
+        // SAFETY: null, or a block, which lives as long as the table.
+        let link = unsafe { last.as_ref() }.map_or(&self.first, |last| &last.next);
+        // Release: pairs with the Acquire in `blocks`.
+        link.store(block, Ordering::Release);
+        *last = block;
+        drop(last);
+        // SAFETY: a block, which lives as long as the table.
+        let entries = unsafe { &(*block).entries };
+        // What is put last is taken first.
+        for batch in entries.chunks_exact(Batch::<Entry<T>>::LEN).rev() {
+            self.free.put(Batch::from_fn(|at| NonNull::from(&batch[at])));
+        }
+    }
 }
 
-impl Shard {
-    fn insert(&mut self, task: &Arc<Task>) -> u32 {
-        if self.free == END {
-            self.grow();
-        }
-        let index = self.free;
-        let entry = self.entry(index);
-        if let Entry::Free { next } = *entry {
-            *entry = Entry::Live(pointer(task));
-            self.free = next;
-            self.live += 1;
-        }
-        index
-    }
-
-    fn remove(&mut self, index: u32) {
-        let free = self.free;
-        let entry = self.entry(index);
-        if let Entry::Live(_) = *entry {
-            *entry = Entry::Free { next: free };
-            self.free = index;
-            self.live -= 1;
+impl<T> Drop for TaskTable<T> {
+    fn drop(&mut self) {
+        let mut at = self.first.load(Ordering::Acquire);
+        while !at.is_null() {
+            // SAFETY: nobody borrows the table any more; each block came from a box.
+            at = unsafe { Box::from_raw(at) }.next.load(Ordering::Acquire);
         }
     }
+}
 
-    fn grow(&mut self) {
-        let first = (self.blocks.len() * BLOCK) as u32;
-        let last = first + BLOCK as u32 - 1;
-        let next = |index| if index == last { END } else { index + 1 };
-        self.blocks.push((first..=last).map(|index| Entry::Free { next: next(index) }).collect());
-        self.free = first;
-    }
-
-    fn entry(&mut self, index: u32) -> &mut Entry {
-        &mut self.blocks[index as usize / BLOCK][index as usize % BLOCK]
-    }
-
-    /// Copies the live tasks of `range` into `chunk`. True at the end of the shard.
-    fn copy(&self, range: std::ops::Range<usize>, chunk: &mut Vec<Arc<Task>>) -> bool {
-        let capacity = self.blocks.len() * BLOCK;
-        let end = range.end.min(capacity);
-        for index in range.start..end {
-            if let Entry::Live(task) = self.blocks[index / BLOCK][index % BLOCK] {
-                // SAFETY: the pointer of an `Arc`, whose strong count is kept until the entry has gone, for which the lock
-                // is needed that we hold.
-                chunk.push(unsafe { handle(task) });
+impl<T> Entry<T> {
+    /// Pins what is here. It waits only if as many walks as can be counted look at it.
+    fn pin(&self) -> Option<Pin<'_, T>> {
+        // Acquire, here and on failure: pairs with the exchange in `leave`. Whoever finds an item gone finds the window open in
+        // which it went.
+        let mut now = self.0.load(Ordering::Acquire);
+        while let Some(item) = item(now) {
+            if now.addr() & PINS == PINS {
+                yield_now();
+                now = self.0.load(Ordering::Acquire);
+                continue;
+            }
+            let pinned = now.wrapping_byte_add(1);
+            // Acquire: pairs with the Release in `enter` as well.
+            match self.0.compare_exchange(now, pinned, Ordering::Acquire, Ordering::Acquire) {
+                Ok(_) => return Some(Pin { entry: self, item }),
+                Err(changed) => now = changed,
             }
         }
-        end == capacity
+        None
+    }
+
+    fn unpin(&self, pinned: NonNull<T>) {
+        // Relaxed: it is compared.
+        let mut now = self.0.load(Ordering::Relaxed);
+        while item(now) == Some(pinned) {
+            let unpinned = now.wrapping_byte_sub(1);
+            // Release: pairs with the exchange in `leave`, so that all that was done to the item comes before its end.
+            match self.0.compare_exchange(now, unpinned, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(changed) => now = changed,
+            }
+        }
+        // It has left. Its address cannot stand for another yet: it is not freed before what was left for us is dropped.
+        // SAFETY: `leave` has left one strong count for this pin.
+        drop(unsafe { Arc::from_raw(pinned.as_ptr()) });
     }
 }
 
-/// The pointer that [`handle`] takes.
-fn pointer(task: &Arc<Task>) -> NonNull<Task> {
-    // SAFETY: an `Arc`'s pointer is not null.
-    unsafe { NonNull::new_unchecked(Arc::as_ptr(task).cast_mut()) }
+/// The pointer without its pins.
+fn item<T>(word: *mut T) -> Option<NonNull<T>> {
+    NonNull::new(word.wrapping_byte_sub(word.addr() & PINS))
 }
 
-/// One more handle to a task.
-///
-/// # Safety
-/// The pointer is that of an `Arc` with a strong count, which stays for the time of the call.
-unsafe fn handle(task: NonNull<Task>) -> Arc<Task> {
-    // SAFETY: the caller's; the count that is added is the new handle's.
-    unsafe {
-        Arc::increment_strong_count(task.as_ptr());
-        Arc::from_raw(task.as_ptr())
+impl<T> Pin<'_, T> {
+    /// A handle that outlives the pin.
+    pub(crate) fn handle(&self) -> Arc<T> {
+        // SAFETY: the pointer of an `Arc`, of which there is a strong count while it is pinned; the count that is added is the
+        // handle's.
+        unsafe {
+            Arc::increment_strong_count(self.item.as_ptr());
+            Arc::from_raw(self.item.as_ptr())
+        }
+    }
+}
+
+impl<T> Deref for Pin<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: whoever entered it leaves its strong count, or one for this pin.
+        unsafe { self.item.as_ref() }
+    }
+}
+
+impl<T> Drop for Pin<'_, T> {
+    fn drop(&mut self) {
+        self.entry.unpin(self.item);
     }
 }

@@ -83,7 +83,10 @@ fn days_leave_no_memory_behind() {
     ];
     let mut day = || day(turns, &cpu, site, &mut root);
     let settled = after_days(200, &mut day);
-    assert_eq!(after_days(2000, &mut day), settled);
+    // What a CPU keeps at hand goes up and down by some tens of objects.
+    let slack = 64 * turns.cache().object_bytes().cast_signed();
+    let later = after_days(2000, &mut day);
+    assert!((later - settled).abs() <= slack, "{settled} bytes, and {later} ten times later");
     drop((root, stays, cpu));
     assert_nothing_left(turns);
 }

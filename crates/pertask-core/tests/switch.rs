@@ -305,13 +305,12 @@ fn thread_that_ends_ends_the_task_it_carries() {
     assert_nothing_left(probe);
 }
 
-/// The same for a CPU that the thread holds in its own storage; that is one of the program's system.
+/// As above, for a CPU that the thread holds in its own storage; that is one of the program's system.
 #[test]
 fn thread_that_ends_ends_the_task_its_own_cpu_carries() {
     let turns = System::global().register(Turns).unwrap();
     let thread = thread::spawn(move || {
         Cpu::with(|cpu| {
-            let cpu = cpu.unwrap();
             let task = cpu.fork(cpu.site(None, std::panic::Location::caller()));
             let event = turns.attach_task(&task.handle(), Inherit::No).unwrap();
             cpu.switch_in(task).unwrap();

@@ -268,7 +268,6 @@ fn latencies(what: &str, running: &AtomicBool) {
     let end = Instant::now() + Duration::from_secs(3);
     let site = System::global().site(Some("bench"), Location::caller());
     Cpu::with(|cpu| {
-        let cpu = cpu.unwrap();
         while times.len() < times.capacity() {
             let start = Instant::now();
             drop(cpu.fork(site));

@@ -70,7 +70,7 @@ impl Labels {
     /// Those that hold here.
     #[must_use]
     pub fn current() -> Self {
-        Self::of_tag(Cpu::with(|cpu| cpu.map_or(0, Cpu::tag)))
+        Self::of_tag(Cpu::with(Cpu::tag))
     }
 
     /// The value of a key.
@@ -122,10 +122,7 @@ impl<F: Future> Future for Labeled<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let Some(around) = Cpu::with(|cpu| cpu.map(Cpu::tag)) else {
-            // The thread is ending: nobody would see them.
-            return this.future.poll(context);
-        };
+        let around = Cpu::with(Cpu::tag);
         let (_, tag) = match *this.last {
             Some(last) if last.0 == around => last,
             _ => *this.last.insert((around, joined(around, this.own))),
@@ -177,11 +174,7 @@ impl Drop for Holding {
 }
 
 fn set(tag: u32) {
-    Cpu::with(|cpu| {
-        if let Some(cpu) = cpu {
-            cpu.set_tag(tag);
-        }
-    });
+    Cpu::with(|cpu| cpu.set_tag(tag));
 }
 
 /// How often a set of labels found no place.

@@ -72,11 +72,11 @@ impl<F> Tracked<F> {
     pub(crate) fn new(future: F, name: Option<&str>, location: &'static Location<'static>) -> Self {
         let task = fork(name, location);
         #[cfg(all(tokio_unstable, feature = "tokio"))]
-        crate::tokio::hooks::made(task.as_deref().map(Task::id));
-        Self { task, waker: None, future: ManuallyDrop::new(future) }
+        crate::tokio::hooks::made(task.id());
+        Self { task: Some(task), waker: None, future: ManuallyDrop::new(future) }
     }
 
-    /// The task, to attach events to. `None` when it has ended, or could not begin because its thread was ending.
+    /// The task, to attach events to. `None` when it has ended.
     #[must_use]
     pub fn handle(&self) -> Option<&Arc<Task>> {
         self.task.as_ref().map(OwnedTask::handle_ref)
@@ -114,10 +114,7 @@ impl<F> Drop for Tracked<F> {
         // SAFETY: dropped here and nowhere else, in place.
         let mut drop = || unsafe { ManuallyDrop::drop(future) };
         let Some(task) = task else { return drop() };
-        Cpu::with(|cpu| match cpu {
-            Some(cpu) => cpu.run_aside(task, drop),
-            None => drop(),
-        });
+        Cpu::with(|cpu| cpu.run_aside(task, drop));
     }
 }
 
@@ -134,25 +131,14 @@ fn noting_waker(
     wake::noting(task?.handle_ref(), context.waker(), own)
 }
 
-/// Makes a task on this thread. `None` if the thread is ending.
-pub(crate) fn fork(name: Option<&str>, location: &'static Location<'static>) -> Option<OwnedTask> {
-    Cpu::with(|cpu| cpu.map(|cpu| cpu.fork(cpu.site(name, location))))
+/// Makes a task on this thread.
+pub(crate) fn fork(name: Option<&str>, location: &'static Location<'static>) -> OwnedTask {
+    Cpu::with(|cpu| cpu.fork(cpu.site(name, location)))
 }
 
 /// Runs `f` as `task`, on this thread.
 #[inline(always)]
 pub(crate) fn run_as<R>(task: Option<&mut OwnedTask>, f: impl FnOnce() -> R) -> R {
     let Some(task) = task else { return f() };
-    Cpu::with(|cpu| match cpu {
-        Some(cpu) => cpu.run(task, f),
-        None => untracked(f),
-    })
-}
-
-/// The thread has given its CPU back.
-#[cold]
-#[inline(never)]
-fn untracked<R>(f: impl FnOnce() -> R) -> R {
-    count_untracked();
-    f()
+    Cpu::with(|cpu| cpu.run(task, f))
 }

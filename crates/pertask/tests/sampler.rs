@@ -187,7 +187,7 @@ fn a_sample_knows_its_tasks_labels_scopes_and_parent() {
     let Some(sampler) = start(Mechanism::PerfTrap) else { return };
     let (first, second, parent) = block_on(
         async {
-            let parent = pertask::core::Cpu::with(|cpu| cpu?.current()).unwrap().id().get();
+            let parent = pertask::core::Cpu::with(|cpu| cpu.current()).unwrap().id().get();
             let first = handle().task("first").labels([("tenant", "acme")]);
             let second = handle().task("second").labels([("tenant", "globex")]);
             let ids = [&first, &second].map(|task| task.handle().unwrap().id().get());

@@ -163,7 +163,7 @@ fn barrier_races_reclaim() {
             let domain = Arc::clone(&domain);
             thread::spawn(move || domain.try_reclaim())
         };
-        domain.barrier().unwrap();
+        domain.barrier(domain.claim()).unwrap();
         assert_eq!(domain.pending(), 0, "retired before, and not freed");
         other.join().unwrap();
     });
@@ -180,7 +180,7 @@ fn enter_races_barrier() {
             thread::spawn(move || read(&domain, &shared))
         };
         unlink_and_retire(&domain, &shared);
-        domain.barrier().unwrap();
+        domain.barrier(domain.claim()).unwrap();
         assert_eq!(domain.pending(), 0, "retired before, and not freed");
         reader.join().unwrap();
     });

@@ -111,13 +111,18 @@ impl Domain {
         })
     }
 
-    /// Begins a section on the record's own thread. Sections nest.
+    /// Begins a section on the record's own thread. Sections nest, and end in any order.
+    ///
+    /// What decides is whether an epoch is announced, not the depth: so the section is whole also for a signal handler that
+    /// comes between any two of these steps and enters one of its own. Either it finds the announcement, and leaves it
+    /// there because the depth says that another goes on; or it makes one, which the interrupted thread then finds or makes
+    /// again, before it has looked at anything.
     #[inline(always)]
     pub(crate) fn enter(&self, reader: &Reader) {
-        // Relaxed: the depth is the owner's.
+        // Relaxed: both words are the owner's.
         let depth = reader.depth.load(Ordering::Relaxed);
         reader.depth.store(depth + 1, Ordering::Relaxed);
-        if depth == 0 {
+        if reader.section.load(Ordering::Relaxed) == 0 {
             // Acquire: pairs with the Release in `open_epoch`; who announces an epoch has seen what was unlinked
             // before it was opened.
             let epoch = self.epoch.load(Ordering::Acquire);
@@ -176,8 +181,9 @@ impl Domain {
         Ok(())
     }
 
-    /// Waits until everything that was retired before has been freed. The caller must be outside any section.
-    pub(crate) fn barrier(&self) -> Result<(), membarrier::Refused> {
+    /// Waits until everything that was retired before has been freed. The caller, whose record is `reader`, must be outside any
+    /// section.
+    pub(crate) fn barrier(&self, reader: &Reader) -> Result<(), membarrier::Refused> {
         self.collect(&mut lock(&self.waiting));
         // Acquire: what has just been collected has this tag or an older one.
         let tag = self.epoch.load(Ordering::Acquire);
@@ -185,7 +191,10 @@ impl Domain {
             self.synchronize()?;
             // Under the lock: what another thread took out before us it has also freed.
             let mut waiting = lock(&self.waiting);
+            // In a section: a destructor that is not ours may ask for a barrier, which is refused there, and would wait for us.
+            self.enter(reader);
             free_all(self.ripe(&mut waiting));
+            reader.leave();
             // A reader may announce an epoch long after it has loaded it, and hold up what it cannot hold: wait for it too.
             if !waiting.batches.iter().any(|batch| batch.tag.is_some_and(|old| old <= tag)) {
                 return Ok(());
@@ -254,6 +263,23 @@ impl Drop for Domain {
             at = reader.next;
         }
         free_all(waiting);
+    }
+}
+
+impl Domain {
+    /// Makes the domain that of the one thread which `fork(2)` has left in this process, whose record is `own`: the
+    /// others' sections will never end, and their records are free. What they had retired is freed as usual.
+    ///
+    /// For `pthread_atfork`: writes atomics and nothing else.
+    pub(crate) fn keep_only(&self, own: Option<&Reader>) {
+        let others = self.readers().filter(|reader| own.is_none_or(|own| !ptr::eq(*reader, own)));
+        for reader in others {
+            // Relaxed: there is no other thread.
+            reader.section.store(0, Ordering::Relaxed);
+            reader.depth.store(0, Ordering::Relaxed);
+            reader.pushed.store(0, Ordering::Relaxed);
+            reader.claimed.store(false, Ordering::Relaxed);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The process-wide domain, and each thread's record in it.
 //!
 //! A thread claims its record at its first section and gives it back when it ends. What still runs on it after that
-//! (destructors of other thread-locals) claims a record for the one section.
+//! (destructors of other thread-locals) claims a record for one section and those inside it.
 
 use super::{Head, domain::Domain, domain::Reader};
 use crate::error::Error;
@@ -13,13 +13,32 @@ use std::ptr::NonNull;
 
 /// The process's domain.
 #[cfg(not(pertask_shuttle))]
+static DOMAIN: std::sync::OnceLock<Domain> = std::sync::OnceLock::new();
+
+#[cfg(not(pertask_shuttle))]
 fn domain() -> &'static Domain {
-    static DOMAIN: std::sync::LazyLock<Domain> = std::sync::LazyLock::new(|| {
+    DOMAIN.get_or_init(|| {
         membarrier::init();
+        after_fork_keep_only_this_thread();
         Domain::new()
-    });
-    &DOMAIN
+    })
 }
+
+/// Has the child of a `fork(2)` forget the sections of the threads that it does not have: it would wait for them for ever.
+#[cfg(all(unix, not(any(pertask_shuttle, miri))))]
+fn after_fork_keep_only_this_thread() {
+    extern "C" fn in_child() {
+        if let Some(domain) = DOMAIN.get() {
+            membarrier::again_in_child();
+            domain.keep_only(local().map(|local| local.reader));
+        }
+    }
+    // SAFETY: the handler may run in the child of a process with threads: it makes a system call and writes atomics.
+    unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+}
+
+#[cfg(not(any(pertask_shuttle, all(unix, not(miri)))))]
+fn after_fork_keep_only_this_thread() {}
 
 /// Each schedule's own.
 #[cfg(pertask_shuttle)]
@@ -48,7 +67,6 @@ struct Owner(Cell<Option<&'static Reader>>);
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        // Should it have gone before us, there is nothing to take.
         let _ = LOCAL.try_with(Cell::take);
         if let Some(reader) = self.0.take() {
             reader.release();
@@ -62,7 +80,7 @@ impl Drop for Owner {
 #[must_use]
 pub(crate) struct Guard {
     reader: &'static Reader,
-    /// Whether the record was claimed for this section alone.
+    /// Whether the record was claimed for this section and those inside it: the thread is ending.
     borrowed: bool,
     not_send: PhantomData<*const ()>,
 }
@@ -70,16 +88,19 @@ pub(crate) struct Guard {
 /// Begins a section on this thread. Sections nest. Neither allocates nor locks after the thread's first.
 #[inline(always)]
 pub(crate) fn enter() -> Guard {
-    let (local, borrowed) = match local() {
-        Some(local) => (local, false),
-        None => claim(),
-    };
+    let (local, borrowed) = local_or_claimed();
     local.domain.enter(local.reader);
     Guard { reader: local.reader, borrowed, not_send: PhantomData }
 }
 
 #[inline(always)]
+fn local_or_claimed() -> (Local, bool) {
+    local().map_or_else(claim, |local| (local, false))
+}
+
+#[inline(always)]
 fn local() -> Option<Local> {
+    // It needs no destructor, so a thread has it to its last moment.
     LOCAL.try_with(Cell::get).ok().flatten()
 }
 
@@ -88,8 +109,17 @@ impl Drop for Guard {
     fn drop(&mut self) {
         self.reader.leave();
         if self.borrowed {
-            self.reader.release();
+            give_back(self.reader);
         }
+    }
+}
+
+#[cold]
+fn give_back(reader: &'static Reader) {
+    // Another section inside this one may have outlived it; then the record stays with the thread, which is ending.
+    if !reader.inside() {
+        let _ = LOCAL.try_with(Cell::take);
+        reader.release();
     }
 }
 
@@ -127,7 +157,12 @@ pub fn barrier() -> Result<(), Error> {
     if held() {
         return Err(Error::InsideHook);
     }
-    domain().barrier().map_err(|_| Error::BarrierRefused)
+    let ((local, borrowed), domain) = (local_or_claimed(), domain());
+    let result = domain.barrier(local.reader).map_err(|_| Error::BarrierRefused);
+    if borrowed {
+        give_back(local.reader);
+    }
+    result
 }
 
 /// Whether sections are nearly free here: the kernel grants `membarrier(2)`. If not, each costs a full fence.
@@ -142,16 +177,14 @@ pub fn pending() -> usize {
     domain().pending()
 }
 
-/// A record for this thread, and whether it is for one section alone: the thread is ending.
+/// A record for this thread, and whether it must be given back after this section, because the thread is ending.
 #[cold]
 #[inline(never)]
 fn claim() -> (Local, bool) {
     let domain = domain();
     let local = Local { domain, reader: domain.claim() };
-    let begin = |owner: &Owner| {
-        owner.0.set(Some(local.reader));
-        LOCAL.with(|mine| mine.set(Some(local)));
-    };
-    let alive = OWNER.try_with(begin).is_ok();
+    let alive = OWNER.try_with(|owner| owner.0.set(Some(local.reader))).is_ok();
+    // Also on a thread that is ending: what comes inside the section must find that it is inside one.
+    let _ = LOCAL.try_with(|mine| mine.set(Some(local)));
     (local, !alive)
 }

@@ -3,7 +3,7 @@
 //! `tests/model.rs` and the fuzzer's target `protocol` each have their own way to come by operations.
 
 use crate::common::{Clock, Probe, assert_nothing_left, site, system_with};
-use crate::reference::{CPUS, Model, ModelEvent, PMUS, Refused, SITES};
+use crate::reference::{CPUS, Model, ModelEvent, NO_LIMIT, PMUS, Refused, SITES};
 use pertask_core::{
     Cpu, Error, Event, Inherit, OwnedTask, Pmu, PmuHandle, Site, SpawnPath, System, Task,
 };
@@ -212,6 +212,10 @@ impl Pair {
     }
 
     fn attach_global(&mut self, pmu: usize) {
+        // Which of several tasks get data, where there is memory for some, is nowhere said.
+        if self.model.lacks_more_than_there_is(pmu) {
+            self.limit(pmu, NO_LIMIT);
+        }
         let real = self.pmus[pmu].attach_global();
         let model = self.model.attach_global(pmu);
         self.attached(pmu, real, model);
@@ -347,6 +351,12 @@ fn index(tasks: &[Arc<Task>], task: impl AsTask) -> usize {
 
 trait AsTask {
     fn task(&self) -> &Task;
+}
+
+impl AsTask for &Task {
+    fn task(&self) -> &Task {
+        self
+    }
 }
 
 impl AsTask for &OwnedTask {

@@ -28,6 +28,8 @@ struct ModelTask {
     carried: bool,
     /// Its data of each PMU, by number.
     data: [Option<usize>; PMUS],
+    /// Whether it should have data of each PMU, and was born without for want of memory.
+    lacks: [bool; PMUS],
     /// The families that its children join: PMU and number.
     families: Vec<(usize, usize)>,
 }
@@ -99,6 +101,12 @@ impl Model {
         self.pmus[pmu].without_data
     }
 
+    /// Whether more tasks lack data than could be given some.
+    pub fn lacks_more_than_there_is(&self, pmu: usize) -> bool {
+        let lack = self.live().filter(|task| self.tasks[*task].lacks[pmu]).count();
+        lack != 0 && self.pmus[pmu].objects() + lack > self.pmus[pmu].limit
+    }
+
     pub fn has_exited(&self, task: usize) -> bool {
         self.tasks[task].exited
     }
@@ -163,16 +171,17 @@ impl Model {
 
     pub fn fork(&mut self, parent: Option<usize>, site: usize) {
         let child = self.tasks.len();
-        let (data, families) = ([None; PMUS], Vec::new());
+        let (data, lacks, families) = ([None; PMUS], [false; PMUS], Vec::new());
         let mut path = parent.map_or(Vec::new(), |parent| self.tasks[parent].path.clone());
         match path.iter().position(|above| *above == site) {
             Some(first) => path.truncate(first + 1),
             None => path.push(site),
         }
-        self.tasks.push(ModelTask { path, exited: false, carried: false, data, families });
+        self.tasks.push(ModelTask { path, exited: false, carried: false, data, lacks, families });
         for pmu in 0..PMUS {
             if self.pmus[pmu].globals != 0 && self.take(pmu, child, true).is_err() {
                 self.pmus[pmu].without_data += 1;
+                self.tasks[child].lacks[pmu] = true;
             }
         }
         let inherited = parent.map_or(Vec::new(), |parent| self.tasks[parent].families.clone());
@@ -231,6 +240,11 @@ impl Model {
             for task in self.live().collect::<Vec<_>>() {
                 self.take(pmu, task, true)?;
             }
+        } else {
+            // Those that lack data get it, as far as there is memory.
+            for task in self.live().filter(|task| self.tasks[*task].lacks[pmu]).collect::<Vec<_>>() {
+                let _ = self.take(pmu, task, true);
+            }
         }
         self.pmus[pmu].globals += 1;
         self.pmus[pmu].events += 1;
@@ -249,7 +263,10 @@ impl Model {
                 self.pmus[pmu].globals -= 1;
                 if self.pmus[pmu].globals == 0 {
                     let live: Vec<_> = self.live().collect();
-                    live.into_iter().for_each(|task| self.release_global(pmu, task));
+                    for task in live {
+                        self.release_global(pmu, task);
+                        self.tasks[task].lacks[pmu] = false;
+                    }
                 }
             }
         }
@@ -321,8 +338,12 @@ impl Model {
             None => self.pmus[pmu].new_data()?,
         };
         self.tasks[task].data[pmu] = Some(data);
-        self.pmus[pmu].data[data].holders += 1;
-        self.pmus[pmu].data[data].global |= global;
+        let is_mended = std::mem::take(&mut self.tasks[task].lacks[pmu]);
+        self.pmus[pmu].without_data -= u64::from(is_mended);
+        // Whoever mends it lets the global event share.
+        let shares = is_mended && !global;
+        self.pmus[pmu].data[data].holders += 1 + usize::from(shares);
+        self.pmus[pmu].data[data].global |= global || shares;
         Ok(data)
     }
 

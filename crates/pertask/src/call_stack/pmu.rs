@@ -144,7 +144,7 @@ impl CallStack {
         f: impl FnOnce(&CallStackCpu) -> R,
     ) -> Option<R> {
         Cpu::with(|cpu| {
-            let data = handle.cpu_data(cpu?.record())?;
+            let data = handle.cpu_data(cpu.record())?;
             data.be_up_to_date();
             Some(f(data))
         })

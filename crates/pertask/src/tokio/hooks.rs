@@ -65,8 +65,8 @@ thread_local! {
 }
 
 /// A future was wrapped on this thread.
-pub(crate) fn made(task: Option<TaskId>) {
-    MADE.set(task);
+pub(crate) fn made(task: TaskId) {
+    MADE.set(Some(task));
 }
 
 /// A wrapped future is polled on this thread.
@@ -86,7 +86,7 @@ pub(crate) fn polled(task: TaskId) {
 pub fn task_spawn(meta: &TaskMeta<'_>) {
     let suspect = MADE.take();
     let spawned_at = meta.spawned_at();
-    let task = if suspect.is_some() { None } else { tracked::fork(None, spawned_at) };
+    let task = suspect.is_none().then(|| tracked::fork(None, spawned_at));
     let idle = AtomicPtr::new(task.map_or(ptr::null_mut(), into_raw));
     let seen = Seen { idle, ended: AtomicBool::new(false), suspect, spawned_at };
     SEEN.pin().insert(meta.id(), Arc::new(seen));
@@ -130,8 +130,7 @@ pub fn task_terminate(meta: &TaskMeta<'_>) {
 /// The task runs something else than the wrapped future made before it: from its second poll on it is one of ours.
 fn unsuspect(id: Id, seen: &Seen) {
     tracked::count_untracked();
-    let Some(task) = tracked::fork(None, seen.spawned_at) else { return };
-    let idle = AtomicPtr::new(into_raw(task));
+    let idle = AtomicPtr::new(into_raw(tracked::fork(None, seen.spawned_at)));
     let ended = AtomicBool::new(false);
     let seen = Seen { idle, ended, suspect: None, spawned_at: seen.spawned_at };
     SEEN.pin().insert(id, Arc::new(seen));
@@ -145,11 +144,7 @@ impl Seen {
             return None;
         };
         let id = task.id();
-        let refused = Cpu::with(|cpu| match cpu {
-            Some(cpu) => cpu.switch_in(task).err(),
-            None => Some(task),
-        });
-        if let Some(task) = refused {
+        if let Err(task) = Cpu::with(|cpu| cpu.switch_in(task)) {
             tracked::count_untracked();
             self.put(task);
             return None;
@@ -160,8 +155,8 @@ impl Seen {
     /// Switches the task out on this thread, if it is still what runs here.
     fn switch_out(&self, task: TaskId) {
         let task = Cpu::with(|cpu| {
-            let cpu = cpu.filter(|cpu| cpu.record().current_id() == Some(task))?;
-            cpu.switch_out()
+            let is_current = cpu.record().current_id() == Some(task);
+            is_current.then(|| cpu.switch_out()).flatten()
         });
         if let Some(task) = task {
             self.put(task);

@@ -272,7 +272,7 @@ pub fn run<F: Future>(future: F) -> F::Output {
 
 /// The task that runs here.
 pub fn current_task() -> Option<Arc<Task>> {
-    Cpu::with(|cpu| cpu.and_then(Cpu::current))
+    Cpu::with(Cpu::current)
 }
 
 /// The live tasks of a name.

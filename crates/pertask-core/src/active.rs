@@ -1,0 +1,101 @@
+//! Which PMUs have events: the one word that a switch looks at while nothing is attached.
+
+use crate::error::Error;
+use crate::pmu::MAX_PMUS;
+use crate::primitive::{AtomicU32, Mutex, Ordering, lock};
+use crate::refcount::Refcount;
+
+/// How many events each PMU has, and a bit for each that has any.
+pub(crate) struct ActivePmus {
+    /// INVARIANT: a PMU's bit is set while it has an event. It changes under the lock of its `Events`.
+    mask: AtomicU32,
+    pmus: [Events; MAX_PMUS],
+}
+
+/// One PMU's.
+struct Events {
+    count: Refcount,
+    /// Whether events may come. Held by whoever takes the count to or from zero.
+    open: Mutex<bool>,
+}
+
+/// One event counted, unless it comes to nothing.
+pub(crate) struct Counted<'a> {
+    active: &'a ActivePmus,
+    pmu: usize,
+}
+
+impl ActivePmus {
+    pub(crate) fn new() -> Self {
+        let events = || Events { count: Refcount::new(0), open: Mutex::new(false) };
+        Self { mask: AtomicU32::new(0), pmus: std::array::from_fn(|_| events()) }
+    }
+
+    /// The PMUs that have an event.
+    #[inline(always)]
+    pub(crate) fn mask(&self) -> u32 {
+        // Relaxed: the first global event of a PMU with data passes a barrier that all threads take part in before its attach
+        // returns; any other event counts from the next switch that sees it.
+        self.mask.load(Ordering::Relaxed)
+    }
+
+    /// Lets a PMU have events.
+    pub(crate) fn open(&self, pmu: usize) {
+        *lock(&self.pmus[pmu].open) = true;
+    }
+
+    /// Lets a PMU have no more events. `Err`: it has some.
+    pub(crate) fn close(&self, pmu: usize) -> Result<(), Error> {
+        let mut open = lock(&self.pmus[pmu].open);
+        match self.pmus[pmu].count.read() {
+            _ if !*open => Err(Error::Unregistered),
+            0 => {
+                *open = false;
+                Ok(())
+            }
+            events => Err(Error::InUse { events }),
+        }
+    }
+
+    /// Counts an event among those for which switches call hooks.
+    pub(crate) fn count(&self, pmu: usize) -> Result<Counted<'_>, Error> {
+        let events = &self.pmus[pmu];
+        if !events.count.inc_not_zero() {
+            let open = lock(&events.open);
+            if !*open {
+                return Err(Error::Unregistered);
+            }
+            // Another may have been faster.
+            if !events.count.inc_not_zero() {
+                events.count.set_one();
+                // Relaxed: see `mask`.
+                self.mask.fetch_or(1 << pmu, Ordering::Relaxed);
+            }
+        }
+        Ok(Counted { active: self, pmu })
+    }
+
+    pub(crate) fn uncount(&self, pmu: usize) {
+        let events = &self.pmus[pmu];
+        if events.count.dec_not_one() {
+            return;
+        }
+        let _open = lock(&events.open);
+        if events.count.dec_and_test() {
+            // Relaxed: a switch that still sees the bit calls a hook that finds no data.
+            self.mask.fetch_and(!(1 << pmu), Ordering::Relaxed);
+        }
+    }
+}
+
+impl Counted<'_> {
+    pub(crate) fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.active.uncount(self.pmu);
+    }
+}

@@ -1,0 +1,27 @@
+//! What an event reads.
+
+/// What an event reads: a sum that can be added up over tasks and taken as a difference over time.
+pub trait Count: Clone + Default + Send + Sync + 'static {
+    /// Adds the counts of another task.
+    fn add(&mut self, other: &Self);
+
+    /// What has come since `base` was read from the same source.
+    #[must_use]
+    fn since(&self, base: &Self) -> Self;
+}
+
+/// A PMU without counts reads nothing.
+impl Count for () {
+    fn add(&mut self, (): &Self) {}
+    fn since(&self, (): &Self) -> Self {}
+}
+
+/// Plain sums.
+impl Count for u64 {
+    fn add(&mut self, other: &Self) {
+        *self = self.wrapping_add(*other);
+    }
+    fn since(&self, base: &Self) -> Self {
+        self.saturating_sub(*base)
+    }
+}

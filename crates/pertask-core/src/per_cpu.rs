@@ -1,0 +1,73 @@
+//! One of a thing for each CPU, by number (the kernel's `alloc_percpu`): made when it is first asked for, and never moved.
+
+use std::sync::OnceLock;
+
+/// The first level has so many; each further level twice as many as the one before.
+const FIRST: usize = if cfg!(pertask_loom) { 4 } else { 8 };
+
+/// More than there can be threads.
+const LEVELS: usize = if cfg!(pertask_loom) { 2 } else { 24 };
+
+/// One `T` for each number, as far as they have been asked for.
+#[derive(Debug)]
+pub(crate) struct PerCpu<T> {
+    levels: [OnceLock<Box<[T]>>; LEVELS],
+}
+
+impl<T: Default> PerCpu<T> {
+    pub(crate) const fn new() -> Self {
+        Self { levels: [const { OnceLock::new() }; LEVELS] }
+    }
+
+    /// The one of that number, which is made if there is none yet.
+    #[inline]
+    pub(crate) fn of(&self, number: usize) -> &T {
+        let (level, place) = locate(number);
+        let level_len = FIRST << level;
+        let make = || (0..level_len).map(|_| T::default()).collect();
+        &self.levels[level].get_or_init(make)[place]
+    }
+
+    /// The one of that number, if it has been made.
+    pub(crate) fn get(&self, number: usize) -> Option<&T> {
+        let (level, place) = locate(number);
+        self.levels.get(level)?.get()?.get(place)
+    }
+
+    /// All that have been made, and some that have not been asked for.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.levels.iter().filter_map(OnceLock::get).flatten()
+    }
+}
+
+/// The level of a number, and its place there.
+#[inline]
+fn locate(number: usize) -> (usize, usize) {
+    let level = (number / FIRST + 1).ilog2() as usize;
+    (level, number - FIRST * ((1 << level) - 1))
+}
+
+#[cfg(all(test, not(any(pertask_loom, pertask_shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_number_has_a_place_of_its_own() {
+        let mut expected = (0, 0);
+        for number in 0..10_000 {
+            assert_eq!(locate(number), expected, "{number}");
+            expected.1 += 1;
+            if expected.1 == FIRST << expected.0 {
+                expected = (expected.0 + 1, 0);
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_made_stays() {
+        let numbers = PerCpu::<std::sync::atomic::AtomicUsize>::new();
+        (0..100).for_each(|n| numbers.of(n).store(n, std::sync::atomic::Ordering::Relaxed));
+        assert!((0..100).all(|n| numbers.get(n).unwrap().load(std::sync::atomic::Ordering::Relaxed) == n));
+        assert!(numbers.get(1 << 20).is_none());
+    }
+}
