@@ -42,8 +42,8 @@ pub struct CpuRecord {
     current: AtomicPtr<Task>,
     /// Grows with every switch, so that another thread can tell one turn from the next.
     switches: AtomicU64,
-    /// The number of the task that runs here, or 0: at the place of an even number of switches, and at that of an odd one.
-    /// One switch writes the one, the next the other; so while the number stays the same, so does the task.
+    /// The number of the task that runs here, or 0, after an even number of switches and after an odd one. One switch writes the
+    /// one place, the next the other; so while the number stays the same, so does the task.
     ids: [AtomicU64; 2],
     /// The PMUs whose `sched_in` the current task has had, and whose `sched_out` it is owed; and [`IN_HOOKS`].
     owed: AtomicU32,
@@ -293,15 +293,50 @@ impl CpuRecord {
         self.owed.store(owed, Ordering::Relaxed);
     }
 
+    /// The hooks' side of a switch: the current task leaves, `incoming` comes. Not in a hook.
+    #[inline(never)]
+    fn switch(&'static self, incoming: Option<&Task>, leaves: Edge, comes: Edge) {
+        // SAFETY: null, or a task that its runner keeps alive until it is switched out, on this thread.
+        let outgoing = unsafe { self.current().as_ref() };
+        Hooks { record: self, outgoing, incoming, leaves, comes }.call();
+    }
+
     /// Counts a switch that leaves the current task what it is.
     fn count_switch(&self) {
         self.set_current(self.current());
+    }
+
+    /// Puts a task on top of the chain: as it is now, for hooks have run.
+    #[inline(always)]
+    fn arrive(&self, task: &Task) {
+        let below = self.current();
+        // Nearly always nothing runs here, and a task that is in no chain has nothing below it.
+        if !below.is_null() {
+            task.set_outer(below);
+        }
+        self.set_current_and_id(ptr::from_ref(task).cast_mut(), task.id().get());
+    }
+
+    /// Takes a task off the top of the chain: as it is now, for hooks have run.
+    #[inline(always)]
+    fn depart(&self, task: &Task) {
+        let below = task.outer();
+        if below.is_null() {
+            return self.set_current_and_id(below, 0);
+        }
+        task.set_outer(ptr::null_mut());
+        self.set_current(below);
     }
 
     #[inline(always)]
     fn set_current(&self, task: *mut Task) {
         // SAFETY: null, or the task that is about to run, which its runner keeps alive.
         let id = unsafe { task.as_ref() }.map_or(0, |task| task.id().get());
+        self.set_current_and_id(task, id);
+    }
+
+    #[inline(always)]
+    fn set_current_and_id(&self, task: *mut Task, id: u64) {
         // Relaxed: other threads do not follow the pointer; this thread's signal handlers see it in program order.
         self.current.store(task, Ordering::Relaxed);
         // Relaxed: this thread alone writes it.
@@ -457,20 +492,23 @@ impl Cpu {
 
     #[inline(always)]
     fn run_with_edge<R>(&self, task: &mut OwnedTask, edge: Edge, f: impl FnOnce() -> R) -> R {
-        if !ptr::eq(task.system(), self.record.system) {
+        // Looked up once: what `f` does to memory cannot change them, which the compiler does not know.
+        let record = self.record;
+        let system = record.system;
+        if !ptr::eq(task.system(), system) {
             return unseen(f);
         }
         // The `Arc`'s own pointer: a handle may be made of it.
         let task = Arc::as_ptr(&task.0);
         let panicking = Panicking { cpu: self, task, edge };
-        if !self.begin(task.cast_mut(), edge) {
+        if !self.begin(record, system, task.cast_mut(), edge) {
             std::mem::forget(panicking);
             return unseen(f);
         }
         let result = f();
         // Not left to its drop, for which it would have to be in memory.
         std::mem::forget(panicking);
-        self.end(task, edge);
+        self.end(record, system, task, edge);
         result
     }
 
@@ -487,7 +525,8 @@ impl Cpu {
         task.set_carried(true);
         // The CPU has the right to run the task now: `OwnedTask`'s drop must not run.
         let task = std::mem::ManuallyDrop::new(task);
-        self.begin(Arc::as_ptr(&task.0).cast_mut(), Edge::Turn);
+        let record = self.record;
+        self.begin(record, record.system, Arc::as_ptr(&task.0).cast_mut(), Edge::Turn);
         Ok(())
     }
 
@@ -504,7 +543,7 @@ impl Cpu {
         // SAFETY: `switch_in` kept one strong count of exactly this `Arc`, and `carried` said that it is still ours. It is given
         // to the caller, or dropped if a hook panics.
         let owned = OwnedTask(unsafe { Arc::from_raw(task) });
-        self.end(task, Edge::Turn);
+        self.end(self.record, self.record.system, task, Edge::Turn);
         Some(owned)
     }
 
@@ -514,51 +553,63 @@ impl Cpu {
 
     /// Switches `task` in. False in a hook: nothing has changed.
     #[inline(always)]
-    fn begin(&self, task: *mut Task, edge: Edge) -> bool {
-        let record = self.record;
+    fn begin(
+        &self,
+        record: &'static CpuRecord,
+        system: &'static System,
+        task: *mut Task,
+        edge: Edge,
+    ) -> bool {
         // SAFETY: the caller has the right to run it, and with it a strong count.
         let incoming = unsafe { &*task };
-        if (record.system.active_mask() | record.owed()) != 0 {
-            // Should a hook panic, the task has come all the same, and is switched out like any other.
-            let arrived = OnUnwind(|| self.arrive(incoming));
-            let done = self.switch(Some(incoming), Edge::Nested, edge);
-            std::mem::forget(arrived);
-            if !done {
+        let owed = record.owed();
+        if (system.active_mask() | owed) != 0 {
+            if owed & IN_HOOKS != 0 {
                 return false;
             }
+            // Should a hook panic, the task has come all the same, and is switched out like any other.
+            let arrived = OnUnwind(|| record.arrive(incoming));
+            record.switch(Some(incoming), Edge::Nested, edge);
+            std::mem::forget(arrived);
         }
-        self.arrive(incoming);
+        record.arrive(incoming);
         true
-    }
-
-    /// Puts a task on top of the chain: as it is now, for hooks have run.
-    #[inline(always)]
-    fn arrive(&self, task: &Task) {
-        task.set_outer(self.record.current());
-        self.record.set_current(ptr::from_ref(task).cast_mut());
     }
 
     /// Switches `task` out, which is somewhere in the chain.
     #[inline(always)]
-    fn end(&self, task: *const Task, edge: Edge) {
-        let record = self.record;
+    fn end(
+        &self,
+        record: &'static CpuRecord,
+        system: &'static System,
+        task: *const Task,
+        edge: Edge,
+    ) {
         if !ptr::eq(record.current(), task) {
             return self.end_below(task, edge);
         }
         // SAFETY: it is current, so its runner keeps it alive.
         let outgoing = unsafe { &*task };
-        if (record.system.active_mask() | record.owed()) != 0 {
-            // Should a hook panic, the task has gone all the same.
-            let gone = OnUnwind(|| record.set_current(outgoing.outer()));
-            // SAFETY: null, or a task whose turn goes on.
-            let done = self.switch(unsafe { outgoing.outer().as_ref() }, edge, Edge::Nested);
-            std::mem::forget(gone);
-            if !done {
+        let owed = record.owed();
+        if (system.active_mask() | owed) != 0 {
+            if owed & IN_HOOKS != 0 {
                 self.keep_for_hooks(task);
+                return record.depart(outgoing);
             }
+            // Should a hook panic, the task has gone all the same.
+            let gone = OnUnwind(|| record.depart(outgoing));
+            // SAFETY: null, or a task whose turn goes on.
+            record.switch(unsafe { outgoing.outer().as_ref() }, edge, Edge::Nested);
+            std::mem::forget(gone);
         }
-        // Looked up only now: a hook may have ended what stood below.
-        record.set_current(outgoing.outer());
+        record.depart(outgoing);
+    }
+
+    /// As [`end`](Self::end), while a panic is on its way.
+    #[cold]
+    #[inline(never)]
+    fn end_quietly(&self, task: *const Task, edge: Edge) {
+        quietly(|| self.end(self.record, self.record.system, task, edge));
     }
 
     /// Ends a run whose task is not on top.
@@ -571,7 +622,7 @@ impl Cpu {
                 drop(self.switch_out());
             }
             if ptr::eq(self.record.current(), task) {
-                return self.end(task, edge);
+                return self.end(self.record, self.record.system, task, edge);
             }
         }
         self.record.count_disorder();
@@ -610,17 +661,22 @@ impl Cpu {
             && (self.record.system.active_mask() | self.record.owed()) != 0
         {
             // What a hook ends of these is kept for it.
-            quietly(|| self.switch_between(Some(top), Some(task), Edge::Nested, Edge::Nested));
-            self.record.count_switch();
-            quietly(|| self.switch_between(Some(task), Some(top), edge, Edge::Nested));
-            self.record.count_switch();
+            let record = self.record;
+            let between = |outgoing, incoming, leaves| {
+                let comes = Edge::Nested;
+                quietly(|| Hooks { record, outgoing, incoming, leaves, comes }.call());
+                record.count_switch();
+            };
+            between(Some(top), Some(task), Edge::Nested);
+            between(Some(task), Some(top), edge);
         }
         // Looked for only now, for hooks have run.
         if ptr::eq(self.record.current(), task) {
-            return self.record.set_current(task.outer());
+            return self.record.depart(task);
         }
         if let Some(above) = self.chain().find(|at| ptr::eq(at.outer(), task)) {
             above.set_outer(task.outer());
+            task.set_outer(ptr::null_mut());
         }
     }
 
@@ -631,102 +687,110 @@ impl Cpu {
         // SAFETY: the pointer of an `Arc` that the run which ends here has.
         unsafe { Arc::increment_strong_count(task) };
     }
-
-    /// The hooks' side of a switch: the current task leaves, `incoming` comes. False in a hook: none is called.
-    #[inline(never)]
-    fn switch(&self, incoming: Option<&Task>, leaves: Edge, comes: Edge) -> bool {
-        self.switch_between(self.current_task(), incoming, leaves, comes)
-    }
-
-    #[inline(always)]
-    fn switch_between(
-        &self,
-        outgoing: Option<&Task>,
-        incoming: Option<&Task>,
-        leaves: Edge,
-        comes: Edge,
-    ) -> bool {
-        let record = self.record;
-        let owed = record.owed();
-        if owed & IN_HOOKS != 0 {
-            return false;
-        }
-        // One section for all hooks: each finds data that stays as long as they run.
-        let guard = rcu::enter();
-        let hooks = Hooks { record, guard, outgoing, incoming, leaves, comes, coming: Cell::new(false) };
-        // Should one panic, the others are called all the same.
-        let rest = OnUnwind(|| hooks.finish_quietly());
-        // Also for the PMUs that were attached while the task ran.
-        hooks.sched_out(owed | record.system.active_mask());
-        hooks.sched_in(record.system.active_mask());
-        std::mem::forget(rest);
-        record.set_owed(record.owed() & !IN_HOOKS);
-        true
-    }
 }
 
-/// The hooks of one switch.
-///
-/// INVARIANT: `owed` of the record says how far they are, beside [`IN_HOOKS`]: first which PMUs are still to be told that a task
-/// leaves; then, once `coming`, which have been told that one comes.
+/// The hooks of one switch. While they run, `owed` of the record says how far they are, beside [`IN_HOOKS`]: first which PMUs
+/// are still to be told that a task leaves, then which have been told that one comes.
+#[derive(Clone, Copy)]
 struct Hooks<'a> {
     record: &'static CpuRecord,
-    guard: rcu::Guard,
     outgoing: Option<&'a Task>,
     incoming: Option<&'a Task>,
     leaves: Edge,
     comes: Edge,
-    coming: Cell<bool>,
 }
 
 impl Hooks<'_> {
+    /// Calls all hooks, also if one panics. Not in a hook.
+    #[inline(always)]
+    fn call(self) {
+        let record = self.record;
+        let owed = record.owed();
+        // One section for all hooks: each finds data that stays as long as they run.
+        let section = rcu::enter();
+        let active = record.system.active_mask();
+        if let Some(outgoing) = self.outgoing {
+            let others = OnUnwind(move || self.finish_sched_out());
+            // Also for the PMUs that were attached while the task ran.
+            self.sched_out(outgoing, owed | active, section.token());
+            std::mem::forget(others);
+        }
+        let Some(incoming) = self.incoming else {
+            return record.set_owed(0);
+        };
+        let others = OnUnwind(move || self.finish_sched_in());
+        let told = self.sched_in(incoming, active, 0, section.token());
+        std::mem::forget(others);
+        record.set_owed(told);
+    }
+
     /// Tells the PMUs of `rest` that the outgoing task leaves.
     #[inline(always)]
-    fn sched_out(&self, mut rest: u32) {
-        let record = self.record;
-        let Some(outgoing) = self.outgoing else { return };
-        while rest != 0 {
+    fn sched_out(self, outgoing: &Task, rest: u32, section: rcu::Token<'_>) {
+        let (record, system) = (self.record, self.record.system);
+        let mut rest = rest | IN_HOOKS;
+        loop {
             let index = rest.trailing_zeros();
+            if index as usize >= MAX_PMUS {
+                break;
+            }
             rest &= rest - 1;
-            record.set_owed(IN_HOOKS | rest);
-            if let Some(pmu) = record.system.pmu(index) {
-                pmu.sched_out(record, outgoing, self.leaves, &self.guard);
+            // Crossed off before it is called: so none is called twice.
+            record.set_owed(rest);
+            if let Some(pmu) = system.pmu(index) {
+                pmu.sched_out(record, outgoing, self.leaves, section);
             }
         }
     }
 
-    /// Tells the PMUs of `rest` that the incoming task comes.
+    /// Tells the PMUs of `rest` that the incoming task comes. Those that have been told, and those of `told`.
     #[inline(always)]
-    fn sched_in(&self, mut rest: u32) {
-        let record = self.record;
-        if !self.coming.replace(true) {
-            record.set_owed(IN_HOOKS);
-        }
-        let Some(incoming) = self.incoming else { return };
-        let mut owed = record.owed();
-        while rest != 0 {
+    fn sched_in(self, incoming: &Task, rest: u32, told: u32, section: rcu::Token<'_>) -> u32 {
+        let (record, system) = (self.record, self.record.system);
+        let (mut rest, mut told) = (rest | IN_HOOKS, told | IN_HOOKS);
+        loop {
             let index = rest.trailing_zeros();
+            if index as usize >= MAX_PMUS {
+                break;
+            }
             rest &= rest - 1;
-            if let Some(pmu) = record.system.pmu(index) {
-                owed |= 1 << index;
-                record.set_owed(owed);
-                pmu.sched_in(record, incoming, self.comes, &self.guard);
+            if let Some(pmu) = system.pmu(index) {
+                told |= 1 << index;
+                // Noted before it is called: so it is owed a `sched_out` also if it panics.
+                record.set_owed(told);
+                pmu.sched_in(record, incoming, self.comes, section);
             }
         }
+        told & !IN_HOOKS
     }
 
-    /// Calls the hooks that are left, after one has panicked.
+    /// Calls the hooks that are left, after one has panicked as a task left.
     #[cold]
-    fn finish_quietly(&self) {
-        let record = self.record;
-        // Each hook is crossed off, or noted, before it is called: so none is called twice, and this comes to an end.
-        while !self.coming.get() && !quietly(|| self.sched_out(record.owed() & !IN_HOOKS)) {}
-        let rest = || {
-            let told = if self.coming.get() { record.owed() & !IN_HOOKS } else { 0 };
+    #[inline(never)]
+    fn finish_sched_out(self) {
+        let (record, section) = (self.record, rcu::enter());
+        let Some(outgoing) = self.outgoing else { return };
+        while !quietly(|| self.sched_out(outgoing, record.owed(), section.token())) {}
+        record.set_owed(IN_HOOKS);
+        self.finish_sched_in();
+    }
+
+    /// Calls the hooks that are left, after one has panicked as a task left or came.
+    #[cold]
+    #[inline(never)]
+    fn finish_sched_in(self) {
+        let (record, section) = (self.record, rcu::enter());
+        let Some(incoming) = self.incoming else { return record.set_owed(0) };
+        loop {
+            let told = record.owed() & !IN_HOOKS;
             let next = u32::BITS - told.leading_zeros();
-            record.system.active_mask() & u32::MAX.checked_shl(next).unwrap_or(0)
-        };
-        while !quietly(|| self.sched_in(rest())) {}
+            let rest = record.system.active_mask() & u32::MAX.checked_shl(next).unwrap_or(0);
+            if quietly(|| {
+                self.sched_in(incoming, rest, told, section.token());
+            }) {
+                break;
+            }
+        }
         record.set_owed(record.owed() & !IN_HOOKS);
     }
 }
@@ -783,9 +847,9 @@ struct Panicking<'a> {
 }
 
 impl Drop for Panicking<'_> {
-    #[cold]
+    #[inline(always)]
     fn drop(&mut self) {
-        quietly(|| self.cpu.end(self.task, self.edge));
+        self.cpu.end_quietly(self.task, self.edge);
     }
 }
 

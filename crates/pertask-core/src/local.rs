@@ -6,8 +6,10 @@ use std::cell::{Cell, RefCell};
 use std::ptr::{self, NonNull};
 
 thread_local! {
-    /// The thread's CPU of the program's system. `None` before its first use, and after the thread's end but for the time of
-    /// a call.
+    /// The thread's CPU of the program's system. `None` before its first use.
+    ///
+    /// INVARIANT: a box that stays where it is until this is `None` again. It needs no destructor, so a thread has it to its
+    /// last moment.
     static CURRENT: Cell<Option<NonNull<Cpu>>> = const { Cell::new(None) };
     static OWNER: Owner = const { Owner(RefCell::new(Vec::new())) };
 }
@@ -30,46 +32,71 @@ impl Drop for Owner {
 impl Cpu {
     /// Calls `f` with this thread's CPU of [`System::global`]. The first call makes the thread one.
     ///
-    /// On a thread that is ending, and has given its CPU back, it is one for the time of the call.
+    /// A thread that is ending, and has given its CPU back, becomes another for the rest of its life.
     #[inline(always)]
     pub fn with<R>(f: impl FnOnce(&Cpu) -> R) -> R {
-        let Some(cpu) = CURRENT.get() else { return begin(f) };
-        // SAFETY: a CPU stays where it is until the thread ends, or the call that made it; `f` has returned by then, because it
-        // runs on this thread.
+        let cpu = CURRENT.get().unwrap_or_else(begin);
+        // SAFETY: a CPU stays where it is until the thread ends; `f` has returned by then, because it runs on this thread.
         f(unsafe { cpu.as_ref() })
     }
 }
 
+/// Makes the thread a CPU.
 #[cold]
 #[inline(never)]
-fn begin<R>(f: impl FnOnce(&Cpu) -> R) -> R {
-    CURRENT.set(find_or_make(System::global()));
-    match CURRENT.get() {
-        // SAFETY: as in `with`.
-        Some(cpu) => f(unsafe { cpu.as_ref() }),
-        None => for_the_time_of(f),
+fn begin() -> NonNull<Cpu> {
+    let cpu = find_or_make(System::global()).unwrap_or_else(late);
+    CURRENT.set(Some(cpu));
+    cpu
+}
+
+/// A CPU for a thread that is ending: its thread-locals are being destroyed, and `OWNER` has been.
+fn late() -> NonNull<Cpu> {
+    let cpu = boxed(System::global());
+    // What the PMUs call finds it.
+    CURRENT.set(Some(cpu));
+    very_last::keep(cpu);
+    // SAFETY: it has just been made.
+    unsafe { cpu.as_ref() }.tell_online();
+    cpu
+}
+
+/// What a thread does after it has destroyed its thread-locals: POSIX's keys.
+#[cfg(unix)]
+mod very_last {
+    use super::{CURRENT, Cpu};
+    use std::ffi::c_void;
+    use std::ptr::NonNull;
+    use std::sync::OnceLock;
+
+    /// `None`: there are too many keys in this process.
+    static KEY: OnceLock<Option<libc::pthread_key_t>> = OnceLock::new();
+
+    /// Ends `cpu` when the thread has destroyed its thread-locals. Where that is not to be had, it stays online for good.
+    pub(super) fn keep(cpu: NonNull<Cpu>) {
+        let new_key = || {
+            let mut key = 0;
+            // SAFETY: writes the key.
+            (unsafe { libc::pthread_key_create(&raw mut key, Some(end)) } == 0).then_some(key)
+        };
+        if let Some(key) = KEY.get_or_init(new_key) {
+            // SAFETY: a key that was created, and is never deleted.
+            unsafe { libc::pthread_setspecific(*key, cpu.as_ptr().cast()) };
+        }
+    }
+
+    unsafe extern "C" fn end(cpu: *mut c_void) {
+        CURRENT.set(None);
+        if let Some(cpu) = NonNull::new(cpu.cast::<Cpu>()) {
+            // SAFETY: what `keep` was given; whoever borrowed it has returned, but for runs that are suspended.
+            unsafe { Cpu::end_boxed(cpu) };
+        }
     }
 }
 
-/// Calls `f` with a CPU of the program's system that ends with the call: the thread is ending.
-fn for_the_time_of<R>(f: impl FnOnce(&Cpu) -> R) -> R {
-    /// Ends it.
-    struct Ends(NonNull<Cpu>);
-    impl Drop for Ends {
-        fn drop(&mut self) {
-            CURRENT.set(None);
-            // SAFETY: whoever borrowed it has returned, but for runs that are suspended.
-            unsafe { Cpu::end_boxed(self.0) };
-        }
-    }
-    let cpu = boxed(System::global());
-    let ends = Ends(cpu);
-    // What is called from here on finds it.
-    CURRENT.set(Some(cpu));
-    // SAFETY: it ends below.
-    let cpu = unsafe { ends.0.as_ref() };
-    cpu.tell_online();
-    f(cpu)
+#[cfg(not(unix))]
+mod very_last {
+    pub(super) fn keep(_: std::ptr::NonNull<super::Cpu>) {}
 }
 
 impl System {

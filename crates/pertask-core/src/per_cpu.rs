@@ -1,6 +1,6 @@
 //! One of a thing for each CPU, by number (the kernel's `alloc_percpu`): made when it is first asked for, and never moved.
 
-use std::sync::OnceLock;
+use crate::primitive::OnceLock;
 
 /// The first level has so many; each further level twice as many as the one before.
 const FIRST: usize = if cfg!(pertask_loom) { 4 } else { 8 };
@@ -9,14 +9,13 @@ const FIRST: usize = if cfg!(pertask_loom) { 4 } else { 8 };
 const LEVELS: usize = if cfg!(pertask_loom) { 2 } else { 24 };
 
 /// One `T` for each number, as far as they have been asked for.
-#[derive(Debug)]
 pub(crate) struct PerCpu<T> {
     levels: [OnceLock<Box<[T]>>; LEVELS],
 }
 
 impl<T: Default> PerCpu<T> {
-    pub(crate) const fn new() -> Self {
-        Self { levels: [const { OnceLock::new() }; LEVELS] }
+    pub(crate) fn new() -> Self {
+        Self { levels: std::array::from_fn(|_| OnceLock::new()) }
     }
 
     /// The one of that number, which is made if there is none yet.

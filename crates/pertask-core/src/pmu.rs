@@ -10,6 +10,7 @@ use crate::global::{Everywhere, GlobalUse};
 use crate::global_mask::GlobalMask;
 use crate::path::SpawnPath;
 use crate::per_cpu::PerCpu;
+use crate::primitive::OnceLock;
 use crate::rcu;
 use crate::slot::{Attached, Holding, Slot};
 use crate::system::System;
@@ -19,7 +20,6 @@ use crate::turn::Turns;
 use bytemuck::Zeroable;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::OnceLock;
 
 /// How many PMUs a [`System`] has room for: each task has a slot of one word for each.
 ///
@@ -76,11 +76,10 @@ pub trait Pmu: Send + Sync + Sized + 'static {
     /// The counts in a task's data, on any thread.
     fn read(&self, data: &Self::Data) -> Self::Count;
 
-    /// Adds what the data of a task that has ended says to `totals`, which is such data, too, and is read as any other. True:
-    /// that was done, and is done each time.
+    /// Adds what the data of a task that has ended says to `totals`, which is such data, too, and is read as any other. False:
+    /// nothing was added, and the core keeps the sum as a [`Count`](Pmu::Count), which costs an allocation each time.
     ///
-    /// One thread at a time writes to `totals`, while others read; each CPU has its own. Without this method an end costs an
-    /// allocation, for a sum of `Count`s.
+    /// One thread at a time writes to `totals`, while others read; each CPU has its own.
     fn fold(&self, ended: &Self::Data, totals: &Self::Data) -> bool {
         let _ = (ended, totals);
         false
@@ -194,7 +193,7 @@ impl<P: Pmu> PmuHandle<P> {
             return None;
         }
         let section = rcu::enter();
-        let view = task.slot(self.0.state.index).data(&section)?;
+        let view = task.slot(self.0.state.index).data(section.token())?;
         Some(f(self.0.own_payload(view)?))
     }
 
@@ -367,12 +366,12 @@ pub(crate) trait AnyPmu: Send + Sync {
     fn cpu_online(&self, cpu: &CpuRecord);
     fn cpu_offline(&self, cpu: &CpuRecord);
     /// Calls the hook of a task that comes. In a section.
-    fn sched_in(&self, cpu: &CpuRecord, task: &Task, edge: Edge, guard: &rcu::Guard);
+    fn sched_in(&self, cpu: &CpuRecord, task: &Task, edge: Edge, section: rcu::Token<'_>);
     /// Calls the hook of a task that goes. In a section.
-    fn sched_out(&self, cpu: &CpuRecord, task: &Task, edge: Edge, guard: &rcu::Guard);
+    fn sched_out(&self, cpu: &CpuRecord, task: &Task, edge: Edge, section: rcu::Token<'_>);
     /// Folds the counts of a task that ends into its path's, in a window of the books. In a section. `shared`: others may look
     /// at the task.
-    fn fold(&self, task: &Task, mine: Mine<'_>, shared: bool, guard: &rcu::Guard);
+    fn fold(&self, task: &Task, mine: Mine<'_>, shared: bool, section: rcu::Token<'_>);
 }
 
 impl<P: Pmu> Registered<P> {
@@ -426,12 +425,12 @@ impl<P: Pmu> Registered<P> {
         cpu: &'s CpuRecord,
         task: &'s Task,
         edge: Edge,
-        guard: &'s rcu::Guard,
+        section: rcu::Token<'s>,
     ) -> Option<Switch<'s, P>> {
         // SAFETY: null, or this PMU's data for this CPU: it stands there while the PMU is registered, which it was when the
         // section began.
         let cpu_data = unsafe { cpu.data(self.state.index).cast::<P::CpuData>().as_ref() }?;
-        let data = task.slot(self.state.index).data(guard);
+        let data = task.slot(self.state.index).data(section);
         // SAFETY: what is in a PMU's slot while it is registered is its own.
         let data = data.map(|data| unsafe { self.payload(data) });
         Some(Switch { cpu, cpu_data, task, data, edge })
@@ -442,8 +441,8 @@ impl<P: Pmu> Registered<P> {
         let mut by_path = ByPath::default();
         let system = self.state.system;
         let _ = system.tasks().try_for_each_pinned(|task| {
-            let guard = rcu::enter();
-            if let Some(mut seen) = self.see(task, turn.number(), &guard) {
+            let section = rcu::enter();
+            if let Some(mut seen) = self.see(task, turn.number(), section.token()) {
                 live(&mut seen);
                 by_path.add_live(task.path(), &seen.count);
             }
@@ -457,8 +456,8 @@ impl<P: Pmu> Registered<P> {
     }
 
     /// Marks a live task's counts as seen by `walk`, and reads them.
-    fn see<'a>(&'a self, task: &'a Task, walk: u64, guard: &'a rcu::Guard) -> Option<Live<'a, P>> {
-        let view = task.slot(self.state.index).data(guard)?;
+    fn see<'a>(&'a self, task: &'a Task, walk: u64, section: rcu::Token<'a>) -> Option<Live<'a, P>> {
+        let view = task.slot(self.state.index).data(section)?;
         let data = self.own_payload(view)?;
         if view.refcount.read() == 0 || !view.see_in_walk(walk) {
             return None;
@@ -507,20 +506,20 @@ impl<P: Pmu> AnyPmu for Registered<P> {
         }
     }
 
-    fn sched_in(&self, cpu: &CpuRecord, task: &Task, edge: Edge, guard: &rcu::Guard) {
-        if let Some(switch) = self.switch(cpu, task, edge, guard) {
+    fn sched_in(&self, cpu: &CpuRecord, task: &Task, edge: Edge, section: rcu::Token<'_>) {
+        if let Some(switch) = self.switch(cpu, task, edge, section) {
             self.pmu.sched_in(switch);
         }
     }
 
-    fn sched_out(&self, cpu: &CpuRecord, task: &Task, edge: Edge, guard: &rcu::Guard) {
-        if let Some(switch) = self.switch(cpu, task, edge, guard) {
+    fn sched_out(&self, cpu: &CpuRecord, task: &Task, edge: Edge, section: rcu::Token<'_>) {
+        if let Some(switch) = self.switch(cpu, task, edge, section) {
             self.pmu.sched_out(switch);
         }
     }
 
-    fn fold(&self, task: &Task, mine: Mine<'_>, shared: bool, guard: &rcu::Guard) {
-        let Some(view) = task.slot(self.state.index).data(guard) else { return };
+    fn fold(&self, task: &Task, mine: Mine<'_>, shared: bool, section: rcu::Token<'_>) {
+        let Some(view) = task.slot(self.state.index).data(section) else { return };
         let Some(data) = self.own_payload(view) else { return };
         if view.refcount.read() == 0 {
             return;

@@ -34,6 +34,50 @@ mod imp {
 
 pub(crate) use imp::*;
 
+#[cfg(not(pertask_loom))]
+pub(crate) use std::sync::OnceLock;
+
+/// As std's, with a flag through which loom sees that what is found is found whole.
+#[cfg(pertask_loom)]
+pub(crate) struct OnceLock<T> {
+    value: std::sync::OnceLock<T>,
+    is_set: AtomicBool,
+    making: Mutex<()>,
+}
+
+#[cfg(pertask_loom)]
+impl<T> OnceLock<T> {
+    pub(crate) fn new() -> Self {
+        Self { value: std::sync::OnceLock::new(), is_set: AtomicBool::new(false), making: Mutex::new(()) }
+    }
+
+    pub(crate) fn get(&self) -> Option<&T> {
+        self.is_set.load(Ordering::Acquire).then(|| self.value.get()).flatten()
+    }
+
+    pub(crate) fn set(&self, value: T) -> Result<(), T> {
+        let result = self.value.set(value);
+        self.is_set.store(true, Ordering::Release);
+        result
+    }
+
+    pub(crate) fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
+        if !self.is_set.load(Ordering::Acquire) {
+            let _making = lock(&self.making);
+            self.value.get_or_init(make);
+            self.is_set.store(true, Ordering::Release);
+        }
+        self.value.get().expect("it has been set")
+    }
+}
+
+#[cfg(pertask_loom)]
+impl<T> Default for OnceLock<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Atomics that no protocol depends on, std's also in models and schedules: figures, and words that one thread writes or a lock
 /// guards.
 pub(crate) mod plain {

@@ -109,9 +109,9 @@ impl Slot {
 
     /// The data in the slot, dead or alive, for as long as the section lasts.
     #[inline(always)]
-    pub(crate) fn data<'g>(&self, guard: &'g rcu::Guard) -> Option<CtxView<'g>> {
+    pub(crate) fn data<'g>(&self, section: rcu::Token<'g>) -> Option<CtxView<'g>> {
         // Acquire: pairs with the Release in `exchange`.
-        deref(self.0.load(Ordering::Acquire), guard)
+        deref(self.0.load(Ordering::Acquire), section)
     }
 
     /// Whether there is data, dead or alive.
@@ -201,7 +201,7 @@ impl Slot {
         let guard = rcu::enter();
         // Acquire: pairs with the Release in `exchange`.
         let now = self.0.load(Ordering::Acquire);
-        if let Some(data) = deref(now, &guard) {
+        if let Some(data) = deref(now, guard.token()) {
             self.unmark(data);
         }
         // Relaxed: nothing is published, and nothing looked at.
@@ -236,7 +236,7 @@ impl Slot {
         let guard = rcu::enter();
         // AcqRel: Acquire pairs with the Release in `exchange`; Release pairs with the look in `mark`.
         let last = self.0.swap(tombstone(), Ordering::AcqRel);
-        if let Some(data) = deref(last, &guard) {
+        if let Some(data) = deref(last, guard.token()) {
             self.unmark(data);
         }
         if last == hole() { Left::Hole } else { Left::Ordinary }
@@ -290,19 +290,20 @@ impl Slot {
     /// `None`: new data is needed.
     fn try_take_or_install(&self, new: &mut Option<CtxRef>) -> Option<Found> {
         let guard = rcu::enter();
+        let section = guard.token();
         // Acquire: pairs with the Release in `exchange`.
         let mut now = self.0.load(Ordering::Acquire);
         loop {
             if now == tombstone() {
                 return Some(Found::Tombstone);
             }
-            if let Some(data) = deref(now, &guard)
+            if let Some(data) = deref(now, section)
                 && data.refcount.inc_not_zero()
             {
                 return Some(Found::Live(data.counted()));
             }
             // Empty, or dead, and dead it stays: replace what we loaded in this section.
-            match self.exchange(now, new.as_ref()?, &guard) {
+            match self.exchange(now, new.as_ref()?, section) {
                 Ok(()) if now == hole() => return new.take().map(Found::Filled),
                 Ok(()) => return new.take().map(Found::Installed),
                 Err(changed) => now = changed,
@@ -315,10 +316,10 @@ impl Slot {
         &self,
         expected: *mut CtxData,
         new: &CtxRef,
-        guard: &rcu::Guard,
+        section: rcu::Token<'_>,
     ) -> Result<(), *mut CtxData> {
         // In the models, this looks whether it has been freed.
-        let _ = deref(expected, guard);
+        let _ = deref(expected, section);
         // AcqRel: Release publishes the new object to every load of the slot. Acquire on failure: what is found there
         // is looked at.
         self.0
@@ -369,7 +370,7 @@ enum Found {
 }
 
 #[inline(always)]
-fn deref(data: *mut CtxData, _guard: &rcu::Guard) -> Option<CtxView<'_>> {
+fn deref(data: *mut CtxData, _section: rcu::Token<'_>) -> Option<CtxView<'_>> {
     #[cfg(pertask_loom)]
     rcu::stand_in::assert_held();
     if is_no_data(data) {

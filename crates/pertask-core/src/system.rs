@@ -305,7 +305,7 @@ impl System {
                 });
                 let section = rcu::enter();
                 if let Some(pmu) = self.pmu(index as u32) {
-                    pmu.fold(task, mine, shared, &section);
+                    pmu.fold(task, mine, shared, section.token());
                 }
                 std::mem::forget(rest);
             }

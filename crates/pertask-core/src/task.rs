@@ -45,7 +45,8 @@ pub struct Task {
     // What each switch touches comes first, together.
     id: TaskId,
     system: &'static System,
-    /// While the task runs: the task that it was switched in over, on the same CPU. Only that CPU touches it.
+    /// While the task runs: the task that it was switched in over, on the same CPU. Null while it does not. Only that CPU
+    /// touches it.
     outer: AtomicPtr<Task>,
     slots: [Slot; MAX_PMUS],
     parent: Option<TaskId>,
@@ -168,10 +169,8 @@ impl Task {
 
     #[inline(always)]
     pub(crate) fn set_outer(&self, outer: *mut Task) {
-        // Nearly always it is the one of the last turn: none. A load costs less than a store. Relaxed: one CPU's own chain.
-        if self.outer.load(Ordering::Relaxed) != outer {
-            self.outer.store(outer, Ordering::Relaxed);
-        }
+        // Relaxed: one CPU's own chain.
+        self.outer.store(outer, Ordering::Relaxed);
     }
 
     pub(crate) fn is_carried(&self) -> bool {

@@ -147,6 +147,19 @@ impl Pmu for CpuTime {
         }
     }
 
+    fn fold(&self, ended: &CpuTimeData, totals: &CpuTimeData) -> bool {
+        // Relaxed: the task has run for the last time, and one thread at a time writes to `totals`.
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        add(&totals.cpu_ns, of(&ended.cpu_ns));
+        add(&totals.wall_ns, of(&ended.wall_ns));
+        add(&totals.polls, of(&ended.polls));
+        let longest_ns = of(&ended.longest_poll_ns);
+        if longest_ns > of(&totals.longest_poll_ns) {
+            totals.longest_poll_ns.store(longest_ns, Ordering::Relaxed);
+        }
+        true
+    }
+
     fn cpu_online(&self, cpu: &CpuRecord, data: &CpuTimeCpu) {
         data.online_at.store(cpu.switches(), Ordering::Relaxed);
         if let Some(thread) = cpu.thread() {

@@ -93,13 +93,13 @@ impl<F: Future> Future for Tracked<F> {
             let this = self.get_unchecked_mut();
             (&mut this.task, &mut this.waker, Pin::new_unchecked(&mut *this.future))
         };
+        // Polled on after its end.
+        let Some(running) = task else { return future.poll(context) };
         #[cfg(all(tokio_unstable, feature = "tokio"))]
-        if let Some(task) = task {
-            crate::tokio::hooks::polled(task.id());
-        }
-        let poll = match noting_waker(task.as_ref(), context, waker) {
-            None => run_as(task.as_mut(), || future.poll(context)),
-            Some(waker) => run_as(task.as_mut(), || future.poll(&mut Context::from_waker(&waker))),
+        crate::tokio::hooks::polled(running.id());
+        let poll = match noting_waker(running, context, waker) {
+            None => run_as(running, || future.poll(context)),
+            Some(waker) => run_as(running, || future.poll(&mut Context::from_waker(&waker))),
         };
         if poll.is_ready() {
             *task = None;
@@ -121,14 +121,14 @@ impl<F> Drop for Tracked<F> {
 /// A waker to poll the task with instead of the context's, while somebody measures how long it waits for its polls.
 #[inline(always)]
 fn noting_waker(
-    task: Option<&OwnedTask>,
+    task: &OwnedTask,
     context: &Context<'_>,
     own: &mut Option<Arc<NotingWaker>>,
 ) -> Option<Waker> {
     if !wake::is_wanted() {
         return None;
     }
-    wake::noting(task?.handle_ref(), context.waker(), own)
+    wake::noting(task.handle_ref(), context.waker(), own)
 }
 
 /// Makes a task on this thread.
@@ -138,7 +138,6 @@ pub(crate) fn fork(name: Option<&str>, location: &'static Location<'static>) -> 
 
 /// Runs `f` as `task`, on this thread.
 #[inline(always)]
-pub(crate) fn run_as<R>(task: Option<&mut OwnedTask>, f: impl FnOnce() -> R) -> R {
-    let Some(task) = task else { return f() };
+pub(crate) fn run_as<R>(task: &mut OwnedTask, f: impl FnOnce() -> R) -> R {
     Cpu::with(|cpu| cpu.run(task, f))
 }

@@ -73,6 +73,18 @@ impl Pmu for WakeLatency {
         let all = data.buckets.iter().enumerate().filter_map(read);
         Latencies { buckets: all.filter(|(_, count)| *count != 0).collect() }
     }
+
+    fn fold(&self, ended: &WakeData, totals: &WakeData) -> bool {
+        // Relaxed: the task has been polled for the last time, and one thread at a time writes to `totals`.
+        let of = |bucket: &AtomicU32| bucket.load(Ordering::Relaxed);
+        let buckets = || ended.buckets.iter().zip(&totals.buckets).filter(|(ours, _)| of(ours) != 0);
+        // A bucket of the totals may be full one day.
+        let there_is_room = buckets().all(|(ours, total)| of(total).checked_add(of(ours)).is_some());
+        if there_is_room {
+            buckets().for_each(|(ours, total)| total.store(of(total) + of(ours), Ordering::Relaxed));
+        }
+        there_is_room
+    }
 }
 
 /// A poll is counted when it begins: nothing of it is under way.

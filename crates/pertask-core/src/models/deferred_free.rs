@@ -17,7 +17,7 @@ impl World {
             let task = task.handle();
             thread::spawn(move || {
                 let section = rcu::enter();
-                if let Some(data) = task.slot(0).data(&section) {
+                if let Some(data) = task.slot(0).data(section.token()) {
                     let _ = data.refcount.read();
                     data.assert_not_freed();
                 }

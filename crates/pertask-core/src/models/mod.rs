@@ -111,7 +111,7 @@ impl World {
     /// How many references the live data of a task has, and whether one is the global event's. `None`: no live data.
     fn references(self, task: &Task) -> Option<(u32, bool)> {
         let guard = rcu::enter();
-        let data = task.slot(0).data(&guard)?;
+        let data = task.slot(0).data(guard.token())?;
         let count = data.refcount.read();
         (count != 0).then(|| (count, data.global.load(crate::primitive::Ordering::Relaxed)))
     }
@@ -134,10 +134,10 @@ impl World {
     /// Adds to a task's number, as its CPU would.
     fn count(self, task: &Task, amount: u64) {
         let guard = rcu::enter();
-        if let Some(data) = task.slot(0).data(&guard) {
+        if let Some(data) = task.slot(0).data(guard.token()) {
             self.pmu.pmu().pass_the_door();
-            // SAFETY: the one PMU's data.
-            unsafe { self.pmu.0.payload(data) }.fetch_add(amount, Ordering::Relaxed);
+            let data = self.pmu.0.own_payload(data).expect("the one PMU's data");
+            data.fetch_add(amount, Ordering::Relaxed);
         }
     }
 

@@ -42,7 +42,7 @@ fn look(domain: &Domain, reader: &Reader, shared: &AtomicPtr<Object>) {
         // SAFETY: as above.
         object.alive.with(|alive| assert!(unsafe { *alive }, "used after it was freed"));
     }
-    reader.leave();
+    let _ = reader.leave();
 }
 
 fn unlink_and_retire(domain: &Domain, shared: &AtomicPtr<Object>) {
@@ -90,7 +90,7 @@ fn reader_races_synchronize() {
                     // Only a section that has not seen the flag does this.
                     effect.with_mut(|_| {});
                 }
-                reader.leave();
+                let _ = reader.leave();
                 reader.release();
             })
         };
@@ -116,12 +116,12 @@ fn nested_reader_races_reclaim() {
                 // SAFETY: as in `read`.
                 let object = unsafe { shared.load(Ordering::Acquire).as_ref() };
                 domain.enter(reader);
-                reader.leave();
+                let _ = reader.leave();
                 if let Some(object) = object {
                     // SAFETY: as in `read`.
                     object.alive.with(|alive| assert!(unsafe { *alive }));
                 }
-                reader.leave();
+                let _ = reader.leave();
                 reader.release();
             })
         };
@@ -201,7 +201,7 @@ fn claim_races_release() {
                 reader.release();
             })
         };
-        first.leave();
+        let _ = first.leave();
         first.release();
         other.join().unwrap();
     });

@@ -44,6 +44,8 @@ pub(crate) struct Reader {
     bag: AtomicPtr<Head>,
     /// Objects pushed since the owner last tried to free. The owner alone touches it.
     pushed: AtomicU32,
+    /// Whether the owner has it for one section, and those inside it. The owner alone touches it.
+    is_lent: AtomicBool,
     claimed: AtomicBool,
     /// Fixed once the record is in the list.
     next: *mut Reader,
@@ -194,7 +196,8 @@ impl Domain {
             // In a section: a destructor that is not ours may ask for a barrier, which is refused there, and would wait for us.
             self.enter(reader);
             free_all(self.ripe(&mut waiting));
-            reader.leave();
+            // The caller gives a lent record back.
+            let _ = reader.leave();
             // A reader may announce an epoch long after it has loaded it, and hold up what it cannot hold: wait for it too.
             if !waiting.batches.iter().any(|batch| batch.tag.is_some_and(|old| old <= tag)) {
                 return Ok(());
@@ -271,6 +274,7 @@ impl Domain {
     /// others' sections will never end, and their records are free. What they had retired is freed as usual.
     ///
     /// For `pthread_atfork`: writes atomics and nothing else.
+    #[cfg(not(any(pertask_loom, pertask_shuttle)))]
     pub(crate) fn keep_only(&self, own: Option<&Reader>) {
         let others = self.readers().filter(|reader| own.is_none_or(|own| !ptr::eq(*reader, own)));
         for reader in others {
@@ -290,6 +294,7 @@ impl Reader {
             depth: AtomicU32::new(0),
             bag: AtomicPtr::new(ptr::null_mut()),
             pushed: AtomicU32::new(0),
+            is_lent: AtomicBool::new(false),
             claimed: AtomicBool::new(true),
             next: ptr::null_mut(),
         }
@@ -304,15 +309,25 @@ impl Reader {
                 .is_ok()
     }
 
-    /// Ends a section.
+    /// Ends a section. True if the record was [lent](Self::lend), and must be given back now.
     #[inline(always)]
-    pub(crate) fn leave(&self) {
-        let depth = self.depth.load(Ordering::Relaxed);
-        self.depth.store(depth - 1, Ordering::Relaxed);
-        if depth == 1 {
-            // Release: pairs with the Acquire in `oldest_section`; the section's accesses come before any freeing.
-            self.section.store(0, Ordering::Release);
+    #[must_use]
+    pub(crate) fn leave(&self) -> bool {
+        let depth = self.depth.load(Ordering::Relaxed) - 1;
+        self.depth.store(depth, Ordering::Relaxed);
+        if depth != 0 {
+            return false;
         }
+        // Release: pairs with the Acquire in `oldest_section`; the section's accesses come before any freeing.
+        self.section.store(0, Ordering::Release);
+        // Relaxed: the owner's own.
+        self.is_lent.load(Ordering::Relaxed)
+    }
+
+    /// For the owner: whether it has the record for one section alone, and for those inside it.
+    pub(crate) fn lend(&self, is_lent: bool) {
+        // Relaxed: the owner's own.
+        self.is_lent.store(is_lent, Ordering::Relaxed);
     }
 
     /// Gives the record back. What its bag holds is freed by others.

@@ -24,6 +24,17 @@ pub(crate) use thread::{Guard, enter, held, retire, synchronize};
 #[cfg(not(pertask_loom))]
 pub use thread::{asymmetric, barrier, pending};
 
+/// A section as others see it for as long as it lasts: what is found in it stays. It takes no room.
+#[derive(Clone, Copy)]
+pub(crate) struct Token<'g>(std::marker::PhantomData<&'g Guard>);
+
+impl Guard {
+    #[inline(always)]
+    pub(crate) fn token(&self) -> Token<'_> {
+        Token(std::marker::PhantomData)
+    }
+}
+
 /// What a retired object carries: the link of the list it waits in, and how to free it.
 ///
 /// It stands first in the object (`repr(C)`), so that a pointer to it is a pointer to the object.

@@ -80,22 +80,15 @@ impl Drop for Owner {
 #[must_use]
 pub(crate) struct Guard {
     reader: &'static Reader,
-    /// Whether the record was claimed for this section and those inside it: the thread is ending.
-    borrowed: bool,
     not_send: PhantomData<*const ()>,
 }
 
 /// Begins a section on this thread. Sections nest. Neither allocates nor locks after the thread's first.
 #[inline(always)]
 pub(crate) fn enter() -> Guard {
-    let (local, borrowed) = local_or_claimed();
+    let local = local().unwrap_or_else(claim);
     local.domain.enter(local.reader);
-    Guard { reader: local.reader, borrowed, not_send: PhantomData }
-}
-
-#[inline(always)]
-fn local_or_claimed() -> (Local, bool) {
-    local().map_or_else(claim, |local| (local, false))
+    Guard { reader: local.reader, not_send: PhantomData }
 }
 
 #[inline(always)]
@@ -107,20 +100,17 @@ fn local() -> Option<Local> {
 impl Drop for Guard {
     #[inline(always)]
     fn drop(&mut self) {
-        self.reader.leave();
-        if self.borrowed {
+        if self.reader.leave() {
             give_back(self.reader);
         }
     }
 }
 
+/// Gives back a record that was claimed for one section, and for those inside it.
 #[cold]
 fn give_back(reader: &'static Reader) {
-    // Another section inside this one may have outlived it; then the record stays with the thread, which is ending.
-    if !reader.inside() {
-        let _ = LOCAL.try_with(Cell::take);
-        reader.release();
-    }
+    let _ = LOCAL.try_with(Cell::take);
+    reader.release();
 }
 
 /// Frees `object` once no section that runs now can hold it.
@@ -157,11 +147,10 @@ pub fn barrier() -> Result<(), Error> {
     if held() {
         return Err(Error::InsideHook);
     }
-    let ((local, borrowed), domain) = (local_or_claimed(), domain());
-    let result = domain.barrier(local.reader).map_err(|_| Error::BarrierRefused);
-    if borrowed {
-        give_back(local.reader);
-    }
+    let local = local().unwrap_or_else(claim);
+    let result = local.domain.barrier(local.reader).map_err(|_| Error::BarrierRefused);
+    // A record that was claimed for this goes as a section ends.
+    drop(enter());
     result
 }
 
@@ -177,14 +166,15 @@ pub fn pending() -> usize {
     domain().pending()
 }
 
-/// A record for this thread, and whether it must be given back after this section, because the thread is ending.
+/// A record for this thread; for one section, if the thread is ending.
 #[cold]
 #[inline(never)]
-fn claim() -> (Local, bool) {
+fn claim() -> Local {
     let domain = domain();
     let local = Local { domain, reader: domain.claim() };
-    let alive = OWNER.try_with(|owner| owner.0.set(Some(local.reader))).is_ok();
+    let is_ending = OWNER.try_with(|owner| owner.0.set(Some(local.reader))).is_err();
+    local.reader.lend(is_ending);
     // Also on a thread that is ending: what comes inside the section must find that it is inside one.
     let _ = LOCAL.try_with(|mine| mine.set(Some(local)));
-    (local, !alive)
+    local
 }

@@ -84,6 +84,11 @@ impl Pmu for CallStack {
     }
 
     fn read(&self, _: &CallStackData) {}
+
+    fn fold(&self, _: &CallStackData, _: &CallStackData) -> bool {
+        // It counts nothing.
+        true
+    }
 }
 
 impl CallStack {

@@ -47,6 +47,13 @@ pub struct CountersData {
 // SAFETY: all fields are integers, for which zero is a value.
 unsafe impl Zeroable for CountersData {}
 
+impl CountersData {
+    /// Each of its numbers.
+    fn all(&self) -> impl Iterator<Item = &AtomicU64> {
+        self.counts.iter().chain(self.times.as_flattened()).chain([&self.stints, &self.lost])
+    }
+}
+
 /// What the PMU keeps for a CPU. Written by the CPU's own thread but for `bank` and `adopted`.
 #[derive(Debug, Default)]
 pub struct CountersCpu {
@@ -109,6 +116,16 @@ impl Pmu for CountersPmu {
         let (stints, lost) =
             (data.stints.load(Ordering::Relaxed), data.lost.load(Ordering::Relaxed));
         CounterCounts(Counts { stints, lost, ..counts })
+    }
+
+    fn fold(&self, ended: &CountersData, totals: &CountersData) -> bool {
+        // Relaxed: the task has run for the last time, and one thread at a time writes to `totals`.
+        let columns = ended.all().zip(totals.all());
+        columns.for_each(|(ours, total)| {
+            let sum = total.load(Ordering::Relaxed).wrapping_add(ours.load(Ordering::Relaxed));
+            total.store(sum, Ordering::Relaxed);
+        });
+        true
     }
 
     fn cpu_online(&self, cpu: &CpuRecord, data: &CountersCpu) {

@@ -74,5 +74,5 @@ where
     F: FnOnce() -> R,
 {
     let mut task = tracked::fork(None, Location::caller());
-    move || tracked::run_as(Some(&mut task), f)
+    move || tracked::run_as(&mut task, f)
 }
