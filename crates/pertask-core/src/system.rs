@@ -271,7 +271,11 @@ impl System {
     #[inline]
     pub(crate) fn exit(&self, task: &mut Arc<Task>, mine: Mine<'_>) {
         mine.task_ended();
+        let rest = OnUnwind(|| {
+            quietly(|| self.exit_shared(task));
+        });
         let shared = self.leave_and_fold(task, mine);
+        std::mem::forget(rest);
         // Whoever holds it, holds it already: it is out of the table.
         match Arc::get_mut(task) {
             Some(unshared) if !shared => self.exit_unshared(unshared, mine),

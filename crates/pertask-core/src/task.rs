@@ -1,6 +1,7 @@
 //! A task: any unit of work that is switched in and out, seen by all who know of it, and owned by whoever runs it.
 
 use crate::books::Mine;
+use crate::foreign::quietly;
 use crate::links::Links;
 use crate::path::SpawnPath;
 use crate::pmu::MAX_PMUS;
@@ -250,6 +251,18 @@ impl fmt::Debug for OwnedTask {
 }
 
 impl OwnedTask {
+    #[inline]
+    fn exit(&mut self) {
+        let library = self.0.system.library();
+        match library.here() {
+            Some(mine) => self.0.system.exit(&mut self.0, mine),
+            None => {
+                let claimed = library.claim_for_now(self.0.id.get() as usize);
+                self.0.system.exit(&mut self.0, claimed.mine());
+            }
+        }
+    }
+
     /// Ends the task, with the books of this thread.
     #[inline]
     pub(crate) fn exit_with(self, mine: Mine<'_>) {
@@ -263,13 +276,11 @@ impl OwnedTask {
 impl Drop for OwnedTask {
     #[inline]
     fn drop(&mut self) {
-        let library = self.0.system.library();
-        match library.here() {
-            Some(mine) => self.0.system.exit(&mut self.0, mine),
-            None => {
-                let claimed = library.claim_for_now(self.0.id.get() as usize);
-                self.0.system.exit(&mut self.0, claimed.mine());
-            }
+        // A second panic would abort the program.
+        if std::thread::panicking() {
+            quietly(|| self.exit());
+        } else {
+            self.exit();
         }
     }
 }
