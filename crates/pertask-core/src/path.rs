@@ -18,10 +18,10 @@ pub const MAX_PATHS: usize = 1;
 /// so no fork looks at more ancestors than that.
 pub const MAX_DEPTH: u32 = 64;
 
-#[cfg(not(any(pertask_loom, pertask_shuttle)))]
+#[cfg(not(any(pertask_loom, pertask_shuttle, miri)))]
 const BUCKETS: usize = 4096;
-/// There is a table for each schedule.
-#[cfg(pertask_shuttle)]
+/// There is a table for each schedule. And Miri takes a minute for thousands.
+#[cfg(any(pertask_shuttle, miri))]
 const BUCKETS: usize = 16;
 /// All paths of a model meet.
 #[cfg(pertask_loom)]

@@ -98,13 +98,17 @@ impl System {
     /// # Panics
     /// If the PMU does: as its data for a CPU is made, when it has no place yet; or in `cpu_online`, when it has, and all CPUs
     /// have been told.
+    #[allow(unsafe_code)]
     pub fn register<P: Pmu>(&'static self, pmu: P) -> Result<PmuHandle<P>, Error> {
         let index = self.reserve_place()?;
         let give_back = OnUnwind(|| self.give_place_back(index));
-        let registered: &'static Registered<P> =
-            Box::leak(Box::new(Registered::new(pmu, self, index)));
+        let registered = Box::into_raw(Box::new(Registered::new(pmu, self, index)));
+        // SAFETY: until it is published nobody else has a reference to it.
+        let free = OnUnwind(|| drop(unsafe { Box::from_raw(registered) }));
+        // SAFETY: a box; once it is published it is never freed.
+        let registered: &'static Registered<P> = unsafe { &*registered };
         let records = self.publish(registered);
-        std::mem::forget(give_back);
+        std::mem::forget((free, give_back));
         let mut panics = Delayed::default();
         for cpu in records {
             panics.call(|| cpu.tell_online(registered));

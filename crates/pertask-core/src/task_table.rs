@@ -16,6 +16,8 @@ const BLOCK: usize = if cfg!(pertask_loom) {
     2
 } else if cfg!(pertask_shuttle) {
     16
+} else if cfg!(miri) {
+    32
 } else {
     256
 };

@@ -2,7 +2,8 @@
 //! order than they began; threads end, and processes fork, in the middle of things. Nothing of it reaches freed memory, hangs,
 //! or makes a count wrong in silence.
 //!
-//! Run under AddressSanitizer by `ci/stress.sh`, and under Miri by `ci/miri.sh`.
+//! Run under AddressSanitizer by `ci/stress.sh`, and under Miri by `ci/miri.sh`: all but what needs coroutines or `fork(2)`, which
+//! Miri does not have.
 
 #![cfg(not(any(pertask_loom, pertask_shuttle)))]
 
@@ -465,6 +466,7 @@ fn the_last_global_event_may_go_in_a_hook() {
 }
 
 /// A run of a coroutine's ends inside a hook, and its task with it, while the hooks of a switch from that task are called.
+#[cfg(not(miri))]
 #[test]
 fn a_run_that_ends_in_a_hook_leaves_nothing_freed_in_the_chain() {
     use corosensei::{Coroutine, CoroutineResult};
@@ -522,6 +524,7 @@ fn a_read_inside_a_read_is_refused() {
 
 /// A coroutine that is suspended in a run, and goes on and ends inside another: both tasks' turns are counted, and the other
 /// goes on.
+#[cfg(not(miri))]
 #[test]
 fn runs_end_in_another_order_than_they_began() {
     use corosensei::{Coroutine, CoroutineResult};
@@ -560,6 +563,7 @@ fn runs_end_in_another_order_than_they_began() {
 }
 
 /// Many coroutines, each suspended in a run of its own, ended in any order; with a task carried in between.
+#[cfg(not(miri))]
 #[test]
 fn runs_of_many_coroutines_end_in_any_order() {
     use corosensei::{Coroutine, CoroutineResult};
@@ -589,6 +593,7 @@ fn runs_of_many_coroutines_end_in_any_order() {
 }
 
 /// A coroutine that is suspended in a run is dropped, which unwinds it, when the thread's CPU has gone.
+#[cfg(not(miri))]
 #[test]
 fn a_thread_may_end_with_a_run_suspended_on_it() {
     use corosensei::{Coroutine, CoroutineResult};
