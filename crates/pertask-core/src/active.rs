@@ -1,9 +1,24 @@
 //! Which PMUs have events: the one word that a switch looks at while nothing is attached.
 
 use crate::error::Error;
-use crate::pmu::MAX_PMUS;
 use crate::primitive::{AtomicU32, Mutex, Ordering, lock};
 use crate::refcount::Refcount;
+
+/// How many PMUs a [`System`](crate::System) has room for: each task has a slot of one word for each.
+///
+/// 6, or 12 with the feature `pmus-12`, or 24 with `pmus-24`.
+pub const MAX_PMUS: usize = if cfg!(pertask_loom) {
+    // So that an exit is one step.
+    1
+} else if cfg!(pertask_shuttle) {
+    2
+} else if cfg!(feature = "pmus-24") {
+    24
+} else if cfg!(feature = "pmus-12") {
+    12
+} else {
+    6
+};
 
 /// How many events each PMU has, and a bit for each that has any.
 pub(crate) struct ActivePmus {

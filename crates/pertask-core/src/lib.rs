@@ -102,6 +102,7 @@ mod global;
 mod global_mask;
 #[allow(unsafe_code)]
 mod pmu;
+mod snapshot;
 #[allow(unsafe_code)]
 mod tally;
 mod turn;
@@ -121,6 +122,7 @@ mod system;
 #[allow(unsafe_code)]
 mod models;
 
+pub use active::MAX_PMUS;
 /// The crate whose `Zeroable` a [`Pmu`]'s data must be.
 pub use bytemuck;
 pub use count::Count;
@@ -130,8 +132,9 @@ pub use error::Error;
 pub use event::{Event, Inherit, Target};
 pub use foreign::swallowed_panics;
 pub use path::{MAX_DEPTH, MAX_PATHS, SpawnPath};
-pub use pmu::{Edge, Live, MAX_PMUS, PathCounts, Pmu, PmuHandle, Retention, Switch};
+pub use pmu::{Edge, Pmu, PmuHandle, Retention, Switch};
 pub use refcount::Refcount;
 pub use site::{MAX_SITES, Site};
+pub use snapshot::{Live, PathCounts};
 pub use system::System;
 pub use task::{OwnedTask, Task, TaskId};

@@ -66,7 +66,10 @@ mod tests {
     fn what_was_made_stays() {
         let numbers = PerCpu::<std::sync::atomic::AtomicUsize>::new();
         (0..100).for_each(|n| numbers.of(n).store(n, std::sync::atomic::Ordering::Relaxed));
-        assert!((0..100).all(|n| numbers.get(n).unwrap().load(std::sync::atomic::Ordering::Relaxed) == n));
+        assert!(
+            (0..100)
+                .all(|n| numbers.get(n).unwrap().load(std::sync::atomic::Ordering::Relaxed) == n)
+        );
         assert!(numbers.get(1 << 20).is_none());
     }
 }

@@ -1,6 +1,6 @@
 //! What measures: a source of counts that is told of each switch, and the data it keeps for each task.
 
-use crate::books::{Books, Mine};
+use crate::books::Mine;
 use crate::count::Count;
 use crate::cpu::CpuRecord;
 use crate::ctx_cache::CtxCache;
@@ -8,34 +8,16 @@ use crate::ctx_data::{CtxData, CtxRef, CtxView};
 use crate::error::Error;
 use crate::global::{Everywhere, GlobalUse};
 use crate::global_mask::GlobalMask;
-use crate::path::SpawnPath;
 use crate::per_cpu::PerCpu;
 use crate::primitive::OnceLock;
 use crate::rcu;
 use crate::slot::{Attached, Holding, Slot};
 use crate::system::System;
-use crate::tally::{Tally, Totals};
+use crate::tally::{EndedPaths, Folder};
 use crate::task::Task;
 use crate::turn::Turns;
 use bytemuck::Zeroable;
-use std::collections::BTreeMap;
 use std::fmt;
-
-/// How many PMUs a [`System`] has room for: each task has a slot of one word for each.
-///
-/// 6, or 12 with the feature `pmus-12`, or 24 with `pmus-24`.
-pub const MAX_PMUS: usize = if cfg!(pertask_loom) {
-    // So that an exit is one step.
-    1
-} else if cfg!(pertask_shuttle) {
-    2
-} else if cfg!(feature = "pmus-24") {
-    24
-} else if cfg!(feature = "pmus-12") {
-    12
-} else {
-    6
-};
 
 /// A source of counts that is saved and restored with each task (the kernel's `struct pmu`).
 ///
@@ -196,19 +178,6 @@ impl<P: Pmu> PmuHandle<P> {
         let view = task.slot(self.0.state.index).data(section.token())?;
         Some(f(self.0.own_payload(view)?))
     }
-
-    /// Reads all counts: those of the tasks that have ended, spawn path by spawn path, and of each that lives.
-    ///
-    /// `live` is called for each live task that has data. It may amend the count, before it is added to the path's, by what
-    /// has not reached the data yet; [`Live::read`] tells what has. A task that ends meanwhile is counted once, among the living
-    /// or the ended. It is a walk over all tasks; spawn and exit do not wait for it. One at a time for a PMU. `live` runs in an
-    /// RCU section, as the hooks do.
-    ///
-    /// # Panics
-    /// Inside another snapshot, or read of a global event, of the same PMU on the same thread.
-    pub fn snapshot(self, mut live: impl FnMut(&mut Live<'_, P>)) -> Vec<PathCounts<P::Count>> {
-        self.0.snapshot(&mut live)
-    }
 }
 
 /// How long a task's data stays.
@@ -219,37 +188,6 @@ pub enum Retention {
     UntilDetached,
     /// Until the task ends.
     UntilExit,
-}
-
-/// A live task in a snapshot.
-pub struct Live<'a, P: Pmu> {
-    /// The task.
-    pub task: &'a Task,
-    /// Its count, as it goes into the snapshot.
-    pub count: P::Count,
-    pmu: &'a P,
-    data: &'a P::Data,
-}
-
-impl<P: Pmu> Live<'_, P> {
-    /// Reads the task's data again, also when the task has ended meanwhile.
-    #[must_use]
-    pub fn read(&self) -> P::Count {
-        self.pmu.read(self.data)
-    }
-}
-
-/// The counts of all tasks of one spawn path: these alone, without their descendants.
-#[derive(Clone, Debug)]
-pub struct PathCounts<C> {
-    /// The path. Its parents have rows of their own, if they have counts.
-    pub path: &'static SpawnPath,
-    /// Tasks with data that have ended.
-    pub exited: u64,
-    /// Tasks with data that live.
-    pub live: u64,
-    /// The counts of both.
-    pub count: C,
 }
 
 /// What the core keeps of a PMU, whatever its types.
@@ -296,6 +234,19 @@ impl PmuState {
     }
 }
 
+impl<P: Pmu> Folder for P {
+    type Data = P::Data;
+    type Count = P::Count;
+
+    fn fold(&self, ended: &P::Data, totals: &P::Data) -> bool {
+        Pmu::fold(self, ended, totals)
+    }
+
+    fn read(&self, data: &P::Data) -> P::Count {
+        Pmu::read(self, data)
+    }
+}
+
 impl Everywhere for PmuState {
     fn has_data(&self) -> bool {
         self.has_data
@@ -324,36 +275,10 @@ pub(crate) struct Registered<P: Pmu> {
     /// What it keeps for each CPU, by the CPU's index.
     cpus: PerCpu<OnceLock<P::CpuData>>,
     /// The counts of the tasks that have ended, by the number of the books that they ended with.
-    ended: PerCpu<EndedPaths<P>>,
-    turns: Turns,
+    pub(crate) ended: PerCpu<EndedPaths<P>>,
+    pub(crate) turns: Turns,
     /// This PMU with its types forgotten, where switches find it.
     erased: OnceLock<&'static dyn AnyPmu>,
-}
-
-/// Spawn paths whose tallies stand together.
-const PATHS: usize = if cfg!(pertask_loom) { 2 } else { 32 };
-
-/// The tallies of one thread's books, by spawn path.
-struct EndedPaths<P: Pmu>(PerCpu<OnceLock<Box<[Tally<P>; PATHS]>>>);
-
-impl<P: Pmu> Default for EndedPaths<P> {
-    fn default() -> Self {
-        Self(PerCpu::new())
-    }
-}
-
-impl<P: Pmu> EndedPaths<P> {
-    #[inline]
-    fn of(&self, path: &SpawnPath) -> &Tally<P> {
-        let path = path.id() as usize;
-        let make = || Box::new(std::array::from_fn(|_| Tally::default()));
-        &self.0.of(path / PATHS).get_or_init(make)[path % PATHS]
-    }
-
-    fn get(&self, path: &SpawnPath) -> Option<&Tally<P>> {
-        let path = path.id() as usize;
-        Some(&self.0.get(path / PATHS)?.get()?[path % PATHS])
-    }
 }
 
 /// A registered PMU, its types forgotten.
@@ -435,44 +360,6 @@ impl<P: Pmu> Registered<P> {
         let data = data.map(|data| unsafe { self.payload(data) });
         Some(Switch { cpu, cpu_data, task, data, edge })
     }
-
-    fn snapshot(&self, live: &mut dyn FnMut(&mut Live<'_, P>)) -> Vec<PathCounts<P::Count>> {
-        let turn = self.turns.begin();
-        let mut by_path = ByPath::default();
-        let system = self.state.system;
-        let _ = system.tasks().try_for_each_pinned(|task| {
-            let section = rcu::enter();
-            if let Some(mut seen) = self.see(task, turn.number(), section.token()) {
-                live(&mut seen);
-                by_path.add_live(task.path(), &seen.count);
-            }
-            Ok::<(), ()>(())
-        });
-        system.paths().for_each(|path| {
-            let ended = system.library().iter().filter_map(|books| self.ended_on(books, path, turn.number()));
-            ended.for_each(|ended| by_path.add_ended(path, &ended));
-        });
-        by_path.0.into_values().collect()
-    }
-
-    /// Marks a live task's counts as seen by `walk`, and reads them.
-    fn see<'a>(&'a self, task: &'a Task, walk: u64, section: rcu::Token<'a>) -> Option<Live<'a, P>> {
-        let view = task.slot(self.state.index).data(section)?;
-        let data = self.own_payload(view)?;
-        if view.refcount.read() == 0 || !view.see_in_walk(walk) {
-            return None;
-        }
-        Some(Live { task, count: self.pmu.read(data), pmu: &self.pmu, data })
-    }
-
-    /// The counts of those that have ended with these books, on that path, and that `walk` has not seen. `None`: nobody has.
-    fn ended_on(&self, books: &Books, path: &SpawnPath, walk: u64) -> Option<Totals<P::Count>> {
-        // What there is none of yet may be made in a window that is open now: it is waited for as well.
-        books.read(|| {
-            let tally = self.ended.get(books.number())?.get(path)?;
-            Some(tally.total_beside(&self.pmu, walk))
-        })
-    }
 }
 
 impl<P: Pmu> AnyPmu for Registered<P> {
@@ -528,35 +415,5 @@ impl<P: Pmu> AnyPmu for Registered<P> {
         if let Some(seen) = seen {
             self.ended.of(mine.number()).of(task.path()).fold(&self.pmu, seen, data);
         }
-    }
-}
-
-/// A snapshot under way: one row for each path that has any, by the path's number.
-struct ByPath<C>(BTreeMap<u32, PathCounts<C>>);
-
-impl<C> Default for ByPath<C> {
-    fn default() -> Self {
-        Self(BTreeMap::new())
-    }
-}
-
-impl<C: Count> ByPath<C> {
-    fn add_live(&mut self, path: &'static SpawnPath, count: &C) {
-        let row = self.row(path);
-        row.live += 1;
-        row.count.add(count);
-    }
-
-    fn add_ended(&mut self, path: &'static SpawnPath, ended: &Totals<C>) {
-        if ended.tasks != 0 {
-            let row = self.row(path);
-            row.exited += ended.tasks;
-            row.count.add(&ended.count);
-        }
-    }
-
-    fn row(&mut self, path: &'static SpawnPath) -> &mut PathCounts<C> {
-        let new = || PathCounts { path, exited: 0, live: 0, count: C::default() };
-        self.0.entry(path.id()).or_insert_with(new)
     }
 }

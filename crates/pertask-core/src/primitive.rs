@@ -48,7 +48,11 @@ pub(crate) struct OnceLock<T> {
 #[cfg(pertask_loom)]
 impl<T> OnceLock<T> {
     pub(crate) fn new() -> Self {
-        Self { value: std::sync::OnceLock::new(), is_set: AtomicBool::new(false), making: Mutex::new(()) }
+        Self {
+            value: std::sync::OnceLock::new(),
+            is_set: AtomicBool::new(false),
+            making: Mutex::new(()),
+        }
     }
 
     pub(crate) fn get(&self) -> Option<&T> {

@@ -1,6 +1,6 @@
 //! The whole: its PMUs, its tasks, its CPUs; fork and exit.
 
-use crate::active::ActivePmus;
+use crate::active::{ActivePmus, MAX_PMUS};
 use crate::books::{Library, Mine};
 use crate::cpu::CpuRecord;
 use crate::error::Error;
@@ -9,7 +9,7 @@ use crate::global_mask::GlobalMask;
 use crate::magazine::Magazine;
 use crate::path::PathTable;
 use crate::per_cpu::PerCpu;
-use crate::pmu::{AnyPmu, MAX_PMUS, Pmu, PmuHandle, Registered};
+use crate::pmu::{AnyPmu, Pmu, PmuHandle, Registered};
 use crate::primitive::plain::{AtomicPtr, AtomicU64};
 use crate::primitive::{Arc, Mutex, Ordering, Padded, lock};
 use crate::rcu;
@@ -134,7 +134,9 @@ impl System {
         let mut records = Vec::new();
         loop {
             // Under no lock: what makes the data is not ours.
-            records.iter().for_each(|cpu: &&CpuRecord| registered.prepare_cpu(cpu.index() as usize));
+            records
+                .iter()
+                .for_each(|cpu: &&CpuRecord| registered.prepare_cpu(cpu.index() as usize));
             let mut cpus = lock(&self.cpus);
             if cpus.records.len() == records.len() {
                 records.iter().for_each(|cpu| cpu.set_data(registered));

@@ -5,16 +5,28 @@
 //! been seen by the latest walk is *settled*; what that walk had seen first is set *aside* until the next.
 //!
 //! One thread writes a tally, in a window of its books, and takes no lock. A reader that finds the window open, or closed since
-//! it began, reads again. A bank's total is data of the PMU's, as a task has it, into which the PMU folds the data of each task
+//! it began, reads again. A bank's total is data of whoever measures's, as a task has it, into which whoever measures folds the data of each task
 //! that ends; a PMU that does not is given a count instead, which is replaced each time.
 
 use crate::count::Count;
 use crate::foreign::quietly;
-use crate::pmu::Pmu;
-use crate::primitive::{AtomicPtr, AtomicU64, Ordering};
+use crate::path::SpawnPath;
+use crate::per_cpu::PerCpu;
+use crate::primitive::{AtomicPtr, AtomicU64, OnceLock, Ordering};
 use crate::rcu;
 use bytemuck::Zeroable;
 use std::ptr::{self, NonNull};
+
+/// What is added up: a PMU, as far as tallies know it.
+pub(crate) trait Folder {
+    type Data: Zeroable;
+    type Count: Count;
+
+    /// Adds an ended task's data to `totals`. False: nothing was added.
+    fn fold(&self, ended: &Self::Data, totals: &Self::Data) -> bool;
+    /// The counts in such data.
+    fn read(&self, data: &Self::Data) -> Self::Count;
+}
 
 /// A number of tasks and the sum of their counts.
 #[derive(Clone, Debug, Default)]
@@ -30,17 +42,43 @@ impl<C: Count> Totals<C> {
     }
 }
 
+/// Spawn paths whose tallies stand together.
+const PATHS: usize = if cfg!(pertask_loom) { 2 } else { 32 };
+
+/// The tallies of one thread's books, by spawn path.
+pub(crate) struct EndedPaths<P: Folder>(PerCpu<OnceLock<Box<[Tally<P>; PATHS]>>>);
+
+impl<P: Folder> Default for EndedPaths<P> {
+    fn default() -> Self {
+        Self(PerCpu::new())
+    }
+}
+
+impl<P: Folder> EndedPaths<P> {
+    #[inline]
+    pub(crate) fn of(&self, path: &SpawnPath) -> &Tally<P> {
+        let path = path.id() as usize;
+        let make = || Box::new(std::array::from_fn(|_| Tally::default()));
+        &self.0.of(path / PATHS).get_or_init(make)[path % PATHS]
+    }
+
+    pub(crate) fn get(&self, path: &SpawnPath) -> Option<&Tally<P>> {
+        let path = path.id() as usize;
+        Some(&self.0.get(path / PATHS)?.get()?[path % PATHS])
+    }
+}
+
 /// The ended tasks of one spawn path, of those that ended with one thread's books.
 ///
 /// INVARIANT: `aside` holds exactly the tasks that were folded after `walk` had seen them; every other folded task is in
 /// `settled`. A walk with a higher number finds `aside` settled.
-pub(crate) struct Tally<P: Pmu> {
+pub(crate) struct Tally<P: Folder> {
     walk: AtomicU64,
     settled: Bank<P>,
     aside: Bank<P>,
 }
 
-struct Bank<P: Pmu> {
+struct Bank<P: Folder> {
     tasks: AtomicU64,
     /// INVARIANT: null, or a box that belongs to the bank: freed only when every section has ended that began before it was
     /// taken out.
@@ -49,68 +87,68 @@ struct Bank<P: Pmu> {
 
 /// What has been added up.
 #[repr(C)]
-struct Total<P: Pmu> {
+struct Total<P: Folder> {
     rcu: rcu::Head,
-    /// What the PMU has folded.
+    /// What whoever measures has folded.
     data: P::Data,
     /// What it has not. Never changes.
     count: P::Count,
 }
 
-impl<P: Pmu> Default for Tally<P> {
+impl<P: Folder> Default for Tally<P> {
     fn default() -> Self {
         Self { walk: AtomicU64::new(0), settled: Bank::default(), aside: Bank::default() }
     }
 }
 
-impl<P: Pmu> Default for Bank<P> {
+impl<P: Folder> Default for Bank<P> {
     fn default() -> Self {
         Self { tasks: AtomicU64::new(0), total: AtomicPtr::new(ptr::null_mut()) }
     }
 }
 
-impl<P: Pmu> Tally<P> {
+impl<P: Folder> Tally<P> {
     /// Adds a task that ends. `seen_in_walk` is the last walk that has read it while it lived; 0 for none.
     ///
     /// For the owner of the books, in a window.
-    pub(crate) fn fold(&self, pmu: &P, seen_in_walk: u64, ended: &P::Data) {
+    pub(crate) fn fold(&self, folder: &P, seen_in_walk: u64, ended: &P::Data) {
         // Relaxed, here and below: the owner's own; readers are kept off by the window.
         let mut walk = self.walk.load(Ordering::Relaxed);
         if seen_in_walk > walk {
-            self.settle(pmu);
+            self.settle(folder);
             self.walk.store(seen_in_walk, Ordering::Relaxed);
             walk = seen_in_walk;
         }
         let is_aside = seen_in_walk != 0 && seen_in_walk == walk;
         let bank = if is_aside { &self.aside } else { &self.settled };
-        bank.add(pmu, 1, ended, None);
+        bank.add(folder, 1, ended, None);
     }
 
     /// The ended tasks that `walk`, which is the latest, has not seen among the living. For readers, within
     /// [`Books::read`](crate::books::Books::read).
-    pub(crate) fn total_beside(&self, pmu: &P, walk: u64) -> Totals<P::Count> {
-        let mut total = self.settled.read(pmu);
+    pub(crate) fn total_beside(&self, folder: &P, walk: u64) -> Totals<P::Count> {
+        let mut total = self.settled.read(folder);
         if self.walk.load(Ordering::Relaxed) != walk {
-            total.add(&self.aside.read(pmu));
+            total.add(&self.aside.read(folder));
         }
         total
     }
 
-    fn settle(&self, pmu: &P) {
+    fn settle(&self, folder: &P) {
         let tasks = self.aside.tasks.load(Ordering::Relaxed);
         self.aside.tasks.store(0, Ordering::Relaxed);
         if let Some(aside) = self.aside.take() {
             // SAFETY: taken out by its owner, and retired below, once.
             let total = unsafe { aside.as_ref() };
-            self.settled.add(pmu, tasks, &total.data, Some(&total.count));
+            self.settled.add(folder, tasks, &total.data, Some(&total.count));
             // SAFETY: it is in the bank no more, and nobody else retires it.
             unsafe { rcu::retire(aside.cast()) };
         }
     }
 }
 
-impl<P: Pmu> Bank<P> {
-    fn read(&self, pmu: &P) -> Totals<P::Count> {
+impl<P: Folder> Bank<P> {
+    fn read(&self, folder: &P) -> Totals<P::Count> {
         let _section = rcu::enter();
         // Relaxed: a figure; the window keeps readers off while it changes.
         let tasks = self.tasks.load(Ordering::Relaxed);
@@ -119,21 +157,20 @@ impl<P: Pmu> Bank<P> {
         let Some(total) = (unsafe { self.total.load(Ordering::Acquire).as_ref() }) else {
             return Totals { tasks, count: P::Count::default() };
         };
-        let mut count = pmu.read(&total.data);
+        let mut count = folder.read(&total.data);
         count.add(&total.count);
         Totals { tasks, count }
     }
 
     /// Adds so many tasks' data, and what was counted of them beside it.
-    fn add(&self, pmu: &P, tasks: u64, ended: &P::Data, counted: Option<&P::Count>) {
+    fn add(&self, folder: &P, tasks: u64, ended: &P::Data, counted: Option<&P::Count>) {
         let total = self.total();
-        let is_folded = pmu.fold(ended, &total.data);
-        if counted.is_some() || !is_folded {
+        if counted.is_some() || !folder.fold(ended, &total.data) {
+            // All of it becomes a count, beside new data.
             let mut count = total.count.clone();
+            count.add(&folder.read(&total.data));
+            count.add(&folder.read(ended));
             counted.iter().for_each(|counted| count.add(counted));
-            if !is_folded {
-                count.add(&pmu.read(ended));
-            }
             self.replace(Total::new(count));
         }
         // Relaxed: as in `read`.
@@ -166,24 +203,97 @@ impl<P: Pmu> Bank<P> {
     }
 }
 
-impl<P: Pmu> Total<P> {
+impl<P: Folder> Total<P> {
     fn new(count: P::Count) -> Box<Self> {
         Box::new(Self { rcu: rcu::Head::new(free::<P>), data: P::Data::zeroed(), count })
     }
 }
 
-unsafe fn free<P: Pmu>(head: NonNull<rcu::Head>) {
+unsafe fn free<P: Folder>(head: NonNull<rcu::Head>) {
     // SAFETY: the head is the first field of a boxed total, which nobody can hold any more.
     let total = unsafe { Box::from_raw(head.cast::<Total<P>>().as_ptr()) };
     // The count's destructor is not ours, and others wait behind it.
     quietly(|| drop(total));
 }
 
-impl<P: Pmu> Drop for Bank<P> {
+impl<P: Folder> Drop for Bank<P> {
     fn drop(&mut self) {
         if let Some(total) = self.take() {
             // SAFETY: a box, and nobody reads a bank that is dropped.
             drop(unsafe { Box::from_raw(total.as_ptr()) });
         }
+    }
+}
+
+#[cfg(all(test, not(any(pertask_loom, pertask_shuttle))))]
+mod tests {
+    use super::*;
+
+    /// Sums; folds as many times as it says, counted from the first.
+    struct Folds(std::ops::Range<u64>, AtomicU64);
+
+    impl Folder for Folds {
+        type Data = AtomicU64;
+        type Count = u64;
+
+        fn fold(&self, ended: &AtomicU64, totals: &AtomicU64) -> bool {
+            let is_folded = self.0.contains(&self.1.fetch_add(1, Ordering::Relaxed));
+            if is_folded {
+                totals.fetch_add(ended.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+            is_folded
+        }
+
+        fn read(&self, data: &AtomicU64) -> u64 {
+            data.load(Ordering::Relaxed)
+        }
+    }
+
+    /// Whoever measures folds always, never, at first, and later.
+    fn each_folder(
+        test: impl Fn(&dyn Fn(&Tally<Folds>, u64, u64), &dyn Fn(&Tally<Folds>, u64) -> (u64, u64)),
+    ) {
+        for range in [0..u64::MAX, 0..0, 0..2, 2..u64::MAX, 1..2] {
+            let folder = Folds(range, AtomicU64::new(0));
+            test(
+                &|tally, seen, count| tally.fold(&folder, seen, &AtomicU64::new(count)),
+                &|tally, walk| {
+                    let total = tally.total_beside(&folder, walk);
+                    (total.tasks, total.count)
+                },
+            );
+        }
+    }
+
+    #[test]
+    fn a_task_seen_by_a_walk_is_not_counted_beside_it() {
+        each_folder(|fold, total_beside| {
+            let tally = Tally::default();
+            fold(&tally, 0, 10);
+            // Walk 1 has seen this one alive; it ends before the walk reads the tally.
+            fold(&tally, 1, 5);
+            assert_eq!(total_beside(&tally, 1), (1, 10));
+            assert_eq!(total_beside(&tally, 2), (2, 15));
+        });
+    }
+
+    #[test]
+    fn a_task_seen_by_an_older_walk_is_settled() {
+        each_folder(|fold, total_beside| {
+            let tally = Tally::default();
+            fold(&tally, 2, 1);
+            fold(&tally, 1, 10);
+            assert_eq!(total_beside(&tally, 2), (1, 10));
+            assert_eq!(total_beside(&tally, 3), (2, 11));
+            fold(&tally, 3, 100);
+            assert_eq!(total_beside(&tally, 3), (2, 11));
+            fold(&tally, 3, 1000);
+            fold(&tally, 0, 10_000);
+            assert_eq!(total_beside(&tally, 3), (3, 10_011));
+            assert_eq!(total_beside(&tally, 4), (5, 11_111));
+            fold(&tally, 4, 100_000);
+            assert_eq!(total_beside(&tally, 4), (5, 11_111));
+            assert_eq!(total_beside(&tally, 5), (6, 111_111));
+        });
     }
 }

@@ -1,10 +1,10 @@
 //! A task: any unit of work that is switched in and out, seen by all who know of it, and owned by whoever runs it.
 
+use crate::active::MAX_PMUS;
 use crate::books::Mine;
 use crate::foreign::quietly;
 use crate::links::Links;
 use crate::path::SpawnPath;
-use crate::pmu::MAX_PMUS;
 use crate::primitive::plain::{AtomicBool, AtomicPtr, AtomicU32};
 use crate::primitive::{Arc, Ordering};
 use crate::site::Site;

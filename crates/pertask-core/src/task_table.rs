@@ -85,7 +85,11 @@ impl<T> TaskTable<T> {
     /// # Safety
     /// The caller keeps its strong count until [`leave`](Self::leave) has returned.
     #[inline]
-    pub(crate) unsafe fn enter(&self, at_hand: &Magazine<Entry<T>>, item: &Arc<T>) -> NonNull<Entry<T>> {
+    pub(crate) unsafe fn enter(
+        &self,
+        at_hand: &Magazine<Entry<T>>,
+        item: &Arc<T>,
+    ) -> NonNull<Entry<T>> {
         let entry = at_hand.take().unwrap_or_else(|| self.more(at_hand));
         // SAFETY: entries live as long as the table. Release: pairs with the Acquire in `pin`; the item is found whole.
         unsafe { entry.as_ref() }.0.store(Arc::as_ptr(item).cast_mut(), Ordering::Release);

@@ -31,7 +31,10 @@ impl Turns {
         // Relaxed: a thread finds its own token only if it has put it there.
         let own = cfg!(not(any(pertask_loom, pertask_shuttle)))
             && self.reader.load(Ordering::Relaxed) == thread_token();
-        assert!(!own, "counts are read inside a read of the same counts: by a closure, or by the PMU");
+        assert!(
+            !own,
+            "counts are read inside a read of the same counts: by a closure, or by the PMU"
+        );
         let mut count = lock(&self.count);
         *count += 1;
         self.reader.store(thread_token(), Ordering::Relaxed);

@@ -162,7 +162,10 @@ fn a_task_ends_also_if_the_pmu_panics() {
         scene.system.for_each_task(|task| panic!("a walk finds {task:?}"));
         if let Some(handle) = &handle {
             assert!(handle.has_exited());
-            assert_eq!(scene.hostile.attach_task(handle, Inherit::No).err(), Some(Error::TaskExited));
+            assert_eq!(
+                scene.hostile.attach_task(handle, Inherit::No).err(),
+                Some(Error::TaskExited)
+            );
         }
         assert_eq!(events.1.read(), 1, "the other PMU has it, at {place}");
         drop((family, events, handle));
@@ -409,7 +412,9 @@ fn a_hook_may_make_and_end_tasks_and_look_at_them() {
         cpu.set_tag(cpu.tag());
         hostile.system().for_each_task(|task| assert!(!task.has_exited()));
         assert!(hostile.system().find_task(task.id()).is_some());
-        hostile.system().for_each_cpu(|cpu| assert!(cpu.index() < 8 && cpu.current_id() != Some(task.id())));
+        hostile
+            .system()
+            .for_each_cpu(|cpu| assert!(cpu.index() < 8 && cpu.current_id() != Some(task.id())));
         drop(cpu.current());
         assert_eq!(hostile.with_data(&task, |_| ()), Some(()));
         cpu.run(&mut task, || {});

@@ -77,11 +77,14 @@ impl Pmu for WakeLatency {
     fn fold(&self, ended: &WakeData, totals: &WakeData) -> bool {
         // Relaxed: the task has been polled for the last time, and one thread at a time writes to `totals`.
         let of = |bucket: &AtomicU32| bucket.load(Ordering::Relaxed);
-        let buckets = || ended.buckets.iter().zip(&totals.buckets).filter(|(ours, _)| of(ours) != 0);
+        let buckets =
+            || ended.buckets.iter().zip(&totals.buckets).filter(|(ours, _)| of(ours) != 0);
         // A bucket of the totals may be full one day.
-        let there_is_room = buckets().all(|(ours, total)| of(total).checked_add(of(ours)).is_some());
+        let there_is_room =
+            buckets().all(|(ours, total)| of(total).checked_add(of(ours)).is_some());
         if there_is_room {
-            buckets().for_each(|(ours, total)| total.store(of(total) + of(ours), Ordering::Relaxed));
+            buckets()
+                .for_each(|(ours, total)| total.store(of(total) + of(ours), Ordering::Relaxed));
         }
         there_is_room
     }

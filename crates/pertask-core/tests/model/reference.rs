@@ -242,7 +242,8 @@ impl Model {
             }
         } else {
             // Those that lack data get it, as far as there is memory.
-            for task in self.live().filter(|task| self.tasks[*task].lacks[pmu]).collect::<Vec<_>>() {
+            for task in self.live().filter(|task| self.tasks[*task].lacks[pmu]).collect::<Vec<_>>()
+            {
                 let _ = self.take(pmu, task, true);
             }
         }

@@ -1,0 +1,134 @@
+//! A snapshot: all counts of a PMU, those of the living and of those that have ended, each task once.
+
+use crate::books::Books;
+use crate::count::Count;
+use crate::path::SpawnPath;
+use crate::pmu::{Pmu, PmuHandle, Registered};
+use crate::rcu;
+use crate::tally::Totals;
+use crate::task::Task;
+use std::collections::BTreeMap;
+
+impl<P: Pmu> PmuHandle<P> {
+    /// Reads all counts: those of the tasks that have ended, spawn path by spawn path, and of each that lives.
+    ///
+    /// `live` is called for each live task that has data. It may amend the count, before it is added to the path's, by what
+    /// has not reached the data yet; [`Live::read`] tells what has. A task that ends meanwhile is counted once, among the living
+    /// or the ended. It is a walk over all tasks; spawn and exit do not wait for it. One at a time for a PMU. `live` runs in an
+    /// RCU section, as the hooks do.
+    ///
+    /// # Panics
+    /// Inside another snapshot, or read of a global event, of the same PMU on the same thread.
+    pub fn snapshot(self, mut live: impl FnMut(&mut Live<'_, P>)) -> Vec<PathCounts<P::Count>> {
+        self.0.snapshot(&mut live)
+    }
+}
+
+/// A live task in a snapshot.
+pub struct Live<'a, P: Pmu> {
+    /// The task.
+    pub task: &'a Task,
+    /// Its count, as it goes into the snapshot.
+    pub count: P::Count,
+    pmu: &'a P,
+    data: &'a P::Data,
+}
+
+impl<P: Pmu> Live<'_, P> {
+    /// Reads the task's data again, also when the task has ended meanwhile.
+    #[must_use]
+    pub fn read(&self) -> P::Count {
+        self.pmu.read(self.data)
+    }
+}
+
+/// The counts of all tasks of one spawn path: these alone, without their descendants.
+#[derive(Clone, Debug)]
+pub struct PathCounts<C> {
+    /// The path. Its parents have rows of their own, if they have counts.
+    pub path: &'static SpawnPath,
+    /// Tasks with data that have ended.
+    pub exited: u64,
+    /// Tasks with data that live.
+    pub live: u64,
+    /// The counts of both.
+    pub count: C,
+}
+
+impl<P: Pmu> Registered<P> {
+    fn snapshot(&self, live: &mut dyn FnMut(&mut Live<'_, P>)) -> Vec<PathCounts<P::Count>> {
+        let turn = self.turns.begin();
+        let mut by_path = ByPath::default();
+        let system = self.state.system;
+        let _ = system.tasks().try_for_each_pinned(|task| {
+            let section = rcu::enter();
+            if let Some(mut seen) = self.see(task, turn.number(), section.token()) {
+                live(&mut seen);
+                by_path.add_live(task.path(), &seen.count);
+            }
+            Ok::<(), ()>(())
+        });
+        system.paths().for_each(|path| {
+            let ended = system
+                .library()
+                .iter()
+                .filter_map(|books| self.ended_on(books, path, turn.number()));
+            ended.for_each(|ended| by_path.add_ended(path, &ended));
+        });
+        by_path.0.into_values().collect()
+    }
+
+    /// Marks a live task's counts as seen by `walk`, and reads them.
+    fn see<'a>(
+        &'a self,
+        task: &'a Task,
+        walk: u64,
+        section: rcu::Token<'a>,
+    ) -> Option<Live<'a, P>> {
+        let view = task.slot(self.state.index).data(section)?;
+        let data = self.own_payload(view)?;
+        if view.refcount.read() == 0 || !view.see_in_walk(walk) {
+            return None;
+        }
+        Some(Live { task, count: self.pmu.read(data), pmu: &self.pmu, data })
+    }
+
+    /// The counts of those that have ended with these books, on that path, and that `walk` has not seen. `None`: nobody has.
+    fn ended_on(&self, books: &Books, path: &SpawnPath, walk: u64) -> Option<Totals<P::Count>> {
+        // What there is none of yet may be made in a window that is open now: it is waited for as well.
+        books.read(|| {
+            let tally = self.ended.get(books.number())?.get(path)?;
+            Some(tally.total_beside(&self.pmu, walk))
+        })
+    }
+}
+
+/// A snapshot under way: one row for each path that has any, by the path's number.
+struct ByPath<C>(BTreeMap<u32, PathCounts<C>>);
+
+impl<C> Default for ByPath<C> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<C: Count> ByPath<C> {
+    fn add_live(&mut self, path: &'static SpawnPath, count: &C) {
+        let row = self.row(path);
+        row.live += 1;
+        row.count.add(count);
+    }
+
+    fn add_ended(&mut self, path: &'static SpawnPath, ended: &Totals<C>) {
+        if ended.tasks != 0 {
+            let row = self.row(path);
+            row.exited += ended.tasks;
+            row.count.add(&ended.count);
+        }
+    }
+
+    fn row(&mut self, path: &'static SpawnPath) -> &mut PathCounts<C> {
+        let new = || PathCounts { path, exited: 0, live: 0, count: C::default() };
+        self.0.entry(path.id()).or_insert_with(new)
+    }
+}
