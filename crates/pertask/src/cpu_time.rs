@@ -8,6 +8,7 @@ use crate::ledger::{Ledger, Used};
 use crate::stint::Stints;
 use bytemuck::Zeroable;
 use pertask_core::{Count, CpuRecord, Edge, Error, Pmu, PmuHandle, Switch, System};
+use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -116,6 +117,11 @@ impl Count for CpuTimeCount {
     }
 }
 
+thread_local! {
+    /// What this thread had used when it last entered the ledger.
+    static ENTERED: Cell<Option<Used>> = const { Cell::new(None) };
+}
+
 impl Pmu for CpuTime {
     const NAME: &'static str = "cpu-time";
     type Data = CpuTimeData;
@@ -162,7 +168,8 @@ impl Pmu for CpuTime {
 
     fn cpu_online(&self, cpu: &CpuRecord, data: &CpuTimeCpu) {
         data.online_at.store(cpu.switches(), Ordering::Relaxed);
-        if let Some(thread) = cpu.thread() {
+        // A thread that is ending may become a worker once more; then it goes on where it is in the ledger.
+        if let (None, Some(thread)) = (ENTERED.get(), cpu.thread()) {
             self.ledger.lock().begin(thread);
         }
     }
@@ -172,7 +179,9 @@ impl Pmu for CpuTime {
         let mut entries = self.ledger.lock();
         if let (true, Some(thread)) = (data.ran_tasks(cpu), cpu.thread()) {
             let last = Used { cpu_ns: clock::thread_cpu_ns(), tasks_ns: data.tasks_ns() };
-            entries.enter(thread, last);
+            // What it does in tasks from here on is counted from zero.
+            let before = ENTERED.replace(Some(Used { tasks_ns: 0, ..last }));
+            entries.enter(thread, last, before);
         }
         data.tasks_ns.store(0, Ordering::Relaxed);
         data.online_at.store(u64::MAX, Ordering::Relaxed);

@@ -73,10 +73,11 @@ impl Entries {
         self.accounts.get(&account.id).map(|account| account.ended).unwrap_or_default()
     }
 
-    /// By a worker that ends.
-    pub(crate) fn enter(&mut self, thread: u32, last: Used) {
+    /// By a worker that ends. `before`: what this thread had used when it ended as a worker before.
+    pub(crate) fn enter(&mut self, thread: u32, last: Used, before: Option<Used>) {
         for account in self.accounts.values_mut() {
-            let used = last.since(account.base.get(&thread).copied().unwrap_or_default());
+            let base = before.or_else(|| account.base.get(&thread).copied());
+            let used = last.since(base.unwrap_or_default());
             account.ended.cpu_ns += used.cpu_ns;
             account.ended.tasks_ns += used.tasks_ns;
         }

@@ -73,6 +73,7 @@ struct Losses {
     tasks_without_site: u64,
     tasks_without_path: u64,
     polls_untracked: u64,
+    polls_out_of_order: u64,
     counters: CountersLost,
 }
 
@@ -128,6 +129,7 @@ impl Reading {
             tasks_without_site: System::global().tasks_without_site(),
             tasks_without_path: System::global().tasks_without_path(),
             polls_untracked: tracked::untracked_polls(),
+            polls_out_of_order: disorders(),
             counters,
         };
         reading.threads = Threads::read(&entries, reading.workers.keys().copied());
@@ -361,10 +363,12 @@ impl Reading {
     fn lost_since(&self, base: &Self) -> Lost {
         let (now, base) = (&self.lost, &base.lost);
         Lost {
-            tasks_without_data: now.tasks_without_data - base.tasks_without_data,
+            // Some of those that there were may have been given data since.
+            tasks_without_data: now.tasks_without_data.saturating_sub(base.tasks_without_data),
             tasks_without_site: now.tasks_without_site - base.tasks_without_site,
             tasks_without_path: now.tasks_without_path - base.tasks_without_path,
             polls_untracked: now.polls_untracked - base.polls_untracked,
+            polls_out_of_order: now.polls_out_of_order - base.polls_out_of_order,
             turns_without_counters: now.counters.turns - base.counters.turns,
             workers_without_counters: now.counters.workers,
         }
@@ -472,6 +476,13 @@ impl Sources<'_> {
             }
         }
     }
+}
+
+/// What was out of order on all CPUs.
+fn disorders() -> u64 {
+    let mut sum = 0;
+    System::global().for_each_cpu(|cpu| sum += cpu.disorders());
+    sum
 }
 
 /// CPU time that a worker has spent in tasks, the running stint included.

@@ -214,9 +214,12 @@ pub struct Lost {
     pub tasks_without_site: u64,
     /// Tasks whose spawn path found no place in the bounded tree; they are counted as if no task had spawned them.
     pub tasks_without_path: u64,
-    /// Polls that could not be followed: their thread was ending, or tokio polled the task before its last poll was seen to
-    /// end; their time is in `workers_cpu_ns`.
+    /// Polls that could not be followed, because tokio polled the task before its last poll was seen to end; their time is in
+    /// `workers_cpu_ns`.
     pub polls_untracked: u64,
+    /// Polls that ended in another order than they began, as those of coroutines may that are suspended in a poll. What such
+    /// a coroutine did while another poll was on top of it is counted for that one's task.
+    pub polls_out_of_order: u64,
     /// Turns of tasks that were not counted: on workers whose counters could not be opened.
     pub turns_without_counters: u64,
     /// Workers whose counters could not be opened, at the end.

@@ -166,6 +166,7 @@ impl Table<'_> {
             tasks_without_site,
             tasks_without_path,
             polls_untracked,
+            polls_out_of_order,
             turns_without_counters,
             workers_without_counters,
         } = self.report.lost;
@@ -185,6 +186,11 @@ impl Table<'_> {
                 polls_untracked,
                 "poll",
                 "could not be followed: their time is in “workers, outside tasks”",
+            ),
+            (
+                polls_out_of_order,
+                "poll",
+                "ended in another order than they began: some time is another task's than is said",
             ),
             (
                 turns_without_counters,

@@ -572,6 +572,7 @@ fn extreme() -> Report {
             tasks_without_site: MAX,
             tasks_without_path: MAX,
             polls_untracked: MAX,
+            polls_out_of_order: MAX,
             turns_without_counters: MAX,
             workers_without_counters: MAX,
         },
