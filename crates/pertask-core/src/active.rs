@@ -114,3 +114,6 @@ impl Drop for Counted<'_> {
         self.active.uncount(self.pmu);
     }
 }
+
+#[cfg(all(test, not(any(pertask_loom, pertask_shuttle))))]
+mod tests;
