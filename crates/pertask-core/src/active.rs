@@ -82,9 +82,9 @@ impl ActivePmus {
             }
             // Another may have been faster.
             if !events.count.inc_not_zero() {
-                events.count.set_one();
-                // Relaxed: see `mask`.
+                // Before the count, so that whoever finds that above zero also finds the bit. Relaxed: `set_one` is Release.
                 self.mask.fetch_or(1 << pmu, Ordering::Relaxed);
+                events.count.set_one();
             }
         }
         Ok(Counted { active: self, pmu })
