@@ -16,7 +16,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 
 /// Threads that come and go, one after the other; and threads that come all at once.
-const THREADS: usize = 50;
+const THREADS: usize = if cfg!(miri) { 10 } else { 50 };
 
 /// When a destructor runs: those of a thread's thread-locals run in the opposite order of their first uses.
 #[derive(Clone, Copy, Debug)]
