@@ -82,9 +82,9 @@ impl ActivePmus {
             }
             // Another may have been faster.
             if !events.count.inc_not_zero() {
-                events.count.set_one();
-                // Relaxed: see `mask`.
+                // Before the count, so that whoever finds that above zero also finds the bit. Relaxed: `set_one` is Release.
                 self.mask.fetch_or(1 << pmu, Ordering::Relaxed);
+                events.count.set_one();
             }
         }
         Ok(Counted { active: self, pmu })
@@ -114,3 +114,6 @@ impl Drop for Counted<'_> {
         self.active.uncount(self.pmu);
     }
 }
+
+#[cfg(all(test, not(any(pertask_loom, pertask_shuttle))))]
+mod tests;

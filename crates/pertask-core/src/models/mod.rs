@@ -9,6 +9,7 @@
 //! shard, chunks of one task, and an RCU that frees as early as it may and notices late uses ([`rcu::stand_in`]).
 //! RCU's own algorithm has its own models.
 
+mod active;
 mod cell;
 mod counts;
 mod cpu;

@@ -281,3 +281,35 @@ fn claim_races_claim_of_a_free_record() {
         assert_ne!(ours, other.join().unwrap(), "one record, two threads");
     });
 }
+
+/// A thread takes the bags while another retires an object that a third looks at: the object goes into a batch whose epoch is
+/// opened afterwards, so the third's section is too old for it.
+#[test]
+fn reclaim_races_retire_and_reader() {
+    check(|| {
+        let domain: &'static Domain = Box::leak(Box::new(Domain::new()));
+        let [looks, retires, reclaims] = [(); 3].map(|()| domain.claim());
+        // There is something to free anyway, so an epoch is opened whether or not the other object has been retired by then.
+        retire_from(domain, reclaims, &publish());
+        let shared = publish();
+        let reader = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || look(domain, looks, &shared))
+        };
+        let retirer = thread::spawn(move || retire_from(domain, retires, &shared));
+        domain.try_reclaim();
+        reader.join().unwrap();
+        retirer.join().unwrap();
+        domain.try_reclaim();
+        assert_eq!(domain.pending(), 0, "retired and never freed");
+        // SAFETY: made by `Box::leak`, and nobody uses it any more.
+        drop(unsafe { Box::from_raw(ptr::from_ref(domain).cast_mut()) });
+    });
+}
+
+/// Unlinks an object and retires it from a record that the thread has had before the model began.
+fn retire_from(domain: &Domain, reader: &Reader, shared: &AtomicPtr<Object>) {
+    let object = NonNull::new(shared.swap(ptr::null_mut(), Ordering::AcqRel)).unwrap();
+    // SAFETY: unlinked, and by nobody else.
+    unsafe { domain.retire(reader, object.cast()) };
+}

@@ -393,3 +393,26 @@ fn length(mut at: *mut Head) -> usize {
     }
     length
 }
+
+/// What the tests of a thread's end look at.
+#[cfg(all(test, not(any(pertask_loom, pertask_shuttle))))]
+impl Domain {
+    /// How many records there are.
+    pub(super) fn records(&self) -> usize {
+        self.readers().count()
+    }
+
+    /// How many of them a thread has.
+    pub(super) fn claimed_records(&self) -> usize {
+        self.readers().filter(|reader| reader.is_claimed()).count()
+    }
+}
+
+#[cfg(all(test, not(any(pertask_loom, pertask_shuttle))))]
+impl Reader {
+    /// Whether a thread has the record.
+    pub(super) fn is_claimed(&self) -> bool {
+        // Acquire: pairs with the Release in `release`.
+        self.claimed.load(Ordering::Acquire)
+    }
+}

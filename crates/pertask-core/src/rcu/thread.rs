@@ -178,3 +178,6 @@ fn claim() -> Local {
     let _ = LOCAL.try_with(|mine| mine.set(Some(local)));
     local
 }
+
+#[cfg(all(test, not(any(pertask_loom, pertask_shuttle))))]
+mod tests;
