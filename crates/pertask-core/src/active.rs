@@ -20,15 +20,17 @@ pub const MAX_PMUS: usize = if cfg!(pertask_loom) {
     6
 };
 
-/// How many events each PMU has, and a bit for each that has any.
+/// A bit for each PMU that has an event.
 pub(crate) struct ActivePmus {
-    /// INVARIANT: a PMU's bit is set while it has an event. It changes under the lock of its `Events`.
+    /// INVARIANT: a PMU's bit is set while it has an event. It changes under the lock of its [`Events`].
     mask: AtomicU32,
-    pmus: [Events; MAX_PMUS],
 }
 
-/// One PMU's.
-struct Events {
+/// How many events one PMU has. It belongs to the PMU, and not to its place: whoever finds events here finds a PMU that is
+/// registered.
+///
+/// INVARIANT: while `count` is not zero, `open` is true.
+pub(crate) struct Events {
     count: Refcount,
     /// Whether events may come. Held by whoever takes the count to or from zero.
     open: Mutex<bool>,
@@ -37,13 +39,52 @@ struct Events {
 /// One event counted, unless it comes to nothing.
 pub(crate) struct Counted<'a> {
     active: &'a ActivePmus,
-    pmu: usize,
+    events: &'a Events,
+    place: usize,
+}
+
+impl Events {
+    pub(crate) fn new() -> Self {
+        Self { count: Refcount::new(0), open: Mutex::new(false) }
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> u32 {
+        self.count.read()
+    }
+
+    /// Lets events come.
+    pub(crate) fn open(&self) {
+        *lock(&self.open) = true;
+    }
+
+    /// Calls `f` while the PMU stays registered: events that come or go meanwhile wait for it.
+    pub(crate) fn while_open(&self, f: impl FnOnce()) -> Result<(), Error> {
+        let open = lock(&self.open);
+        if !*open {
+            return Err(Error::Unregistered);
+        }
+        f();
+        Ok(())
+    }
+
+    /// Lets no more events come. `Err`: there are some, or none may come already.
+    pub(crate) fn close(&self) -> Result<(), Error> {
+        let mut open = lock(&self.open);
+        match self.count() {
+            _ if !*open => Err(Error::Unregistered),
+            0 => {
+                *open = false;
+                Ok(())
+            }
+            events => Err(Error::InUse { events }),
+        }
+    }
 }
 
 impl ActivePmus {
     pub(crate) fn new() -> Self {
-        let events = || Events { count: Refcount::new(0), open: Mutex::new(false) };
-        Self { mask: AtomicU32::new(0), pmus: std::array::from_fn(|_| events()) }
+        Self { mask: AtomicU32::new(0) }
     }
 
     /// The PMUs that have an event.
@@ -54,27 +95,12 @@ impl ActivePmus {
         self.mask.load(Ordering::Relaxed)
     }
 
-    /// Lets a PMU have events.
-    pub(crate) fn open(&self, pmu: usize) {
-        *lock(&self.pmus[pmu].open) = true;
-    }
-
-    /// Lets a PMU have no more events. `Err`: it has some.
-    pub(crate) fn close(&self, pmu: usize) -> Result<(), Error> {
-        let mut open = lock(&self.pmus[pmu].open);
-        match self.pmus[pmu].count.read() {
-            _ if !*open => Err(Error::Unregistered),
-            0 => {
-                *open = false;
-                Ok(())
-            }
-            events => Err(Error::InUse { events }),
-        }
-    }
-
-    /// Counts an event among those for which switches call hooks.
-    pub(crate) fn count(&self, pmu: usize) -> Result<Counted<'_>, Error> {
-        let events = &self.pmus[pmu];
+    /// Counts an event of the PMU in that place among those for which switches call hooks.
+    pub(crate) fn count<'a>(
+        &'a self,
+        place: usize,
+        events: &'a Events,
+    ) -> Result<Counted<'a>, Error> {
         if !events.count.inc_not_zero() {
             let open = lock(&events.open);
             if !*open {
@@ -83,22 +109,21 @@ impl ActivePmus {
             // Another may have been faster.
             if !events.count.inc_not_zero() {
                 // Before the count, so that whoever finds that above zero also finds the bit. Relaxed: `set_one` is Release.
-                self.mask.fetch_or(1 << pmu, Ordering::Relaxed);
+                self.mask.fetch_or(1 << place, Ordering::Relaxed);
                 events.count.set_one();
             }
         }
-        Ok(Counted { active: self, pmu })
+        Ok(Counted { active: self, events, place })
     }
 
-    pub(crate) fn uncount(&self, pmu: usize) {
-        let events = &self.pmus[pmu];
+    pub(crate) fn uncount(&self, place: usize, events: &Events) {
         if events.count.dec_not_one() {
             return;
         }
         let _open = lock(&events.open);
         if events.count.dec_and_test() {
             // Relaxed: a switch that still sees the bit calls a hook that finds no data.
-            self.mask.fetch_and(!(1 << pmu), Ordering::Relaxed);
+            self.mask.fetch_and(!(1 << place), Ordering::Relaxed);
         }
     }
 }
@@ -111,7 +136,7 @@ impl Counted<'_> {
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.active.uncount(self.pmu);
+        self.active.uncount(self.place, self.events);
     }
 }
 

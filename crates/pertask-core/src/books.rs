@@ -171,7 +171,7 @@ impl Books {
             let before = self.window.load(Ordering::Acquire);
             // Relaxed: who is the owner is the owner for as long as it takes.
             let own = self.owner.load(Ordering::Relaxed) == thread_token() && self.ends_here();
-            if before % 2 == 0 || own {
+            if before.is_multiple_of(2) || own {
                 let result = read();
                 // Acquire: pairs with the fence in `begin_end`.
                 fence(Ordering::Acquire);

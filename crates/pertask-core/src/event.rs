@@ -75,7 +75,7 @@ impl<P: Pmu> PmuHandle<P> {
             return Err(Error::OtherSystem);
         }
         // Before there is data, so that no switch with data goes unseen.
-        let counted = pmu.state.system.active().count(pmu.state.index)?;
+        let counted = pmu.state.count_event()?;
         let uses = match inherit {
             _ if !pmu.state.has_data && task.has_exited() => return Err(Error::TaskExited),
             _ if !pmu.state.has_data => Uses::NoData,
@@ -99,7 +99,7 @@ impl<P: Pmu> PmuHandle<P> {
     /// [`Error::Unregistered`]; then nothing is left behind.
     pub fn attach_global(self) -> Result<Event<P>, Error> {
         let state = &self.0.state;
-        let counted = state.system.active().count(state.index)?;
+        let counted = state.count_event()?;
         state.global.attach(state)?;
         counted.keep();
         Ok(Event { pmu: self.0, uses: Uses::Global { base: P::Count::default() } })
@@ -175,7 +175,7 @@ impl<P: Pmu> Drop for Event<P> {
             Uses::Global { .. } => state.global.detach(state),
             Uses::NoData => {}
         }
-        state.system.active().uncount(state.index);
+        state.uncount_event();
     }
 }
 

@@ -1,5 +1,6 @@
 //! What measures: a source of counts that is told of each switch, and the data it keeps for each task.
 
+use crate::active::{Counted, Events};
 use crate::books::Mine;
 use crate::count::Count;
 use crate::cpu::CpuRecord;
@@ -150,9 +151,12 @@ impl<P: Pmu> PmuHandle<P> {
     /// Where events come and go in quick succession (a scraper every ten seconds, on a million tasks), data that stays saves
     /// the walk of each detach, and the allocations of each attach but the first. It costs the memory meanwhile. What it has
     /// counted stays, too.
-    pub fn set_retention(self, retention: Retention) {
-        let retains = retention == Retention::UntilExit;
-        self.0.state.global.set_retains(&self.0.state, retains);
+    ///
+    /// # Errors
+    /// [`Error::Unregistered`].
+    pub fn set_retention(self, retention: Retention) -> Result<(), Error> {
+        let (state, retains) = (&self.0.state, retention == Retention::UntilExit);
+        state.events.while_open(|| state.global.set_retains(state, retains))
     }
 
     /// Lets the PMU go: its place in the system is free for the next [`register`](System::register).
@@ -195,6 +199,7 @@ pub(crate) struct PmuState {
     pub(crate) system: &'static System,
     pub(crate) index: usize,
     pub(crate) has_data: bool,
+    pub(crate) events: Events,
     pub(crate) cache: CtxCache,
     pub(crate) global: GlobalUse,
 }
@@ -205,6 +210,7 @@ impl PmuState {
             system,
             index,
             has_data: size_of::<P::Data>() != 0,
+            events: Events::new(),
             cache: CtxCache::new(P::NAME, CtxData::layout::<P::Data>(), system.library()),
             global: GlobalUse::new(),
         }
@@ -215,6 +221,15 @@ impl PmuState {
         if child.slot(self.index).install_unshared(&self.cache, mine).is_err() {
             self.global.count_hole();
         }
+    }
+
+    /// Counts an event among those for which switches call hooks, unless it comes to nothing.
+    pub(crate) fn count_event(&self) -> Result<Counted<'_>, Error> {
+        self.system.active().count(self.index, &self.events)
+    }
+
+    pub(crate) fn uncount_event(&self) {
+        self.system.active().uncount(self.index, &self.events);
     }
 
     /// A reference to a task's data.

@@ -144,7 +144,7 @@ impl System {
                 // Release: pairs with the Acquire in `pmu`.
                 let pmu = ptr::from_ref(registered.erased()).cast_mut();
                 self.pmus[index].store(pmu, Ordering::Release);
-                self.active.open(index);
+                registered.state.events.open();
                 cpus.changes += 1;
                 return records;
             }
@@ -161,9 +161,7 @@ impl System {
         if !self.is_registered(pmu) {
             return Err(Error::Unregistered);
         }
-        self.active.close(state.index)?;
-        // Retained data goes.
-        state.global.set_retains(state, false);
+        state.events.close()?;
         // AcqRel: pairs with the Acquire in `pmu`.
         self.pmus[state.index].swap(ptr::null_mut(), Ordering::AcqRel);
         lock(&self.cpus).changes += 1;
@@ -172,6 +170,8 @@ impl System {
             self.publish(pmu).into_iter().for_each(|cpu| cpu.tell_online(pmu));
             return Err(refused);
         }
+        // Retained data goes.
+        state.global.set_retains(state, false);
         let mut cpus = lock(&self.cpus);
         cpus.records.iter().for_each(|cpu| cpu.take_data(state.index));
         cpus.places &= !(1 << state.index);

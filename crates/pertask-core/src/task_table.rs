@@ -22,7 +22,7 @@ const BLOCK: usize = if cfg!(pertask_loom) {
     256
 };
 
-const _: () = assert!(BLOCK % Batch::<()>::LEN == 0, "a block is batches of free entries");
+const _: () = assert!(BLOCK.is_multiple_of(Batch::<()>::LEN), "a block is batches of free entries");
 
 /// Items that a walk holds at a time while it shows them to others' code.
 const CHUNK: usize = if cfg!(pertask_loom) {

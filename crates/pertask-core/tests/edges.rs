@@ -100,7 +100,7 @@ impl Pmu for Hostile {
     fn fold(&self, ended: &AtomicU64, totals: &AtomicU64) -> bool {
         self.called(FOLD);
         // Now and then the sum is left to the core.
-        let is_even = ended.load(SeqCst) % 2 == 0;
+        let is_even = ended.load(SeqCst).is_multiple_of(2);
         if is_even {
             totals.fetch_add(ended.load(SeqCst), SeqCst);
         }

@@ -11,6 +11,7 @@ pub use record::CpuRecord;
 use hooks::Hooks;
 use record::IN_HOOKS;
 
+use crate::active::MAX_PMUS;
 use crate::books::Mine;
 use crate::foreign::{Delayed, OnUnwind, quietly};
 use crate::pmu::Edge;
@@ -329,17 +330,8 @@ impl Cpu {
 
     /// Whether all that stands above a task was switched in by `switch_in`, and something does.
     fn is_left_behind_by(&self, task: *const Task) -> bool {
-        let mut above = 0;
-        for at in self.chain() {
-            if ptr::eq(at, task) {
-                return above != 0;
-            }
-            if !at.is_carried() {
-                return false;
-            }
-            above += 1;
-        }
-        false
+        let above = self.chain().take_while(|at| at.is_carried() && !ptr::eq(*at, task)).count();
+        above != 0 && self.chain().nth(above).is_some_and(|at| ptr::eq(at, task))
     }
 
     /// The tasks that run here, the current one first.
@@ -394,11 +386,9 @@ impl Cpu {
         while self.current_task().is_some_and(Task::is_carried) && !self.is_in_hooks() {
             quietly(|| self.switch_out());
         }
-        let system = self.record.system;
-        system.for_each_pmu(u32::MAX, |pmu| {
+        for pmu in 0..MAX_PMUS {
             quietly(|| self.record.tell_offline(pmu));
-        });
-        self.record.leave_all();
+        }
         let is_free = self.record.current().is_null();
         if is_free {
             self.mine.release();

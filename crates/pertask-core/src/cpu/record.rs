@@ -210,34 +210,24 @@ impl CpuRecord {
         }
     }
 
-    /// Tells a PMU that this CPU goes, if it has been told that it came. For the CPU's thread, which waits for a hook that
-    /// another thread calls at this moment.
-    pub(crate) fn tell_offline(&self, pmu: &dyn AnyPmu) {
-        if self.leave(pmu.state().index) == TOLD {
-            pmu.cpu_offline(self);
-        }
-    }
-
-    /// From here on the PMU of that index is not told that this CPU has come. What it was told before.
-    pub(crate) fn leave(&self, pmu: usize) -> u32 {
+    /// Tells the PMU of that index that this CPU goes, if it has been told that it came; from here on it is not told that. For the
+    /// CPU's thread, which waits for a hook that another thread calls at this moment.
+    pub(super) fn tell_offline(&self, pmu: usize) {
         let told = &self.told[pmu];
         loop {
             let now = told.load(Ordering::Relaxed);
             // AcqRel: Acquire pairs with the Release in `tell_online`, Release with the Acquire there.
-            if now != TELLING
-                && told.compare_exchange(now, AWAY, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            if now == TELLING
+                || told.compare_exchange(now, AWAY, Ordering::AcqRel, Ordering::Relaxed).is_err()
             {
-                return now;
+                yield_now();
+                continue;
             }
-            yield_now();
+            if let (TOLD, Some(pmu)) = (now, self.system.pmu(pmu as u32)) {
+                pmu.cpu_offline(self);
+            }
+            return;
         }
-    }
-
-    /// As [`leave`](Self::leave), for all PMUs: also those that were registered since the thread was told to go.
-    pub(super) fn leave_all(&self) {
-        (0..MAX_PMUS).for_each(|pmu| {
-            self.leave(pmu);
-        });
     }
 
     #[cold]

@@ -28,6 +28,26 @@ fn snapshot_races_exit() {
     });
 }
 
+/// A task ends on a CPU, whose books are its own, during a snapshot.
+#[test]
+fn snapshot_races_exit_on_a_cpu() {
+    check(|| {
+        let world = World::new();
+        let event = world.pmu.attach_global().unwrap();
+        let task = world.fork();
+        world.count(&task, 7);
+        let other = thread::spawn(move || {
+            let cpu = crate::Cpu::new(world.system);
+            cpu.exit(task);
+        });
+        assert_eq!(event.read(), 7, "during");
+        other.join().unwrap();
+        assert_eq!(event.read(), 7, "after");
+        drop(event);
+        world.finish();
+    });
+}
+
 /// An event is read while its task ends: the counts are there, and stay.
 #[test]
 fn read_of_an_event_races_exit() {

@@ -10,6 +10,7 @@
 //! RCU's own algorithm has its own models.
 
 mod active;
+mod books;
 mod cell;
 mod counts;
 mod cpu;
@@ -18,10 +19,13 @@ mod events;
 mod family;
 mod global;
 mod history;
+mod holes;
 mod paths;
+mod places;
 mod rcu_domain;
 mod stand_in;
 mod switch;
+mod table;
 mod triples;
 
 use crate::primitive::{Arc, AtomicU32};

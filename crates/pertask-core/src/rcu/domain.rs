@@ -166,7 +166,8 @@ impl Domain {
     /// Frees what can be freed, unless another thread is at it.
     pub(crate) fn try_reclaim(&self) {
         if let Ok(mut waiting) = self.waiting.try_lock() {
-            self.collect(&mut waiting);
+            // A refusal is none of the caller's: what is not tagged waits for the next time.
+            let _ = self.collect(&mut waiting);
             free_all(self.ripe(&mut waiting));
         }
     }
@@ -186,7 +187,7 @@ impl Domain {
     /// Waits until everything that was retired before has been freed. The caller, whose record is `reader`, must be outside any
     /// section.
     pub(crate) fn barrier(&self, reader: &Reader) -> Result<(), membarrier::Refused> {
-        self.collect(&mut lock(&self.waiting));
+        self.collect(&mut lock(&self.waiting))?;
         // Acquire: what has just been collected has this tag or an older one.
         let tag = self.epoch.load(Ordering::Acquire);
         loop {
@@ -225,8 +226,8 @@ impl Domain {
         Ok(tag)
     }
 
-    /// Takes the bags into a new batch.
-    fn collect(&self, waiting: &mut MutexGuard<'_, Waiting>) {
+    /// Takes the bags into new batches, with a tag that is good for all that have none. Refused, they wait for the next.
+    fn collect(&self, waiting: &mut MutexGuard<'_, Waiting>) -> Result<(), membarrier::Refused> {
         for reader in self.readers() {
             if reader.bag.load(Ordering::Relaxed).is_null() {
                 continue;
@@ -236,11 +237,12 @@ impl Domain {
             waiting.batches.push(Batch { tag: None, objects });
         }
         if waiting.batches.iter().any(|batch| batch.tag.is_none()) {
-            let Ok(tag) = self.open_epoch() else { return };
+            let tag = self.open_epoch()?;
             for batch in &mut waiting.batches {
                 batch.tag.get_or_insert(tag);
             }
         }
+        Ok(())
     }
 
     /// Takes out the batches that no reader can hold any more.
@@ -325,6 +327,7 @@ impl Reader {
     }
 
     /// For the owner: whether it has the record for one section alone, and for those inside it.
+    #[cfg(not(pertask_loom))]
     pub(crate) fn lend(&self, is_lent: bool) {
         // Relaxed: the owner's own.
         self.is_lent.store(is_lent, Ordering::Relaxed);

@@ -106,11 +106,13 @@ impl Drop for Guard {
     }
 }
 
-/// Gives back a record that was claimed for one section, and for those inside it.
+/// Gives back a record that was claimed for one section, and for those inside it; unless a signal handler, in a section of its
+/// own, has just done so.
 #[cold]
 fn give_back(reader: &'static Reader) {
-    let _ = LOCAL.try_with(Cell::take);
-    reader.release();
+    if let Ok(Some(_)) = LOCAL.try_with(Cell::take) {
+        reader.release();
+    }
 }
 
 /// Frees `object` once no section that runs now can hold it.

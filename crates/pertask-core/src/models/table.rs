@@ -1,0 +1,172 @@
+//! The table: items enter and leave while walks look at them. loom reports an item that is looked at after its end, and one
+//! that never ends.
+
+use super::{check, check_within};
+use crate::magazine::Magazine;
+use crate::primitive::Arc;
+use crate::task_table::{Entry, TaskTable};
+use loom::cell::UnsafeCell;
+use loom::thread;
+use std::ptr::NonNull;
+
+/// An item that notices a look after its end.
+struct Item {
+    alive: UnsafeCell<u64>,
+}
+
+impl Item {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { alive: UnsafeCell::new(1) })
+    }
+
+    fn look(&self) {
+        // SAFETY: loom checks that nobody ends it meanwhile.
+        self.alive.with(|alive| assert_eq!(unsafe { *alive }, 1));
+    }
+}
+
+impl Drop for Item {
+    fn drop(&mut self) {
+        // SAFETY: loom checks that nobody looks at it any more.
+        self.alive.with_mut(|alive| unsafe { *alive = 0 });
+    }
+}
+
+fn enter(
+    table: &TaskTable<Item>,
+    at_hand: &Magazine<Entry<Item>>,
+    item: &Arc<Item>,
+) -> NonNull<Entry<Item>> {
+    // SAFETY: the models keep the item until it has left.
+    unsafe { table.enter(at_hand, item) }
+}
+
+/// Makes an item, which enters and leaves.
+fn come_and_go(table: &TaskTable<Item>, at_hand: &Magazine<Entry<Item>>) -> bool {
+    let item = Item::new();
+    let entry = enter(table, at_hand, &item);
+    // SAFETY: the entry that it was given; it leaves once.
+    unsafe { table.leave(at_hand, entry, &item) }
+}
+
+fn walk(table: &TaskTable<Item>) -> usize {
+    let mut seen = 0;
+    let _ = table.try_for_each_pinned(|item| {
+        item.look();
+        seen += 1;
+        Ok::<(), ()>(())
+    });
+    seen
+}
+
+/// An item leaves, and ends, while a walk has it pinned or is about to.
+#[test]
+fn leave_races_walk() {
+    check(|| {
+        let table = Arc::new(TaskTable::new());
+        let at_hand = Magazine::default();
+        let item = Item::new();
+        let entry = enter(&table, &at_hand, &item);
+        let walker = {
+            let table = Arc::clone(&table);
+            thread::spawn(move || walk(&table))
+        };
+        // SAFETY: the entry that it was given; it leaves once.
+        let alone = unsafe { table.leave(&at_hand, entry, &item) };
+        if alone {
+            // What is done to an item that nobody looks at comes after all that walks did to it.
+            item.alive.with_mut(|_| ());
+        }
+        drop(item);
+        walker.join().unwrap();
+        assert_eq!(walk(&table), 0);
+    });
+}
+
+/// As above, and the walk keeps a handle.
+#[test]
+fn leave_races_walk_that_keeps_a_handle() {
+    check(|| {
+        let table = Arc::new(TaskTable::new());
+        let at_hand = Magazine::default();
+        let item = Item::new();
+        let entry = enter(&table, &at_hand, &item);
+        let walker = {
+            let table = Arc::clone(&table);
+            thread::spawn(move || {
+                let mut kept = None;
+                table.for_each(|item| kept = Some(Arc::clone(item)));
+                kept
+            })
+        };
+        // SAFETY: the entry that it was given; it leaves once.
+        unsafe { table.leave(&at_hand, entry, &item) };
+        drop(item);
+        if let Some(kept) = walker.join().unwrap() {
+            kept.look();
+        }
+    });
+}
+
+/// The entry that an item leaves is the next one's, while a walk still holds the pin that it put there.
+#[test]
+fn leave_and_enter_race_walk() {
+    check(|| {
+        let table = Arc::new(TaskTable::new());
+        let at_hand = Magazine::default();
+        let [first, second] = [(); 2].map(|()| Item::new());
+        let entry = enter(&table, &at_hand, &first);
+        let walker = {
+            let table = Arc::clone(&table);
+            thread::spawn(move || walk(&table))
+        };
+        // SAFETY: the entry that it was given; it leaves once.
+        unsafe { table.leave(&at_hand, entry, &first) };
+        drop(first);
+        let entry = enter(&table, &at_hand, &second);
+        walker.join().unwrap();
+        // SAFETY: the entry that it was given; it leaves once.
+        assert!(unsafe { table.leave(&at_hand, entry, &second) }, "a pin is left");
+    });
+}
+
+/// Two walks pin one entry, and the item leaves. Two preemptions: three of them take half a minute.
+#[test]
+fn leave_races_two_walks() {
+    check_within(2, || {
+        let table = Arc::new(TaskTable::new());
+        let at_hand = Magazine::default();
+        let item = Item::new();
+        let entry = enter(&table, &at_hand, &item);
+        let walkers = [(); 2].map(|()| {
+            let table = Arc::clone(&table);
+            thread::spawn(move || walk(&table))
+        });
+        // SAFETY: the entry that it was given; it leaves once.
+        unsafe { table.leave(&at_hand, entry, &item) };
+        drop(item);
+        assert!(walkers.into_iter().all(|walker| walker.join().unwrap() <= 1));
+    });
+}
+
+/// Two threads take free entries from one depot and put them back: nobody gets one that another has.
+#[test]
+fn enter_races_enter() {
+    check(|| {
+        let table = Arc::new(TaskTable::new());
+        let other = {
+            let table = Arc::clone(&table);
+            thread::spawn(move || {
+                let at_hand = Magazine::default();
+                assert!(come_and_go(&table, &at_hand), "nobody walks");
+            })
+        };
+        let at_hand = Magazine::default();
+        let item = Item::new();
+        let entry = enter(&table, &at_hand, &item);
+        assert!(come_and_go(&table, &at_hand), "nobody walks");
+        // SAFETY: the entry that it was given; it leaves once.
+        assert!(unsafe { table.leave(&at_hand, entry, &item) }, "nobody walks");
+        other.join().unwrap();
+    });
+}
