@@ -33,6 +33,7 @@ pub struct CtxCache {
 
 /// What one CPU has of a cache. The thread that has the books of that number writes it.
 #[derive(Default)]
+#[repr(align(128))]
 struct OfCpu {
     /// Allocated here, less freed here. It wraps around.
     live: Cell64,

@@ -1,6 +1,6 @@
 //! What measures: a source of counts that is told of each switch, and the data it keeps for each task.
 
-use crate::active::{Counted, Events};
+use crate::active::{Counted, Events, MAX_PMUS};
 use crate::books::Mine;
 use crate::count::Count;
 use crate::cpu::CpuRecord;
@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::global::{Everywhere, GlobalUse};
 use crate::global_mask::GlobalMask;
 use crate::per_cpu::PerCpu;
-use crate::primitive::OnceLock;
+use crate::primitive::{OnceLock, Padded};
 use crate::rcu;
 use crate::slot::{Attached, Holding, Slot};
 use crate::system::System;
@@ -19,6 +19,7 @@ use crate::task::Task;
 use crate::turn::Turns;
 use bytemuck::Zeroable;
 use std::fmt;
+use std::ptr::NonNull;
 
 /// A source of counts that is saved and restored with each task (the kernel's `struct pmu`).
 ///
@@ -136,7 +137,7 @@ impl<P: Pmu> PmuHandle<P> {
         if !cpu.is_of(self.0.state.system) {
             return None;
         }
-        self.0.cpus.get(cpu.index() as usize)?.get()
+        self.0.cpus.get(cpu.index() as usize)?.0.get()
     }
 
     /// How many tasks were born without data although a global event was attached, and have been given none since. (Whoever
@@ -197,6 +198,7 @@ pub enum Retention {
 /// What the core keeps of a PMU, whatever its types.
 pub(crate) struct PmuState {
     pub(crate) system: &'static System,
+    /// INVARIANT: below [`MAX_PMUS`].
     pub(crate) index: usize,
     pub(crate) has_data: bool,
     pub(crate) events: Events,
@@ -284,16 +286,74 @@ impl Everywhere for PmuState {
     }
 }
 
+#[repr(C)]
 pub(crate) struct Registered<P: Pmu> {
+    head: PmuHead,
     pub(crate) pmu: P,
     pub(crate) state: PmuState,
     /// What it keeps for each CPU, by the CPU's index.
-    cpus: PerCpu<OnceLock<P::CpuData>>,
+    cpus: PerCpu<Padded<OnceLock<P::CpuData>>>,
     /// The counts of the tasks that have ended, by the number of the books that they ended with.
     pub(crate) ended: PerCpu<EndedPaths<P>>,
     pub(crate) turns: Turns,
-    /// This PMU with its types forgotten, where switches find it.
-    erased: OnceLock<&'static dyn AnyPmu>,
+}
+
+/// What switches need of a PMU, where one look finds it: a hook's address is on the way to the first reading of a clock.
+pub(crate) struct PmuHead {
+    sched_in: Hook,
+    sched_out: Hook,
+    any: unsafe fn(NonNull<PmuHead>) -> &'static dyn AnyPmu,
+}
+
+/// Calls a PMU's hook. In a section.
+///
+/// # Safety
+/// The pointer is that of the `Registered<P>` which begins with the head.
+type Hook = unsafe fn(NonNull<PmuHead>, &CpuRecord, &Task, Edge, rcu::Token<'_>);
+
+/// A registered PMU, its types forgotten.
+#[derive(Clone, Copy)]
+pub(crate) struct ErasedPmu(NonNull<PmuHead>);
+
+impl ErasedPmu {
+    /// # Safety
+    /// Null, or what [`Registered::head`] gave.
+    #[inline(always)]
+    pub(crate) unsafe fn new(head: *mut PmuHead) -> Option<Self> {
+        NonNull::new(head).map(Self)
+    }
+
+    /// Tells the PMU that a task comes. In a section.
+    #[inline(always)]
+    pub(crate) fn sched_in(
+        self,
+        cpu: &CpuRecord,
+        task: &Task,
+        edge: Edge,
+        section: rcu::Token<'_>,
+    ) {
+        // SAFETY: the head of a PMU, which is never freed, and its own hook.
+        unsafe { (self.0.as_ref().sched_in)(self.0, cpu, task, edge, section) }
+    }
+
+    /// Tells the PMU that a task goes. In a section.
+    #[inline(always)]
+    pub(crate) fn sched_out(
+        self,
+        cpu: &CpuRecord,
+        task: &Task,
+        edge: Edge,
+        section: rcu::Token<'_>,
+    ) {
+        // SAFETY: the head of a PMU, which is never freed, and its own hook.
+        unsafe { (self.0.as_ref().sched_out)(self.0, cpu, task, edge, section) }
+    }
+
+    /// The PMU, for all that is not counted in nanoseconds.
+    pub(crate) fn any(self) -> &'static dyn AnyPmu {
+        // SAFETY: the head of a PMU, which is never freed.
+        unsafe { (self.0.as_ref().any)(self.0) }
+    }
 }
 
 /// A registered PMU, its types forgotten.
@@ -305,10 +365,6 @@ pub(crate) trait AnyPmu: Send + Sync {
     fn cpu_data(&self, index: usize) -> *const ();
     fn cpu_online(&self, cpu: &CpuRecord);
     fn cpu_offline(&self, cpu: &CpuRecord);
-    /// Calls the hook of a task that comes. In a section.
-    fn sched_in(&self, cpu: &CpuRecord, task: &Task, edge: Edge, section: rcu::Token<'_>);
-    /// Calls the hook of a task that goes. In a section.
-    fn sched_out(&self, cpu: &CpuRecord, task: &Task, edge: Edge, section: rcu::Token<'_>);
     /// Folds the counts of a task that ends into its path's, in a window of the books. In a section. `shared`: others may look
     /// at the task.
     fn fold(&self, task: &Task, mine: Mine<'_>, shared: bool, section: rcu::Token<'_>);
@@ -317,18 +373,18 @@ pub(crate) trait AnyPmu: Send + Sync {
 impl<P: Pmu> Registered<P> {
     pub(crate) fn new(pmu: P, system: &'static System, index: usize) -> Self {
         Self {
+            head: PmuHead { sched_in: sched_in::<P>, sched_out: sched_out::<P>, any: any::<P> },
             pmu,
             state: PmuState::new::<P>(system, index),
             cpus: PerCpu::new(),
             ended: PerCpu::new(),
             turns: Turns::new(),
-            erased: OnceLock::new(),
         }
     }
 
-    /// The PMU with its types forgotten, as a pointer that fits into a word.
-    pub(crate) fn erased(&'static self) -> &'static &'static dyn AnyPmu {
-        self.erased.get_or_init(|| self)
+    /// The PMU with its types forgotten, as a pointer that fits into a word. It is good for all of the PMU.
+    pub(crate) fn head(&'static self) -> *mut PmuHead {
+        std::ptr::from_ref(self).cast::<PmuHead>().cast_mut()
     }
 
     /// The payload of this PMU's data.
@@ -367,10 +423,13 @@ impl<P: Pmu> Registered<P> {
         edge: Edge,
         section: rcu::Token<'s>,
     ) -> Option<Switch<'s, P>> {
+        let index = self.state.index;
+        // SAFETY: the index is a place's, of which there are so many. Looking twice would cost each switch some instructions.
+        unsafe { std::hint::assert_unchecked(index < MAX_PMUS) };
         // SAFETY: null, or this PMU's data for this CPU: it stands there while the PMU is registered, which it was when the
         // section began.
-        let cpu_data = unsafe { cpu.data(self.state.index).cast::<P::CpuData>().as_ref() }?;
-        let data = task.slot(self.state.index).data(section);
+        let cpu_data = unsafe { cpu.data(index).cast::<P::CpuData>().as_ref() }?;
+        let data = task.slot(index).data(section);
         // SAFETY: what is in a PMU's slot while it is registered is its own.
         let data = data.map(|data| unsafe { self.payload(data) });
         Some(Switch { cpu, cpu_data, task, data, edge })
@@ -383,7 +442,7 @@ impl<P: Pmu> AnyPmu for Registered<P> {
     }
 
     fn prepare_cpu(&self, index: usize) {
-        let cell = self.cpus.of(index);
+        let cell = &self.cpus.of(index).0;
         if cell.get().is_none() {
             // Made first: no code that is not ours runs inside the cell.
             let data = P::CpuData::default();
@@ -392,31 +451,19 @@ impl<P: Pmu> AnyPmu for Registered<P> {
     }
 
     fn cpu_data(&self, index: usize) -> *const () {
-        let data = self.cpus.get(index).and_then(OnceLock::get);
+        let data = self.cpus.get(index).and_then(|data| data.0.get());
         data.map_or(std::ptr::null(), |data| std::ptr::from_ref(data).cast())
     }
 
     fn cpu_online(&self, cpu: &CpuRecord) {
-        if let Some(data) = self.cpus.get(cpu.index() as usize).and_then(OnceLock::get) {
+        if let Some(data) = self.cpus.get(cpu.index() as usize).and_then(|data| data.0.get()) {
             self.pmu.cpu_online(cpu, data);
         }
     }
 
     fn cpu_offline(&self, cpu: &CpuRecord) {
-        if let Some(data) = self.cpus.get(cpu.index() as usize).and_then(OnceLock::get) {
+        if let Some(data) = self.cpus.get(cpu.index() as usize).and_then(|data| data.0.get()) {
             self.pmu.cpu_offline(cpu, data);
-        }
-    }
-
-    fn sched_in(&self, cpu: &CpuRecord, task: &Task, edge: Edge, section: rcu::Token<'_>) {
-        if let Some(switch) = self.switch(cpu, task, edge, section) {
-            self.pmu.sched_in(switch);
-        }
-    }
-
-    fn sched_out(&self, cpu: &CpuRecord, task: &Task, edge: Edge, section: rcu::Token<'_>) {
-        if let Some(switch) = self.switch(cpu, task, edge, section) {
-            self.pmu.sched_out(switch);
         }
     }
 
@@ -430,5 +477,38 @@ impl<P: Pmu> AnyPmu for Registered<P> {
         if let Some(seen) = seen {
             self.ended.of(mine.number()).of(task.path()).fold(&self.pmu, seen, data);
         }
+    }
+}
+
+unsafe fn any<P: Pmu>(head: NonNull<PmuHead>) -> &'static dyn AnyPmu {
+    // SAFETY: the pointer of a `Registered<P>`, by the caller's word, which is never freed.
+    unsafe { head.cast::<Registered<P>>().as_ref() }
+}
+
+unsafe fn sched_in<P: Pmu>(
+    head: NonNull<PmuHead>,
+    cpu: &CpuRecord,
+    task: &Task,
+    edge: Edge,
+    section: rcu::Token<'_>,
+) {
+    // SAFETY: the pointer of a `Registered<P>`, by the caller's word.
+    let registered = unsafe { head.cast::<Registered<P>>().as_ref() };
+    if let Some(switch) = registered.switch(cpu, task, edge, section) {
+        registered.pmu.sched_in(switch);
+    }
+}
+
+unsafe fn sched_out<P: Pmu>(
+    head: NonNull<PmuHead>,
+    cpu: &CpuRecord,
+    task: &Task,
+    edge: Edge,
+    section: rcu::Token<'_>,
+) {
+    // SAFETY: the pointer of a `Registered<P>`, by the caller's word.
+    let registered = unsafe { head.cast::<Registered<P>>().as_ref() };
+    if let Some(switch) = registered.switch(cpu, task, edge, section) {
+        registered.pmu.sched_out(switch);
     }
 }

@@ -107,6 +107,7 @@ pub(crate) fn thread_token() -> usize {
 
 /// Something that one thread writes often, kept off the cache lines of what others read. (Two lines: they are fetched in
 /// pairs.)
+#[derive(Default)]
 #[repr(align(128))]
 pub(crate) struct Padded<T>(pub(crate) T);
 

@@ -9,7 +9,7 @@ use crate::global_mask::GlobalMask;
 use crate::magazine::Magazine;
 use crate::path::PathTable;
 use crate::per_cpu::PerCpu;
-use crate::pmu::{AnyPmu, Pmu, PmuHandle, Registered};
+use crate::pmu::{AnyPmu, ErasedPmu, Pmu, PmuHandle, PmuHead, Registered};
 use crate::primitive::plain::{AtomicPtr, AtomicU64};
 use crate::primitive::{Arc, Mutex, Ordering, Padded, lock};
 use crate::rcu;
@@ -28,7 +28,7 @@ pub struct System {
     /// Which PMUs have events: the one word that a switch looks at while nothing is attached.
     active: ActivePmus,
     /// INVARIANT: each is null, or a registered PMU; PMUs are never freed.
-    pmus: [AtomicPtr<&'static dyn AnyPmu>; MAX_PMUS],
+    pmus: [AtomicPtr<PmuHead>; MAX_PMUS],
     /// Which PMUs have a global event: what fork reads.
     global: GlobalMask,
     tasks: TaskTable<Task>,
@@ -43,6 +43,7 @@ pub struct System {
 }
 
 #[derive(Default)]
+#[repr(align(128))]
 struct FreeEntries(Magazine<Entry<Task>>);
 
 // SAFETY: used only with the books of its number, which one thread has at a time.
@@ -142,8 +143,7 @@ impl System {
                 records.iter().for_each(|cpu| cpu.set_data(registered));
                 let index = registered.state.index;
                 // Release: pairs with the Acquire in `pmu`.
-                let pmu = ptr::from_ref(registered.erased()).cast_mut();
-                self.pmus[index].store(pmu, Ordering::Release);
+                self.pmus[index].store(registered.head(), Ordering::Release);
                 registered.state.events.open();
                 cpus.changes += 1;
                 return records;
@@ -179,16 +179,17 @@ impl System {
     }
 
     fn is_registered<P: Pmu>(&self, pmu: &'static Registered<P>) -> bool {
-        self.pmu(pmu.state.index as u32).is_some_and(|found| ptr::eq(found.state(), &pmu.state))
+        self.pmu(pmu.state.index as u32).is_some_and(|found| ptr::eq(found.any().state(), &pmu.state))
     }
 
     /// The PMU of that index. For as long as a section lasts in which it was found, it is registered.
     #[inline(always)]
     #[allow(unsafe_code)]
-    pub(crate) fn pmu(&self, index: u32) -> Option<&'static dyn AnyPmu> {
+    pub(crate) fn pmu(&self, index: u32) -> Option<ErasedPmu> {
         // Acquire: pairs with the Release in `publish`; the PMU is found whole.
-        // SAFETY: null, or what `erased` gave, which is never freed.
-        unsafe { self.pmus[index as usize].load(Ordering::Acquire).as_ref() }.copied()
+        let head = self.pmus[index as usize].load(Ordering::Acquire);
+        // SAFETY: null, or what `head` gave, of a PMU that is never freed.
+        unsafe { ErasedPmu::new(head) }
     }
 
     /// The site of that name and place. [`Cpu::site`](crate::Cpu::site) is faster.
@@ -315,7 +316,7 @@ impl System {
                 });
                 let section = rcu::enter();
                 if let Some(pmu) = self.pmu(index as u32) {
-                    pmu.fold(task, mine, shared, section.token());
+                    pmu.any().fold(task, mine, shared, section.token());
                 }
                 std::mem::forget(rest);
             }
@@ -346,7 +347,7 @@ impl System {
         if left == Left::Hole
             && let Some(pmu) = self.pmu(index as u32)
         {
-            pmu.state().global.count_left(left);
+            pmu.any().state().global.count_left(left);
         }
     }
 
@@ -475,7 +476,7 @@ impl System {
         while rest != 0 {
             let index = rest.trailing_zeros();
             rest &= rest - 1;
-            self.pmu(index).into_iter().for_each(&mut f);
+            self.pmu(index).into_iter().for_each(|pmu| f(pmu.any()));
         }
     }
 }

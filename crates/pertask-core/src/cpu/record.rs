@@ -224,7 +224,7 @@ impl CpuRecord {
                 continue;
             }
             if let (TOLD, Some(pmu)) = (now, self.system.pmu(pmu as u32)) {
-                pmu.cpu_offline(self);
+                pmu.any().cpu_offline(self);
             }
             return;
         }
