@@ -179,7 +179,8 @@ impl System {
     }
 
     fn is_registered<P: Pmu>(&self, pmu: &'static Registered<P>) -> bool {
-        self.pmu(pmu.state.index as u32).is_some_and(|found| ptr::eq(found.any().state(), &pmu.state))
+        self.pmu(pmu.state.index as u32)
+            .is_some_and(|found| ptr::eq(found.any().state(), &pmu.state))
     }
 
     /// The PMU of that index. For as long as a section lasts in which it was found, it is registered.

@@ -46,15 +46,18 @@ impl Hooks<'_> {
     #[inline(always)]
     fn sched_out(self, outgoing: &Task, rest: u32, section: rcu::Token<'_>) {
         let (record, system) = (self.record, self.record.system);
-        let mut rest = rest | IN_HOOKS;
-        loop {
-            let index = rest.trailing_zeros();
-            if index as usize >= MAX_PMUS {
+        let mut rest = rest & !IN_HOOKS;
+        // By counting, not by the lowest bit: a guess of where the PMU is need not wait for the mask.
+        for index in 0..MAX_PMUS as u32 {
+            if rest >> index == 0 {
                 break;
             }
-            rest &= rest - 1;
+            if rest & (1 << index) == 0 {
+                continue;
+            }
+            rest &= !(1 << index);
             // Crossed off before it is called: so none is called twice.
-            record.set_owed(rest);
+            record.set_owed(IN_HOOKS | rest);
             if let Some(pmu) = system.pmu(index) {
                 pmu.sched_out(record, outgoing, self.leaves, section);
             }
@@ -65,14 +68,14 @@ impl Hooks<'_> {
     #[inline(always)]
     fn sched_in(self, incoming: &Task, rest: u32, told: u32, section: rcu::Token<'_>) -> u32 {
         let (record, system) = (self.record, self.record.system);
-        let (mut rest, mut told) = (rest | IN_HOOKS, told | IN_HOOKS);
-        loop {
-            let index = rest.trailing_zeros();
-            if index as usize >= MAX_PMUS {
+        let mut told = told | IN_HOOKS;
+        for index in 0..MAX_PMUS as u32 {
+            if rest >> index == 0 {
                 break;
             }
-            rest &= rest - 1;
-            if let Some(pmu) = system.pmu(index) {
+            if rest & (1 << index) != 0
+                && let Some(pmu) = system.pmu(index)
+            {
                 told |= 1 << index;
                 // Noted before it is called: so it is owed a `sched_out` also if it panics.
                 record.set_owed(told);
