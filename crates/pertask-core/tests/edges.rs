@@ -218,6 +218,27 @@ fn a_switch_is_finished_also_if_a_hook_panics() {
     }
 }
 
+/// A hook, or the end of a task, panics as what was left over a run ends with it: the run's own task has left the chain, too.
+#[test]
+fn a_run_leaves_the_chain_also_if_what_it_left_behind_panics() {
+    for place in [SCHED_OUT, FOLD] {
+        let scene = Scene::new();
+        let events = (scene.hostile.attach_global().unwrap(), scene.turns.attach_global().unwrap());
+        let mut task = scene.fork("runs");
+        let ran = panics(|| {
+            scene.cpu.run(&mut task, || {
+                (0..3).for_each(|_| scene.cpu.switch_in(scene.fork("left behind")).unwrap());
+                scene.hostile.pmu().panic_in(place);
+            });
+        });
+        assert!(ran, "the panic goes on");
+        assert!(scene.cpu.current().is_none(), "at {place}");
+        assert_eq!(scene.system.live_tasks(), 1);
+        drop((task, events));
+        scene.assert_nothing_left();
+    }
+}
+
 /// The closure panics, and then the hook does: one panic arrives.
 #[test]
 fn a_hook_that_panics_after_the_run_has_aborts_nothing() {
