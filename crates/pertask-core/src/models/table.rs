@@ -73,6 +73,8 @@ fn leave_races_walk() {
         };
         // SAFETY: the entry that it was given; it leaves once.
         let alone = unsafe { table.leave(&at_hand, entry, &item) };
+        // It is held still.
+        item.look();
         if alone {
             // What is done to an item that nobody looks at comes after all that walks did to it.
             item.alive.with_mut(|_| ());
@@ -101,6 +103,7 @@ fn leave_races_walk_that_keeps_a_handle() {
         };
         // SAFETY: the entry that it was given; it leaves once.
         unsafe { table.leave(&at_hand, entry, &item) };
+        item.look();
         drop(item);
         if let Some(kept) = walker.join().unwrap() {
             kept.look();
@@ -144,6 +147,7 @@ fn leave_races_two_walks() {
         });
         // SAFETY: the entry that it was given; it leaves once.
         unsafe { table.leave(&at_hand, entry, &item) };
+        item.look();
         drop(item);
         assert!(walkers.into_iter().all(|walker| walker.join().unwrap() <= 1));
     });
