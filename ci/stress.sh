@@ -16,8 +16,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-TESTS="stress model combinations grace switch alloc_refused misuse edges"
-FORGETFUL="misuse edges"
+TESTS="stress model combinations grace switch alloc_refused misuse edges retention"
+FORGETFUL="misuse edges retention"
 TARGET=$(rustc -vV | sed -n 's/^host: //p')
 STRESS=${PERTASK_STRESS:-100}
 SKIPPED=()
