@@ -137,3 +137,8 @@ pub use site::{MAX_SITES, Site};
 pub use snapshot::{Live, PathCounts};
 pub use system::System;
 pub use task::{OwnedTask, Task, TaskId};
+
+/// The README's example runs, too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -133,7 +133,7 @@ impl CpuRecord {
         f(unsafe { self.current().as_ref() })
     }
 
-    /// The CPU's own [tag](Cpu::tag), which holds while no task runs here. For signal handlers, too.
+    /// The CPU's own [tag](crate::Cpu::tag), which holds while no task runs here. For signal handlers, too.
     #[must_use]
     #[inline]
     pub fn own_tag(&self) -> u32 {
