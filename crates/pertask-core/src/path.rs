@@ -251,7 +251,7 @@ impl PathTable {
             #[cfg(pertask_loom)]
             whole: crate::primitive::AtomicBool::new(false),
         }));
-        // Relaxed: as above.
+        // Relaxed: what is tested is that the way to it orders it.
         #[cfg(pertask_loom)]
         path.whole.store(true, Ordering::Relaxed);
         all.push(path);

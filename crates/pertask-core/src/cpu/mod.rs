@@ -173,9 +173,10 @@ impl Cpu {
     ///
     /// The task that ran here until now is switched out for the time. A run does not allocate, and takes no lock.
     ///
-    /// Runs should end in the order in which they began, the last first. One that does not (`f` suspends a coroutine, and another
-    /// run begins before that goes on) is brought to its end where it stands, and [counted](CpuRecord::disorders). Executors whose
-    /// switches are no function calls call [`switch_in`](Self::switch_in) and [`switch_out`](Self::switch_out).
+    /// Runs should end in the order in which they began, the last first. One that does not (`f` suspends a coroutine, and
+    /// another run begins before that goes on) is brought to its end where it stands, and [counted](CpuRecord::disorders).
+    /// Executors whose switches are no function calls call [`switch_in`](Self::switch_in) and
+    /// [`switch_out`](Self::switch_out).
     ///
     /// In a PMU's hook, or with a task of another system, `f` runs without being seen.
     ///
