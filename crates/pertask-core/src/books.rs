@@ -22,9 +22,22 @@ pub(crate) struct Books {
     live: Cell64,
     /// The owner's token, or 0 while nobody has them.
     owner: AtomicUsize,
+    /// How many times this process had been made by `fork(2)` from another when the owner got them.
+    forks: crate::primitive::plain::AtomicUsize,
     number: usize,
     /// Fixed once they are in the list.
     next: *const Books,
+}
+
+/// How many times this process, and those it comes from, were made by `fork(2)`.
+static FORKS: crate::primitive::plain::AtomicUsize = crate::primitive::plain::AtomicUsize::new(0);
+
+/// For the child of a `fork(2)`: the books of all threads but this one are nobody's any more.
+#[cfg(all(unix, not(any(pertask_loom, pertask_shuttle, miri))))]
+pub(crate) fn after_fork() {
+    // Relaxed: there is no other thread.
+    FORKS.fetch_add(1, Ordering::Relaxed);
+    here::keep();
 }
 
 /// A number that its owner writes and others read.
@@ -143,6 +156,7 @@ impl Books {
             ends: Cell::new(0),
             live: Cell64::default(),
             owner: AtomicUsize::new(thread_token()),
+            forks: FORKS.load(Ordering::Relaxed).into(),
             number,
             next,
         }
@@ -154,28 +168,40 @@ impl Books {
 
     fn try_claim(&self) -> bool {
         // Acquire: pairs with the Release in `release`.
-        self.owner.load(Ordering::Relaxed) == 0
+        let is_ours = self.owner.load(Ordering::Relaxed) == 0
             && self
                 .owner
                 .compare_exchange(0, thread_token(), Ordering::Acquire, Ordering::Relaxed)
-                .is_ok()
+                .is_ok();
+        if is_ours {
+            // Relaxed: see `is_orphaned`.
+            self.forks.store(FORKS.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        is_ours
+    }
+
+    /// Whether the owner is a thread of the process from which `fork(2)` has made this one. Its window will not close.
+    fn is_orphaned(&self) -> bool {
+        // Relaxed: the number changes before the child has a second thread.
+        self.forks.load(Ordering::Relaxed) != FORKS.load(Ordering::Relaxed)
     }
 
     /// Reads what has ended with these books, at a moment at which no end is under way. `read` may be called again.
     ///
     /// It waits for the owner, who waits for nobody. A reader that runs inside an end of its own does not wait for itself: it
-    /// may find that end half done.
+    /// may find that end half done. Nor is a thread waited for that `fork(2)` has left behind in another process.
     pub(crate) fn read<R>(&self, mut read: impl FnMut() -> R) -> R {
         loop {
             // Acquire: pairs with the Release at the window's closing.
             let before = self.window.load(Ordering::Acquire);
             // Relaxed: who is the owner is the owner for as long as it takes.
             let own = self.owner.load(Ordering::Relaxed) == thread_token() && self.ends_here();
-            if before.is_multiple_of(2) || own {
+            let is_half_done = own || self.is_orphaned();
+            if before.is_multiple_of(2) || is_half_done {
                 let result = read();
                 // Acquire: pairs with the fence in `begin_end`.
                 fence(Ordering::Acquire);
-                if own || self.window.load(Ordering::Relaxed) == before {
+                if is_half_done || self.window.load(Ordering::Relaxed) == before {
                     return result;
                 }
             }
@@ -273,7 +299,7 @@ impl Library {
 /// Which books a thread has.
 #[cfg(not(any(pertask_loom, pertask_shuttle)))]
 mod here {
-    use super::{Books, Library};
+    use super::{Books, Library, Ordering};
     use std::cell::Cell;
     use std::ptr;
 
@@ -288,6 +314,14 @@ mod here {
 
     pub(super) fn forget(books: &Books) {
         HERE.set(HERE.get().filter(|(_, here)| !ptr::eq(*here, books)));
+    }
+
+    /// After a `fork(2)`: this thread still has its books.
+    #[cfg(all(unix, not(miri)))]
+    pub(super) fn keep() {
+        if let Some((_, books)) = HERE.get() {
+            books.forks.store(super::FORKS.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
     }
 
     #[inline]

@@ -243,7 +243,8 @@ impl Slot {
     }
 
     /// [`exit`](Self::exit) of a task that nobody else can reach, nor will: data that is the global event's alone is freed here
-    /// and now, without RCU, because whoever looks at data holds the task, or a reference.
+    /// and now, without RCU. Whoever looks at data holds the task, its pin or a reference: hooks run while the task does, a walk
+    /// pins it, an event has its reference, and a family holds both for each member, until that ends while it is shared.
     #[inline]
     pub(crate) fn exit_unshared(&self, mine: Mine<'_>) -> Left {
         // Relaxed: whoever installed it has unpinned the task, or dropped its handle, since.

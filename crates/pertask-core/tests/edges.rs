@@ -218,6 +218,27 @@ fn a_switch_is_finished_also_if_a_hook_panics() {
     }
 }
 
+/// A hook, or the end of a task, panics as what was left over a run ends with it: the run's own task has left the chain, too.
+#[test]
+fn a_run_leaves_the_chain_also_if_what_it_left_behind_panics() {
+    for place in [SCHED_OUT, FOLD] {
+        let scene = Scene::new();
+        let events = (scene.hostile.attach_global().unwrap(), scene.turns.attach_global().unwrap());
+        let mut task = scene.fork("runs");
+        let ran = panics(|| {
+            scene.cpu.run(&mut task, || {
+                (0..3).for_each(|_| scene.cpu.switch_in(scene.fork("left behind")).unwrap());
+                scene.hostile.pmu().panic_in(place);
+            });
+        });
+        assert!(ran, "the panic goes on");
+        assert!(scene.cpu.current().is_none(), "at {place}");
+        assert_eq!(scene.system.live_tasks(), 1);
+        drop((task, events));
+        scene.assert_nothing_left();
+    }
+}
+
 /// The closure panics, and then the hook does: one panic arrives.
 #[test]
 fn a_hook_that_panics_after_the_run_has_aborts_nothing() {
@@ -831,6 +852,59 @@ fn a_forked_child_waits_for_no_section_of_its_parents_threads() {
     assert_live(turns, 0);
     assert!(libc::WIFEXITED(status), "the child hangs in attach_global");
     assert_eq!(libc::WEXITSTATUS(status), 0, "the child could not attach");
+}
+
+/// A thread of the parent's was at a task's end when the process forked: a snapshot in the child does not wait for it.
+#[cfg(all(unix, not(miri)))]
+#[test]
+fn a_forked_child_waits_for_no_end_of_its_parents_threads() {
+    /// Stops at an end.
+    struct Stops(std::sync::Mutex<Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>>);
+    impl Pmu for Stops {
+        const NAME: &'static str = "stops";
+        type Data = AtomicU64;
+        type CpuData = ();
+        type Count = u64;
+        fn sched_in(&self, _: Switch<'_, Self>) {}
+        fn sched_out(&self, _: Switch<'_, Self>) {}
+        fn read(&self, turns: &AtomicU64) -> u64 {
+            turns.load(SeqCst)
+        }
+        fn fold(&self, _: &AtomicU64, _: &AtomicU64) -> bool {
+            let stop = self.0.lock().unwrap().take();
+            if let Some((stopped, go_on)) = stop {
+                stopped.send(()).unwrap();
+                let _ = go_on.recv();
+            }
+            true
+        }
+    }
+    let _alone = alone();
+    let (stopped, is_stopped) = mpsc::channel();
+    let (go_on, goes_on) = mpsc::channel();
+    let (system, pmu) = system_with(Stops(Some((stopped, goes_on)).into()));
+    let event = pmu.attach_global().unwrap();
+    let task = system.fork(site(system, "ends"), None, 0);
+    let thread = thread::spawn(move || drop(task));
+    is_stopped.recv().unwrap();
+    // SAFETY: the child reads counts, for which it takes no lock that a thread of this test holds, and exits.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: no memory is involved. The alarm ends a child that hangs.
+        unsafe { libc::alarm(20) };
+        let rows = pmu.snapshot(|_| {}).len();
+        // SAFETY: ends the child without running its parent's destructors.
+        unsafe { libc::_exit(i32::try_from(rows).unwrap_or(1)) };
+    }
+    let mut status = 0;
+    // SAFETY: writes to `status`.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    go_on.send(()).unwrap();
+    thread.join().unwrap();
+    assert!(libc::WIFEXITED(status), "the child hangs in a snapshot");
+    assert_eq!(pmu.snapshot(|_| {})[0].exited, 1);
+    drop(event);
+    assert_live(pmu, 0);
 }
 
 /// On a thread that is ending, what is inside a section is refused what would wait for it.

@@ -331,9 +331,12 @@ impl Cpu {
     fn end_below(&self, task: *const Task, edge: Edge) {
         if !self.is_in_hooks() {
             // What was switched in over it, in its turn, and not out again, ends with it.
+            // Should a hook panic, or the end of one, the rest ends all the same: the run is over when this returns.
+            let rest = OnUnwind(|| self.end_quietly(task, edge));
             while self.is_left_behind_by(task) {
                 drop(self.switch_out());
             }
+            std::mem::forget(rest);
             if ptr::eq(self.record.current(), task) {
                 return self.end(self.record, self.record.system, task, edge);
             }

@@ -31,6 +31,7 @@ fn after_fork_keep_only_this_thread() {
         if let Some(domain) = DOMAIN.get() {
             membarrier::again_in_child();
             domain.keep_only(local().map(|local| local.reader));
+            crate::books::after_fork();
         }
     }
     // SAFETY: the handler may run in the child of a process with threads: it makes a system call and writes atomics.
