@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::primitive::{AtomicU32, Mutex, Ordering, lock};
+use crate::rcu;
 use crate::refcount::Refcount;
 
 /// How many PMUs a [`System`](crate::System) has room for: each task has a slot of one word for each.
@@ -59,13 +60,12 @@ impl Events {
     }
 
     /// Calls `f` while the PMU stays registered: events that come or go meanwhile wait for it.
-    pub(crate) fn while_open(&self, f: impl FnOnce()) -> Result<(), Error> {
-        let open = lock(&self.open);
-        if !*open {
-            return Err(Error::Unregistered);
+    pub(crate) fn while_open(&self, f: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        if rcu::held() {
+            return Err(Error::InsideHook);
         }
-        f();
-        Ok(())
+        let open = lock(&self.open);
+        if *open { f() } else { Err(Error::Unregistered) }
     }
 
     /// Lets no more events come. `Err`: there are some, or none may come already.

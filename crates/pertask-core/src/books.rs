@@ -188,20 +188,18 @@ impl Books {
 
     /// Reads what has ended with these books, at a moment at which no end is under way. `read` may be called again.
     ///
-    /// It waits for the owner, who waits for nobody. A reader that runs inside an end of its own does not wait for itself: it
-    /// may find that end half done. Nor is a thread waited for that `fork(2)` has left behind in another process.
+    /// It waits for the owner, who waits for nobody: whoever reads is not at a task's end itself, see
+    /// [`Library::is_ending_here`]. A thread is not waited for that `fork(2)` has left behind in another process.
     pub(crate) fn read<R>(&self, mut read: impl FnMut() -> R) -> R {
         loop {
             // Acquire: pairs with the Release at the window's closing.
             let before = self.window.load(Ordering::Acquire);
-            // Relaxed: who is the owner is the owner for as long as it takes.
-            let own = self.owner.load(Ordering::Relaxed) == thread_token() && self.ends_here();
-            let is_half_done = own || self.is_orphaned();
-            if before.is_multiple_of(2) || is_half_done {
+            let is_orphaned = self.is_orphaned();
+            if before.is_multiple_of(2) || is_orphaned {
                 let result = read();
                 // Acquire: pairs with the fence in `begin_end`.
                 fence(Ordering::Acquire);
-                if is_half_done || self.window.load(Ordering::Relaxed) == before {
+                if is_orphaned || self.window.load(Ordering::Relaxed) == before {
                     return result;
                 }
             }
@@ -209,9 +207,12 @@ impl Books {
         }
     }
 
-    /// For the owner: whether an end is under way.
-    fn ends_here(&self) -> bool {
-        cfg!(not(any(pertask_loom, pertask_shuttle))) && self.ends.get() != 0
+    /// Whether the calling thread is at a task's end with these books.
+    fn is_ending_here(&self) -> bool {
+        // Relaxed: a thread that is the owner stays it. In models and schedules no thread is told from another.
+        cfg!(not(any(pertask_loom, pertask_shuttle)))
+            && self.owner.load(Ordering::Relaxed) == thread_token()
+            && self.ends.get() != 0
     }
 }
 
@@ -253,6 +254,11 @@ impl Library {
         return None;
         #[cfg(not(any(pertask_loom, pertask_shuttle)))]
         here::find(self).map(Mine::of)
+    }
+
+    /// Whether the calling thread is at a task's end: whoever reads counts might wait for it.
+    pub(crate) fn is_ending_here(&self) -> bool {
+        self.iter().any(Books::is_ending_here)
     }
 
     /// All books, newest first.

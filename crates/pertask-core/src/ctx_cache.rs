@@ -162,17 +162,30 @@ impl CtxCache {
         if let Some(mine) = mine {
             self.give_back_at_hand(self.cpus.of(mine.number()));
         }
+        self.count_within_limit(mine)?;
+        // Under no lock: an allocation may take long.
+        let object = self.alloc_raw();
+        if object.is_err() {
+            self.count(mine, u64::MAX);
+        }
+        object
+    }
+
+    fn count_within_limit(&self, mine: Option<Mine<'_>>) -> Result<(), Error> {
         let _limited = lock(&self.limited);
         let limit_bytes = self.limit_bytes.load(Ordering::Relaxed);
         if (self.live() + 1).saturating_mul(self.object_bytes()) > limit_bytes {
             return Err(Error::CacheLimit { pmu: self.pmu, limit_bytes });
         }
-        let object = self.alloc_raw()?;
+        self.count(mine, 1);
+        Ok(())
+    }
+
+    fn count(&self, mine: Option<Mine<'_>>, amount: u64) {
         match mine {
-            Some(mine) => self.cpus.of(mine.number()).live.add(1),
-            None => self.count_elsewhere(1),
+            Some(mine) => self.cpus.of(mine.number()).live.add(amount),
+            None => self.count_elsewhere(amount),
         }
-        Ok(object)
     }
 
     fn count_elsewhere(&self, amount: u64) {

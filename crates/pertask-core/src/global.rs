@@ -1,6 +1,6 @@
 //! Attaching a PMU to all tasks, and detaching it (the kernel's `attach_global_ctx_data` and its twin).
 //!
-//! Attach, in order: take the attach mutex; if the PMU is attached already, one reference and done. Set its bit in the mask that
+//! Attach, in order: if the PMU is attached already, one reference and done. Else take the attach mutex, and look again. Set its bit in the mask that
 //! forks read: after that every fork installs data itself, and every fork that did not is in the table. Walk the table once. A
 //! failure undoes what was done and is returned. Detach is the mirror image.
 
@@ -106,12 +106,20 @@ impl GlobalUse {
     }
 
     /// Has data stay until its task ends, or go with its last event.
-    pub(crate) fn set_retains(&self, all: &impl Everywhere, retains: bool) {
-        let _attach = lock(&self.attach);
-        self.retains.store(retains, Ordering::Relaxed);
-        if all.has_data() && !retains && self.users.read() == 0 {
-            self.release_all(all);
+    pub(crate) fn set_retains(&self, all: &impl Everywhere, retains: bool) -> Result<(), Error> {
+        if rcu::held() {
+            return Err(Error::InsideHook);
         }
+        let _attach = lock(&self.attach);
+        // Relaxed: what orders it is the grace period. Whoever has found that data is retained marks it in the same section.
+        self.retains.store(retains, Ordering::Relaxed);
+        if all.has_data() && !retains {
+            rcu::synchronize()?;
+            if self.users.read() == 0 {
+                self.release_all(all);
+            }
+        }
+        Ok(())
     }
 
     /// For fork and exit: what became of the slot of a task.

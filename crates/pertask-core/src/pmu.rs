@@ -162,7 +162,8 @@ impl<P: Pmu> PmuHandle<P> {
     /// counted stays, too.
     ///
     /// # Errors
-    /// [`Error::Unregistered`] if the PMU has been [let go](Self::unregister).
+    /// [`Error::Unregistered`] if the PMU has been [let go](Self::unregister). [`Error::InsideHook`] and [`Error::BarrierRefused`]:
+    /// then data that is retained no more may stay until its task ends.
     pub fn set_retention(self, retention: Retention) -> Result<(), Error> {
         let (state, retains) = (&self.0.state, retention == Retention::UntilExit);
         state.events.while_open(|| state.global.set_retains(state, retains))
@@ -174,8 +175,8 @@ impl<P: Pmu> PmuHandle<P> {
     /// references to it. Its `cpu_offline` is not called for the CPUs that are online.
     ///
     /// # Errors
-    /// [`Error::InUse`] while it has events, [`Error::Unregistered`] if it has been let go, [`Error::InsideHook`],
-    /// [`Error::BarrierRefused`]. Then nothing has changed.
+    /// [`Error::InUse`] while it has events, [`Error::Unregistered`] if it has been let go, [`Error::InsideHook`] also while the
+    /// PMU is told of a CPU, [`Error::BarrierRefused`]. Then nothing has changed.
     pub fn unregister(self) -> Result<(), Error> {
         self.0.state.system.unregister(self.0)
     }
@@ -208,6 +209,8 @@ pub(crate) struct PmuState {
     pub(crate) system: &'static System,
     /// INVARIANT: below [`MAX_PMUS`].
     pub(crate) index: usize,
+    /// A number that no other PMU of the system has, and not 0.
+    pub(crate) serial: u32,
     pub(crate) has_data: bool,
     pub(crate) events: Events,
     pub(crate) cache: CtxCache,
@@ -215,10 +218,11 @@ pub(crate) struct PmuState {
 }
 
 impl PmuState {
-    fn new<P: Pmu>(system: &'static System, index: usize) -> Self {
+    fn new<P: Pmu>(system: &'static System, index: usize, serial: u32) -> Self {
         Self {
             system,
             index,
+            serial,
             has_data: size_of::<P::Data>() != 0,
             events: Events::new(),
             cache: CtxCache::new(P::NAME, CtxData::layout::<P::Data>(), system.library()),
@@ -379,11 +383,11 @@ pub(crate) trait AnyPmu: Send + Sync {
 }
 
 impl<P: Pmu> Registered<P> {
-    pub(crate) fn new(pmu: P, system: &'static System, index: usize) -> Self {
+    pub(crate) fn new(pmu: P, system: &'static System, index: usize, serial: u32) -> Self {
         Self {
             head: PmuHead { sched_in: sched_in::<P>, sched_out: sched_out::<P>, any: any::<P> },
             pmu,
-            state: PmuState::new::<P>(system, index),
+            state: PmuState::new::<P>(system, index, serial),
             cpus: PerCpu::new(),
             ended: PerCpu::new(),
             turns: Turns::new(),

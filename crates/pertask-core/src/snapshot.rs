@@ -19,7 +19,8 @@ impl<P: Pmu> PmuHandle<P> {
     /// A snapshot walks over all tasks; spawn and exit do not wait for it. A PMU has one at a time: another thread's waits.
     ///
     /// # Panics
-    /// Inside another snapshot, or read of a global event, of the same PMU on the same thread.
+    /// Inside another snapshot, or read of a global event, of the same PMU on the same thread; inside four of other PMUs; and at
+    /// a task's end, in [`Pmu::fold`] and what it calls.
     pub fn snapshot(self, mut live: impl FnMut(&mut Live<'_, P>)) -> Vec<PathCounts<P::Count>> {
         self.0.snapshot(&mut live)
     }
@@ -58,9 +59,15 @@ pub struct PathCounts<C> {
 
 impl<P: Pmu> Registered<P> {
     fn snapshot(&self, live: &mut dyn FnMut(&mut Live<'_, P>)) -> Vec<PathCounts<P::Count>> {
-        let turn = self.turns.begin();
-        let mut by_path = ByPath::default();
         let system = self.state.system;
+        let is_ending = system.library().is_ending_here();
+        assert!(
+            !is_ending,
+            "counts are read by a PMU at a task's end, for which whoever reads waits"
+        );
+        let turn = self.turns.begin();
+        let _depth = Depth::one_more();
+        let mut by_path = ByPath::default();
         let _ = system.tasks().try_for_each_pinned(|task| {
             let section = rcu::enter();
             if let Some(mut seen) = self.see(task, turn.number(), section.token()) {
@@ -102,6 +109,42 @@ impl<P: Pmu> Registered<P> {
             Some(tally.total_beside(&self.pmu, walk))
         })
     }
+}
+
+/// How deep snapshots are nested on this thread: each holds a pin of the same task.
+struct Depth;
+
+#[cfg(not(any(pertask_loom, pertask_shuttle)))]
+impl Depth {
+    fn one_more() -> Self {
+        let depth = DEPTH.get() + 1;
+        assert!(depth <= MAX_DEPTH, "more than {MAX_DEPTH} snapshots are nested, of one PMU each");
+        DEPTH.set(depth);
+        Self
+    }
+}
+
+#[cfg(not(any(pertask_loom, pertask_shuttle)))]
+impl Drop for Depth {
+    fn drop(&mut self) {
+        DEPTH.set(DEPTH.get() - 1);
+    }
+}
+
+#[cfg(any(pertask_loom, pertask_shuttle))]
+impl Depth {
+    fn one_more() -> Self {
+        Self
+    }
+}
+
+/// Fewer than walks can pin one entry.
+#[cfg(not(any(pertask_loom, pertask_shuttle)))]
+const MAX_DEPTH: u32 = 4;
+
+#[cfg(not(any(pertask_loom, pertask_shuttle)))]
+std::thread_local! {
+    static DEPTH: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }
 
 /// A snapshot under way: one row for each path that has any, by the path's number.

@@ -57,6 +57,8 @@ struct Cpus {
     next: u32,
     /// The places for PMUs that are taken.
     places: u32,
+    /// The serial number of the last PMU.
+    serial: u32,
     /// Grows with each PMU that comes or goes.
     changes: u64,
 }
@@ -85,7 +87,13 @@ impl System {
             entries: PerCpu::new(),
             sites: SiteTable::new(),
             paths: PathTable::new(),
-            cpus: Mutex::new(Cpus { records: Vec::new(), next: 0, places: 0, changes: 0 }),
+            cpus: Mutex::new(Cpus {
+                records: Vec::new(),
+                next: 0,
+                places: 0,
+                serial: 0,
+                changes: 0,
+            }),
             last_task: Padded(AtomicU64::new(0)),
         }
     }
@@ -101,9 +109,9 @@ impl System {
     /// have been told.
     #[allow(unsafe_code)]
     pub fn register<P: Pmu>(&'static self, pmu: P) -> Result<PmuHandle<P>, Error> {
-        let index = self.reserve_place()?;
+        let (index, serial) = self.reserve_place()?;
         let give_back = OnUnwind(|| self.give_place_back(index));
-        let registered = Box::into_raw(Box::new(Registered::new(pmu, self, index)));
+        let registered = Box::into_raw(Box::new(Registered::new(pmu, self, index, serial)));
         // SAFETY: until it is published nobody else has a reference to it.
         let free = OnUnwind(|| drop(unsafe { Box::from_raw(registered) }));
         // SAFETY: a box; once it is published it is never freed.
@@ -118,12 +126,16 @@ impl System {
         Ok(PmuHandle(registered))
     }
 
-    fn reserve_place(&self) -> Result<usize, Error> {
+    /// A place, and a serial number for the PMU that comes to it.
+    fn reserve_place(&self) -> Result<(usize, u32), Error> {
         let mut cpus = lock(&self.cpus);
         let free = (0..MAX_PMUS).find(|index| cpus.places & (1 << index) == 0);
         let index = free.ok_or(Error::TooManyPmus)?;
         cpus.places |= 1 << index;
-        Ok(index)
+        // It wraps around after a thousand million: nobody remembers the first by then.
+        cpus.serial = (cpus.serial + 1) % (1 << 30);
+        cpus.serial += u32::from(cpus.serial == 0);
+        Ok((index, cpus.serial))
     }
 
     fn give_place_back(&self, index: usize) {
@@ -161,6 +173,10 @@ impl System {
         if !self.is_registered(pmu) {
             return Err(Error::Unregistered);
         }
+        // It would wait for that hook, which may be the one that calls this.
+        if lock(&self.cpus).records.iter().any(|cpu| cpu.is_telling(pmu)) {
+            return Err(Error::InsideHook);
+        }
         state.events.close()?;
         // AcqRel: pairs with the Acquire in `pmu`.
         self.pmus[state.index].swap(ptr::null_mut(), Ordering::AcqRel);
@@ -170,8 +186,8 @@ impl System {
             self.publish(pmu).into_iter().for_each(|cpu| cpu.tell_online(pmu));
             return Err(refused);
         }
-        // Retained data goes.
-        state.global.set_retains(state, false);
+        // Retained data goes. Should the barrier be refused just now, it goes with its tasks.
+        let _ = state.global.set_retains(state, false);
         let mut cpus = lock(&self.cpus);
         cpus.records.iter().for_each(|cpu| cpu.take_data(state.index));
         cpus.places &= !(1 << state.index);

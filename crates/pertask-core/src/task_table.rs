@@ -2,9 +2,9 @@
 //!
 //! Whoever enters takes a free entry that it has at hand and stores the item there. Whoever leaves empties the entry in one
 //! exchange. A walk that wants to look at an item must keep it from being freed meanwhile, and must not make whoever leaves
-//! wait: so it *pins* the entry, by a count in the pointer's low bits. Whoever leaves finds the pins in what its exchange
-//! gives back, and leaves one strong count of the item behind for each. A walk that unpins finds the item gone, and drops the
-//! count that was left for it.
+//! wait: so it *pins* the entry, by a count in the pointer's low bits. Whoever leaves adds one strong count of the item for each
+//! pin, and exchanges the entry for an empty one if the pins are still those. A walk that unpins finds the item gone, and drops
+//! the count that was left for it.
 
 use crate::magazine::{Batch, Depot, Magazine};
 use crate::primitive::{Arc, AtomicPtr, Mutex, Ordering, lock, yield_now};
@@ -108,17 +108,14 @@ impl<T> TaskTable<T> {
         item: &Arc<T>,
     ) -> bool {
         // SAFETY: entries live as long as the table.
-        let last = unsafe { entry.as_ref() }.0.swap(ptr::null_mut(), Ordering::AcqRel);
-        let pins = last.addr() & PINS;
-        // One strong count for each walk that looks at it, for it to drop.
-        (0..pins).for_each(|_| std::mem::forget(Arc::clone(item)));
+        let pins = unsafe { entry.as_ref() }.empty(item);
         if !at_hand.put(entry) {
             self.make_room(at_hand, entry);
         }
         pins == 0
     }
 
-    /// Calls `f` with each item, pinned, until it fails. `f` must not call code that is not ours, nor wait.
+    /// Calls `f` with each item, pinned, until it fails. Whoever leaves meanwhile does not wait for `f`.
     pub(crate) fn try_for_each_pinned<E>(
         &self,
         mut f: impl FnMut(&T) -> Result<(), E>,
@@ -237,6 +234,34 @@ impl<T> Entry<T> {
         None
     }
 
+    /// Empties the entry of an item, and leaves one strong count of it for each walk that has it pinned: how many.
+    ///
+    /// The counts are there before the entry is empty: a walk that finds it empty drops one at once.
+    #[inline]
+    fn empty(&self, item: &Arc<T>) -> usize {
+        let mut left = 0;
+        // Relaxed: what is found is exchanged.
+        let mut now = self.0.load(Ordering::Relaxed);
+        loop {
+            let pins = now.addr() & PINS;
+            while left < pins {
+                std::mem::forget(Arc::clone(item));
+                left += 1;
+            }
+            // Acquire: pairs with the Release in `unpin`: what walks did to the item comes before its end. Release: pairs with
+            // the Acquire in `pin`. Relaxed on failure: tried again.
+            match self.0.compare_exchange(now, ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed)
+            {
+                Ok(_) => break,
+                Err(changed) => now = changed,
+            }
+        }
+        let pins = now.addr() & PINS;
+        // SAFETY: left above, for a walk that has unpinned the entry since.
+        (pins..left).for_each(|_| drop(unsafe { Arc::from_raw(Arc::as_ptr(item)) }));
+        pins
+    }
+
     fn unpin(&self, pinned: NonNull<T>) {
         // Relaxed: it is compared.
         let mut now = self.0.load(Ordering::Relaxed);
@@ -249,7 +274,7 @@ impl<T> Entry<T> {
             }
         }
         // It has left. Its address cannot stand for another yet: it is not freed before what was left for us is dropped.
-        // SAFETY: `leave` has left one strong count for this pin.
+        // SAFETY: `empty` had left one strong count for this pin before it emptied the entry.
         drop(unsafe { Arc::from_raw(pinned.as_ptr()) });
     }
 }
@@ -283,5 +308,50 @@ impl<T> Deref for Pin<'_, T> {
 impl<T> Drop for Pin<'_, T> {
     fn drop(&mut self) {
         self.entry.unpin(self.item);
+    }
+}
+
+/// loom does not ask what a reference count's rise and fall do to each other; shuttle does.
+#[cfg(all(test, pertask_shuttle))]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+
+    /// Tells others that it has ended.
+    struct Item(std::sync::Arc<AtomicBool>);
+
+    impl Drop for Item {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn item_outlives_its_leaving_and_its_pins() {
+        let story = || {
+            let table = Arc::new(TaskTable::new());
+            let at_hand = Magazine::default();
+            let has_ended = std::sync::Arc::new(AtomicBool::new(false));
+            let item = Arc::new(Item(std::sync::Arc::clone(&has_ended)));
+            // SAFETY: it is kept until it has left.
+            let entry = unsafe { table.enter(&at_hand, &item) };
+            let walks = [(); 2].map(|()| {
+                let table = Arc::clone(&table);
+                shuttle::thread::spawn(move || {
+                    let _ = table.try_for_each_pinned(|item: &Item| {
+                        shuttle::thread::yield_now();
+                        assert!(!item.0.load(Ordering::Relaxed), "a pinned item has ended");
+                        Ok::<(), ()>(())
+                    });
+                })
+            });
+            // SAFETY: the entry that it was given; it leaves once.
+            unsafe { table.leave(&at_hand, entry, &item) };
+            assert!(!has_ended.load(Ordering::Relaxed), "it has ended, and is held");
+            drop(item);
+            walks.into_iter().for_each(|walk| walk.join().unwrap());
+            assert!(has_ended.load(Ordering::Relaxed), "it never ends");
+        };
+        shuttle::check_random(story, 5_000);
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::primitive::plain::AtomicUsize;
 use crate::primitive::{Mutex, MutexGuard, Ordering, lock, thread_token};
+use std::sync::TryLockError;
 
 /// Whose turn it is to read, and how many turns there have been.
 ///
@@ -43,7 +44,12 @@ impl Turns {
 
     /// A turn, if it is nobody's.
     pub(crate) fn try_begin(&self) -> Option<Turn<'_>> {
-        let mut count = self.count.try_lock().ok()?;
+        let mut count = match self.count.try_lock() {
+            Ok(count) => count,
+            // Code that is not ours has panicked in its turn.
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
         *count += 1;
         self.reader.store(thread_token(), Ordering::Relaxed);
         Some(Turn { count, reader: &self.reader })

@@ -3,7 +3,7 @@
 use super::hooks::Hooks;
 use crate::active::MAX_PMUS;
 use crate::foreign::OnUnwind;
-use crate::pmu::{AnyPmu, Edge};
+use crate::pmu::{AnyPmu, Edge, ErasedPmu};
 use crate::primitive::plain;
 use crate::primitive::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, yield_now};
 use crate::system::System;
@@ -43,18 +43,23 @@ pub struct CpuRecord {
     ///
     /// INVARIANT: each is null, or what the PMU of that index keeps for this CPU.
     data: [AtomicPtr<()>; MAX_PMUS],
-    /// Whether each PMU has been told of the thread: one of [`AWAY`] and so on.
+    /// Whether the PMU in each place has been told of the thread: one of [`AWAY`] and so on.
     told: [AtomicU32; MAX_PMUS],
 }
 
 /// No thread has the record: nobody is to be told.
 const AWAY: u32 = 0;
-/// A thread has it, and the PMU has not been told.
+/// A thread has it, and no PMU has been told.
 const HERE: u32 = 1;
-/// Somebody is telling the PMU.
+/// Somebody is telling a PMU: this, with the PMU's serial number above.
 const TELLING: u32 = 2;
-/// The PMU has been told.
+/// A PMU has been told: this, with the PMU's serial number above. Another that comes to its place has not.
 const TOLD: u32 = 3;
+const STATE: u32 = 3;
+
+fn with_serial(pmu: &dyn AnyPmu, state: u32) -> u32 {
+    pmu.state().serial << 2 | state
+}
 
 impl CpuRecord {
     pub(crate) fn new(system: &'static System, index: u32) -> Self {
@@ -174,13 +179,16 @@ impl CpuRecord {
         self.data[pmu.state().index].store(data.cast_mut(), Ordering::Release);
     }
 
-    /// Takes the data of a PMU away that is let go.
+    /// Takes the data of a PMU away that has been let go.
     pub(crate) fn take_data(&self, pmu: usize) {
-        // Relaxed: hooks have seen to it that the PMU is not called any more.
+        // Relaxed: a grace period has passed since a hook could be called that looks here.
         self.data[pmu].store(ptr::null_mut(), Ordering::Relaxed);
-        // A thread that is here has this PMU's successor still to hear of. Relaxed: under the system's lock.
-        let forget = |told| (told == TOLD).then_some(HERE);
-        let _ = self.told[pmu].fetch_update(Ordering::Relaxed, Ordering::Relaxed, forget);
+    }
+
+    /// Whether a PMU is told of this CPU at this moment.
+    pub(crate) fn is_telling(&self, pmu: &dyn AnyPmu) -> bool {
+        let told = self.told[pmu.state().index].load(Ordering::Relaxed);
+        told == with_serial(pmu, TELLING)
     }
 
     /// Claims the record for the calling thread. Under the system's lock.
@@ -209,30 +217,48 @@ impl CpuRecord {
     /// Tells a PMU that this CPU has come, once: both the CPU's own thread and whoever registers the PMU try to.
     pub(crate) fn tell_online(&self, pmu: &dyn AnyPmu) {
         let told = &self.told[pmu.state().index];
-        // Acquire: pairs with the Release of the last one who changed it.
-        if told.compare_exchange(HERE, TELLING, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-            // Release: pairs with the Acquire in `tell_offline`. Also if the hook panics.
-            let done = OnUnwind(|| told.store(TOLD, Ordering::Release));
-            pmu.cpu_online(self);
-            drop(done);
+        loop {
+            let now = told.load(Ordering::Relaxed);
+            if now == AWAY || now >> 2 == pmu.state().serial {
+                return;
+            }
+            // Acquire: pairs with the Release of the last one who changed it. A hook of the PMU that was here before is waited for.
+            if now & STATE != TELLING
+                && told
+                    .compare_exchange(
+                        now,
+                        with_serial(pmu, TELLING),
+                        Ordering::Acquire,
+                        Ordering::Relaxed,
+                    )
+                    .is_ok()
+            {
+                break;
+            }
+            yield_now();
         }
+        // Release: pairs with the Acquire in `tell_offline`. Also if the hook panics.
+        let done = OnUnwind(|| told.store(with_serial(pmu, TOLD), Ordering::Release));
+        pmu.cpu_online(self);
+        drop(done);
     }
 
-    /// Tells the PMU of that index that this CPU goes, if it has been told that it came; from here on it is not told that. For the
+    /// Tells the PMU in that place that this CPU goes, if it has been told that it came; from here on it is not told that. For the
     /// CPU's thread, which waits for a hook that another thread calls at this moment.
-    pub(super) fn tell_offline(&self, pmu: usize) {
-        let told = &self.told[pmu];
+    pub(super) fn tell_offline(&self, place: usize) {
+        let told = &self.told[place];
         loop {
             let now = told.load(Ordering::Relaxed);
             // AcqRel: Acquire pairs with the Release in `tell_online`, Release with the Acquire there.
-            if now == TELLING
+            if now & STATE == TELLING
                 || told.compare_exchange(now, AWAY, Ordering::AcqRel, Ordering::Relaxed).is_err()
             {
                 yield_now();
                 continue;
             }
-            if let (TOLD, Some(pmu)) = (now, self.system.pmu(pmu as u32)) {
-                pmu.any().cpu_offline(self);
+            let pmu = self.system.pmu(place as u32).map(ErasedPmu::any);
+            if let Some(pmu) = pmu.filter(|pmu| now == with_serial(*pmu, TOLD)) {
+                pmu.cpu_offline(self);
             }
             return;
         }

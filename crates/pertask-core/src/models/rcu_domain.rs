@@ -69,7 +69,7 @@ fn reader_races_reclaim() {
         domain.try_reclaim();
         reader.join().unwrap();
         domain.try_reclaim();
-        assert_eq!(domain.pending(), 0, "retired and never freed");
+        assert_eq!(domain.pending(false), 0, "retired and never freed");
     });
 }
 
@@ -148,7 +148,7 @@ fn reclaim_races_reclaim() {
         domain.try_reclaim();
         other.join().unwrap();
         domain.try_reclaim();
-        assert_eq!(domain.pending(), 0, "retired and never freed");
+        assert_eq!(domain.pending(false), 0, "retired and never freed");
     });
 }
 
@@ -164,7 +164,7 @@ fn barrier_races_reclaim() {
             thread::spawn(move || domain.try_reclaim())
         };
         domain.barrier(domain.claim()).unwrap();
-        assert_eq!(domain.pending(), 0, "retired before, and not freed");
+        assert_eq!(domain.pending(false), 0, "retired before, and not freed");
         other.join().unwrap();
     });
 }
@@ -181,7 +181,7 @@ fn enter_races_barrier() {
         };
         unlink_and_retire(&domain, &shared);
         domain.barrier(domain.claim()).unwrap();
-        assert_eq!(domain.pending(), 0, "retired before, and not freed");
+        assert_eq!(domain.pending(false), 0, "retired before, and not freed");
         reader.join().unwrap();
     });
 }
@@ -223,7 +223,7 @@ fn claim_races_claim() {
         domain.try_reclaim();
         readers.into_iter().for_each(|reader| reader.join().unwrap());
         domain.try_reclaim();
-        assert_eq!(domain.pending(), 0, "retired and never freed");
+        assert_eq!(domain.pending(false), 0, "retired and never freed");
     });
 }
 
@@ -301,7 +301,7 @@ fn reclaim_races_retire_and_reader() {
         reader.join().unwrap();
         retirer.join().unwrap();
         domain.try_reclaim();
-        assert_eq!(domain.pending(), 0, "retired and never freed");
+        assert_eq!(domain.pending(false), 0, "retired and never freed");
         // SAFETY: made by `Box::leak`, and nobody uses it any more.
         drop(unsafe { Box::from_raw(ptr::from_ref(domain).cast_mut()) });
     });

@@ -206,9 +206,14 @@ impl Domain {
         }
     }
 
-    /// How many objects wait to be freed: an exact figure only while nothing else runs.
-    pub(crate) fn pending(&self) -> usize {
-        let waiting = lock(&self.waiting);
+    /// How many objects wait to be freed: an exact figure only while nothing else runs. `inside`: the caller is in a section,
+    /// perhaps that of whoever frees, for whom it must not wait; then what is being freed is not counted.
+    pub(crate) fn pending(&self, inside: bool) -> usize {
+        let waiting = match self.waiting.try_lock() {
+            Ok(waiting) => waiting,
+            Err(_) if inside => return 0,
+            Err(_) => lock(&self.waiting),
+        };
         let in_bags = self.readers().map(|reader| {
             // Acquire: pairs with the Release in `retire`, for the links. Nobody frees: we hold `waiting`.
             length(reader.bag.load(Ordering::Acquire))

@@ -168,7 +168,7 @@ pub fn asymmetric() -> bool {
 /// How many released objects still wait to be freed.
 #[must_use]
 pub fn pending() -> usize {
-    domain().pending()
+    domain().pending(held())
 }
 
 /// A record for this thread; for one section, if the thread is ending.

@@ -30,10 +30,6 @@ pub enum Doing {
         without: [bool; PMUS],
         lost: Vec<(usize, usize)>,
     },
-    /// The PMU whose data is being folded, and that data.
-    Exit {
-        folding: Option<(usize, usize)>,
-    },
     /// Whether it has its allocation; the data to which it has a reference.
     AttachTask {
         allocated: bool,
@@ -73,19 +69,12 @@ impl Flight {
         self.at = Some(point);
         match (&mut self.doing, self.operation, point) {
             (Doing::Switch(switch), ..) => ledger.switch(cpu, switch, Some(point)),
-            (Doing::Exit { folding }, Operation::Exit { task, .. }, Point::Read(pmu)) => {
-                (0..pmu).for_each(|pmu| ledger.fold_if_any(pmu, task));
-                *folding = ledger.tasks[task].held[pmu].data.map(|data| (pmu, data));
-            }
             (Doing::AttachTask { allocated, .. }, _, Point::Allocation) => *allocated = true,
             (
                 Doing::AttachTask { taken, .. },
                 Operation::AttachTask { pmu, task, .. },
                 Point::Read(_),
             ) => *taken = Some(ledger.take(pmu, task)),
-            (Doing::AttachGlobal { .. }, Operation::AttachGlobal { pmu, .. }, Point::Walk(1)) => {
-                ledger.pmus[pmu].global = Global::Leaving;
-            }
             _ => {}
         }
     }
@@ -99,6 +88,21 @@ impl Flight {
                 Ok(())
             }
             _ => Err(format!("{more} tasks more without data of pmu {pmu}")),
+        }
+    }
+
+    /// The PMU has counted so many tasks less that are without data: who attaches to one gives it some.
+    pub fn mends(&mut self, pmu: usize, less: u64) -> Check {
+        match (&mut self.doing, self.operation, less) {
+            (_, _, 0) => Ok(()),
+            // A family has come to the child.
+            (Doing::Fork { without, .. }, _, 1) if without[pmu] => {
+                without[pmu] = false;
+                Ok(())
+            }
+            (_, Operation::AttachTask { pmu: of, .. }, 1) if of == pmu => Ok(()),
+            (_, Operation::AttachGlobal { pmu: of, .. }, _) if of == pmu => Ok(()),
+            _ => Err(format!("{less} tasks less without data of pmu {pmu}")),
         }
     }
 
@@ -154,9 +158,7 @@ impl Machine {
             (_, Doing::Fork { seen, without, lost }, Outcome::Forked(task)) => {
                 return Ok(self.forked(cpu, operation, task, seen, without, &lost));
             }
-            (Operation::Exit { task, .. }, Doing::Exit { folding }, Outcome::Nothing) => {
-                self.exited(task, folding);
-            }
+            (Operation::Exit { task, .. }, _, Outcome::Nothing) => self.exited(task),
             (
                 Operation::AttachTask { pmu, task, inherit, .. },
                 Doing::AttachTask { allocated, taken },
@@ -212,10 +214,10 @@ impl Machine {
         while let Some(frame) = self.ledger.cpus[cpu].stack.last().copied()
             && !stays(&frame)
         {
-            let mut switch = self.ends_now(cpu, Switch { incoming: None, next: 0 });
+            let mut switch = self.ends_now(cpu, Switch::to(None));
             self.ledger.switch(cpu, &mut switch, None);
             self.ledger.cpus[cpu].stack.pop();
-            self.exited(frame.task, None);
+            self.exited(frame.task);
             self.happened.insert("a task is left on a CPU and ends".to_owned());
         }
     }
@@ -223,10 +225,7 @@ impl Machine {
     /// The switch that ends the current task's turn, unless some of its hooks have been called already.
     fn ends_now(&self, cpu: usize, begun: Switch) -> Switch {
         match begun.next {
-            0 => Switch {
-                incoming: self.ledger.outer(cpu).map(|outer| (outer, Edge::Nested)),
-                next: 0,
-            },
+            0 => Switch::to(self.ledger.outer(cpu).map(|outer| (outer, Edge::Nested))),
             _ => begun,
         }
     }
@@ -274,12 +273,8 @@ impl Machine {
         format!("task {child}")
     }
 
-    fn exited(&mut self, task: usize, folding: Option<(usize, usize)>) {
-        if let Some((pmu, data)) = folding {
-            self.ledger.fold(pmu, task, data);
-        }
-        let next = folding.map_or(0, |(pmu, _)| pmu + 1);
-        (next..PMUS).for_each(|pmu| self.ledger.fold_if_any(pmu, task));
+    fn exited(&mut self, task: usize) {
+        (0..PMUS).for_each(|pmu| self.ledger.fold_if_any(pmu, task));
         self.ledger.end(task);
     }
 
@@ -341,14 +336,13 @@ impl Machine {
             (_, 1..) => Err(self.out_of_memory(pmu)),
             // Whether the walk found a task that lacked data is known when one has been looked for: see `Whole`.
             (Err(_), 0) if self.ledger.pmus[pmu].is_limited => Err(limited()),
-            // It had been when the attach was undone.
-            _ if self.ledger.pmus[pmu].global == Global::Leaving => Err(limited()),
             _ => Ok(()),
         };
         match (is_first, &expected) {
             (true, Ok(())) => self.ledger.end_attach_global(pmu),
             (true, Err(_)) => self.ledger.end_detach_global(pmu),
             (false, _) => {
+                self.ledger.end_mending(pmu);
                 if let Global::On(users) = &mut self.ledger.pmus[pmu].global {
                     *users += 1;
                 }

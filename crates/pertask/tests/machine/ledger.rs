@@ -133,6 +133,14 @@ pub enum Use {
 pub struct Switch {
     pub incoming: Option<(usize, Edge)>,
     pub next: usize,
+    /// The PMUs that had events when it began, once that is known. Those that come or go meanwhile change nothing.
+    active: Option<[bool; PMUS]>,
+}
+
+impl Switch {
+    pub fn to(incoming: Option<(usize, Edge)>) -> Self {
+        Self { incoming, next: 0, active: None }
+    }
 }
 
 impl Global {
@@ -168,12 +176,15 @@ impl Ledger {
             Some(Point::SchedOut(_)) => 0,
             Some(other) => unreachable!("{other:?} is not in a switch"),
         };
+        // Nobody else has done anything between its beginning and its first stop.
+        let now = std::array::from_fn(|pmu| self.pmus[pmu].events != 0);
+        let active = *switch.active.get_or_insert(now);
         if switch.next == 0 {
             self.cpus[cpu].inside = [None; PMUS];
         }
         for pmu in switch.next..next {
             let Some((task, edge)) = switch.incoming else { continue };
-            if self.pmus[pmu].events != 0 {
+            if active[pmu] {
                 self.cpus[cpu].inside[pmu] = Some(task);
                 self.sched_in(pmu, task, edge);
             }
@@ -201,8 +212,14 @@ impl Ledger {
     }
 
     /// One more reference for an event, to data that is made if there is none.
+    ///
+    /// Where a task was born without data, the global event shares what it is given.
     pub fn take(&mut self, pmu: usize, task: usize) -> usize {
         let data = self.data_of(pmu, task);
+        let is_mended = std::mem::take(&mut self.tasks[task].held[pmu].counted);
+        if is_mended && self.pmus[pmu].global.is_seen_by_forks() {
+            self.tasks[task].held[pmu].mark = Mark::Yes;
+        }
         self.pmus[pmu].data[data].events += 1;
         data
     }
@@ -269,6 +286,30 @@ impl Ledger {
         }
     }
 
+    /// Another global event comes, and gives data to those that were born without, as far as there is memory.
+    pub fn begin_mending(&mut self, pmu: usize) {
+        for task in self.live().collect::<Vec<_>>() {
+            if self.tasks[task].held[pmu].counted {
+                self.tasks[task].held[pmu].mark = Mark::Unknown;
+            }
+        }
+    }
+
+    /// It has come. Where nothing was refused, nobody is without data any more.
+    pub fn end_mending(&mut self, pmu: usize) {
+        for task in self.live().collect::<Vec<_>>() {
+            let held = &mut self.tasks[task].held[pmu];
+            match held.mark {
+                Mark::Unknown if self.pmus[pmu].is_limited => held.mark = Mark::No,
+                Mark::Unknown => {
+                    held.counted = false;
+                    self.mark(pmu, task);
+                }
+                Mark::Yes | Mark::No => {}
+            }
+        }
+    }
+
     /// It has been everywhere. Who was counted at fork, after it had begun, may have been missed.
     pub fn end_attach_global(&mut self, pmu: usize) {
         self.pmus[pmu].global = Global::On(1);
@@ -283,7 +324,10 @@ impl Ledger {
     /// The walk that takes all marks back has ended.
     pub fn end_detach_global(&mut self, pmu: usize) {
         self.pmus[pmu].global = Global::Off;
-        self.live().collect::<Vec<_>>().into_iter().for_each(|task| self.unmark(pmu, task));
+        for task in self.live().collect::<Vec<_>>() {
+            self.tasks[task].held[pmu].counted = false;
+            self.unmark(pmu, task);
+        }
     }
 
     /// The first of an exit's steps, for one PMU: its data, as it was when the exit came to it.

@@ -18,6 +18,9 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+/// A limit that refuses nothing.
+const NO_LIMIT_BYTES: usize = usize::MAX / 2;
+
 /// A check: what was found wrong.
 pub type Check = Result<(), String>;
 
@@ -57,6 +60,8 @@ impl Machine {
         let pmus: [PmuHandle<Probe>; PMUS] =
             std::array::from_fn(|number| system.register(Probe::new(number)).unwrap());
         memory::watch(pmus[0].cache().object_bytes());
+        // Within a limit a cache keeps nothing: all its objects come from the allocator, and go back to it.
+        pmus.iter().for_each(|pmu| pmu.cache().set_limit_bytes(Some(NO_LIMIT_BYTES)));
         let place = Location::caller();
         let mut machine = Self {
             system,
@@ -160,7 +165,7 @@ impl Machine {
             Operation::ForkRoot { .. } => (Order::ForkRoot(self.system, self.site()), self.forks()),
             Operation::Exit { task, .. } => {
                 self.ledger.tasks[task].state = State::Exiting;
-                (Order::Exit(self.take_owned(task)), Doing::Exit { folding: None })
+                (Order::Exit(self.take_owned(task)), Doing::Whole)
             }
             Operation::AttachTask { pmu, task, inherit, .. } => {
                 self.ledger.pmus[pmu].events += 1;
@@ -173,6 +178,8 @@ impl Machine {
                 let is_first = self.ledger.pmus[pmu].global == Global::Off;
                 if is_first {
                     self.ledger.begin_attach_global(pmu);
+                } else {
+                    self.ledger.begin_mending(pmu);
                 }
                 (Order::AttachGlobal(self.pmus[pmu]), Doing::AttachGlobal { is_first })
             }
@@ -204,7 +211,7 @@ impl Machine {
 
     fn gives_back(&self, cpu: usize) -> Doing {
         let outer = self.ledger.outer(cpu).map(|outer| (outer, Edge::Nested));
-        Doing::Switch(Switch { incoming: outer, next: 0 })
+        Doing::Switch(Switch::to(outer))
     }
 
     fn forks(&self) -> Doing {
@@ -250,10 +257,11 @@ impl Machine {
         let mut raised = 0;
         for pmu in 0..PMUS {
             let without = self.pmus[pmu].tasks_without_data();
-            let more =
-                without - std::mem::replace(&mut self.ledger.pmus[pmu].without_data, without);
+            let before = std::mem::replace(&mut self.ledger.pmus[pmu].without_data, without);
+            let more = without.saturating_sub(before);
             raised += more;
             flight.lacks_data(pmu, more)?;
+            flight.mends(pmu, before.saturating_sub(without))?;
         }
         for Attached { pmu, event, of, .. } in &self.events {
             let Use::Family(family) = *of else { continue };
@@ -324,7 +332,8 @@ impl Machine {
     fn limit(&mut self, pmu: usize) {
         let is_limited = &mut self.ledger.pmus[pmu].is_limited;
         *is_limited = !*is_limited;
-        self.pmus[pmu].cache().set_limit_bytes(is_limited.then_some(0));
+        let limit_bytes = if *is_limited { 0 } else { NO_LIMIT_BYTES };
+        self.pmus[pmu].cache().set_limit_bytes(Some(limit_bytes));
     }
 
     /// All CPUs go.
@@ -341,5 +350,5 @@ impl Machine {
 }
 
 fn comes(task: usize, edge: Edge) -> Doing {
-    Doing::Switch(Switch { incoming: Some((task, edge)), next: 0 })
+    Doing::Switch(Switch::to(Some((task, edge))))
 }

@@ -207,13 +207,6 @@ impl Machine {
             _ if self.waits_for(operation).is_some() => {
                 Plan { points: of.points(), stop_at: Some(0), refuse_at: None }
             }
-            // The first reads are of data that is folded. Families read under their locks.
-            Operation::Exit { task, .. } => {
-                let held = self.ledger.tasks[task].held;
-                let folds = held.iter().filter(|held| held.data.is_some()).count();
-                let stop_at = stop_at.filter(|at| *at < folds && of == *operation);
-                Plan { points: of.points(), stop_at: number(stop_at), refuse_at: None }
-            }
             _ => {
                 let refuse_at = refuse_at.filter(|_| !self.waits_if_refused(operation));
                 Plan { points: of.points(), stop_at: number(stop_at), refuse_at: number(refuse_at) }
@@ -230,8 +223,14 @@ impl Machine {
                 let is_run = self.ledger.cpus[cpu].stack.last().is_some_and(|frame| frame.is_run);
                 is_run.then_some(*operation)
             }
-            // A family is closed under its lock.
-            Operation::Detach { event, .. } => self.is_last_global(event).then_some(*operation),
+            // Whoever reads counts waits for a task's end.
+            Operation::Exit { .. } => None,
+            // Nothing in it calls anything; or, of a family, a part of it is under its lock.
+            Operation::Detach { .. } => None,
+            // It may have tasks to mend, under the lock of all that attach globally.
+            Operation::AttachGlobal { pmu, .. } if self.ledger.pmus[pmu].global != Global::Off => {
+                None
+            }
             operation => operation.cpu().map(|_| operation),
         }
     }
