@@ -13,8 +13,7 @@ use std::ptr::NonNull;
 /// Batches of free objects that no CPU has at hand and that are kept all the same.
 const KEPT_BATCHES: usize = 64;
 
-/// Allocates one PMU's `CtxData`, payload included: always the same size, always zeroed, counted, and within a limit if there
-/// is one.
+/// Allocates one PMU's data for tasks: objects of one size, zeroed, counted, and within a limit if there is one.
 ///
 /// Freed objects stay at hand: some tens for each CPU, and some thousand for all of them together. Where there is a limit none
 /// do. Objects go back to the cache that they came from; each carries a pointer to it.
@@ -58,8 +57,9 @@ impl CtxCache {
         }
     }
 
-    /// Objects allocated and not yet freed. Those that wait for the last reader are among them. An exact figure only while
-    /// none is allocated or freed.
+    /// How many objects are allocated and not yet freed.
+    ///
+    /// Those that wait for their last reader are among them. The figure is exact only while none is allocated or freed.
     #[must_use]
     pub fn live(&self) -> usize {
         let elsewhere = self.elsewhere.load(Ordering::Relaxed);
@@ -80,10 +80,11 @@ impl CtxCache {
         self.layout.size()
     }
 
-    /// Limits the live objects to `bytes`; what is beyond it now stays. `None` lifts the limit.
+    /// Limits the memory of the live objects to `bytes`; `None` lifts the limit.
     ///
-    /// Within a limit, each allocation adds up all CPUs' counts under a lock, and nothing that is freed is kept: the limit is
-    /// that of all the memory, but for some tens of free objects that a CPU gives back when it next allocates or frees.
+    /// What is beyond it now stays. Within a limit, each allocation adds up all CPUs' counts under a lock, and nothing that is
+    /// freed is kept: the limit is that of all the memory, but for some tens of free objects that a CPU gives back when it
+    /// next allocates or frees.
     pub fn set_limit_bytes(&self, bytes: Option<usize>) {
         self.limit_bytes.store(bytes.unwrap_or(usize::MAX), Ordering::Relaxed);
         if bytes.is_some() {

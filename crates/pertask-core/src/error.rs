@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-/// Why an operation of the core was refused. Nothing is left behind by an operation that fails.
+/// Why an operation of the core was refused.
+///
+/// An operation that fails leaves nothing behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {

@@ -53,7 +53,7 @@ enum Uses<P: Pmu> {
 }
 
 impl<P: Pmu> PmuHandle<P> {
-    /// Attaches an event.
+    /// Attaches an event to a target.
     ///
     /// # Errors
     /// Those of [`attach_task`](Self::attach_task) and [`attach_global`](Self::attach_global).
@@ -64,7 +64,9 @@ impl<P: Pmu> PmuHandle<P> {
         }
     }
 
-    /// Attaches an event to a task. It counts from now on. The time it takes is independent of how many tasks there are.
+    /// Attaches an event to a task.
+    ///
+    /// It counts from now on. The time that an attach takes does not depend on how many tasks there are.
     ///
     /// # Errors
     /// [`Error::TaskExited`], [`Error::OtherSystem`], [`Error::Unregistered`], [`Error::CacheLimit`], [`Error::OutOfMemory`];
@@ -107,7 +109,7 @@ impl<P: Pmu> PmuHandle<P> {
 }
 
 impl<P: Pmu> Event<P> {
-    /// The counts.
+    /// The counts of all that the event is attached to.
     ///
     /// On a task: since the attach (or the last [`reset`](Self::reset)), those of ended descendants included. Global:
     /// the sum over all tasks' data, live and ended, which may be older than this event; take the difference of two reads,
@@ -126,10 +128,13 @@ impl<P: Pmu> Event<P> {
         }
     }
 
-    /// Starts counting from zero (`PERF_EVENT_IOC_RESET`). For an inherited event this is not offered: `Err`.
+    /// Starts counting from zero (`PERF_EVENT_IOC_RESET`).
     ///
     /// # Errors
-    /// [`Error::Inherited`].
+    /// [`Error::Inherited`] if the event is passed on to children: such an event has no single zero.
+    ///
+    /// # Panics
+    /// Where [`read`](Self::read) does.
     pub fn reset(&mut self) -> Result<(), Error> {
         let now = match &self.uses {
             Uses::Task { held: Some(held), .. } => self.pmu.read(held.data()),
@@ -143,8 +148,9 @@ impl<P: Pmu> Event<P> {
         Ok(())
     }
 
-    /// How many descendants could be given no data, and are missing from the counts. For a global event see
-    /// [`PmuHandle::tasks_without_data`].
+    /// How many descendants could be given no data, and are missing from the counts.
+    ///
+    /// For a global event see [`PmuHandle::tasks_without_data`].
     #[must_use]
     pub fn lost(&self) -> u64 {
         match &self.uses {

@@ -133,8 +133,12 @@ pub use event::{Event, Inherit, Target};
 pub use foreign::swallowed_panics;
 pub use path::{MAX_DEPTH, MAX_PATHS, SpawnPath};
 pub use pmu::{Edge, Pmu, PmuHandle, Retention, Switch};
-pub use refcount::Refcount;
 pub use site::{MAX_SITES, Site};
 pub use snapshot::{Live, PathCounts};
 pub use system::System;
 pub use task::{OwnedTask, Task, TaskId};
+
+/// The README's example runs, too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

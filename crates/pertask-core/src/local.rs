@@ -30,9 +30,10 @@ impl Drop for Owner {
 }
 
 impl Cpu {
-    /// Calls `f` with this thread's CPU of [`System::global`]. The first call makes the thread one.
+    /// Calls `f` with this thread's CPU of [`System::global`].
     ///
-    /// A thread that is ending, and has given its CPU back, becomes another for the rest of its life.
+    /// The first call makes the thread a CPU, and it is one until it ends. A thread that is ending, and has given its CPU
+    /// back, becomes another for the rest of its life.
     #[inline(always)]
     pub fn with<R>(f: impl FnOnce(&Cpu) -> R) -> R {
         let cpu = CURRENT.get().unwrap_or_else(begin);
@@ -100,9 +101,19 @@ mod very_last {
 }
 
 impl System {
-    /// Calls `f` with this thread's CPU of this system. The first call makes the thread one.
+    /// Calls `f` with this thread's CPU of this system.
     ///
-    /// As [`Cpu::with`], which is a little faster, for a system of one's own.
+    /// The first call makes the thread a CPU of the system, and it is one until it ends. For the program's system
+    /// [`Cpu::with`] is a little faster.
+    ///
+    /// ```
+    /// use pertask_core::{Cpu, System};
+    ///
+    /// let system = System::leak();
+    /// let index = system.with_cpu(|cpu| cpu.record().index());
+    /// assert_eq!(system.with_cpu(|cpu| cpu.record().index()), index);
+    /// assert_eq!(System::global().with_cpu(|cpu| cpu.tag()), Cpu::with(|cpu| cpu.tag()));
+    /// ```
     pub fn with_cpu<R>(&'static self, f: impl FnOnce(&Cpu) -> R) -> R {
         if ptr::eq(self, System::global()) {
             return Cpu::with(f);

@@ -6,16 +6,20 @@ use crate::site::Site;
 use std::fmt;
 use std::ptr;
 
-/// How many spawn paths with a parent a system keeps apart. A task beyond that stands at its site's own root, and is
-/// counted. (Roots are at most [`MAX_SITES`](crate::MAX_SITES).)
+/// How many spawn paths with a parent a system keeps apart.
+///
+/// A task beyond that stands at its site's own root, and is [counted](crate::System::tasks_without_path). Roots are at most
+/// [`MAX_SITES`](crate::MAX_SITES).
 #[cfg(not(pertask_loom))]
 pub const MAX_PATHS: usize = 8192;
 /// The models have one, so that two forks can race for the last place.
 #[cfg(pertask_loom)]
 pub const MAX_PATHS: usize = 1;
 
-/// How many sites a spawn path has at most. A task spawned below the deepest stands at its site's own root, and is counted:
-/// so no fork looks at more ancestors than that.
+/// How many sites a spawn path has at most.
+///
+/// A task spawned below the deepest stands at its site's own root, and is [counted](crate::System::tasks_without_path): so no fork
+/// looks at more ancestors than that.
 pub const MAX_DEPTH: u32 = 64;
 
 #[cfg(not(any(pertask_loom, pertask_shuttle, miri)))]
@@ -27,8 +31,9 @@ const BUCKETS: usize = 16;
 #[cfg(pertask_loom)]
 const BUCKETS: usize = 1;
 
-/// A spawn path: a site, below the path of the task that spawned there. A node in the tree of spawns, as a call chain
-/// is one in a call graph.
+/// A spawn path: a site, below the path of the task that spawned there.
+///
+/// It is a node in the tree of spawns, as a call chain is one in a call graph.
 ///
 /// Recursion is folded: where the site stands among the ancestors already, the task has that ancestor's path. So the tree
 /// does not grow with the depth of a recursion, and what a path and all below it have used counts nothing twice.
@@ -50,7 +55,7 @@ pub struct SpawnPath {
 }
 
 impl SpawnPath {
-    /// A number, unique in the system and dense from 0. It is higher than the parent's.
+    /// The path's number: unique in the system, dense from 0, and higher than the parent's.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.id
@@ -246,7 +251,7 @@ impl PathTable {
             #[cfg(pertask_loom)]
             whole: crate::primitive::AtomicBool::new(false),
         }));
-        // Relaxed: as above.
+        // Relaxed: what is tested is that the way to it orders it.
         #[cfg(pertask_loom)]
         path.whole.store(true, Ordering::Relaxed);
         all.push(path);

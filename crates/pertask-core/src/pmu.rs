@@ -23,16 +23,20 @@ use std::ptr::NonNull;
 
 /// A source of counts that is saved and restored with each task (the kernel's `struct pmu`).
 ///
-/// The hooks run on the worker, at each switch while any event of this PMU is attached, inside an RCU section. They
-/// must not block, allocate, attach or detach events, make tasks, or panic.
+/// The hooks run on the thread that switches, at each switch while any event of this PMU is attached, inside an RCU section.
+/// They must not block, allocate, attach or detach events, make tasks, or panic.
+///
+/// Where a hook does so, memory is safe all the same. What would wait for the hook itself is an [`Error::InsideHook`]; tasks that
+/// a hook runs are not seen; a panic goes on to whoever switched, once the switch is finished.
 pub trait Pmu: Send + Sync + Sized + 'static {
     /// The PMU's name, for messages.
     const NAME: &'static str;
 
-    /// What is kept for each task. All-zero when new, shared between threads, freed without being dropped.
+    /// What is kept for each task: all-zero when new, shared between threads, freed without being dropped.
     ///
-    /// A type without size means that the PMU keeps nothing: an attach then allocates and walks nothing, and the hooks
-    /// get `None`.
+    /// Atomics will do, and arrays and tuples of them, and structs that derive `Zeroable` (bytemuck's feature `derive`). A
+    /// type without size means that the PMU keeps nothing: an attach then allocates and walks nothing, and the hooks get
+    /// `None`.
     type Data: Zeroable + Send + Sync + 'static;
 
     /// What is kept for each [`Cpu`](crate::Cpu).
@@ -41,28 +45,29 @@ pub trait Pmu: Send + Sync + Sized + 'static {
     /// What an event of this PMU reads.
     type Count: Count;
 
-    /// A task comes onto a CPU (the kernel's `sched_task(ctx, task, true)`).
+    /// Called when a task comes onto a CPU (the kernel's `sched_task(ctx, task, true)`).
     fn sched_in(&self, switch: Switch<'_, Self>);
 
-    /// A task leaves its CPU (the kernel's `sched_task(ctx, task, false)`).
+    /// Called when a task leaves its CPU (the kernel's `sched_task(ctx, task, false)`).
     ///
-    /// Every `sched_in` is answered by one of these on the same CPU; the task's data may have come or gone in between.
-    /// One that answers no `sched_in` is for a task that was running when the PMU's first event was attached.
+    /// Every `sched_in` is answered by a `sched_out` on the same CPU; the task's data may have come or gone in between. A
+    /// `sched_out` that answers no `sched_in` is for a task that was running when the PMU's first event was attached.
     fn sched_out(&self, switch: Switch<'_, Self>);
 
-    /// A thread has begun to be a CPU, or the PMU been registered while one is. The data is new, or that of a thread which
-    /// has ended.
+    /// Called when a thread has begun to be a CPU, and for each that is one when the PMU is registered.
+    ///
+    /// The data is new, or that of a thread which has ended.
     fn cpu_online(&self, _cpu: &CpuRecord, _cpu_data: &Self::CpuData) {}
 
-    /// The thread behind a CPU ends. Called on that thread.
+    /// Called when the thread behind a CPU ends, on that thread.
     fn cpu_offline(&self, _cpu: &CpuRecord, _cpu_data: &Self::CpuData) {}
 
     /// The counts in a task's data, on any thread.
     fn read(&self, data: &Self::Data) -> Self::Count;
 
-    /// Adds what the data of a task that has ended says to `totals`, which is such data, too, and is read as any other. False:
-    /// nothing was added, and the core keeps the sum as a [`Count`](Pmu::Count), which costs an allocation each time.
+    /// Adds the data of a task that has ended to `totals`, which is such data, too, and is read as any other.
     ///
+    /// False: nothing was added, and the core keeps the sum as a [`Count`](Pmu::Count), which costs an allocation each time.
     /// One thread at a time writes to `totals`, while others read; each CPU has its own.
     fn fold(&self, ended: &Self::Data, totals: &Self::Data) -> bool {
         let _ = (ended, totals);
@@ -95,7 +100,7 @@ pub struct Switch<'a, P: Pmu> {
     pub edge: Edge,
 }
 
-/// A PMU's place in a system. What events are attached through.
+/// A PMU's place in a system, through which events are attached.
 pub struct PmuHandle<P: Pmu>(pub(crate) &'static Registered<P>);
 
 impl<P: Pmu> Clone for PmuHandle<P> {
@@ -131,7 +136,7 @@ impl<P: Pmu> PmuHandle<P> {
         self.0.state.system
     }
 
-    /// The PMU's data for a CPU of the same system.
+    /// The PMU's data for a CPU; `None` if that belongs to another system.
     #[must_use]
     pub fn cpu_data(self, cpu: &CpuRecord) -> Option<&P::CpuData> {
         if !cpu.is_of(self.0.state.system) {
@@ -140,22 +145,25 @@ impl<P: Pmu> PmuHandle<P> {
         self.0.cpus.get(cpu.index() as usize)?.0.get()
     }
 
-    /// How many tasks were born without data although a global event was attached, and have been given none since. (Whoever
-    /// attaches to such a task, or attaches globally while there are any, gives them data if there is memory.)
+    /// How many tasks were born without data although a global event was attached, and have been given none since.
+    ///
+    /// An event that is attached to such a task, or globally while there are any, gives them data if there is memory.
     #[must_use]
     pub fn tasks_without_data(self) -> u64 {
         self.0.state.global.tasks_without_data()
     }
 
-    /// Says how long a task's data stays. Data that was retained and is no more goes at once, if no global event is attached.
+    /// Says how long a task's data stays.
+    ///
+    /// Data that was retained and is no more goes at once, if no global event is attached.
     ///
     /// Where events come and go in quick succession (a scraper every ten seconds, on a million tasks), data that stays saves
     /// the walk of each detach, and the allocations of each attach but the first. It costs the memory meanwhile. What it has
     /// counted stays, too.
     ///
     /// # Errors
-    /// [`Error::Unregistered`]; [`Error::InsideHook`] and [`Error::BarrierRefused`], where data that is retained no more may stay
-    /// until its task ends.
+    /// [`Error::Unregistered`] if the PMU has been [let go](Self::unregister). [`Error::InsideHook`] and [`Error::BarrierRefused`]:
+    /// then data that is retained no more may stay until its task ends.
     pub fn set_retention(self, retention: Retention) -> Result<(), Error> {
         let (state, retains) = (&self.0.state, retention == Retention::UntilExit);
         state.events.while_open(|| state.global.set_retains(state, retains))
@@ -173,9 +181,9 @@ impl<P: Pmu> PmuHandle<P> {
         self.0.state.system.unregister(self.0)
     }
 
-    /// Looks at the PMU's data for a task, in an RCU section. `None` when nobody is attached to it.
+    /// Calls `f` with the PMU's data for a task, in an RCU section.
     ///
-    /// `f` must not wait for another thread.
+    /// `None` if nobody is attached to the task, or if it belongs to another system. `f` must not wait for another thread.
     pub fn with_data<R>(self, task: &Task, f: impl FnOnce(&P::Data) -> R) -> Option<R> {
         if !std::ptr::eq(task.system(), self.0.state.system) {
             return None;

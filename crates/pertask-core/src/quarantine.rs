@@ -72,7 +72,7 @@ impl Life {
     }
 
     pub(crate) fn end(&self) {
-        // Relaxed: as above.
+        // Relaxed: shuttle runs one thread at a time.
         assert!(self.0.swap(false, std::sync::atomic::Ordering::Relaxed), "freed twice");
     }
 }

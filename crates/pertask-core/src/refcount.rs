@@ -10,21 +10,21 @@ use crate::primitive::{AtomicU32, Ordering};
 /// INVARIANT: once zero, zero for ever. Once [`SATURATED`](Self::SATURATED), saturated for ever: the object is leaked
 /// rather than freed under somebody's feet.
 #[derive(Debug)]
-pub struct Refcount(AtomicU32);
+pub(crate) struct Refcount(AtomicU32);
 
 impl Refcount {
     /// From here on the count no longer moves.
-    pub const SATURATED: u32 = 0xC000_0000;
+    pub(crate) const SATURATED: u32 = 0xC000_0000;
 
     /// A count of `owners`.
     #[must_use]
-    pub fn new(owners: u32) -> Self {
+    pub(crate) fn new(owners: u32) -> Self {
         Self(AtomicU32::new(owners))
     }
 
     /// The count at this moment; another thread may have changed it since.
     #[must_use]
-    pub fn read(&self) -> u32 {
+    pub(crate) fn read(&self) -> u32 {
         // Relaxed: a figure to look at. Who acts on it must use one of the operations below.
         self.0.load(Ordering::Relaxed)
     }
@@ -34,14 +34,14 @@ impl Refcount {
     /// Acquire and Release on success, nothing on failure: pairs with itself, [`dec_and_test`](Self::dec_and_test)
     /// and `set_one`.
     #[must_use]
-    pub fn inc_not_zero(&self) -> bool {
+    pub(crate) fn inc_not_zero(&self) -> bool {
         self.update(Ordering::AcqRel, |count| (count != 0).then(|| saturating_inc(count))).is_ok()
     }
 
     /// Whether there is one owner. Acquire if so: pairs with [`dec_and_test`](Self::dec_and_test), so that a lone owner sees
     /// what all the others did.
     #[must_use]
-    pub fn is_one(&self) -> bool {
+    pub(crate) fn is_one(&self) -> bool {
         self.0.load(Ordering::Acquire) == 1
     }
 
@@ -51,7 +51,7 @@ impl Refcount {
     /// it sees what all the others did. A count that is already zero is a fault of the caller's; it saturates, and
     /// nothing is freed twice.
     #[must_use]
-    pub fn dec_and_test(&self) -> bool {
+    pub(crate) fn dec_and_test(&self) -> bool {
         let dec = |count| match count {
             0 => Some(Self::SATURATED),
             Self::SATURATED.. => None,
@@ -69,7 +69,7 @@ impl Refcount {
     ///
     /// Release, as in [`dec_and_test`](Self::dec_and_test).
     #[must_use]
-    pub fn dec_not_one(&self) -> bool {
+    pub(crate) fn dec_not_one(&self) -> bool {
         let dec = |count| match count {
             0 | 1 => None,
             Self::SATURATED.. => Some(count),

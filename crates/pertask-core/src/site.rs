@@ -6,8 +6,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::panic::Location;
 
-/// How many sites a system keeps apart. Names made up at run time could be without end; what comes later shares one
-/// site, and is counted.
+/// How many sites a system keeps apart.
+///
+/// Names made up at run time could be without end. Tasks of later ones share [one site](Site::is_other), and are
+/// [counted](crate::System::tasks_without_site).
 pub const MAX_SITES: usize = 4096;
 
 /// A spawn site: the name that its tasks were given, and where in the source they are made.
@@ -31,7 +33,7 @@ impl Site {
         Box::leak(Box::new(Self { id, system, name: name.map(Box::from), location }))
     }
 
-    /// A number, unique in the system and dense from 0.
+    /// The site's number: unique in the system, and dense from 0.
     #[must_use]
     #[inline]
     pub fn id(&self) -> u32 {

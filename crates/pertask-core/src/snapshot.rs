@@ -12,10 +12,11 @@ use std::collections::BTreeMap;
 impl<P: Pmu> PmuHandle<P> {
     /// Reads all counts: those of the tasks that have ended, spawn path by spawn path, and of each that lives.
     ///
-    /// `live` is called for each live task that has data. It may amend the count, before it is added to the path's, by what
-    /// has not reached the data yet; [`Live::read`] tells what has. A task that ends meanwhile is counted once, among the living
-    /// or the ended. It is a walk over all tasks; spawn and exit do not wait for it. One at a time for a PMU. `live` runs in an
-    /// RCU section, as the hooks do.
+    /// `live` is called for each live task that has data, in an RCU section, as the hooks are. It may amend the count, before that
+    /// is added to the path's, by what has not reached the data yet; [`Live::read`] tells what has. A task that ends meanwhile is
+    /// counted once, among the living or the ended.
+    ///
+    /// A snapshot walks over all tasks; spawn and exit do not wait for it. A PMU has one at a time: another thread's waits.
     ///
     /// # Panics
     /// Inside another snapshot, or read of a global event, of the same PMU on the same thread; inside four of other PMUs; and at

@@ -102,7 +102,7 @@ impl System {
     /// [let go](PmuHandle::unregister).
     ///
     /// # Errors
-    /// [`Error::TooManyPmus`].
+    /// [`Error::TooManyPmus`] if all [`MAX_PMUS`] places are taken.
     ///
     /// # Panics
     /// If the PMU does: as its data for a CPU is made, when it has no place yet; or in `cpu_online`, when it has, and all CPUs
@@ -209,7 +209,9 @@ impl System {
         unsafe { ErasedPmu::new(head) }
     }
 
-    /// The site of that name and place. [`Cpu::site`](crate::Cpu::site) is faster.
+    /// The site of that name and place.
+    ///
+    /// [`Cpu::site`](crate::Cpu::site) is faster.
     #[must_use]
     pub fn site(&self, name: Option<&str>, location: &'static Location<'static>) -> &'static Site {
         self.sites.intern(name, location)
@@ -222,7 +224,9 @@ impl System {
     }
 
     /// How many tasks found no place for their spawn path, because there are [`MAX_PATHS`](crate::MAX_PATHS) already, or
-    /// because it would be longer than [`MAX_DEPTH`](crate::MAX_DEPTH). Each is counted at its site's root.
+    /// because it would be longer than [`MAX_DEPTH`](crate::MAX_DEPTH).
+    ///
+    /// Each is counted at its site's root.
     #[must_use]
     pub fn tasks_without_path(&self) -> u64 {
         self.paths.overflowed()
@@ -234,11 +238,11 @@ impl System {
         self.paths.get(id)
     }
 
-    /// Makes a task (the kernel's `perf_event_fork`). [`Cpu::fork`](crate::Cpu::fork) makes one as a child of the
-    /// current task, and faster.
+    /// Makes a task (the kernel's `perf_event_fork`).
     ///
-    /// It has data of every globally attached PMU before it is returned, and its parent's inherited events. Threads that are no
-    /// CPUs, and fork at the same time, should give different `hint`s: then they seldom look at the same words.
+    /// It has data of every globally attached PMU before it is returned, and its parent's inherited events.
+    /// [`Cpu::fork`](crate::Cpu::fork) makes one as a child of the current task, and faster. Threads that are no CPUs, and fork at
+    /// one time, should give different `hint`s: then they seldom look at the same words.
     pub fn fork(
         &'static self,
         site: &'static Site,
@@ -374,12 +378,16 @@ impl System {
         self.library.live()
     }
 
-    /// Calls `f` with each live task. Those that come or go meanwhile are seen or not.
+    /// Calls `f` with each live task.
+    ///
+    /// Those that come or go meanwhile are seen or not.
     pub fn for_each_task(&self, f: impl FnMut(&Arc<Task>)) {
         self.tasks.for_each(f);
     }
 
-    /// The live task of that number. It looks at all of them.
+    /// The live task of that number.
+    ///
+    /// The search looks at all live tasks.
     #[must_use]
     pub fn find_task(&self, id: TaskId) -> Option<Arc<Task>> {
         let found = self.tasks.try_for_each(|task| match task.id() == id {

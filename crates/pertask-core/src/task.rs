@@ -40,7 +40,7 @@ impl fmt::Display for TaskId {
 
 /// A task as others see it (the kernel's `task_struct`): its identity, and a slot for each PMU's data.
 ///
-/// Who holds one may attach events to it; that keeps neither the task nor its data alive.
+/// Whoever holds one may attach events to the task; that keeps neither the task nor its data alive.
 #[repr(C)]
 pub struct Task {
     // What each switch touches comes first, together.
@@ -90,7 +90,7 @@ impl Task {
         self.id
     }
 
-    /// The task that made it. It may have ended.
+    /// The task that made it, which may have ended.
     #[must_use]
     pub fn parent(&self) -> Option<TaskId> {
         self.parent
@@ -116,15 +116,18 @@ impl Task {
         self.system
     }
 
-    /// Whether the task has ended. It may end at any time after the answer "no".
+    /// Whether the task has ended.
+    ///
+    /// It may end at any time after the answer "no".
     #[must_use]
     pub fn has_exited(&self) -> bool {
         self.slots[0].is_tombstone()
     }
 
-    /// A number that the core's users hang on a task, for them to say what it stands for; 0 at first. A task that is made
-    /// begins with that of the task that makes it. Profilers keep the number of a set of labels here: a signal handler can
-    /// read it.
+    /// A number that the core's users hang on a task, for them to say what it stands for.
+    ///
+    /// A task begins with the tag of the task that makes it, or of the [CPU](crate::Cpu::tag), or with 0. Profilers keep the number
+    /// of a set of labels here: a signal handler can read it.
     #[must_use]
     #[inline]
     pub fn tag(&self) -> u32 {
@@ -195,11 +198,11 @@ impl fmt::Debug for Task {
     }
 }
 
-/// The one right to run a task. Dropping it ends the task.
+/// The one right to run a task.
 ///
-/// It cannot be copied, and a run borrows it exclusively or takes it along: a task runs on one CPU at a time because
-/// nothing else can be written. Forgotten ([`std::mem::forget`]), the task stays in the table as one that is never
-/// polled again.
+/// Dropping it ends the task. It cannot be copied, and a run borrows it exclusively or takes it along: a task runs on one CPU
+/// at a time because nothing else can be written. Forgotten ([`std::mem::forget`]), the task stays in the table as one that is
+/// never polled again.
 #[must_use = "a task ends when this is dropped"]
 pub struct OwnedTask(pub(crate) Arc<Task>);
 
@@ -216,15 +219,16 @@ impl OwnedTask {
         &self.0
     }
 
-    /// The right to the task as a pointer, to be kept in an atomic word. The task lives until it comes back through
-    /// [`from_raw`](Self::from_raw) and is dropped.
+    /// Turns the right to the task into a pointer, to be kept in an atomic word.
+    ///
+    /// The task lives until the right comes back through [`from_raw`](Self::from_raw) and is dropped.
     #[cfg(not(pertask_loom))]
     #[must_use]
     pub fn into_raw(self) -> *const Task {
         Arc::as_ptr(&std::mem::ManuallyDrop::new(self).0)
     }
 
-    /// The right to a task back from [`into_raw`](Self::into_raw).
+    /// Takes the right to a task back from [`into_raw`](Self::into_raw).
     ///
     /// # Safety
     /// The pointer comes from `into_raw`, and is given back once.

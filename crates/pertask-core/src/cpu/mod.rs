@@ -106,7 +106,9 @@ impl Cpu {
         unsafe { self.record.current().as_ref() }
     }
 
-    /// The site of that name and place. Takes no lock when this CPU has asked for it before.
+    /// The site of that name and place.
+    ///
+    /// A CPU that has asked for it before takes no lock.
     #[must_use]
     pub fn site(&self, name: Option<&str>, location: &'static Location<'static>) -> &'static Site {
         let place = &self.sites[site_place(name, location)];
@@ -124,6 +126,8 @@ impl Cpu {
     }
 
     /// Makes a task, as a child of the one that runs here.
+    ///
+    /// It has data of every globally attached PMU before it is returned, and its parent's inherited events.
     pub fn fork(&self, site: &'static Site) -> OwnedTask {
         let current = self.current_task();
         let task = self.record.system.fork_as(self.next_number(), site, current, self.mine);
@@ -140,7 +144,7 @@ impl Cpu {
         self.current_task().map_or_else(|| self.record.own_tag(), Task::tag)
     }
 
-    /// Sets that tag, and returns the one before.
+    /// Sets the [`tag`](Self::tag) of the task that runs here, or the CPU's own, and returns the one before.
     #[inline]
     pub fn set_tag(&self, tag: u32) -> u32 {
         match self.current_task() {
@@ -158,7 +162,7 @@ impl Cpu {
         next
     }
 
-    /// Ends a task: what its drop does, with this CPU's books, which need not be looked for.
+    /// Ends a task: what its drop does, and a little faster.
     pub fn exit(&self, task: OwnedTask) {
         if ptr::eq(task.system(), self.record.system) {
             task.exit_with(self.mine);
@@ -167,12 +171,14 @@ impl Cpu {
 
     /// Runs `f` as `task`: switches it in, and out again however `f` ends.
     ///
-    /// The task that ran here until now is switched out for the time. It does not allocate and takes no lock.
+    /// The task that ran here until now is switched out for the time. A run does not allocate, and takes no lock.
     ///
-    /// Runs should end in the order in which they began, the last first. One that does not (`f` suspends a coroutine, and another
-    /// run begins before that goes on) is brought to its end where it stands, and [counted](CpuRecord::disorders). For
-    /// executors whose switches are no function calls there are [`switch_in`](Self::switch_in) and
-    /// [`switch_out`](Self::switch_out). In a PMU's hook, `f` runs without being seen.
+    /// Runs should end in the order in which they began, the last first. One that does not (`f` suspends a coroutine, and
+    /// another run begins before that goes on) is brought to its end where it stands, and [counted](CpuRecord::disorders).
+    /// Executors whose switches are no function calls call [`switch_in`](Self::switch_in) and
+    /// [`switch_out`](Self::switch_out).
+    ///
+    /// In a PMU's hook, or with a task of another system, `f` runs without being seen.
     ///
     /// # Panics
     /// If `f` does, or a hook. All is finished before.
@@ -181,7 +187,10 @@ impl Cpu {
         self.run_with_edge(task, Edge::Turn, f)
     }
 
-    /// As [`run`](Self::run), for what is no turn of the task's: its destructor.
+    /// Runs `f` as `task`, as [`run`](Self::run) does, for what is no turn of the task's: its destructor.
+    ///
+    /// # Panics
+    /// If `f` does, or a hook. All is finished before.
     pub fn run_aside<R>(&self, task: &mut OwnedTask, f: impl FnOnce() -> R) -> R {
         self.run_with_edge(task, Edge::Aside, f)
     }
@@ -208,12 +217,15 @@ impl Cpu {
         result
     }
 
-    /// Switches a task in; the CPU keeps it until it is switched out, and ends it if the thread ends first.
+    /// Switches a task in, for executors whose switches are no function calls.
     ///
-    /// For executors whose switches are no function calls.
+    /// The CPU keeps the task until it is [switched out](Self::switch_out), and ends it if the thread ends first.
     ///
     /// # Errors
     /// The task itself, if it belongs to another system, or if this is called in a PMU's hook.
+    ///
+    /// # Panics
+    /// If a hook does. The task has come all the same.
     pub fn switch_in(&self, task: OwnedTask) -> Result<(), OwnedTask> {
         if !ptr::eq(task.system(), self.record.system) || self.is_in_hooks() {
             return Err(task);
@@ -229,6 +241,9 @@ impl Cpu {
     /// Switches out the task that was last given to [`switch_in`](Self::switch_in), and returns it.
     ///
     /// `None` if the current task is not of that kind: nothing runs, or a [`run`](Self::run) does. Also in a PMU's hook.
+    ///
+    /// # Panics
+    /// If a hook does. The task has ended then.
     #[must_use = "a task ends when this is dropped"]
     pub fn switch_out(&self) -> Option<OwnedTask> {
         if self.is_in_hooks() {

@@ -79,7 +79,9 @@ impl CpuRecord {
         }
     }
 
-    /// A number, dense from 0. When a thread ends, the next new one gets its number.
+    /// The CPU's number, dense from 0.
+    ///
+    /// When a thread ends, the next new one gets its number.
     #[must_use]
     pub fn index(&self) -> u32 {
         self.index
@@ -108,7 +110,9 @@ impl CpuRecord {
         }
     }
 
-    /// How many switches there have been. While it stays the same, so does [`current_id`](Self::current_id).
+    /// How many switches there have been.
+    ///
+    /// While the number stays as it is, so does [`current_id`](Self::current_id).
     ///
     /// Acquire: pairs with the Release of the switch.
     #[must_use]
@@ -117,18 +121,20 @@ impl CpuRecord {
         self.switches.load(Ordering::Acquire)
     }
 
-    /// How often something was out of order here: a run that ended below another that goes on, as those of coroutines may
-    /// that are suspended in a poll; a run that a hook began or ended; a thread that ended with a run suspended on it.
+    /// How often something was out of order here.
     ///
-    /// Until such a run ends, what its coroutine does is charged to the task on top of it.
+    /// That is: a run that ended below another that goes on, as those of coroutines may that are suspended in a poll; a run
+    /// that a hook began or ended; a thread that ended with a run suspended on it. Until such a run ends, what its coroutine
+    /// does is charged to the task on top of it.
     #[must_use]
     pub fn disorders(&self) -> u64 {
         // Relaxed: a figure.
         self.disorders.load(Ordering::Relaxed)
     }
 
-    /// Calls `f` with the task that runs here: for a signal handler on the CPU's own thread, which may have interrupted
-    /// anything, a switch included.
+    /// Calls `f` with the task that runs here, for a signal handler on the CPU's own thread.
+    ///
+    /// The handler may have interrupted anything, a switch included.
     ///
     /// # Safety
     /// The calling thread is the one that has this CPU: [`thread`](Self::thread) is its own number.
@@ -138,7 +144,9 @@ impl CpuRecord {
         f(unsafe { self.current().as_ref() })
     }
 
-    /// The CPU's own [tag](Cpu::tag), which holds while no task runs here. For signal handlers, too.
+    /// The CPU's own [tag](crate::Cpu::tag), which holds while no task runs here.
+    ///
+    /// A signal handler may ask for it, too.
     #[must_use]
     #[inline]
     pub fn own_tag(&self) -> u32 {

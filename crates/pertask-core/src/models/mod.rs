@@ -167,7 +167,7 @@ fn check(model: impl Fn() + Sync + Send + 'static) {
     check_within(PREEMPTIONS, model);
 }
 
-/// The same for a model that is too big for the usual bound.
+/// Runs a model that is too big for the usual bound.
 fn check_within(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.max_branches = 100_000;

@@ -35,7 +35,7 @@ fn fork_races_fork_on_a_new_path() {
     });
 }
 
-/// The same for tasks that no task makes.
+/// Two forks of one site, without a parent: both find the one new root.
 #[test]
 fn fork_races_fork_on_a_new_root() {
     check(|| {

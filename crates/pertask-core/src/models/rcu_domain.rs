@@ -39,7 +39,7 @@ fn look(domain: &Domain, reader: &Reader, shared: &AtomicPtr<Object>) {
     domain.enter(reader);
     // SAFETY: null, or an object that is not freed while the section lasts: what the model checks.
     if let Some(object) = unsafe { shared.load(Ordering::Acquire).as_ref() } {
-        // SAFETY: as above.
+        // SAFETY: the object is not freed while the section lasts: what the model checks.
         object.alive.with(|alive| assert!(unsafe { *alive }, "used after it was freed"));
     }
     let _ = reader.leave();

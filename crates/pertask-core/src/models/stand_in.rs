@@ -95,7 +95,7 @@ fn a_use_after_the_free_is_caught() {
     });
 }
 
-/// The same on another thread, before the free or after it: that it may come after it is enough.
+/// Another thread looks, before the free or after it: that it may come after it is enough.
 #[test]
 fn a_use_that_may_come_after_the_free_is_caught() {
     caught("Causality violation", || {
@@ -182,7 +182,7 @@ fn a_second_free_on_another_thread_is_caught() {
     });
 }
 
-/// The same while a section keeps the object.
+/// One thread retires an object twice, while a section keeps it.
 #[test]
 fn a_second_retirement_is_caught() {
     caught("retired twice", || {

@@ -79,7 +79,7 @@ fn detach_task_races_sched_in() {
     });
 }
 
-/// The same while its task goes.
+/// The last event goes while its task does: its data stays until the hook has ended, and no longer.
 #[test]
 fn detach_task_races_sched_out() {
     check(|| {
@@ -127,7 +127,7 @@ fn attach_global_races_sched_in() {
     });
 }
 
-/// The same for a task that is switched out.
+/// *Whole*, of the turn's other end: a task that is switched out after the attach has returned has data.
 #[test]
 fn attach_global_races_sched_out() {
     check(|| {
@@ -161,7 +161,7 @@ fn detach_global_races_sched_in() {
     });
 }
 
-/// The same while a task goes.
+/// The global event goes while a task does: its data stays until the hook has ended, and no longer.
 #[test]
 fn detach_global_races_sched_out() {
     check(|| {

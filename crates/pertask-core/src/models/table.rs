@@ -85,7 +85,7 @@ fn leave_races_walk() {
     });
 }
 
-/// As above, and the walk keeps a handle.
+/// An item leaves, and ends, while a walk makes a handle of it and keeps that.
 #[test]
 fn leave_races_walk_that_keeps_a_handle() {
     check(|| {

@@ -8,7 +8,7 @@ use std::ptr::{self, NonNull};
 
 /// A value that hooks read while others replace it: what a PMU keeps for a CPU, and does not write from hooks alone.
 ///
-/// Readers never wait; who replaces waits for those that may hold the old value.
+/// Readers never wait; [`replace`](Self::replace) waits for those that may hold the old value.
 ///
 /// ```
 /// use pertask_core::rcu::RcuCell;
@@ -34,7 +34,9 @@ impl<T> Default for RcuCell<T> {
 }
 
 impl<T: Send + Sync> RcuCell<T> {
-    /// Looks at the value, in a section. `f` must not wait for another thread.
+    /// Calls `f` with the value, in a section.
+    ///
+    /// `f` must not wait for another thread.
     #[inline(always)]
     pub fn with<R>(&self, f: impl FnOnce(Option<&T>) -> R) -> R {
         let _section = enter();

@@ -68,7 +68,7 @@ unsafe impl Send for Batch {}
 
 // SAFETY: `next` is fixed before the record is shared; the rest are atomics.
 unsafe impl Sync for Reader {}
-// SAFETY: as above; nothing in a record is bound to a thread.
+// SAFETY: nothing in a record is bound to a thread.
 unsafe impl Send for Reader {}
 
 impl Domain {
@@ -92,7 +92,7 @@ impl Domain {
         loop {
             // SAFETY: the record is ours alone until the exchange succeeds.
             unsafe { (*reader).next = head };
-            // Release: publishes the record. Acquire on failure: as above.
+            // Release: publishes the record. Acquire on failure: pairs with it, for the `next` of the record that becomes ours.
             match self.readers.compare_exchange(head, reader, Ordering::Release, Ordering::Acquire)
             {
                 // SAFETY: records live as long as the domain.

@@ -1,4 +1,4 @@
-//! Read-copy-update: readers never wait and never see freed memory; who frees waits for them.
+//! Read-copy-update: readers never wait and never see freed memory; the freeing thread waits for them.
 //!
 //! The four calls are the kernel's: `enter` is `rcu_read_lock`, `retire` is `call_rcu`, `synchronize` is
 //! `synchronize_rcu`, [`barrier`] is `rcu_barrier`. The algorithm is in `domain.rs`; `thread.rs` binds one process-wide

@@ -157,7 +157,9 @@ pub fn barrier() -> Result<(), Error> {
     result
 }
 
-/// Whether sections are nearly free here: the kernel grants `membarrier(2)`. If not, each costs a full fence.
+/// Whether sections are nearly free here, because the kernel grants `membarrier(2)`.
+///
+/// If not, each costs a full fence.
 #[must_use]
 pub fn asymmetric() -> bool {
     membarrier::is_asymmetric()

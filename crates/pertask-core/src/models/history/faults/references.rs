@@ -32,7 +32,7 @@ fn repaired_takes_a_reference_for_the_global_event_without_a_mark() {
     finds(Fault::References, || attach_global_meets_attach_task(&REPAIRED));
 }
 
-/// The same, and both go: what is left.
+/// A global attach meets a task's, and both go: what is left.
 fn attach_global_meets_attach_task_and_both_go(version: &'static Version) {
     let ([cpu0, cpu1], task) = boot();
     let attacher = {

@@ -123,7 +123,7 @@ fn ours_neither_fork_nor_exit_waits_for_an_attach() {
     });
 }
 
-/// The same in the middle of a walk, which every attach uses.
+/// A walk, which every attach uses, is held up in its middle until fork and exit are done.
 #[test]
 fn ours_neither_fork_nor_exit_waits_for_a_walk() {
     check(|| {
