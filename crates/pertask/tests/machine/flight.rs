@@ -30,6 +30,10 @@ pub enum Doing {
         without: [bool; PMUS],
         lost: Vec<(usize, usize)>,
     },
+    /// Whether it has left the table, its slots are closed and its counts folded: it leaves its families.
+    Exit {
+        is_out: bool,
+    },
     /// Whether it has its allocation; the data to which it has a reference.
     AttachTask {
         allocated: bool,
@@ -64,16 +68,26 @@ impl Flight {
         self.at.is_some_and(|point| self.operation.is_section_at(point))
     }
 
+    /// Whether it is a fork whose child should have data of that PMU and has none.
+    pub fn is_without(&self, pmu: usize) -> bool {
+        matches!(self.doing, Doing::Fork { without, .. } if without[pmu])
+    }
+
     /// Writes down what it has done by `point`.
     pub fn stop(&mut self, ledger: &mut Ledger, cpu: usize, point: Point) {
         self.at = Some(point);
         match (&mut self.doing, self.operation, point) {
             (Doing::Switch(switch), ..) => ledger.switch(cpu, switch, Some(point)),
+            (Doing::Exit { is_out }, Operation::Exit { task, .. }, _) => {
+                if !std::mem::replace(is_out, true) {
+                    ledger.leave(task);
+                }
+            }
             (Doing::AttachTask { allocated, .. }, _, Point::Allocation) => *allocated = true,
             (
                 Doing::AttachTask { taken, .. },
                 Operation::AttachTask { pmu, task, .. },
-                Point::Read(_),
+                Point::Read(_) | Point::ReadNew(_),
             ) => *taken = Some(ledger.take(pmu, task)),
             _ => {}
         }
@@ -158,7 +172,12 @@ impl Machine {
             (_, Doing::Fork { seen, without, lost }, Outcome::Forked(task)) => {
                 return Ok(self.forked(cpu, operation, task, seen, without, &lost));
             }
-            (Operation::Exit { task, .. }, _, Outcome::Nothing) => self.exited(task),
+            (Operation::Exit { task, .. }, Doing::Exit { is_out }, Outcome::Nothing) => {
+                if !is_out {
+                    self.ledger.leave(task);
+                }
+                self.ledger.leave_families(task);
+            }
             (
                 Operation::AttachTask { pmu, task, inherit, .. },
                 Doing::AttachTask { allocated, taken },
@@ -217,16 +236,17 @@ impl Machine {
             let mut switch = self.ends_now(cpu, Switch::to(None));
             self.ledger.switch(cpu, &mut switch, None);
             self.ledger.cpus[cpu].stack.pop();
-            self.exited(frame.task);
+            self.ledger.leave(frame.task);
+            self.ledger.leave_families(frame.task);
             self.happened.insert("a task is left on a CPU and ends".to_owned());
         }
     }
 
     /// The switch that ends the current task's turn, unless some of its hooks have been called already.
     fn ends_now(&self, cpu: usize, begun: Switch) -> Switch {
-        match begun.next {
-            0 => Switch::to(self.ledger.outer(cpu).map(|outer| (outer, Edge::Nested))),
-            _ => begun,
+        match begun.has_begun() {
+            false => Switch::to(self.ledger.outer(cpu).map(|outer| (outer, Edge::Nested))),
+            true => begun,
         }
     }
 
@@ -271,11 +291,6 @@ impl Machine {
             }
         }
         format!("task {child}")
-    }
-
-    fn exited(&mut self, task: usize) {
-        (0..PMUS).for_each(|pmu| self.ledger.fold_if_any(pmu, task));
-        self.ledger.end(task);
     }
 
     /// Whether an attach to a task should succeed, and if not, why not.

@@ -58,7 +58,10 @@ impl Machine {
     pub fn new(seed: u64) -> Self {
         let system = System::leak();
         let pmus: [PmuHandle<Probe>; PMUS] =
-            std::array::from_fn(|number| system.register(Probe::new(number)).unwrap());
+            std::array::from_fn(|number| {
+                let folds = (seed >> number) & 1 == 0;
+                system.register(Probe::new(number, folds)).unwrap()
+            });
         memory::watch(pmus[0].cache().object_bytes());
         // Within a limit a cache keeps nothing: all its objects come from the allocator, and go back to it.
         pmus.iter().for_each(|pmu| pmu.cache().set_limit_bytes(Some(NO_LIMIT_BYTES)));
@@ -165,7 +168,7 @@ impl Machine {
             Operation::ForkRoot { .. } => (Order::ForkRoot(self.system, self.site()), self.forks()),
             Operation::Exit { task, .. } => {
                 self.ledger.tasks[task].state = State::Exiting;
-                (Order::Exit(self.take_owned(task)), Doing::Whole)
+                (Order::Exit(self.take_owned(task)), Doing::Exit { is_out: false })
             }
             Operation::AttachTask { pmu, task, inherit, .. } => {
                 self.ledger.pmus[pmu].events += 1;

@@ -223,8 +223,6 @@ impl Machine {
                 let is_run = self.ledger.cpus[cpu].stack.last().is_some_and(|frame| frame.is_run);
                 is_run.then_some(*operation)
             }
-            // Whoever reads counts waits for a task's end.
-            Operation::Exit { .. } => None,
             // Nothing in it calls anything; or, of a family, a part of it is under its lock.
             Operation::Detach { .. } => None,
             // It may have tasks to mend, under the lock of all that attach globally.
@@ -262,7 +260,10 @@ impl Machine {
             // An inherited attach in mid-fork: whether the child joins depends on what the fork has done.
             Operation::AttachTask { task, inherit: Inherit::Children, .. } => self.is_forking(task),
             // The limit may be met, and what is undone waits.
-            Operation::GoOn { .. } => {
+            Operation::GoOn { cpu } => {
+                if self.joins_mid_fork(cpu) {
+                    return true;
+                }
                 let pmu = self.attaches_globally(operation);
                 pmu.is_some_and(|pmu| self.ledger.pmus[pmu].is_limited) && self.is_section_held()
             }
@@ -309,6 +310,17 @@ impl Machine {
         match self.flights[cpu].as_ref()?.operation {
             Operation::AttachGlobal { pmu, .. } => Some(pmu),
             _ => None,
+        }
+    }
+
+    /// Whether what has stopped there is an inherited attach to a task in mid-fork: as where it begins.
+    fn joins_mid_fork(&self, cpu: usize) -> bool {
+        let operation = self.flights[cpu].as_ref().map(|flight| flight.operation);
+        match operation {
+            Some(Operation::AttachTask { task, inherit: Inherit::Children, .. }) => {
+                self.is_forking(task)
+            }
+            _ => false,
         }
     }
 
