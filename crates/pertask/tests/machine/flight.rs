@@ -73,6 +73,12 @@ impl Flight {
         matches!(self.doing, Doing::Fork { without, .. } if without[pmu])
     }
 
+    /// Whether it is a fork whose child has data of that PMU because of a global event.
+    pub fn gives_data_of(&self, pmu: usize) -> bool {
+        matches!(self.doing, Doing::Fork { seen, without, .. }
+            if seen[pmu].is_seen_by_forks() && !without[pmu])
+    }
+
     /// Writes down what it has done by `point`.
     pub fn stop(&mut self, ledger: &mut Ledger, cpu: usize, point: Point) {
         self.at = Some(point);

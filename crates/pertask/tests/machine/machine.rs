@@ -277,8 +277,9 @@ impl Machine {
         match flight.operation {
             Operation::Fork { .. } | Operation::ForkRoot { .. } if raised < refused => {
                 // Who has detached meanwhile is told nothing.
-                let is_told = self.ledger.pmus.iter().flat_map(|pmu| &pmu.families);
-                match is_told.into_iter().any(|family| family.is_closed) {
+                let mut is_told = self.ledger.pmus.iter().flat_map(|pmu| &pmu.families);
+                let nobody_asks = is_told.any(|family| family.is_closed);
+                match nobody_asks || raised + self.mended_by_families(flight) >= refused {
                     true => Ok(()),
                     false => Err("a refusal was silent".to_owned()),
                 }
@@ -286,6 +287,15 @@ impl Machine {
             _ if raised > refused && !is_limited => Err("nothing was refused".to_owned()),
             _ => Ok(()),
         }
+    }
+
+    /// How many PMUs may have been refused data for a child that a family has given some since.
+    fn mended_by_families(&self, flight: &Flight) -> u64 {
+        let Operation::Fork { cpu } = flight.operation else { return 0 };
+        let Some(parent) = self.ledger.current(cpu) else { return 0 };
+        let families = &self.ledger.tasks[parent].families;
+        let has_family = |pmu: &usize| families.iter().any(|(of, _)| of == pmu);
+        (0..PMUS).filter(|pmu| flight.gives_data_of(*pmu)).filter(has_family).count() as u64
     }
 
     /// Keeps a task that is new. Half of them are known to somebody.
