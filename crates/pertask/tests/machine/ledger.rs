@@ -142,11 +142,6 @@ impl Switch {
         Self { incoming, next: 0, active: None }
     }
 
-    /// Whether it has been seen to call hooks.
-    pub fn has_begun(&self) -> bool {
-        self.active.is_some()
-    }
-
     /// Whether it has called a hook.
     pub fn has_begun(&self) -> bool {
         self.active.is_some()
