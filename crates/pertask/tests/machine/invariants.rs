@@ -121,7 +121,8 @@ fn one_owner_per_reference(machine: &Machine, seen: &Seen) -> Check {
         // Beside data, sums wait to be freed.
         most += rcu::pending();
         // What families have let go that an exit has left: all but the one in whose read it has stopped.
-        expected = expected.saturating_sub(machine.flights.iter().flatten().map(may_be_gone(machine)).sum());
+        expected = expected
+            .saturating_sub(machine.flights.iter().flatten().map(may_be_gone(machine)).sum());
     } else {
         rcu::barrier().map_err(|error| error.to_string())?;
         same("released objects that wait though no section holds them", rcu::pending(), 0)?;
@@ -147,9 +148,11 @@ fn may_be_gone(machine: &Machine) -> impl Fn(&Flight) -> usize {
 /// The figure of tasks that should have data and have none.
 fn without_data(machine: &Machine) -> Check {
     for (pmu, handle) in machine.pmus.iter().enumerate() {
-        let of_tasks = machine.ledger.live().filter(|task| machine.ledger.tasks[*task].held[pmu].counted);
+        let of_tasks =
+            machine.ledger.live().filter(|task| machine.ledger.tasks[*task].held[pmu].counted);
         let of_forks = machine.flights.iter().flatten().filter(|flight| flight.is_without(pmu));
-        let expected = machine.ledger.pmus[pmu].stayed_without + (of_tasks.count() + of_forks.count()) as u64;
+        let expected =
+            machine.ledger.pmus[pmu].stayed_without + (of_tasks.count() + of_forks.count()) as u64;
         same(&format!("tasks without data of pmu {pmu}"), handle.tasks_without_data(), expected)?;
     }
     Ok(())

@@ -292,27 +292,25 @@ impl Ledger {
         }
     }
 
-    /// Another global event comes, and gives data to those that were born without, as far as there is memory.
-    pub fn begin_mending(&mut self, pmu: usize) {
-        for task in self.live().collect::<Vec<_>>() {
-            if self.tasks[task].held[pmu].counted {
-                self.tasks[task].held[pmu].mark = Mark::Unknown;
-            }
+    /// Another global event comes, and gives data to those that were born without, as far as there is memory: who they are.
+    pub fn begin_mending(&mut self, pmu: usize) -> Vec<usize> {
+        if let Global::On(users) = &mut self.pmus[pmu].global {
+            *users += 1;
         }
+        let counted = |task: &usize| self.tasks[*task].held[pmu].counted;
+        let without: Vec<_> = self.live().filter(counted).collect();
+        without.iter().for_each(|task| self.tasks[*task].held[pmu].mark = Mark::Unknown);
+        without
     }
 
-    /// It has come. Where nothing was refused, nobody is without data any more.
-    pub fn end_mending(&mut self, pmu: usize) {
-        for task in self.live().collect::<Vec<_>>() {
-            let held = &mut self.tasks[task].held[pmu];
-            match held.mark {
-                Mark::Unknown if self.pmus[pmu].is_limited => held.mark = Mark::No,
-                Mark::Unknown => {
-                    held.counted = false;
-                    self.mark(pmu, task);
-                }
-                Mark::Yes | Mark::No => {}
-            }
+    /// It has come to the task, and has given it data or found no memory.
+    pub fn end_mending(&mut self, pmu: usize, task: usize, has_data: bool) {
+        let held = &mut self.tasks[task].held[pmu];
+        if has_data {
+            held.counted = false;
+            self.mark(pmu, task);
+        } else {
+            held.mark = Mark::No;
         }
     }
 

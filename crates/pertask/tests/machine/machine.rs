@@ -57,11 +57,10 @@ pub struct Attached {
 impl Machine {
     pub fn new(seed: u64) -> Self {
         let system = System::leak();
-        let pmus: [PmuHandle<Probe>; PMUS] =
-            std::array::from_fn(|number| {
-                let folds = (seed >> number) & 1 == 0;
-                system.register(Probe::new(number, folds)).unwrap()
-            });
+        let pmus: [PmuHandle<Probe>; PMUS] = std::array::from_fn(|number| {
+            let folds = (seed >> number) & 1 == 0;
+            system.register(Probe::new(number, folds)).unwrap()
+        });
         memory::watch(pmus[0].cache().object_bytes());
         // Within a limit a cache keeps nothing: all its objects come from the allocator, and go back to it.
         pmus.iter().for_each(|pmu| pmu.cache().set_limit_bytes(Some(NO_LIMIT_BYTES)));
@@ -179,12 +178,14 @@ impl Machine {
             Operation::AttachGlobal { pmu, .. } => {
                 self.ledger.pmus[pmu].events += 1;
                 let is_first = self.ledger.pmus[pmu].global == Global::Off;
-                if is_first {
+                let doing = if is_first {
                     self.ledger.begin_attach_global(pmu);
+                    Doing::AttachGlobal
                 } else {
-                    self.ledger.begin_mending(pmu);
-                }
-                (Order::AttachGlobal(self.pmus[pmu]), Doing::AttachGlobal { is_first })
+                    let without = self.ledger.begin_mending(pmu);
+                    Doing::Mend { without, was_limited: false }
+                };
+                (Order::AttachGlobal(self.pmus[pmu]), doing)
             }
             Operation::Detach { event, .. } => self.detaches(event),
             Operation::Snapshot { pmu, .. } => {
@@ -243,7 +244,7 @@ impl Machine {
             Outcome::Panicked(message) => return Err(format!("a panic: {message}")),
             Outcome::Stopped(point) => {
                 let result = format!("stops at {point:?}");
-                self.happened.insert(format!("{} {result}", flight.operation.name()));
+                self.happened.insert(format!("{} {result}", flight.name()));
                 flight.stop(&mut self.ledger, cpu, point);
                 self.flights[cpu] = Some(flight);
                 result
@@ -264,7 +265,11 @@ impl Machine {
             let more = without.saturating_sub(before);
             raised += more;
             flight.lacks_data(pmu, more)?;
-            flight.mends(pmu, before.saturating_sub(without))?;
+            let fewer = before.saturating_sub(without);
+            flight.mends(pmu, fewer)?;
+            if fewer != 0 {
+                self.happened.insert(format!("{} mends", flight.name()));
+            }
         }
         for Attached { pmu, event, of, .. } in &self.events {
             let Use::Family(family) = *of else { continue };

@@ -82,7 +82,7 @@ fn operations_stop_wherever_they_can() {
     // What a walk of theirs does between two tasks calls nothing but the allocator, so a global attach stops nowhere else, and
     // a detach nowhere; a family is closed without a call. An exit does not stop before its families: whoever reads counts
     // waits until it has been folded.
-    const STOPS: [(&str, &[&str]); 12] = [
+    const STOPS: [(&str, &[&str]); 13] = [
         ("switch in", &SWITCHES),
         ("preempt", &SWITCHES),
         ("block", &SWITCHES),
@@ -94,10 +94,14 @@ fn operations_stop_wherever_they_can() {
         ("attach to task", &READS),
         ("attach to task and children", &READS),
         ("attach globally", &["Allocation"]),
+        ("attach globally again", &["Allocation"]),
         ("snapshot", &["Shown"]),
         ("walk", &["Walk", "Shown"]),
     ];
-    const OTHERS: [&str; 9] = [
+    const OTHERS: [&str; 12] = [
+        "attach globally again mends",
+        "attach to task mends",
+        "attach to task and children mends",
         "a global attach or detach waits for a section",
         "a child joins a family",
         "a family loses a child",
