@@ -16,13 +16,14 @@ use std::time::Duration;
 pub enum Point {
     /// Data is allocated: the slot has been looked at, and nothing is in it yet.
     Allocation,
-    /// A walk over all tasks begins, of a global event whose bit has changed and no task's mark. The operation's first is
-    /// 0; an attach that is refused undoes what it has done in a second.
-    Walk(u32),
+    /// A walk over all tasks begins that shows them to a closure.
+    Walk,
     /// A caller's closure is shown a task.
     Shown,
-    /// The PMU of that number reads counts: of data that an attach has taken, or of a task that ends.
+    /// The PMU of that number reads counts: of data that an attach has taken, or that a family has of a task that ends.
     Read(usize),
+    /// It reads counts of data that no hook has seen yet; where tasks end, of sums.
+    ReadNew(usize),
     /// After the hook of the PMU of that number, in mid-switch.
     SchedIn(usize),
     SchedOut(usize),
@@ -106,8 +107,6 @@ pub struct Seat {
 struct Here {
     seat: Cell<Option<&'static Seat>>,
     plan: Cell<Plan>,
-    /// The walks that the order has begun.
-    walks: Cell<u32>,
     refused: Cell<u64>,
 }
 
@@ -116,7 +115,6 @@ thread_local! {
         Here {
             seat: Cell::new(None),
             plan: Cell::new(Plan::NONE),
-            walks: Cell::new(0),
             refused: Cell::new(0),
         }
     };
@@ -164,10 +162,7 @@ impl Seat {
     pub fn next_order(&'static self) -> Order {
         match self.wait() {
             Baton::Order(order, plan) => {
-                HERE.with(|here| {
-                    here.walks.set(0);
-                    here.begin(self, plan);
-                });
+                HERE.with(|here| here.begin(self, plan));
                 order
             }
             _ => unreachable!("the CPU has not stopped in an operation"),
@@ -243,12 +238,6 @@ pub fn point(point: Point) {
             seat.stop(here, point);
         }
     });
-}
-
-/// Called where a walk may begin.
-pub fn walk() {
-    let walks = HERE.try_with(|here| here.walks.replace(here.walks.get() + 1));
-    point(Point::Walk(walks.unwrap_or(0)));
 }
 
 /// Whether data may be allocated, once the CPU has been stopped there if that is planned.

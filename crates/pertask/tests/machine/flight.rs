@@ -30,13 +30,21 @@ pub enum Doing {
         without: [bool; PMUS],
         lost: Vec<(usize, usize)>,
     },
+    /// Whether it has left the table, its slots are closed and its counts folded: it leaves its families.
+    Exit {
+        is_out: bool,
+    },
     /// Whether it has its allocation; the data to which it has a reference.
     AttachTask {
         allocated: bool,
         taken: Option<usize>,
     },
-    AttachGlobal {
-        is_first: bool,
+    /// The first.
+    AttachGlobal,
+    /// Another one: who was without data when it began, and whether there was a limit at any time.
+    Mend {
+        without: Vec<usize>,
+        was_limited: bool,
     },
     Detach {
         pmu: usize,
@@ -64,16 +72,59 @@ impl Flight {
         self.at.is_some_and(|point| self.operation.is_section_at(point))
     }
 
+    /// What it is called where it is told what has happened.
+    pub fn name(&self) -> &'static str {
+        match self.doing {
+            Doing::Mend { .. } => "attach globally again",
+            _ => self.operation.name(),
+        }
+    }
+
+    /// The PMU of which it is the first global attach: one that is undone if it is refused.
+    pub fn is_first_of(&self) -> Option<usize> {
+        match (&self.doing, self.operation) {
+            (Doing::AttachGlobal, Operation::AttachGlobal { pmu, .. }) => Some(pmu),
+            _ => None,
+        }
+    }
+
+    /// The PMU of which it is a further global attach.
+    pub fn mends_of(&self) -> Option<usize> {
+        match (&self.doing, self.operation) {
+            (Doing::Mend { .. }, Operation::AttachGlobal { pmu, .. }) => Some(pmu),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a fork whose child should have data of that PMU and has none.
+    pub fn is_without(&self, pmu: usize) -> bool {
+        matches!(self.doing, Doing::Fork { without, .. } if without[pmu])
+    }
+
+    /// Whether it is a fork whose child has data of that PMU because of a global event.
+    pub fn gives_data_of(&self, pmu: usize) -> bool {
+        matches!(self.doing, Doing::Fork { seen, without, .. }
+            if seen[pmu].is_seen_by_forks() && !without[pmu])
+    }
+
     /// Writes down what it has done by `point`.
     pub fn stop(&mut self, ledger: &mut Ledger, cpu: usize, point: Point) {
         self.at = Some(point);
         match (&mut self.doing, self.operation, point) {
             (Doing::Switch(switch), ..) => ledger.switch(cpu, switch, Some(point)),
+            (Doing::Exit { is_out }, Operation::Exit { task, .. }, _) => {
+                if !std::mem::replace(is_out, true) {
+                    ledger.leave(task);
+                }
+            }
+            (Doing::Mend { was_limited, .. }, Operation::AttachGlobal { pmu, .. }, _) => {
+                *was_limited |= ledger.pmus[pmu].is_limited;
+            }
             (Doing::AttachTask { allocated, .. }, _, Point::Allocation) => *allocated = true,
             (
                 Doing::AttachTask { taken, .. },
                 Operation::AttachTask { pmu, task, .. },
-                Point::Read(_),
+                Point::Read(_) | Point::ReadNew(_),
             ) => *taken = Some(ledger.take(pmu, task)),
             _ => {}
         }
@@ -158,7 +209,12 @@ impl Machine {
             (_, Doing::Fork { seen, without, lost }, Outcome::Forked(task)) => {
                 return Ok(self.forked(cpu, operation, task, seen, without, &lost));
             }
-            (Operation::Exit { task, .. }, _, Outcome::Nothing) => self.exited(task),
+            (Operation::Exit { task, .. }, Doing::Exit { is_out }, Outcome::Nothing) => {
+                if !is_out {
+                    self.ledger.leave(task);
+                }
+                self.ledger.leave_families(task);
+            }
             (
                 Operation::AttachTask { pmu, task, inherit, .. },
                 Doing::AttachTask { allocated, taken },
@@ -172,9 +228,18 @@ impl Machine {
             }
             (
                 Operation::AttachGlobal { pmu, .. },
-                Doing::AttachGlobal { is_first },
+                Doing::AttachGlobal,
                 Outcome::Attached(result),
-            ) => return self.attached_globally(pmu, result, is_first, refused),
+            ) => return self.attached_globally(pmu, result, refused),
+            (
+                Operation::AttachGlobal { pmu, .. },
+                Doing::Mend { without, was_limited },
+                Outcome::Attached(result),
+            ) => {
+                let is_refused = was_limited || self.ledger.pmus[pmu].is_limited || refused != 0;
+                self.mended(pmu, &without, is_refused);
+                return self.attached(pmu, result, Ok(()), |_| Use::Global { base: 0 });
+            }
             (_, Doing::Detach { pmu, of }, Outcome::Nothing) => self.detached(pmu, of),
             (
                 Operation::Snapshot { pmu, .. },
@@ -217,16 +282,17 @@ impl Machine {
             let mut switch = self.ends_now(cpu, Switch::to(None));
             self.ledger.switch(cpu, &mut switch, None);
             self.ledger.cpus[cpu].stack.pop();
-            self.exited(frame.task);
+            self.ledger.leave(frame.task);
+            self.ledger.leave_families(frame.task);
             self.happened.insert("a task is left on a CPU and ends".to_owned());
         }
     }
 
     /// The switch that ends the current task's turn, unless some of its hooks have been called already.
     fn ends_now(&self, cpu: usize, begun: Switch) -> Switch {
-        match begun.next {
-            0 => Switch::to(self.ledger.outer(cpu).map(|outer| (outer, Edge::Nested))),
-            _ => begun,
+        match begun.has_begun() {
+            false => Switch::to(self.ledger.outer(cpu).map(|outer| (outer, Edge::Nested))),
+            true => begun,
         }
     }
 
@@ -246,7 +312,8 @@ impl Machine {
                 self.ledger.mark(pmu, child);
                 continue;
             }
-            let mark = if seen[pmu] == Global::Attaching { Mark::Unknown } else { Mark::No };
+            let is_walked = seen[pmu] == Global::Attaching || self.is_mending(pmu);
+            let mark = if is_walked { Mark::Unknown } else { Mark::No };
             self.ledger.tasks[child].held[pmu] = Held { mark, counted: true, ..Held::default() };
             self.happened.insert("a fork is counted as one without data".to_owned());
         }
@@ -271,11 +338,6 @@ impl Machine {
             }
         }
         format!("task {child}")
-    }
-
-    fn exited(&mut self, task: usize) {
-        (0..PMUS).for_each(|pmu| self.ledger.fold_if_any(pmu, task));
-        self.ledger.end(task);
     }
 
     /// Whether an attach to a task should succeed, and if not, why not.
@@ -328,27 +390,41 @@ impl Machine {
         &mut self,
         pmu: usize,
         result: Result<Event<Probe>, Error>,
-        is_first: bool,
         refused: u64,
     ) -> Result<String, String> {
         let expected = match (&result, refused) {
-            _ if !is_first => Ok(()),
             (_, 1..) => Err(self.out_of_memory(pmu)),
             // Whether the walk found a task that lacked data is known when one has been looked for: see `Whole`.
             (Err(_), 0) if self.ledger.pmus[pmu].is_limited => Err(limited()),
             _ => Ok(()),
         };
-        match (is_first, &expected) {
-            (true, Ok(())) => self.ledger.end_attach_global(pmu),
-            (true, Err(_)) => self.ledger.end_detach_global(pmu),
-            (false, _) => {
-                self.ledger.end_mending(pmu);
-                if let Global::On(users) = &mut self.ledger.pmus[pmu].global {
-                    *users += 1;
-                }
-            }
+        match expected {
+            Ok(()) => self.ledger.end_attach_global(pmu),
+            Err(_) => self.ledger.end_detach_global(pmu),
         }
         self.attached(pmu, result, expected, |_| Use::Global { base: 0 })
+    }
+
+    /// A further global attach has come to its end. Those that were without data when it began have some, unless it was
+    /// refused; of others it is looked at.
+    fn mended(&mut self, pmu: usize, without: &[usize], is_refused: bool) {
+        for task in self.ledger.live().collect::<Vec<_>>() {
+            if self.ledger.tasks[task].held[pmu].mark != Mark::Unknown {
+                continue;
+            }
+            let must_be = !is_refused && without.contains(&task);
+            let has_data = || {
+                let handle = self.handle(task);
+                handle.is_some_and(|task| self.pmus[pmu].with_data(&task, |_| ()).is_some())
+            };
+            let has_data = must_be || has_data();
+            self.ledger.end_mending(pmu, task, has_data);
+        }
+    }
+
+    /// Whether a further global attach has stopped in its walk.
+    pub fn is_mending(&self, pmu: usize) -> bool {
+        self.flights.iter().flatten().any(|flight| flight.mends_of() == Some(pmu))
     }
 
     fn detached(&mut self, pmu: usize, of: Use) {

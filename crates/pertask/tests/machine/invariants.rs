@@ -45,6 +45,7 @@ pub fn check(machine: &Machine, seen: &Seen) -> Check {
     whole(machine, seen)?;
     one_owner_per_reference(machine, seen)?;
     counts(machine)?;
+    without_data(machine)?;
     exit_wins(machine)?;
     cpus(machine)
 }
@@ -107,18 +108,26 @@ fn one_owner_per_reference(machine: &Machine, seen: &Seen) -> Check {
     let is_allocating = |flight: &&Flight| flight.at == Some(Point::Allocation);
     let allocating = machine.flights.iter().flatten().filter(is_allocating).count();
     let live = machine.pmus.map(|pmu| pmu.cache().live());
-    let expected: usize = (0..PMUS).map(expected).sum::<usize>() + allocating;
+    let mut expected: usize = (0..PMUS).map(expected).sum::<usize>() + allocating;
     let is_fork = |flight: &&Flight| {
         matches!(flight.operation, Operation::Fork { .. } | Operation::ForkRoot { .. })
     };
-    // What a child has been given that is not in the table yet, nobody sees.
-    let unseen = PMUS * machine.flights.iter().flatten().filter(is_fork).count();
+    let forks = machine.flights.iter().flatten().filter(is_fork);
+    // What a child has been given that is not in the table yet, nobody sees: the first PMU's data where it stops at the second's.
+    let given = |fork: &Flight| (0..PMUS).filter(|pmu| fork.gives_data_of(*pmu)).count();
+    let unseen = match forks.clone().count() == seen.newborn.len() {
+        true => 0,
+        false => forks.map(|fork| given(fork).saturating_sub(1)).sum(),
+    };
     let mut live = live.iter().sum::<usize>();
     let what = "One owner per reference: data objects";
     let mut most = expected + unseen;
     if machine.is_section_held() {
         // Beside data, sums wait to be freed.
         most += rcu::pending();
+        // What families have let go that an exit has left: all but the one in whose read it has stopped.
+        expected = expected
+            .saturating_sub(machine.flights.iter().flatten().map(may_be_gone(machine)).sum());
     } else {
         rcu::barrier().map_err(|error| error.to_string())?;
         same("released objects that wait though no section holds them", rcu::pending(), 0)?;
@@ -128,6 +137,30 @@ fn one_owner_per_reference(machine: &Machine, seen: &Seen) -> Check {
         return Ok(());
     }
     Err(format!("{what}: {live}, not {expected} to {most}"))
+}
+
+/// How many objects an exit that has stopped may have let go, of those that the ledger says families hold.
+fn may_be_gone(machine: &Machine) -> impl Fn(&Flight) -> usize {
+    |flight| match (flight.operation, flight.at) {
+        (Operation::Exit { task, .. }, Some(Point::Read(at))) => {
+            let families = &machine.ledger.tasks[task].families;
+            (0..PMUS).filter(|pmu| *pmu != at && families.iter().any(|(of, _)| of == pmu)).count()
+        }
+        _ => 0,
+    }
+}
+
+/// The figure of tasks that should have data and have none.
+fn without_data(machine: &Machine) -> Check {
+    for (pmu, handle) in machine.pmus.iter().enumerate() {
+        let of_tasks =
+            machine.ledger.live().filter(|task| machine.ledger.tasks[*task].held[pmu].counted);
+        let of_forks = machine.flights.iter().flatten().filter(|flight| flight.is_without(pmu));
+        let expected =
+            machine.ledger.pmus[pmu].stayed_without + (of_tasks.count() + of_forks.count()) as u64;
+        same(&format!("tasks without data of pmu {pmu}"), handle.tasks_without_data(), expected)?;
+    }
+    Ok(())
 }
 
 /// Each turn has been counted once in every event that should see it, and no figure is off.

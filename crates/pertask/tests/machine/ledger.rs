@@ -35,7 +35,7 @@ pub enum State {
     Ready,
     Blocked,
     Running,
-    /// Its exit has stopped in the middle.
+    /// Its exit has begun.
     Exiting,
     Exited,
 }
@@ -48,8 +48,6 @@ pub struct Held {
     pub mark: Mark,
     /// Whether it is one of those without data that the PMU has counted.
     pub counted: bool,
-    /// Whether the task's end has been folded: its turns are among the ended's.
-    pub is_folded: bool,
 }
 
 /// Whether the global event holds a reference to a task's data.
@@ -70,6 +68,8 @@ pub struct PmuEntry {
     /// No more data may be allocated.
     pub is_limited: bool,
     pub without_data: u64,
+    /// Tasks that were without data until they ended, or until the last global event went.
+    pub stayed_without: u64,
     pub data: Vec<Data>,
     pub families: Vec<Family>,
     /// The turns of tasks that have ended, and how many of these had data.
@@ -140,6 +140,11 @@ pub struct Switch {
 impl Switch {
     pub fn to(incoming: Option<(usize, Edge)>) -> Self {
         Self { incoming, next: 0, active: None }
+    }
+
+    /// Whether it has called a hook.
+    pub fn has_begun(&self) -> bool {
+        self.active.is_some()
     }
 }
 
@@ -256,14 +261,15 @@ impl Ledger {
         };
         if self.pmus[pmu].data[data].events == 0 {
             self.tasks[task].held[pmu].data = None;
-            if !self.tasks[task].held[pmu].is_folded {
-                self.pmus[pmu].vanished += self.pmus[pmu].data[data].turns;
-            }
+            self.pmus[pmu].vanished += self.pmus[pmu].data[data].turns;
         }
     }
 
     /// Learns from whether a task has data where the walk has come.
     pub fn learn(&mut self, pmu: usize, task: usize, has_data: bool) {
+        if has_data {
+            self.tasks[task].held[pmu].counted = false;
+        }
         let Held { data, mark, .. } = self.tasks[task].held[pmu];
         let events = data.map_or(0, |data| self.pmus[pmu].data[data].events);
         if mark != Mark::Unknown || events != 0 {
@@ -286,27 +292,25 @@ impl Ledger {
         }
     }
 
-    /// Another global event comes, and gives data to those that were born without, as far as there is memory.
-    pub fn begin_mending(&mut self, pmu: usize) {
-        for task in self.live().collect::<Vec<_>>() {
-            if self.tasks[task].held[pmu].counted {
-                self.tasks[task].held[pmu].mark = Mark::Unknown;
-            }
+    /// Another global event comes, and gives data to those that were born without, as far as there is memory: who they are.
+    pub fn begin_mending(&mut self, pmu: usize) -> Vec<usize> {
+        if let Global::On(users) = &mut self.pmus[pmu].global {
+            *users += 1;
         }
+        let counted = |task: &usize| self.tasks[*task].held[pmu].counted;
+        let without: Vec<_> = self.live().filter(counted).collect();
+        without.iter().for_each(|task| self.tasks[*task].held[pmu].mark = Mark::Unknown);
+        without
     }
 
-    /// It has come. Where nothing was refused, nobody is without data any more.
-    pub fn end_mending(&mut self, pmu: usize) {
-        for task in self.live().collect::<Vec<_>>() {
-            let held = &mut self.tasks[task].held[pmu];
-            match held.mark {
-                Mark::Unknown if self.pmus[pmu].is_limited => held.mark = Mark::No,
-                Mark::Unknown => {
-                    held.counted = false;
-                    self.mark(pmu, task);
-                }
-                Mark::Yes | Mark::No => {}
-            }
+    /// It has come to the task, and has given it data or found no memory.
+    pub fn end_mending(&mut self, pmu: usize, task: usize, has_data: bool) {
+        let held = &mut self.tasks[task].held[pmu];
+        if has_data {
+            held.counted = false;
+            self.mark(pmu, task);
+        } else {
+            held.mark = Mark::No;
         }
     }
 
@@ -325,33 +329,28 @@ impl Ledger {
     pub fn end_detach_global(&mut self, pmu: usize) {
         self.pmus[pmu].global = Global::Off;
         for task in self.live().collect::<Vec<_>>() {
-            self.tasks[task].held[pmu].counted = false;
+            let counted = std::mem::take(&mut self.tasks[task].held[pmu].counted);
+            self.pmus[pmu].stayed_without += u64::from(counted);
             self.unmark(pmu, task);
         }
     }
 
-    /// The first of an exit's steps, for one PMU: its data, as it was when the exit came to it.
-    pub fn fold(&mut self, pmu: usize, task: usize, data: usize) {
-        self.tasks[task].held[pmu].is_folded = true;
-        let Data { turns, .. } = self.pmus[pmu].data[data];
-        self.pmus[pmu].ended.0 += turns;
-        self.pmus[pmu].ended.1 += 1;
-    }
-
-    /// The same, if the task has data.
-    pub fn fold_if_any(&mut self, pmu: usize, task: usize) {
-        if let Some(data) = self.tasks[task].held[pmu].data {
-            self.fold(pmu, task, data);
-        }
-    }
-
-    /// The rest of an exit.
-    pub fn end(&mut self, task: usize) {
+    /// A task's end, in one step for whoever reads counts: it is out of the table, its slots are closed, and its data is among
+    /// that of the ended.
+    pub fn leave(&mut self, task: usize) {
         self.tasks[task].state = State::Exited;
         for pmu in 0..PMUS {
-            // What was folded has not vanished; what came later had no turn.
-            self.tasks[task].held[pmu] = Held::default();
+            let Held { data, counted, .. } = std::mem::take(&mut self.tasks[task].held[pmu]);
+            self.pmus[pmu].stayed_without += u64::from(counted);
+            if let Some(data) = data {
+                self.pmus[pmu].ended.0 += self.pmus[pmu].data[data].turns;
+                self.pmus[pmu].ended.1 += 1;
+            }
         }
+    }
+
+    /// The rest of an exit. Until then the families read what they have of it where it is.
+    pub fn leave_families(&mut self, task: usize) {
         for (pmu, family) in std::mem::take(&mut self.tasks[task].families) {
             let family = &mut self.pmus[pmu].families[family];
             let Some(place) = family.members.iter().position(|member| member.0 == task) else {
@@ -411,9 +410,7 @@ impl Ledger {
 
     /// All turns that are kept, of the living and the ended.
     pub fn total(&self, pmu: usize) -> u64 {
-        let unfolded =
-            self.with_data(pmu).filter(|(task, _)| !self.tasks[*task].held[pmu].is_folded);
-        let of_living = unfolded.map(|(_, data)| self.pmus[pmu].data[data].turns);
+        let of_living = self.with_data(pmu).map(|(_, data)| self.pmus[pmu].data[data].turns);
         of_living.sum::<u64>() + self.pmus[pmu].ended.0
     }
 

@@ -57,8 +57,10 @@ pub struct Attached {
 impl Machine {
     pub fn new(seed: u64) -> Self {
         let system = System::leak();
-        let pmus: [PmuHandle<Probe>; PMUS] =
-            std::array::from_fn(|number| system.register(Probe::new(number)).unwrap());
+        let pmus: [PmuHandle<Probe>; PMUS] = std::array::from_fn(|number| {
+            let folds = (seed >> number) & 1 == 0;
+            system.register(Probe::new(number, folds)).unwrap()
+        });
         memory::watch(pmus[0].cache().object_bytes());
         // Within a limit a cache keeps nothing: all its objects come from the allocator, and go back to it.
         pmus.iter().for_each(|pmu| pmu.cache().set_limit_bytes(Some(NO_LIMIT_BYTES)));
@@ -165,7 +167,7 @@ impl Machine {
             Operation::ForkRoot { .. } => (Order::ForkRoot(self.system, self.site()), self.forks()),
             Operation::Exit { task, .. } => {
                 self.ledger.tasks[task].state = State::Exiting;
-                (Order::Exit(self.take_owned(task)), Doing::Whole)
+                (Order::Exit(self.take_owned(task)), Doing::Exit { is_out: false })
             }
             Operation::AttachTask { pmu, task, inherit, .. } => {
                 self.ledger.pmus[pmu].events += 1;
@@ -176,12 +178,14 @@ impl Machine {
             Operation::AttachGlobal { pmu, .. } => {
                 self.ledger.pmus[pmu].events += 1;
                 let is_first = self.ledger.pmus[pmu].global == Global::Off;
-                if is_first {
+                let doing = if is_first {
                     self.ledger.begin_attach_global(pmu);
+                    Doing::AttachGlobal
                 } else {
-                    self.ledger.begin_mending(pmu);
-                }
-                (Order::AttachGlobal(self.pmus[pmu]), Doing::AttachGlobal { is_first })
+                    let without = self.ledger.begin_mending(pmu);
+                    Doing::Mend { without, was_limited: false }
+                };
+                (Order::AttachGlobal(self.pmus[pmu]), doing)
             }
             Operation::Detach { event, .. } => self.detaches(event),
             Operation::Snapshot { pmu, .. } => {
@@ -240,7 +244,7 @@ impl Machine {
             Outcome::Panicked(message) => return Err(format!("a panic: {message}")),
             Outcome::Stopped(point) => {
                 let result = format!("stops at {point:?}");
-                self.happened.insert(format!("{} {result}", flight.operation.name()));
+                self.happened.insert(format!("{} {result}", flight.name()));
                 flight.stop(&mut self.ledger, cpu, point);
                 self.flights[cpu] = Some(flight);
                 result
@@ -261,7 +265,11 @@ impl Machine {
             let more = without.saturating_sub(before);
             raised += more;
             flight.lacks_data(pmu, more)?;
-            flight.mends(pmu, before.saturating_sub(without))?;
+            let fewer = before.saturating_sub(without);
+            flight.mends(pmu, fewer)?;
+            if fewer != 0 {
+                self.happened.insert(format!("{} mends", flight.name()));
+            }
         }
         for Attached { pmu, event, of, .. } in &self.events {
             let Use::Family(family) = *of else { continue };
@@ -274,8 +282,9 @@ impl Machine {
         match flight.operation {
             Operation::Fork { .. } | Operation::ForkRoot { .. } if raised < refused => {
                 // Who has detached meanwhile is told nothing.
-                let is_told = self.ledger.pmus.iter().flat_map(|pmu| &pmu.families);
-                match is_told.into_iter().any(|family| family.is_closed) {
+                let mut is_told = self.ledger.pmus.iter().flat_map(|pmu| &pmu.families);
+                let nobody_asks = is_told.any(|family| family.is_closed);
+                match nobody_asks || raised + self.mended_by_families(flight) >= refused {
                     true => Ok(()),
                     false => Err("a refusal was silent".to_owned()),
                 }
@@ -283,6 +292,15 @@ impl Machine {
             _ if raised > refused && !is_limited => Err("nothing was refused".to_owned()),
             _ => Ok(()),
         }
+    }
+
+    /// How many PMUs may have been refused data for a child that a family has given some since.
+    fn mended_by_families(&self, flight: &Flight) -> u64 {
+        let Operation::Fork { cpu } = flight.operation else { return 0 };
+        let Some(parent) = self.ledger.current(cpu) else { return 0 };
+        let families = &self.ledger.tasks[parent].families;
+        let has_family = |pmu: &usize| families.iter().any(|(of, _)| of == pmu);
+        (0..PMUS).filter(|pmu| flight.gives_data_of(*pmu)).filter(has_family).count() as u64
     }
 
     /// Keeps a task that is new. Half of them are known to somebody.

@@ -1,7 +1,7 @@
 //! Where the core's memory comes from in this test: each allocation of data is a [`Point`](baton::Point), and can be refused; what
 //! was freed stays unusable for a while, so that a late use or a second free is seen.
 
-use crate::baton;
+use crate::baton::{self, Point};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -15,7 +15,8 @@ static WATCHED: Watched = Watched;
 /// The size of a data object; told by [`watch`].
 static DATA_BYTES: AtomicUsize = AtomicUsize::new(0);
 
-/// A walk copies so many handles at a time: what it allocates before it begins.
+/// A walk that shows tasks to a closure copies so many handles at a time: what it allocates before it begins. (Walks that
+/// give data, take it or count pin one task at a time, and allocate nothing.)
 const WALK_BYTES: usize = 64 * size_of::<usize>();
 
 /// What freed memory is filled with.
@@ -76,7 +77,7 @@ impl Quarantine {
 unsafe impl GlobalAlloc for Watched {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.size() == WALK_BYTES {
-            baton::walk();
+            baton::point(Point::Walk);
         }
         if layout.size() == DATA_BYTES.load(Relaxed) && !baton::may_allocate() {
             return ptr::null_mut();

@@ -129,16 +129,13 @@ impl Operation {
             | Self::End { .. }
             | Self::Panic { .. } => |point| matches!(point, Point::SchedIn(_) | Point::SchedOut(_)),
             Self::Fork { .. } | Self::ForkRoot { .. } | Self::AttachTask { .. } => {
-                |point| matches!(point, Point::Allocation | Point::Read(_))
+                |point| matches!(point, Point::Allocation | Point::Read(_) | Point::ReadNew(_))
             }
+            // As it leaves its families, which is when it has left the table and been folded.
             Self::Exit { .. } => |point| matches!(point, Point::Read(_)),
-            Self::AttachGlobal { .. } => {
-                |point| matches!(point, Point::Allocation | Point::Walk(_))
-            }
-            Self::Detach { .. } => |point| matches!(point, Point::Walk(_)),
-            Self::Snapshot { .. } | Self::Walk { .. } => {
-                |point| matches!(point, Point::Walk(_) | Point::Shown)
-            }
+            Self::AttachGlobal { .. } => |point| matches!(point, Point::Allocation),
+            Self::Snapshot { .. } => |point| matches!(point, Point::Shown),
+            Self::Walk { .. } => |point| matches!(point, Point::Walk | Point::Shown),
             _ => |_| false,
         }
     }

@@ -11,6 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub struct Probe {
     /// Which of the machine's PMUs it is.
     pub number: usize,
+    /// Whether it adds up the data of tasks that end, or leaves that to the core.
+    folds: bool,
+    /// The reads to come in which the core does so: whoever reads counts waits for them.
+    owed: AtomicU64,
     fault: Mutex<Option<&'static str>>,
 }
 
@@ -31,8 +35,8 @@ unsafe impl bytemuck::Zeroable for ProbeData {}
 pub struct Inside(AtomicU64);
 
 impl Probe {
-    pub fn new(number: usize) -> Self {
-        Self { number, fault: Mutex::new(None) }
+    pub fn new(number: usize, folds: bool) -> Self {
+        Self { number, folds, owed: AtomicU64::new(0), fault: Mutex::new(None) }
     }
 
     /// The first thing that was wrong.
@@ -97,7 +101,11 @@ impl Pmu for Probe {
     }
 
     fn read(&self, data: &ProbeData) -> u64 {
-        baton::point(Point::Read(self.number));
+        match (self.owed.load(Relaxed), data.owner.load(Relaxed)) {
+            (0, 0) => baton::point(Point::ReadNew(self.number)),
+            (0, _) => baton::point(Point::Read(self.number)),
+            (owed, _) => self.owed.store(owed - 1, Relaxed),
+        }
         self.check_not_freed(data);
         data.turns.load(Relaxed)
     }
@@ -105,7 +113,14 @@ impl Pmu for Probe {
     /// No point: whoever reads counts waits for a task's end to come out of this.
     fn fold(&self, ended: &ProbeData, totals: &ProbeData) -> bool {
         self.check_not_freed(ended);
-        totals.turns.fetch_add(ended.turns.load(Relaxed), Relaxed);
-        true
+        self.check_not_freed(totals);
+        self.check(totals.owner.load(Relaxed) == 0, "a sum is some task's data");
+        if self.folds {
+            totals.turns.fetch_add(ended.turns.load(Relaxed), Relaxed);
+        } else {
+            // The sum, and what is added.
+            self.owed.store(2, Relaxed);
+        }
+        self.folds
     }
 }

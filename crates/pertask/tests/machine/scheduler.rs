@@ -223,14 +223,8 @@ impl Machine {
                 let is_run = self.ledger.cpus[cpu].stack.last().is_some_and(|frame| frame.is_run);
                 is_run.then_some(*operation)
             }
-            // Whoever reads counts waits for a task's end.
-            Operation::Exit { .. } => None,
             // Nothing in it calls anything; or, of a family, a part of it is under its lock.
             Operation::Detach { .. } => None,
-            // It may have tasks to mend, under the lock of all that attach globally.
-            Operation::AttachGlobal { pmu, .. } if self.ledger.pmus[pmu].global != Global::Off => {
-                None
-            }
             operation => operation.cpu().map(|_| operation),
         }
     }
@@ -247,7 +241,8 @@ impl Machine {
     fn waits(&self, operation: &Operation) -> bool {
         match *operation {
             Operation::AttachGlobal { pmu, .. } => match self.ledger.pmus[pmu].global {
-                Global::On(_) => false,
+                // Both would hold the lock of those that attach globally.
+                Global::On(_) => self.is_mending(pmu) || self.is_fork_without(pmu),
                 Global::Off => self.is_section_held() && self.waits_for(operation).is_none(),
                 Global::Attaching | Global::Leaving => true,
             },
@@ -262,7 +257,11 @@ impl Machine {
             // An inherited attach in mid-fork: whether the child joins depends on what the fork has done.
             Operation::AttachTask { task, inherit: Inherit::Children, .. } => self.is_forking(task),
             // The limit may be met, and what is undone waits.
-            Operation::GoOn { .. } => {
+            Operation::GoOn { cpu } => {
+                let mends = self.flights[cpu].as_ref().and_then(Flight::mends_of);
+                if self.joins_mid_fork(cpu) || mends.is_some_and(|pmu| self.is_fork_without(pmu)) {
+                    return true;
+                }
                 let pmu = self.attaches_globally(operation);
                 pmu.is_some_and(|pmu| self.ledger.pmus[pmu].is_limited) && self.is_section_held()
             }
@@ -303,12 +302,25 @@ impl Machine {
         self.attaches_globally(operation).is_some() && self.is_section_held()
     }
 
-    /// The PMU of a global attach that goes on.
+    /// The PMU of a first global attach that goes on.
     fn attaches_globally(&self, operation: &Operation) -> Option<usize> {
         let Operation::GoOn { cpu } = *operation else { return None };
-        match self.flights[cpu].as_ref()?.operation {
-            Operation::AttachGlobal { pmu, .. } => Some(pmu),
-            _ => None,
+        self.flights[cpu].as_ref()?.is_first_of()
+    }
+
+    /// Whether a fork has stopped whose child is without data: who mends may come to it, which nobody could tell.
+    fn is_fork_without(&self, pmu: usize) -> bool {
+        self.flights.iter().flatten().any(|flight| flight.is_without(pmu))
+    }
+
+    /// Whether what has stopped there is an inherited attach to a task in mid-fork: as where it begins.
+    fn joins_mid_fork(&self, cpu: usize) -> bool {
+        let operation = self.flights[cpu].as_ref().map(|flight| flight.operation);
+        match operation {
+            Some(Operation::AttachTask { task, inherit: Inherit::Children, .. }) => {
+                self.is_forking(task)
+            }
+            _ => false,
         }
     }
 
