@@ -55,6 +55,12 @@ pub enum Doing {
         total: u64,
         vanished: u64,
     },
+    /// What the event counted when it began.
+    Read {
+        least: u64,
+        pmu: usize,
+        of: Use,
+    },
     /// Who lived when it began, and how many tasks there had been.
     Walk {
         live: Vec<usize>,
@@ -69,7 +75,7 @@ impl Flight {
 
     /// Whether others that wait for the end of all sections wait for it.
     pub fn is_in_section(&self) -> bool {
-        self.at.is_some_and(|point| self.operation.is_section_at(point))
+        self.at.is_some() && self.operation.stops_in_section()
     }
 
     /// What it is called where it is told what has happened.
@@ -250,6 +256,12 @@ impl Machine {
                 let (least, most) = (total.saturating_sub(gone), self.ledger.total(pmu) + gone);
                 if !(least..=most).contains(&sum) {
                     return Err(format!("Once: a snapshot of {sum}, not {least} to {most}"));
+                }
+            }
+            (Operation::Read { event, .. }, Doing::Read { least, pmu, of }, Outcome::Read(sum)) => {
+                let most = self.ledger.read(pmu, &of);
+                if !(least..=most).contains(&sum) {
+                    return Err(format!("event {event} reads {sum}, not {least} to {most}"));
                 }
             }
             (_, Doing::Walk { live, tasks }, Outcome::Walked(shown)) => {
