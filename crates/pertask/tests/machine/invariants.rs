@@ -145,15 +145,20 @@ fn may_be_gone(machine: &Machine) -> impl Fn(&Flight) -> usize {
     }
 }
 
-/// The figure of tasks that should have data and have none.
+/// The figure of tasks that should have data and have none. It is exact, but for a fork that has stopped: a walk may have come
+/// to its child.
 fn without_data(machine: &Machine) -> Check {
     for (pmu, handle) in machine.pmus.iter().enumerate() {
-        let of_tasks =
-            machine.ledger.live().filter(|task| machine.ledger.tasks[*task].held[pmu].counted);
+        let (tasks, ledger) = (&machine.ledger.tasks, &machine.ledger.pmus[pmu]);
+        let of_tasks = machine.ledger.live().filter(|task| tasks[*task].held[pmu].counted);
         let of_forks = machine.flights.iter().flatten().filter(|flight| flight.is_without(pmu));
-        let expected =
-            machine.ledger.pmus[pmu].stayed_without + (of_tasks.count() + of_forks.count()) as u64;
-        same(&format!("tasks without data of pmu {pmu}"), handle.tasks_without_data(), expected)?;
+        let least = ledger.stayed_without + of_tasks.count() as u64;
+        let most = least + of_forks.count() as u64;
+        let found = handle.tasks_without_data();
+        if !(least..=most).contains(&found) {
+            let what = format!("{found} tasks without data of pmu {pmu}");
+            return Err(format!("{what}, not {least} to {most}"));
+        }
     }
     Ok(())
 }
