@@ -8,6 +8,7 @@ use crate::memory;
 use crate::operation::Operation;
 use pertask::core::rcu;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The tasks in the table, and of which PMUs they have data.
 pub struct Seen {
@@ -242,6 +243,11 @@ pub fn check_end(machine: &Machine) -> Check {
     same("objects that wait", rcu::pending(), 0)?;
     for pmu in machine.pmus {
         same("data objects", pmu.cache().live(), 0)?;
+    }
+    // Nobody has kept a task but the machine.
+    for (number, task) in machine.ledger.tasks.iter().enumerate() {
+        let holders = task.handle.as_ref().map_or(1, Arc::strong_count);
+        same(&format!("holders of task {number}"), holders, 1)?;
     }
     let mut cpus = 0;
     machine.system.for_each_cpu(|record| cpus += usize::from(record.thread().is_none()));

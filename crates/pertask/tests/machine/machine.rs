@@ -265,7 +265,7 @@ impl Machine {
 
     /// No refusal is silent: each has raised a figure, or fails the attach.
     fn count_refusals(&mut self, flight: &mut Flight, refused: u64) -> Check {
-        flight.refused += refused;
+        flight.begins_step(refused);
         let mut raised = 0;
         for pmu in 0..PMUS {
             let without = self.pmus[pmu].tasks_without_data();
