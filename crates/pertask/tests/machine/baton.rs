@@ -20,9 +20,10 @@ pub enum Point {
     Walk,
     /// A caller's closure is shown a task.
     Shown,
-    /// The PMU of that number reads counts: of data that an attach has taken, or that a family has of a task that ends.
+    /// The PMU of that number reads counts: of data that an attach has taken, that a family has of a task that ends, or that a
+    /// snapshot or a family's read has come to.
     Read(usize),
-    /// It reads counts of data that no hook has seen yet; where tasks end, of sums.
+    /// It reads counts of data that no hook has seen yet; where tasks end, and in a snapshot, of sums.
     ReadNew(usize),
     /// After the hook of the PMU of that number, in mid-switch.
     SchedIn(usize),
@@ -62,6 +63,7 @@ pub enum Order {
     Detach(Event<Probe>),
     Snapshot(PmuHandle<Probe>),
     Walk(&'static System),
+    Read(Arc<Event<Probe>>),
     /// The CPU goes, with what runs on it, and comes back.
     Replug,
     /// The CPU goes.
@@ -79,6 +81,7 @@ pub enum Outcome {
     Attached(Result<Event<Probe>, Error>),
     /// The sum of all counts.
     Snapshot(u64),
+    Read(u64),
     /// The tasks that were shown.
     Walked(Vec<TaskId>),
     Panicked(String),

@@ -84,6 +84,7 @@ fn carry_out(cpu: &Cpu, order: Order) -> Outcome {
         }
         Order::AttachGlobal(pmu) => return Outcome::Attached(pmu.attach_global()),
         Order::Detach(event) => drop(event),
+        Order::Read(event) => return Outcome::Read(event.read()),
         Order::Snapshot(pmu) => {
             let rows = pmu.snapshot(|_| baton::point(Point::Shown));
             return Outcome::Snapshot(rows.iter().map(|row| row.count).sum());

@@ -16,6 +16,8 @@ pub struct Flight {
     doing: Doing,
     /// Allocations that it was refused.
     pub refused: u64,
+    /// Tasks without data to which a global attach has given some since it last stopped.
+    mended: u64,
 }
 
 /// How far an operation has come.
@@ -55,6 +57,12 @@ pub enum Doing {
         total: u64,
         vanished: u64,
     },
+    /// What the event counted when it began.
+    Read {
+        least: u64,
+        pmu: usize,
+        of: Use,
+    },
     /// Who lived when it began, and how many tasks there had been.
     Walk {
         live: Vec<usize>,
@@ -64,12 +72,12 @@ pub enum Doing {
 
 impl Flight {
     pub fn new(operation: Operation, doing: Doing) -> Self {
-        Self { operation, at: None, doing, refused: 0 }
+        Self { operation, at: None, doing, refused: 0, mended: 0 }
     }
 
     /// Whether others that wait for the end of all sections wait for it.
     pub fn is_in_section(&self) -> bool {
-        self.at.is_some_and(|point| self.operation.is_section_at(point))
+        self.at.is_some() && self.operation.stops_in_section()
     }
 
     /// What it is called where it is told what has happened.
@@ -130,6 +138,12 @@ impl Flight {
         }
     }
 
+    /// Its CPU had the baton, and has been refused so much.
+    pub fn begins_step(&mut self, refused: u64) {
+        self.refused += refused;
+        self.mended = 0;
+    }
+
     /// The PMU has counted so many tasks more that are without data.
     pub fn lacks_data(&mut self, pmu: usize, more: u64) -> Check {
         match (&mut self.doing, more) {
@@ -152,7 +166,10 @@ impl Flight {
                 Ok(())
             }
             (_, Operation::AttachTask { pmu: of, .. }, 1) if of == pmu => Ok(()),
-            (_, Operation::AttachGlobal { pmu: of, .. }, _) if of == pmu => Ok(()),
+            (_, Operation::AttachGlobal { pmu: of, .. }, _) if of == pmu => {
+                self.mended = less;
+                Ok(())
+            }
             _ => Err(format!("{less} tasks less without data of pmu {pmu}")),
         }
     }
@@ -173,7 +190,7 @@ impl Flight {
 impl Machine {
     /// Writes down the rest of an operation. Returns what came of it, in words.
     pub fn end(&mut self, cpu: usize, flight: Flight, outcome: Outcome) -> Result<String, String> {
-        let Flight { operation, mut doing, refused, .. } = flight;
+        let Flight { operation, mut doing, refused, mended, .. } = flight;
         if let Doing::Switch(switch) = &mut doing
             && !matches!(operation, Operation::End { .. } | Operation::Panic { .. })
         {
@@ -230,7 +247,7 @@ impl Machine {
                 Operation::AttachGlobal { pmu, .. },
                 Doing::AttachGlobal,
                 Outcome::Attached(result),
-            ) => return self.attached_globally(pmu, result, refused),
+            ) => return self.attached_globally(pmu, result, refused, mended),
             (
                 Operation::AttachGlobal { pmu, .. },
                 Doing::Mend { without, was_limited },
@@ -250,6 +267,12 @@ impl Machine {
                 let (least, most) = (total.saturating_sub(gone), self.ledger.total(pmu) + gone);
                 if !(least..=most).contains(&sum) {
                     return Err(format!("Once: a snapshot of {sum}, not {least} to {most}"));
+                }
+            }
+            (Operation::Read { event, .. }, Doing::Read { least, pmu, of }, Outcome::Read(sum)) => {
+                let most = self.ledger.read(pmu, &of);
+                if !(least..=most).contains(&sum) {
+                    return Err(format!("event {event} reads {sum}, not {least} to {most}"));
                 }
             }
             (_, Doing::Walk { live, tasks }, Outcome::Walked(shown)) => {
@@ -391,6 +414,7 @@ impl Machine {
         pmu: usize,
         result: Result<Event<Probe>, Error>,
         refused: u64,
+        mended: u64,
     ) -> Result<String, String> {
         let expected = match (&result, refused) {
             (_, 1..) => Err(self.out_of_memory(pmu)),
@@ -400,7 +424,12 @@ impl Machine {
         };
         match expected {
             Ok(()) => self.ledger.end_attach_global(pmu),
-            Err(_) => self.ledger.end_detach_global(pmu),
+            Err(_) => {
+                self.ledger.end_detach_global(pmu);
+                // It had come to so many before it was refused data for another. Nobody has looked meanwhile.
+                let stayed_without = &mut self.ledger.pmus[pmu].stayed_without;
+                *stayed_without = stayed_without.checked_sub(mended).ok_or("nobody was without")?;
+            }
         }
         self.attached(pmu, result, expected, |_| Use::Global { base: 0 })
     }

@@ -50,7 +50,8 @@ pub struct Machine {
 pub struct Attached {
     pub number: usize,
     pub pmu: usize,
-    pub event: Event<Probe>,
+    /// Shared while a CPU reads it.
+    pub event: Arc<Event<Probe>>,
     pub of: Use,
 }
 
@@ -196,6 +197,12 @@ impl Machine {
                 let (live, tasks) = (self.ledger.live().collect(), self.ledger.tasks.len());
                 (Order::Walk(self.system), Doing::Walk { live, tasks })
             }
+            Operation::Read { event, .. } => {
+                let read = self.events.iter().find(|other| other.number == event);
+                let Attached { pmu, event, of, .. } = read.expect("attached");
+                let least = self.ledger.read(*pmu, of);
+                (Order::Read(Arc::clone(event)), Doing::Read { least, pmu: *pmu, of: *of })
+            }
             Operation::Replug { .. } => (Order::Replug, Doing::Whole),
             Operation::GoOn { .. }
             | Operation::Wake { .. }
@@ -233,6 +240,7 @@ impl Machine {
                 _ => Global::Leaving,
             };
         }
+        let event = Arc::into_inner(event).expect("nobody reads it");
         (Order::Detach(event), Doing::Detach { pmu, of })
     }
 
@@ -257,7 +265,7 @@ impl Machine {
 
     /// No refusal is silent: each has raised a figure, or fails the attach.
     fn count_refusals(&mut self, flight: &mut Flight, refused: u64) -> Check {
-        flight.refused += refused;
+        flight.begins_step(refused);
         let mut raised = 0;
         for pmu in 0..PMUS {
             let without = self.pmus[pmu].tasks_without_data();
@@ -313,7 +321,7 @@ impl Machine {
     /// Keeps an event that is new.
     pub fn keep(&mut self, pmu: usize, event: Event<Probe>, of: Use) -> usize {
         self.attached += 1;
-        self.events.push(Attached { number: self.attached, pmu, event, of });
+        self.events.push(Attached { number: self.attached, pmu, event: Arc::new(event), of });
         self.attached
     }
 
@@ -334,7 +342,7 @@ impl Machine {
     fn reset(&mut self, event: usize) -> Check {
         let event = self.events.iter_mut().find(|other| other.number == event);
         let Attached { pmu, event, of, .. } = event.ok_or("it is attached")?;
-        let result = event.reset();
+        let result = Arc::get_mut(event).ok_or("somebody reads it")?.reset();
         let now = match *of {
             Use::Task { data, .. } => self.ledger.pmus[*pmu].data[data].turns,
             Use::Global { .. } => self.ledger.total(*pmu),

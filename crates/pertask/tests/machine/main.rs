@@ -82,7 +82,7 @@ fn operations_stop_wherever_they_can() {
     // What a walk of theirs does between two tasks calls nothing but the allocator, so a global attach stops nowhere else, and
     // a detach nowhere; a family is closed without a call. An exit does not stop before its families: whoever reads counts
     // waits until it has been folded.
-    const STOPS: [(&str, &[&str]); 13] = [
+    const STOPS: [(&str, &[&str]); 14] = [
         ("switch in", &SWITCHES),
         ("preempt", &SWITCHES),
         ("block", &SWITCHES),
@@ -95,7 +95,9 @@ fn operations_stop_wherever_they_can() {
         ("attach to task and children", &READS),
         ("attach globally", &["Allocation"]),
         ("attach globally again", &["Allocation"]),
-        ("snapshot", &["Shown"]),
+        // Of tasks, and of sums.
+        ("snapshot", &["Shown", "Read(0)", "Read(1)", "ReadNew(0)", "ReadNew(1)"]),
+        ("read", &["Read(0)", "Read(1)", "ReadNew(0)", "ReadNew(1)"]),
         ("walk", &["Walk", "Shown"]),
     ];
     const OTHERS: [&str; 12] = [
@@ -113,11 +115,11 @@ fn operations_stop_wherever_they_can() {
         "an attach is refused: the task has ended",
     ];
     let _alone = alone();
-    let happened: BTreeSet<_> = (0..200).flat_map(|seed| run(seed).happened).collect();
+    let happened: BTreeSet<_> = (0..400).flat_map(|seed| run(seed).happened).collect();
     let stops = STOPS.iter().flat_map(|(operation, points)| {
         points.iter().map(move |point| format!("{operation} stops at {point}"))
     });
     let expected = stops.chain(OTHERS.map(str::to_owned));
     let missing: Vec<_> = expected.filter(|what| !happened.contains(what)).collect();
-    assert!(missing.is_empty(), "in 200 seeds never: {missing:#?}");
+    assert!(missing.is_empty(), "in 400 seeds never: {missing:#?}");
 }

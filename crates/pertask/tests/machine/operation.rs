@@ -65,6 +65,11 @@ pub enum Operation {
     Walk {
         cpu: usize,
     },
+    /// Reads an inherited event.
+    Read {
+        cpu: usize,
+        event: usize,
+    },
     /// The CPU goes, with what runs on it, and comes back.
     Replug {
         cpu: usize,
@@ -111,6 +116,7 @@ impl Operation {
             | Self::Detach { cpu, .. }
             | Self::Snapshot { cpu, .. }
             | Self::Walk { cpu }
+            | Self::Read { cpu, .. }
             | Self::Replug { cpu }
             | Self::GoOn { cpu } => Some(cpu),
             Self::Wake { .. } | Self::Reset { .. } | Self::Limit { .. } => None,
@@ -134,23 +140,25 @@ impl Operation {
             // As it leaves its families, which is when it has left the table and been folded.
             Self::Exit { .. } => |point| matches!(point, Point::Read(_)),
             Self::AttachGlobal { .. } => |point| matches!(point, Point::Allocation),
-            Self::Snapshot { .. } => |point| matches!(point, Point::Shown),
+            Self::Snapshot { .. } => {
+                |point| matches!(point, Point::Shown | Point::Read(_) | Point::ReadNew(_))
+            }
+            Self::Read { .. } => |point| matches!(point, Point::Read(_) | Point::ReadNew(_)),
             Self::Walk { .. } => |point| matches!(point, Point::Walk | Point::Shown),
             _ => |_| false,
         }
     }
 
-    /// Whether it holds a section while it is stopped at `point`, for whose end others might wait. (A fork also stops
-    /// outside of its section; that is not told apart.)
-    pub fn is_section_at(&self, point: Point) -> bool {
-        match self {
+    /// Whether it holds a section while it has stopped, for whose end others might wait. (A fork also stops outside of its
+    /// section; that is not told apart.)
+    pub fn stops_in_section(&self) -> bool {
+        !matches!(
+            self,
             Self::AttachTask { .. }
-            | Self::AttachGlobal { .. }
-            | Self::Detach { .. }
-            | Self::Walk { .. } => false,
-            Self::Snapshot { .. } => point == Point::Shown,
-            _ => true,
-        }
+                | Self::AttachGlobal { .. }
+                | Self::Detach { .. }
+                | Self::Walk { .. }
+        )
     }
 
     pub fn is_switch(&self) -> bool {
@@ -183,6 +191,7 @@ impl Operation {
             Self::Detach { .. } => "detach",
             Self::Snapshot { .. } => "snapshot",
             Self::Walk { .. } => "walk",
+            Self::Read { .. } => "read",
             Self::Replug { .. } => "replug",
             Self::GoOn { .. } => "go on",
             Self::Wake { .. } => "wake",
@@ -208,7 +217,9 @@ impl fmt::Display for Operation {
             Self::AttachGlobal { pmu, .. } | Self::Snapshot { pmu, .. } | Self::Limit { pmu } => {
                 write!(f, ", pmu {pmu}")
             }
-            Self::Detach { event, .. } | Self::Reset { event } => write!(f, " event {event}"),
+            Self::Detach { event, .. } | Self::Read { event, .. } | Self::Reset { event } => {
+                write!(f, " event {event}")
+            }
             _ => Ok(()),
         }
     }

@@ -17,7 +17,7 @@ const EVENTS: usize = 7;
 const DEPTH: usize = 4;
 
 /// Kinds of operations, and how likely each is; each run has its own taste beside that.
-const KINDS: [(Kind, usize); 16] = [
+const KINDS: [(Kind, usize); 17] = [
     (Kind::SwitchIn, 4),
     (Kind::SwitchOut, 4),
     (Kind::Run, 5),
@@ -30,6 +30,7 @@ const KINDS: [(Kind, usize); 16] = [
     (Kind::Detach, 5),
     (Kind::Snapshot, 2),
     (Kind::Walk, 1),
+    (Kind::Read, 2),
     (Kind::Replug, 1),
     (Kind::GoOn, 8),
     (Kind::Wake, 2),
@@ -50,6 +51,7 @@ enum Kind {
     Detach,
     Snapshot,
     Walk,
+    Read,
     Replug,
     GoOn,
     Wake,
@@ -149,6 +151,7 @@ impl Machine {
             Kind::Detach => Operation::Detach { cpu, event: self.any_event()? },
             Kind::Snapshot => Operation::Snapshot { cpu, pmu },
             Kind::Walk => Operation::Walk { cpu },
+            Kind::Read => Operation::Read { cpu, event: self.inherited_event()? },
             Kind::GoOn => Operation::GoOn { cpu },
             Kind::Wake => {
                 let blocked = self.ledger.in_state(State::Blocked);
@@ -197,11 +200,21 @@ impl Machine {
         self.rng.pick(&events)
     }
 
+    fn inherited_event(&mut self) -> Option<usize> {
+        let inherited = self.events.iter().filter(|event| matches!(event.of, Use::Family(_)));
+        let inherited: Vec<_> = inherited.map(|event| event.number).collect();
+        self.rng.pick(&inherited)
+    }
+
     /// Where the operation is to stop, and what it is refused.
     fn plan(&mut self, taste: &Taste, operation: &Operation) -> Plan {
         let Some(of) = self.stops_as(operation) else { return Plan::NONE };
         let mut once_in = |times| self.rng.once_in(times).then(|| self.rng.below(4));
-        let (stop_at, refuse_at) = (once_in(taste.stops), once_in(taste.refusals));
+        let (mut stop_at, refuse_at) = (once_in(taste.stops), once_in(taste.refusals));
+        if let Operation::Exit { .. } = of {
+            // Few tasks have more families.
+            stop_at = stop_at.map(|at| at / 2);
+        }
         let number = |at: Option<usize>| at.map(|at| u32::try_from(at).unwrap_or(0));
         match of {
             _ if self.waits_for(operation).is_some() => {
@@ -246,13 +259,21 @@ impl Machine {
                 Global::Off => self.is_section_held() && self.waits_for(operation).is_none(),
                 Global::Attaching | Global::Leaving => true,
             },
+            // The event is whoever reads it's, too.
+            Operation::Detach { event, .. } | Operation::Read { event, .. }
+                if self.is_being_read(event) =>
+            {
+                true
+            }
             Operation::Detach { event, .. } if self.is_last_global(event) => {
                 self.is_section_held() && self.waits_for(operation).is_none()
             }
             Operation::Snapshot { pmu, .. } => self.is_snapshot_stopped(pmu),
             Operation::Reset { event } => {
                 let event = self.events.iter().find(|other| other.number == event);
-                event.is_some_and(|event| self.is_snapshot_stopped(event.pmu))
+                event.is_some_and(|event| {
+                    self.is_snapshot_stopped(event.pmu) || self.is_being_read(event.number)
+                })
             }
             // An inherited attach in mid-fork: whether the child joins depends on what the fork has done.
             Operation::AttachTask { task, inherit: Inherit::Children, .. } => self.is_forking(task),
@@ -283,9 +304,10 @@ impl Machine {
         let (cpu, None) = (in_section.next()?, in_section.next()) else { return None };
         let flight = self.flights[cpu].as_ref()?;
         let is_certain = match flight.operation {
-            Operation::Exit { .. } | Operation::Snapshot { .. } | Operation::ForkRoot { .. } => {
-                true
-            }
+            Operation::Exit { .. }
+            | Operation::Snapshot { .. }
+            | Operation::Read { .. }
+            | Operation::ForkRoot { .. } => true,
             // Where families have it allocate, it is in no section.
             Operation::Fork { .. } => {
                 let parent = self.ledger.current(cpu);
@@ -339,6 +361,12 @@ impl Machine {
 
     pub fn is_snapshot_stopped(&self, pmu: usize) -> bool {
         let is_it = |flight: &Flight| matches!(flight.operation, Operation::Snapshot { pmu: of, .. } if of == pmu);
+        self.flights.iter().flatten().any(is_it)
+    }
+
+    /// Whether a read of the event has stopped.
+    pub fn is_being_read(&self, event: usize) -> bool {
+        let is_it = |flight: &Flight| matches!(flight.operation, Operation::Read { event: of, .. } if of == event);
         self.flights.iter().flatten().any(is_it)
     }
 
