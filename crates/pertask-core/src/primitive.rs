@@ -82,8 +82,8 @@ impl<T> Default for OnceLock<T> {
     }
 }
 
-/// Atomics that no protocol depends on, std's also in models and schedules: figures, and words that one thread writes or a lock
-/// guards.
+/// Atomics that are std's also in models and schedules, so that no model sees their orderings: figures, words that one thread
+/// writes or a lock guards, and the places of PMUs, of which a system has too many for a model to follow.
 pub(crate) mod plain {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
 }

@@ -186,7 +186,7 @@ impl Slot {
             let _ = held.into_ptr();
             return Marked::Taken;
         }
-        // Marked data with a reference is not replaced: the task has ended. AcqRel: as above.
+        // Marked data with a reference is not replaced: the task has ended. AcqRel: in one order with all other swaps of the mark.
         if held.data().global.swap(false, Ordering::AcqRel) {
             let _ = self.put(held);
         } else {
@@ -254,7 +254,7 @@ impl Slot {
         }
         let Some(held) = NonNull::new(last).map(CtxRef::from_slot) else { return Left::Ordinary };
         let data = held.data();
-        // Relaxed: as above.
+        // Relaxed: the table's entry is empty, and what walks did to the mark has been acquired with it.
         if data.refcount.is_one() && data.global.load(Ordering::Relaxed) {
             // Relaxed: nobody reads it.
             self.0.store(ptr::null_mut(), Ordering::Relaxed);

@@ -5,8 +5,8 @@
 //! been seen by the latest walk is *settled*; what that walk had seen first is set *aside* until the next.
 //!
 //! One thread writes a tally, in a window of its books, and takes no lock. A reader that finds the window open, or closed since
-//! it began, reads again. A bank's total is data of whoever measures's, as a task has it, into which whoever measures folds the data of each task
-//! that ends; a PMU that does not is given a count instead, which is replaced each time.
+//! it began, reads again. A bank's total is an object of the PMU's data, as a task has it, into which the PMU folds the data of
+//! each task that ends. A PMU that does not fold is given a count instead, which is replaced each time.
 
 use crate::count::Count;
 use crate::foreign::quietly;

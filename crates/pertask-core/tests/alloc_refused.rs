@@ -8,7 +8,7 @@ mod common;
 use common::{Turns, assert_live, assert_nothing_left, hook_calls, site, system_with};
 use pertask_core::{Cpu, Error, Inherit, OwnedTask, Pmu, PmuHandle, System, TaskId};
 
-/// More than one chunk of the table's walk, on one shard.
+/// More than one block of the table.
 const TASKS: usize = 70;
 
 /// Lets the PMU have that many objects.

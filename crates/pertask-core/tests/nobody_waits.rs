@@ -18,7 +18,7 @@ use std::sync::{Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// Some in each shard, and enough that a thread which detaches from all of them frees some itself on the way.
+/// Several blocks of the table, and so many that a thread which detaches from all of them frees some itself on the way.
 const TASKS: usize = 400;
 
 /// When to give up. Nothing that works takes this long.
@@ -168,7 +168,7 @@ unsafe impl GlobalAlloc for Gated {
 #[global_allocator]
 static GATED: Gated = Gated;
 
-/// Tasks in every shard.
+/// Tasks in several blocks of the table.
 fn fork_many(system: &'static System) -> Vec<OwnedTask> {
     (0..TASKS).map(|hint| system.fork(site(system, "many"), None, hint)).collect()
 }

@@ -165,7 +165,7 @@ impl CpuRecord {
         ptr::eq(self.system, system)
     }
 
-    /// A PMU's data, or null. It lives as long as the record.
+    /// A PMU's data, or null. It lives as long as the PMU is registered, and until all sections have ended in which it was.
     #[inline(always)]
     pub(crate) fn data(&self, pmu: usize) -> *const () {
         // Acquire: pairs with the Release in `set_data`.

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! loom runs every interleaving of a model's threads, and every value that a load may return under the C11 memory
-//! model, with at most [`PREEMPTIONS`] preemptions; `LOOM_MAX_PREEMPTIONS` sets another bound. In a model: one PMU, one
-//! shard, chunks of one task, and an RCU that frees as early as it may and notices late uses ([`rcu::stand_in`]).
+//! model, with at most [`PREEMPTIONS`] preemptions; `LOOM_MAX_PREEMPTIONS` sets another bound. In a model: one PMU,
+//! a table whose blocks are small, and an RCU that frees as early as it may and notices late uses ([`rcu::stand_in`]).
 //! RCU's own algorithm has its own models.
 
 mod active;

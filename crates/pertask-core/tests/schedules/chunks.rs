@@ -1,4 +1,4 @@
-//! Walks of several chunks, in two shards, beside threads that change what is walked.
+//! Walks of several chunks, over several blocks of the table, beside threads that change what is walked.
 
 use crate::check;
 use crate::world::{World, join, rng};
@@ -7,7 +7,7 @@ use shuttle::thread;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Tasks there are at first: five chunks in either shard. Those in the middle leave, so that whole chunks are empty.
+/// Tasks there are at first: several chunks. Those in the middle leave, so that whole chunks are empty.
 const TASKS: usize = 80;
 const GAP: Range<usize> = 16..48;
 

@@ -120,10 +120,10 @@ impl Flight {
         self.at = Some(point);
         match (&mut self.doing, self.operation, point) {
             (Doing::Switch(switch), ..) => ledger.switch(cpu, switch, Some(point)),
+            (Doing::Exit { is_out: true }, ..) => {}
             (Doing::Exit { is_out }, Operation::Exit { task, .. }, _) => {
-                if !std::mem::replace(is_out, true) {
-                    ledger.leave(task);
-                }
+                *is_out = true;
+                ledger.leave(task);
             }
             (Doing::Mend { was_limited, .. }, Operation::AttachGlobal { pmu, .. }, _) => {
                 *was_limited |= ledger.pmus[pmu].is_limited;

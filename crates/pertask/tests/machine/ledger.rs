@@ -187,9 +187,8 @@ impl Ledger {
         if switch.next == 0 {
             self.cpus[cpu].inside = [None; PMUS];
         }
-        for pmu in switch.next..next {
-            let Some((task, edge)) = switch.incoming else { continue };
-            if active[pmu] {
+        if let Some((task, edge)) = switch.incoming {
+            for pmu in (switch.next..next).filter(|&pmu| active[pmu]) {
                 self.cpus[cpu].inside[pmu] = Some(task);
                 self.sched_in(pmu, task, edge);
             }

@@ -89,7 +89,7 @@ impl Machine {
         machine
     }
 
-    /// A crowd of tasks that never run, in one shard of the table: more than a walk looks at in one piece.
+    /// A crowd of tasks that never run, more than a walk looks at in one piece.
     pub fn add_crowd(&mut self, tasks: usize) {
         self.crowd = tasks;
         for _ in 0..tasks {
