@@ -79,8 +79,8 @@ pub enum Outcome {
     Ended(OwnedTask),
     Forked(OwnedTask),
     Attached(Result<Event<Probe>, Error>),
-    /// The sum of all counts.
-    Snapshot(u64),
+    /// The sum of all counts, and how many tasks have ended.
+    Snapshot(u64, u64),
     Read(u64),
     /// The tasks that were shown.
     Walked(Vec<TaskId>),

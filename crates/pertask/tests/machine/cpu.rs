@@ -87,7 +87,10 @@ fn carry_out(cpu: &Cpu, order: Order) -> Outcome {
         Order::Read(event) => return Outcome::Read(event.read()),
         Order::Snapshot(pmu) => {
             let rows = pmu.snapshot(|_| baton::point(Point::Shown));
-            return Outcome::Snapshot(rows.iter().map(|row| row.count).sum());
+            let sums = rows
+                .iter()
+                .fold((0, 0), |(count, exited), row| (count + row.count, exited + row.exited));
+            return Outcome::Snapshot(sums.0, sums.1);
         }
         Order::Walk(system) => {
             // Grows never, so that it is no walk's own memory.

@@ -52,10 +52,11 @@ pub enum Doing {
         pmu: usize,
         of: Use,
     },
-    /// What had been counted, and had vanished, when it began.
+    /// What had been counted, what had vanished, and how many had ended, when it began.
     Snapshot {
         total: u64,
         vanished: u64,
+        ended: u64,
     },
     /// What the event counted when it began.
     Read {
@@ -260,9 +261,15 @@ impl Machine {
             (_, Doing::Detach { pmu, of }, Outcome::Nothing) => self.detached(pmu, of),
             (
                 Operation::Snapshot { pmu, .. },
-                Doing::Snapshot { total, vanished },
-                Outcome::Snapshot(sum),
+                Doing::Snapshot { total, vanished, ended },
+                Outcome::Snapshot(sum, exited),
             ) => {
+                let now = self.ledger.pmus[pmu].ended.1;
+                if !(ended..=now).contains(&exited) {
+                    return Err(format!(
+                        "Once: a snapshot of {exited} ended, not {ended} to {now}"
+                    ));
+                }
                 let gone = self.ledger.pmus[pmu].vanished - vanished;
                 let (least, most) = (total.saturating_sub(gone), self.ledger.total(pmu) + gone);
                 if !(least..=most).contains(&sum) {

@@ -190,8 +190,9 @@ impl Machine {
             }
             Operation::Detach { event, .. } => self.detaches(event),
             Operation::Snapshot { pmu, .. } => {
-                let (total, vanished) = (self.ledger.total(pmu), self.ledger.pmus[pmu].vanished);
-                (Order::Snapshot(self.pmus[pmu]), Doing::Snapshot { total, vanished })
+                let (total, entry) = (self.ledger.total(pmu), &self.ledger.pmus[pmu]);
+                let (vanished, ended) = (entry.vanished, entry.ended.1);
+                (Order::Snapshot(self.pmus[pmu]), Doing::Snapshot { total, vanished, ended })
             }
             Operation::Walk { .. } => {
                 let (live, tasks) = (self.ledger.live().collect(), self.ledger.tasks.len());

@@ -27,6 +27,7 @@ use machine::Machine;
 use seed::seeds;
 use std::collections::BTreeSet;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -121,5 +122,6 @@ fn operations_stop_wherever_they_can() {
     });
     let expected = stops.chain(OTHERS.map(str::to_owned));
     let missing: Vec<_> = expected.filter(|what| !happened.contains(what)).collect();
+    assert_ne!(memory::SUMS_FREED.load(Relaxed), 0, "sums are not what they are taken for");
     assert!(missing.is_empty(), "in 400 seeds never: {missing:#?}");
 }
