@@ -99,38 +99,3 @@ fn put_races_put() {
         assert_eq!(depot.empty().count(), THINGS.len());
     });
 }
-
-/// Two threads take, one of them twice, and puts the first batch back: the other, which may have looked at the list before, takes
-/// none that is somebody's already.
-#[test]
-fn take_races_take_and_put() {
-    check(|| {
-        const LEN: usize = Batch::<u8>::LEN;
-        static THINGS: [u8; 3 * LEN] = [0; 3 * LEN];
-        let depot = Arc::new(Depot::new(usize::MAX));
-        for at in 0..3 {
-            depot.put(Batch::from_fn(|n| NonNull::from(&THINGS[at * LEN + n])));
-        }
-        let take = |depot: &Depot<u8>| -> Vec<usize> {
-            let magazine = Magazine::default();
-            assert!(depot.fill(&magazine));
-            std::iter::from_fn(|| magazine.take()).map(|thing| thing.as_ptr() as usize).collect()
-        };
-        let other = {
-            let depot = Arc::clone(&depot);
-            thread::spawn(move || {
-                let first = take(&depot);
-                let second = take(&depot);
-                let again = |n: usize| NonNull::new(first[n] as *mut u8).unwrap();
-                depot.put(Batch::from_fn(again));
-                second
-            })
-        };
-        let mut taken = take(&depot);
-        taken.extend(other.join().unwrap());
-        taken.extend(depot.empty().map(|thing| thing.as_ptr() as usize));
-        taken.sort_unstable();
-        taken.dedup();
-        assert_eq!(taken.len(), THINGS.len());
-    });
-}
