@@ -305,7 +305,7 @@ fn thread_that_ends_ends_the_task_it_carries() {
     assert_nothing_left(probe);
 }
 
-/// As above, for a CPU that the thread holds in its own storage; that is one of the program's system.
+/// The thread ends with a task switched in, on a CPU that the thread holds in its own storage; that is one of the program's system.
 #[test]
 fn thread_that_ends_ends_the_task_its_own_cpu_carries() {
     let turns = System::global().register(Turns).unwrap();
