@@ -1,6 +1,6 @@
 //! What an event reads.
 
-/// What an event reads: a sum that can be added up over tasks and taken as a difference over time.
+/// The counts that an event reads: they are added up over tasks, and subtracted over time.
 pub trait Count: Clone + Default + Send + Sync + 'static {
     /// Adds the counts of another task.
     fn add(&mut self, other: &Self);

@@ -10,7 +10,7 @@ use crate::task::Task;
 use std::fmt;
 use std::sync::Arc as StdArc;
 
-/// What an event is attached to.
+/// The tasks that an event is attached to.
 #[derive(Clone, Copy, Debug)]
 pub enum Target<'a> {
     /// One task (`perf_event`'s `hw.target`).

@@ -67,7 +67,7 @@ impl SpawnPath {
         self.parent
     }
 
-    /// Where these tasks are made, and their name.
+    /// The site where these tasks are made, with their name.
     #[must_use]
     #[inline]
     pub fn site(&self) -> &'static Site {

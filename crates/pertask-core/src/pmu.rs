@@ -32,17 +32,17 @@ pub trait Pmu: Send + Sync + Sized + 'static {
     /// The PMU's name, for messages.
     const NAME: &'static str;
 
-    /// What is kept for each task: all-zero when new, shared between threads, freed without being dropped.
+    /// The data that the core keeps for each task: all-zero when new, shared between threads, freed without being dropped.
     ///
     /// Atomics will do, and arrays and tuples of them, and structs that derive `Zeroable` (bytemuck's feature `derive`). A
     /// type without size means that the PMU keeps nothing: an attach then allocates and walks nothing, and the hooks get
     /// `None`.
     type Data: Zeroable + Send + Sync + 'static;
 
-    /// What is kept for each [`Cpu`](crate::Cpu).
+    /// The data that the core keeps for each [`Cpu`](crate::Cpu), such as since when its task runs.
     type CpuData: Default + Send + Sync + 'static;
 
-    /// What an event of this PMU reads.
+    /// The counts that an event of this PMU reads.
     type Count: Count;
 
     /// Called when a task comes onto a CPU (the kernel's `sched_task(ctx, task, true)`).
@@ -124,7 +124,7 @@ impl<P: Pmu> PmuHandle<P> {
         &self.0.pmu
     }
 
-    /// Where the PMU's per-task data comes from: how much there is, and its limit.
+    /// The cache that the PMU's per-task data comes from: how much there is, and its limit.
     #[must_use]
     pub fn cache(self) -> &'static CtxCache {
         &self.0.state.cache
@@ -194,7 +194,7 @@ impl<P: Pmu> PmuHandle<P> {
     }
 }
 
-/// How long a task's data stays.
+/// The time for which a task's data stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Retention {
     /// Until the last event on the task goes.

@@ -47,7 +47,9 @@ impl<P: Pmu> Live<'_, P> {
 /// The counts of all tasks of one spawn path: these alone, without their descendants.
 #[derive(Clone, Debug)]
 pub struct PathCounts<C> {
-    /// The path. Its parents have rows of their own, if they have counts.
+    /// The path of these tasks.
+    ///
+    /// Its parents have rows of their own, if they have counts.
     pub path: &'static SpawnPath,
     /// Tasks with data that have ended.
     pub exited: u64,

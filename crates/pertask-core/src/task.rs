@@ -96,13 +96,13 @@ impl Task {
         self.parent
     }
 
-    /// Where it was made, and its name.
+    /// The site where it was made, with its name.
     #[must_use]
     pub fn site(&self) -> &'static Site {
         self.path.site()
     }
 
-    /// Where it stands in the tree of spawns: its site, below the path of the task that made it.
+    /// The task's place in the tree of spawns: its site, below the path of the task that made it.
     #[must_use]
     #[inline]
     pub fn path(&self) -> &'static SpawnPath {

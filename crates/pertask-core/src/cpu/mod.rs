@@ -78,7 +78,7 @@ impl Cpu {
         panics.go_on();
     }
 
-    /// What others see of it.
+    /// The CPU as other threads see it.
     #[must_use]
     pub fn record(&self) -> &'static CpuRecord {
         self.record
