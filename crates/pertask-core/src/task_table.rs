@@ -7,7 +7,7 @@
 //! the count that was left for it.
 
 use crate::magazine::{Batch, Depot, Magazine};
-use crate::primitive::{Arc, AtomicPtr, Mutex, Ordering, lock, yield_now};
+use crate::primitive::{Arc, AtomicPtr, Mutex, Ordering, fence, lock, yield_now};
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
 
@@ -215,8 +215,8 @@ impl<T> Drop for TaskTable<T> {
 impl<T> Entry<T> {
     /// Pins what is here. It waits only if as many walks as can be counted look at it.
     fn pin(&self) -> Option<Pin<'_, T>> {
-        // Acquire, here and on failure: pairs with the exchange in `leave`. Whoever finds an item gone finds the window open in
-        // which it went.
+        // Acquire, here and on failure: pairs with the exchange in `empty`, and with the fence in `begin_end` before it. Whoever
+        // finds an item gone finds the window open in which it went.
         let mut now = self.0.load(Ordering::Acquire);
         while let Some(item) = item(now) {
             if now.addr() & PINS == PINS {
@@ -249,7 +249,7 @@ impl<T> Entry<T> {
                 left += 1;
             }
             // Acquire: pairs with the Release in `unpin`: what walks did to the item comes before its end. Release: pairs with
-            // the Acquire in `pin`. Relaxed on failure: tried again.
+            // the fence in `unpin`: the counts that are left rise before a walk drops one. Relaxed on failure: tried again.
             match self.0.compare_exchange(now, ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed)
             {
                 Ok(_) => break,
@@ -267,13 +267,15 @@ impl<T> Entry<T> {
         let mut now = self.0.load(Ordering::Relaxed);
         while item(now) == Some(pinned) {
             let unpinned = now.wrapping_byte_sub(1);
-            // Release: pairs with the exchange in `leave`, so that all that was done to the item comes before its end.
+            // Release: pairs with the exchange in `empty`, so that all that was done to the item comes before its end.
             match self.0.compare_exchange(now, unpinned, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(changed) => now = changed,
             }
         }
         // It has left. Its address cannot stand for another yet: it is not freed before what was left for us is dropped.
+        // Acquire: pairs with the Release in `empty`: the count that was left for us has risen before it falls.
+        fence(Ordering::Acquire);
         // SAFETY: `empty` had left one strong count for this pin before it emptied the entry.
         unsafe { drop_count(pinned) };
     }
