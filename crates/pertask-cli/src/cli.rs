@@ -2,7 +2,7 @@
 
 use std::{str::FromStr, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use pertask::{CounterEvent, UnknownEvent, sampler::SamplerOptions};
 
 use crate::{
@@ -119,6 +119,19 @@ pub struct Cli {
     pub command: Command,
 }
 
+impl Cli {
+    /// What was typed. Ends the process, with status 2, where it cannot be meant.
+    pub fn parse_or_exit() -> Self {
+        let cli = Self::parse();
+        if let Command::Report(options) = &cli.command
+            && let Some(conflict) = options.conflict()
+        {
+            Self::command().error(ErrorKind::ArgumentConflict, conflict).exit();
+        }
+        cli
+    }
+}
+
 /// What `pertask` can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -220,7 +233,6 @@ impl FromStr for Event {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
 
     use super::*;
 

@@ -19,13 +19,11 @@ mod stop;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
     // A usage error ends the process here, with status 2.
-    let Cli { command } = Cli::parse();
+    let Cli { command } = Cli::parse_or_exit();
     let done = match command {
         Command::Demo(options) => demo::run(&options),
         Command::Doctor(options) => doctor::run(&options),

@@ -14,7 +14,7 @@ use pertask::profile::{
 };
 use serde_json::Value;
 
-const GO: &[u8] = include_bytes!("../../pertask/tests/profile/go.pb.gz");
+const GO: &[u8] = include_bytes!("../../pertask-profile/tests/profile/go.pb.gz");
 
 /// 60 ms of `GET /render` in two tasks, 30 ms of a nameless child of one, 10 ms outside of tasks.
 fn profile() -> Profile {

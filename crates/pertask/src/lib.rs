@@ -25,73 +25,51 @@
 
 #![deny(unsafe_code)]
 
-// Making tasks.
+// From what nothing here depends on to what depends on most.
+mod error;
 #[allow(unsafe_code)]
-mod tracked;
-
-#[allow(unsafe_code)]
-mod call_stack;
 mod interned;
-mod labels;
+mod os;
 
-#[cfg(feature = "tokio")]
-pub mod tokio;
-#[cfg(feature = "tracing")]
-pub mod tracing;
+mod pmus;
+mod tasks;
 
-// Measuring them.
-#[allow(unsafe_code)]
-mod clock;
-#[allow(unsafe_code)]
-mod counters;
-mod cpu_time;
-mod ledger;
-#[allow(unsafe_code)]
-mod machine;
-#[allow(unsafe_code)]
-mod perf;
-mod stint;
-#[allow(unsafe_code)]
-mod wake;
+mod report;
+mod sessions;
 
 #[cfg(feature = "sampler")]
 pub mod sampler;
-#[cfg(feature = "symbols")]
-pub mod symbols;
 
-// Showing it.
+#[allow(unsafe_code)]
+mod machine;
+
+pub use error::Error;
+pub use machine::{Machine, Offer};
+pub use pertask_core::{self as core, Event, Inherit, Target, Task, TaskId};
 #[cfg(feature = "profile")]
-pub mod profile;
-mod reading;
-mod report;
-#[cfg(feature = "profiler")]
-mod resolve;
-mod rows;
-mod session;
-mod threads;
-mod tree;
-
-mod error;
-
-pub use call_stack::{
+pub use pertask_profile as profile;
+#[cfg(feature = "symbols")]
+pub use pertask_symbols as symbols;
+pub use pmus::call_stack::{
     CallStack, CallStackCpu, CallStackData, CallStacks, MAX_SCOPES, Scope, ScopeName,
     current_scopes,
 };
-pub use counters::{
+pub use pmus::counters::{
     Counter, CounterCounts, CounterEvent, CounterSource, Counters, CountersCpu, CountersData,
     CountersLost, CountersPmu, UnknownEvent,
 };
-pub use cpu_time::{CpuTime, CpuTimeCount, CpuTimeCpu, CpuTimeData};
-pub use error::Error;
-pub use labels::{LabelExt, Labeled, Labels, MAX_LABEL_SETS, label_sets_without_place};
-pub use machine::{Machine, Offer};
-pub use pertask_core::{self as core, Event, Inherit, Target, Task, TaskId};
+pub use pmus::cpu_time::{CpuTime, CpuTimeCount, CpuTimeCpu, CpuTimeData};
+pub use pmus::wake::{Latencies, WakeData, WakeLatency};
 pub use report::derived::{Ratio, ipc, mpki};
 pub use report::{
     Lost, Report, SCHEMA, SiteReport, TaskReport, ThreadReport, TreeReport, WakeBucket, WakeReport,
 };
 #[cfg(feature = "table")]
 pub use report::{Table, TableStyle};
-pub use session::{Session, SessionOptions};
-pub use tracked::{TaskExt, Tracked};
-pub use wake::{Latencies, WakeData, WakeLatency};
+pub use sessions::{Session, SessionOptions};
+pub use tasks::labels::{LabelExt, Labeled, Labels, MAX_LABEL_SETS, label_sets_without_place};
+#[cfg(feature = "tokio")]
+pub use tasks::tokio;
+#[cfg(feature = "tracing")]
+pub use tasks::tracing;
+pub use tasks::tracked::{TaskExt, Tracked};

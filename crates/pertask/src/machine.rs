@@ -1,8 +1,8 @@
 //! What this machine offers to measure with: each thing is tried, not looked up.
 
-use crate::clock::{self, Choice};
-use crate::counters::{self, CounterEvent, CounterSource};
-use crate::perf;
+use crate::os::clock::{self, Choice};
+use crate::os::perf;
+use crate::pmus::counters::{self, CounterEvent, CounterSource};
 
 /// What this machine offers, found by trying.
 ///

@@ -28,7 +28,6 @@ const TOP: usize = 20;
 ///
 /// Where it cannot be read, nothing matches, or something cannot be written; see [`Error`].
 pub fn run(options: &ReportOptions) -> Result<(), Error> {
-    options.check();
     let whole = input::read(&options.file)?;
     let filter = options.filter();
     let part = if filter.is_empty() { None } else { Some(whole.filtered(&filter)) };

@@ -2,11 +2,10 @@
 
 use std::{path::PathBuf, str::FromStr};
 
-use clap::{Args, CommandFactory, ValueEnum, error::ErrorKind};
+use clap::{Args, ValueEnum};
 use pertask::profile::{Filter, GroupBy, Profile, RootBy};
 
 use super::is_stdout;
-use crate::cli::Cli;
 
 /// One line about the command.
 pub const ABOUT: &str = "Read a sampled profile: which tasks and functions spent the CPU";
@@ -125,20 +124,18 @@ pub struct ReportOptions {
 }
 
 impl ReportOptions {
-    /// Ends the process, with status 2, where the options contradict each other.
-    pub fn check(&self) {
+    /// How the options contradict each other, if they do.
+    pub fn conflict(&self) -> Option<&'static str> {
         let to_stdout = |path: &Option<PathBuf>| path.as_deref().is_some_and(is_stdout);
-        let conflict = |message: &str| {
-            Cli::command().error(ErrorKind::ArgumentConflict, message).exit();
-        };
         if to_stdout(&self.folded)
             && (to_stdout(&self.output) || self.json && self.output.is_none())
         {
-            conflict("stdout has room for one: give --folded or --output a file");
+            return Some("stdout has room for one: give --folded or --output a file");
         }
         if to_stdout(&self.flamegraph) || to_stdout(&self.firefox) {
-            conflict("--flamegraph and --firefox need a file: stdout is for the tables");
+            return Some("--flamegraph and --firefox need a file: stdout is for the tables");
         }
+        None
     }
 
     /// The filter that was typed.

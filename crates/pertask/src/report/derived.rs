@@ -1,6 +1,6 @@
 //! Ratios of counts, as perf stat prints them.
 
-use crate::counters::Counter;
+use crate::pmus::counters::Counter;
 
 /// A ratio of two counts.
 #[derive(Clone, Copy, Debug, PartialEq)]

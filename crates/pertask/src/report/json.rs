@@ -30,7 +30,7 @@ mod tests {
 
     use serde_json::Value;
 
-    use crate::counters::{Counter, CounterSource};
+    use crate::pmus::counters::{Counter, CounterSource};
 
     use super::super::{
         Lost, SCHEMA, SiteReport, TaskReport, ThreadReport, TreeReport, WakeBucket, WakeReport,

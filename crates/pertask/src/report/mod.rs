@@ -4,15 +4,14 @@
 //! added is a minor change, a field renamed or removed raises [`SCHEMA`].
 
 pub(crate) mod derived;
-#[cfg(feature = "table")]
-pub(crate) mod human;
 #[cfg(feature = "json")]
 mod json;
 #[cfg(feature = "table")]
-pub(crate) mod table;
+mod table;
 
-use crate::counters::{Counter, CounterSource};
-use crate::wake::Latencies;
+use crate::pmus::counters::{Counter, CounterSource};
+use crate::pmus::wake::Latencies;
+use pertask_core::Site;
 
 #[cfg(feature = "table")]
 pub use table::{Table, TableStyle};
@@ -232,4 +231,12 @@ impl Lost {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// Where tasks of a site are made. The site that stands for all others has no place.
+pub(crate) fn place(site: &Site) -> (String, u32) {
+    if site.is_other() {
+        return (String::new(), 0);
+    }
+    (site.location().file().to_owned(), site.location().line())
 }

@@ -27,18 +27,23 @@
 )))]
 compile_error!("the feature `sampler` is for Linux on x86_64 and aarch64");
 
+mod bell;
+mod collector;
 #[allow(unsafe_code)]
 mod disposition;
 mod engine;
 #[allow(unsafe_code)]
 mod handler;
-mod maps;
 #[allow(unsafe_code)]
 mod mechanism;
 mod modules;
+mod next_search;
+mod options;
 mod profile;
 #[allow(unsafe_code)]
 mod record;
+#[cfg(feature = "profiler")]
+mod resolve;
 mod ring;
 #[allow(unsafe_code)]
 mod roster;
@@ -48,70 +53,24 @@ mod signals;
 mod stacks;
 #[allow(unsafe_code)]
 mod unwind;
+mod way;
 mod weigh;
 mod workers;
 
-#[cfg(feature = "symbols")]
-pub(crate) use maps::memory;
 pub use mechanism::Mechanism;
-pub use modules::{Module, ModuleRange};
+pub use options::SamplerOptions;
+pub use pertask_symbols::{Module, ModuleRange};
 pub use profile::{RawProfile, RawSample, SampleLosses, Unmet};
-pub(crate) use weigh::Clocked;
 
-use crate::call_stack::{CallStack, CallStacks};
-use crate::cpu_time::CpuTime;
 use crate::error::Error;
-use crate::session::Session;
-
-/// How to sample.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SamplerOptions {
-    /// Samples for each second of CPU time of a thread: 1 to 5,000.
-    pub frequency_hz: u32,
-    /// What is to interrupt the threads. `None`: the best that works. Not looked at while another session samples already.
-    pub mechanism: Option<Mechanism>,
-    /// Memory for the samples of one thread that have not been collected yet: for one, at least. Not looked at while another
-    /// session samples already, and for threads that have been sampled before.
-    pub ring_bytes: usize,
-    /// Memory for the samples of the session. Those that find none left are counted.
-    pub memory_bytes: usize,
-    /// Whether to [record](crate::CallStack::record) scopes meanwhile. They are in the samples, too, if somebody else does.
-    pub scopes: bool,
-    /// Whether to measure the CPU time of tasks meanwhile, as a [`Session`] does, and give the samples of
-    /// the tasks of one spawn path together what those had. Otherwise each sample stands for what its thread has used since
-    /// its last one; then time in the kernel, which perf's ways do not see, counts for whatever the thread does next.
-    pub clocked: bool,
-}
-
-impl Default for SamplerOptions {
-    fn default() -> Self {
-        Self {
-            frequency_hz: 199,
-            mechanism: None,
-            ring_bytes: 64 << 10,
-            memory_bytes: 256 << 20,
-            scopes: true,
-            clocked: true,
-        }
-    }
-}
-
-impl SamplerOptions {
-    /// The highest rate.
-    pub const HIGHEST_HZ: u32 = 5_000;
-
-    /// The default with another rate. (The default is no divisor of usual ticks and timers, so as not to keep in step.)
-    #[must_use]
-    pub fn with_frequency(frequency_hz: u32) -> Self {
-        Self { frequency_hz, ..Self::default() }
-    }
-}
+use crate::pmus::call_stack::{CallStack, CallStacks};
+use crate::pmus::cpu_time::CpuTime;
+use crate::sessions::Session;
 
 /// A sampling session: it takes samples of all threads from its start until it is stopped or dropped.
 #[derive(Debug)]
 pub struct Sampler {
-    ticket: engine::Ticket,
+    ticket: collector::Ticket,
     // After the ticket: scopes are recorded, and tasks measured, as long as samples are taken.
     beside: Option<Beside>,
 }
@@ -137,7 +96,7 @@ impl Sampler {
             CpuTime::handle()?;
         }
         // The clock's time lies inside the samples': it is never more than the process's.
-        let mut sampler = Self { ticket: engine::join(options)?, beside: None };
+        let mut sampler = Self { ticket: collector::join(options)?, beside: None };
         let clock = clocked.then(Session::start).transpose()?;
         sampler.beside = Some(Beside { _scopes, clock });
         Ok(sampler)
@@ -180,4 +139,8 @@ impl Drop for Sampler {
             std::mem::forget(self.beside.take());
         }
     }
+}
+
+fn cannot_sample(why: &dyn std::fmt::Display) -> Error {
+    Error::CannotSample { refused: vec![why.to_string()] }
 }

@@ -1,8 +1,7 @@
 //! What a sampling session hands back: samples as they were taken, what was lost, and what code was mapped where.
 
-use super::modules::Module;
-use super::weigh::{self, Clocked};
-use crate::labels::Labels;
+use crate::tasks::labels::Labels;
+use pertask_symbols::Module;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -129,20 +128,6 @@ impl RawProfile {
         let sampled: u64 = self.samples.iter().map(|sample| sample.cpu_ns).sum();
         let unmet: u64 = self.unmet.iter().map(|unmet| unmet.cpu_ns).sum();
         sampled + unmet
-    }
-
-    /// Gives the samples the times of the clock. Not if they are of a part of the session only: they would get the time of the
-    /// rest, of which they say nothing.
-    pub(super) fn weigh(&mut self, clocked: &Clocked) {
-        if self.cut_short {
-            return;
-        }
-        self.unmet = weigh::weigh(&mut self.samples, clocked);
-        for thread in self.unmet.iter().filter_map(|unmet| unmet.thread) {
-            self.threads.entry(thread).or_insert_with(|| crate::threads::name(thread));
-        }
-        self.lost.unsampled_cpu_ns = self.process_cpu_ns.saturating_sub(self.carried_cpu_ns());
-        self.mechanism += "; each spawn path's time by the clock";
     }
 
     /// Of a session that another process has, of which this one was forked.

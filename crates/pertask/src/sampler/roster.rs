@@ -2,7 +2,7 @@
 
 use super::record::{Record, Stack};
 use super::signals;
-use crate::clock;
+use crate::os::clock;
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;

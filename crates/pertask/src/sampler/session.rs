@@ -1,15 +1,15 @@
 //! A sampling session as the collector has it: what it has been given so far.
 
-use super::SamplerOptions;
 use super::handler::{
     COMPLETE, DEEPER_SHIFT, HEAD, MOST_TOOK_NS, OVERRUN_SHIFT, TAG_SHIFT, TOOK_SHIFT, TRUNCATED,
 };
-use super::modules::Module;
+use super::options::SamplerOptions;
 use super::profile::{RawProfile, RawSample, SampleLosses};
 use super::roster::Birth;
-use crate::call_stack;
-use crate::clock;
-use crate::labels::Labels;
+use crate::os::clock;
+use crate::pmus::call_stack;
+use crate::tasks::labels::Labels;
+use pertask_symbols::Module;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -113,7 +113,7 @@ impl Session {
         self.lost.incomplete_stacks += u64::from(!sample.complete);
         self.lost.truncated_stacks += u64::from(sample.truncated);
         self.samples.push(sample);
-        self.threads.entry(thread).or_insert_with(|| crate::threads::name(thread));
+        self.threads.entry(thread).or_insert_with(|| crate::os::threads::name(thread));
     }
 
     /// The stack, as it was kept before or now, and room for a sample. `None` if there is none left.
@@ -158,7 +158,7 @@ impl Session {
         self.lost.unsampled_cpu_ns = process_cpu_ns.saturating_sub(self.carried_cpu_ns);
         for (thread, name) in &mut self.threads {
             // A thread may have named itself after its first sample.
-            let now = crate::threads::name(*thread);
+            let now = crate::os::threads::name(*thread);
             if !now.is_empty() {
                 *name = now;
             }

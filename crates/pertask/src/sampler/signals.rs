@@ -1,6 +1,6 @@
 //! Signals of threads: who blocks which, and which are under way.
 
-use crate::clock;
+use crate::os::clock;
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;

@@ -1,8 +1,8 @@
 //! Where threads' stacks are.
 
-use super::maps;
 use super::record::Stack;
 use super::signals;
+use pertask_symbols::mappings;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ pub(super) struct Stacks {
 
 impl Stacks {
     pub(super) fn read() -> Self {
-        let all = maps::read().unwrap_or_default();
+        let all = mappings().unwrap_or_default();
         let may_hold = all.iter().filter(|mapping| mapping.may_hold_stack());
         let main = all.iter().find(|mapping| mapping.path == "[stack]");
         Self {

@@ -7,19 +7,10 @@
 //! left of its thread's time. (Surveys call it post-stratification.) What has had CPU time and no sample is told of by itself:
 //! of it one knows who, and not where.
 
-use super::profile::{RawSample, Unmet};
+use super::profile::{RawProfile, RawSample, Unmet};
+use crate::os::threads;
+use crate::sessions::Clocked;
 use std::collections::HashMap;
-
-/// CPU time by the clock, during a session.
-#[derive(Debug, Default)]
-pub(crate) struct Clocked {
-    /// Of the tasks of each spawn path, by the path's number.
-    pub(crate) paths_ns: HashMap<u32, u64>,
-    /// Of each thread that lives, outside of tasks. `None`: it is no worker, and all its time is its own.
-    pub(crate) threads_ns: HashMap<u32, Option<u64>>,
-    /// Of all threads that have ended, outside of tasks.
-    pub(crate) ended_ns: u64,
-}
 
 /// Whose samples are weighed together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,9 +29,25 @@ struct Share {
     done_ns: u64,
 }
 
+impl RawProfile {
+    /// Gives the samples the times of the clock. Not if they are of a part of the session only: they would get the time of the
+    /// rest, of which they say nothing.
+    pub(super) fn weigh(&mut self, clocked: &Clocked) {
+        if self.cut_short {
+            return;
+        }
+        self.unmet = weigh(&mut self.samples, clocked);
+        for thread in self.unmet.iter().filter_map(|unmet| unmet.thread) {
+            self.threads.entry(thread).or_insert_with(|| threads::name(thread));
+        }
+        self.lost.unsampled_cpu_ns = self.process_cpu_ns.saturating_sub(self.carried_cpu_ns());
+        self.mechanism += "; each spawn path's time by the clock";
+    }
+}
+
 /// Gives the samples of each stratum the CPU time that it had by the clock. Those of which the clock knows nothing, such as
 /// threads that run no tasks, keep their own. Returns the strata that had CPU time and no sample to carry it.
-pub(super) fn weigh(samples: &mut [RawSample], clocked: &Clocked) -> Vec<Unmet> {
+fn weigh(samples: &mut [RawSample], clocked: &Clocked) -> Vec<Unmet> {
     let mut shares: HashMap<Stratum, Share> = HashMap::new();
     for sample in &*samples {
         if let Some((stratum, clocked_ns)) = clocked.stratum(sample) {
@@ -107,7 +114,7 @@ impl Share {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::labels::Labels;
+    use crate::tasks::labels::Labels;
 
     fn sample(thread: u32, path: Option<u32>, cpu_ns: u64) -> RawSample {
         RawSample {

@@ -1,6 +1,6 @@
 //! Threads that begin to run tasks are sampled as such at once, and not from the collector's next search on.
 
-use super::engine;
+use super::bell;
 use super::record::Record;
 use pertask_core::{CpuRecord, Pmu, PmuHandle, Switch, System};
 use std::sync::OnceLock;
@@ -28,7 +28,7 @@ impl Pmu for Workers {
         let Some(thread) = cpu.thread() else { return };
         match Record::of_thread(thread) {
             Some(record) => record.set_cpu(cpu),
-            None => engine::search_soon(),
+            None => bell::ring(),
         }
     }
 

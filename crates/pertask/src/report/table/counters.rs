@@ -1,11 +1,11 @@
 //! What the table shows of counted events: where the counts come from, and a list by site and by task.
 
-use super::grid::{Cell, Column};
-use super::human;
-use super::ink::Tint;
 use super::rows::{Subject, duration};
-use crate::counters::{Counter, CounterSource};
+use crate::pmus::counters::{Counter, CounterSource};
 use crate::report::derived::{Ratio, ipc, mpki};
+use pertask_text::grid::{Cell, Column};
+use pertask_text::human;
+use pertask_text::ink::Tint;
 
 /// One column of counts.
 #[derive(Clone, Debug, PartialEq, Eq)]

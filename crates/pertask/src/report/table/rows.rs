@@ -1,10 +1,10 @@
 //! Rows: what the table shows of a spawn site, a spawn path, a task and a thread.
 
-use super::grid::{Cell, Column};
-use super::human;
-use super::ink::Tint;
-use crate::counters::Counter;
+use crate::pmus::counters::Counter;
 use crate::report::{SiteReport, TaskReport, ThreadReport, TreeReport, WakeReport};
+use pertask_text::grid::{Cell, Column};
+use pertask_text::human;
+use pertask_text::ink::Tint;
 
 /// Something of which the table has a list.
 pub(super) trait Row {

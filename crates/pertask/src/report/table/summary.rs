@@ -1,9 +1,9 @@
 //! The summary: the process's CPU time and its parts, down to the nanosecond, so that they add up.
 
-use super::human;
-use super::ink::{Ink, Tint};
-use super::text::width;
 use crate::report::Report;
+use pertask_text::human;
+use pertask_text::ink::{Ink, Tint};
+use pertask_text::text::width;
 
 /// One line: a time, its part of the process, and what it is.
 struct Part {

@@ -1,9 +1,9 @@
 //! What the reader of a printed report sees.
 
 use super::super::{SCHEMA, SiteReport, TaskReport, ThreadReport, TreeReport, WakeReport};
-use super::text::width;
 use super::*;
-use crate::counters::Counter;
+use crate::pmus::counters::Counter;
+use pertask_text::text::width;
 
 #[test]
 fn numbers_end_and_texts_begin_under_their_titles() {

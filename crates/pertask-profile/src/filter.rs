@@ -1,0 +1,154 @@
+//! A part of a profile: the samples of a task, a spawn site, a thread, a label, or with a function in their stack.
+
+use std::fmt;
+
+use super::{Profile, Sample, Site, frames};
+
+/// Which samples are wanted: those that meet all conditions. The default has none, and wants all.
+///
+/// ```
+/// use pertask_profile::{Filter, ProfileBuilder, Sample, TaskRef};
+///
+/// let mut builder = ProfileBuilder::new("by hand", 1_000_000);
+/// for (name, count) in [("GET /a", 3), ("GET /b", 5)] {
+///     let task = TaskRef { name: Some(builder.text(name)), ..TaskRef::default() };
+///     builder.add(Sample { count, task: Some(task), ..Sample::default() });
+/// }
+/// let profile = builder.finish(std::time::Duration::from_secs(1));
+///
+/// let filter = Filter { task: Some("GET /b".to_owned()), ..Filter::default() };
+/// assert_eq!(profile.filtered(&filter).whole().samples, 5);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// The task has this name, or this number. `(outside tasks)` wants what is in none.
+    pub task: Option<String>,
+    /// The task was spawned there: a file, or a file and its line after a `:`. The last components of its path will do.
+    pub site: Option<String>,
+    /// The thread has this name, this number, or both, as `worker [4711]`.
+    pub thread: Option<String>,
+    /// Each of these labels is there: a key and its value.
+    pub labels: Vec<(String, String)>,
+    /// Each of these texts is a part of the name of a function in the stack.
+    pub functions: Vec<String>,
+}
+
+impl Filter {
+    /// Whether there are no conditions.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Each of the conditions alone.
+    #[must_use]
+    pub fn conditions(&self) -> Vec<Self> {
+        let Self { task, site, thread, labels, functions } = self.clone();
+        let none = Self::default;
+        let mut each = Vec::new();
+        each.extend(task.map(|task| Self { task: Some(task), ..none() }));
+        each.extend(site.map(|site| Self { site: Some(site), ..none() }));
+        each.extend(thread.map(|thread| Self { thread: Some(thread), ..none() }));
+        each.extend(labels.into_iter().map(|label| Self { labels: vec![label], ..none() }));
+        each.extend(functions.into_iter().map(|name| Self { functions: vec![name], ..none() }));
+        each
+    }
+
+    /// Whether a sample meets all conditions but those on functions.
+    fn wants(&self, sample: &Sample) -> bool {
+        self.task.as_deref().is_none_or(|task| is_task(sample, task))
+            && self.site.as_deref().is_none_or(|site| is_site(sample, site))
+            && self.thread.as_deref().is_none_or(|thread| is_thread(sample, thread))
+            && self
+                .labels
+                .iter()
+                .all(|(key, value)| sample.label(key).is_some_and(|found| **found == **value))
+    }
+}
+
+impl Profile {
+    /// The part that the filter wants, with the same tables of functions and places.
+    ///
+    /// What was lost of the whole is not known of a part, and stays as it was; the incomplete stacks are those of the part.
+    #[must_use]
+    pub fn filtered(&self, filter: &Filter) -> Self {
+        let places: Vec<_> = filter.functions.iter().map(|name| self.places_in(name)).collect();
+        let wanted = |sample: &&Sample| {
+            let is_in = |places: &Vec<bool>| {
+                sample.stack.iter().any(|id| places.get(id.0 as usize).copied().unwrap_or(false))
+            };
+            filter.wants(sample) && places.iter().all(is_in)
+        };
+        let samples: Vec<_> = self.samples.iter().filter(wanted).cloned().collect();
+        let mut lost = self.lost;
+        if !filter.is_empty() {
+            let incomplete = samples.iter().filter(|sample| !sample.complete);
+            lost.stacks_incomplete = incomplete.fold(0, |sum, it| it.count.saturating_add(sum));
+        }
+        Self {
+            start: self.start,
+            duration_ns: self.duration_ns,
+            mechanism: self.mechanism.clone(),
+            period_ns: self.period_ns,
+            samples,
+            locations: self.locations.clone(),
+            functions: self.functions.clone(),
+            mappings: self.mappings.clone(),
+            lost,
+            remarks: self.remarks.clone(),
+        }
+    }
+
+    /// Of each location, whether a function there has this in its name.
+    fn places_in(&self, name: &str) -> Vec<bool> {
+        let is_in = |location| self.names_at(location).iter().any(|found| found.contains(name));
+        self.locations.iter().map(is_in).collect()
+    }
+}
+
+/// In words: `task GET /, site main.rs:7, function parse`.
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let one = |what, wanted: &Option<String>| {
+            wanted.as_ref().map(|wanted| format!("{what} {wanted}"))
+        };
+        let ones = [one("task", &self.task), one("site", &self.site), one("thread", &self.thread)];
+        let labels = self.labels.iter().map(|(key, value)| format!("label {key}={value}"));
+        let functions = self.functions.iter().map(|name| format!("function {name}"));
+        let all: Vec<_> = ones.into_iter().flatten().chain(labels).chain(functions).collect();
+        f.write_str(&all.join(", "))
+    }
+}
+
+fn is_task(sample: &Sample, wanted: &str) -> bool {
+    match &sample.task {
+        None => wanted == frames::OUTSIDE,
+        Some(task) => {
+            task.name.as_deref() == Some(wanted)
+                || task.id.is_some_and(|id| wanted.parse() == Ok(id))
+        }
+    }
+}
+
+fn is_site(sample: &Sample, wanted: &str) -> bool {
+    let site = sample.task.as_ref().and_then(|task| task.site.as_ref());
+    site.is_some_and(|site: &Site| {
+        ends_with(&site.file, wanted) || ends_with(&frames::place(site), wanted)
+    })
+}
+
+fn is_thread(sample: &Sample, wanted: &str) -> bool {
+    if frames::thread(sample.thread.as_ref()) == wanted {
+        return true;
+    }
+    sample.thread.as_ref().is_some_and(|thread| {
+        *thread.name == *wanted || (thread.tid != 0 && wanted.parse() == Ok(thread.tid))
+    })
+}
+
+/// Whether the path is this one, or ends with its components.
+fn ends_with(path: &str, wanted: &str) -> bool {
+    let rest = path.strip_suffix(wanted);
+    rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('/') || wanted.starts_with('/'))
+        && !wanted.is_empty()
+}

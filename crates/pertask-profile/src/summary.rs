@@ -1,0 +1,329 @@
+//! A profile's CPU time, added up: by task, spawn site, function, thread, scope, or one of the user's labels.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+use std::iter;
+use std::sync::Arc;
+
+use super::{Profile, Sample, Site, TaskRef, ThreadRef, frames};
+
+/// What the rows of a [`Summary`] are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum GroupBy {
+    /// Spawn sites, and the names that tasks were given there.
+    Site,
+    /// Tasks, one by one.
+    Task,
+    /// Functions, by name and source file: where only their last names are known, many are called `new`.
+    Function,
+    /// Threads.
+    Thread,
+    /// Scopes.
+    Scope,
+    /// The values of the label with this key.
+    Label(Arc<str>),
+}
+
+/// Samples: how many, and the CPU time that they stand for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Amount {
+    /// CPU time.
+    pub cpu_ns: u64,
+    /// Samples.
+    pub samples: u64,
+}
+
+/// A profile's CPU time, by one thing; made by [`Profile::summary`].
+///
+/// The `own` amounts of all rows add up to `whole`, whatever they are grouped by: what belongs to no task, has no stack, is in
+/// no scope or has no such label is in a row too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// What the rows are.
+    pub by: GroupBy,
+    /// All samples of the profile.
+    pub whole: Amount,
+    /// The rows, the largest own CPU time first.
+    pub rows: Vec<SummaryRow>,
+}
+
+/// One row of a [`Summary`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SummaryRow {
+    /// Whose CPU time it is.
+    pub subject: Subject,
+    /// Of a function, what it spent itself, without the functions that it called. Of a scope, without those that were opened
+    /// within it. Of all else, all.
+    pub own: Amount,
+    /// The samples that it is in at all. Each is counted once, however often a function stands in its stack.
+    pub total: Amount,
+}
+
+/// Whose CPU time a row shows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Subject {
+    /// The tasks of one spawn site and name.
+    Site {
+        /// Their name, or `None` where the site alone names them.
+        name: Option<Arc<str>>,
+        /// Where they were spawned, if that is known.
+        site: Option<Site>,
+    },
+    /// A task; or, where it has no id, several of one name and site.
+    Task(TaskRef),
+    /// No task: the scheduler, drivers, threads that run none.
+    OutsideTasks,
+    /// A function.
+    Function {
+        /// Its name, or where it is mapped from if no symbol was found.
+        name: Arc<str>,
+        /// Its source file, if that is known.
+        file: Option<Arc<str>>,
+    },
+    /// Samples without a stack.
+    NoStack,
+    /// A thread, or `None` where it is not known.
+    Thread(Option<ThreadRef>),
+    /// A scope.
+    Scope(Arc<str>),
+    /// No scope was open.
+    NoScope,
+    /// A value of the label.
+    Label(Arc<str>),
+    /// Samples without that label.
+    NoLabel,
+}
+
+impl Profile {
+    /// All samples together.
+    #[must_use]
+    pub fn whole(&self) -> Amount {
+        self.samples.iter().fold(Amount::default(), |sum, sample| sum.plus(Amount::of(sample)))
+    }
+
+    /// The CPU time, added up.
+    ///
+    /// ```
+    /// use pertask_profile::{Function, GroupBy, Line, Location, ProfileBuilder, Sample, Subject};
+    ///
+    /// let mut builder = ProfileBuilder::new("by hand", 1_000_000);
+    /// let [walk, main] = ["walk", "main"].map(|name| {
+    ///     let name = builder.text(name);
+    ///     let function = builder.function(Function { name, ..Function::default() });
+    ///     builder.location(Location { lines: vec![Line { function, line: 1 }], ..Location::default() })
+    /// });
+    /// // `walk` calls itself, and is counted once.
+    /// builder.add(Sample { count: 3, cpu_ns: 3_000_000, stack: vec![walk, walk, main], ..Sample::default() });
+    /// builder.add(Sample { count: 1, cpu_ns: 1_000_000, stack: vec![main], ..Sample::default() });
+    /// let profile = builder.finish(std::time::Duration::from_secs(1));
+    ///
+    /// let summary = profile.summary(&GroupBy::Function);
+    /// let rows: Vec<_> = summary.rows.iter().map(|row| (row.subject.to_string(), row.own.samples, row.total.samples)).collect();
+    /// assert_eq!(rows, [("walk".to_owned(), 3, 3), ("main".to_owned(), 1, 4)]);
+    /// ```
+    #[must_use]
+    pub fn summary(&self, by: &GroupBy) -> Summary {
+        let rows = match by {
+            GroupBy::Site => self.each_once(|sample| site(sample.task.as_ref())),
+            GroupBy::Task => self.each_once(|sample| {
+                sample.task.clone().map_or(Subject::OutsideTasks, Subject::Task)
+            }),
+            GroupBy::Thread => self.each_once(|sample| Subject::Thread(sample.thread.clone())),
+            GroupBy::Label(key) => self.each_once(|sample| {
+                sample.label(key).cloned().map_or(Subject::NoLabel, Subject::Label)
+            }),
+            GroupBy::Scope => self.scopes(),
+            GroupBy::Function => self.by_function(),
+        };
+        Summary { by: by.clone(), whole: self.whole(), rows: sorted(rows) }
+    }
+
+    /// The keys of the users' labels, in order.
+    #[must_use]
+    pub fn label_keys(&self) -> Vec<Arc<str>> {
+        let labels = self.samples.iter().flat_map(|sample| &sample.labels);
+        let keys: HashSet<_> = labels.map(|(key, _)| key).collect();
+        let mut keys: Vec<_> = keys.into_iter().cloned().collect();
+        keys.sort();
+        keys
+    }
+
+    /// Rows of which each sample is in one.
+    fn each_once(&self, subject: impl Fn(&Sample) -> Subject) -> Vec<SummaryRow> {
+        let mut rows = Rows::default();
+        for sample in &self.samples {
+            let row = rows.of(subject(sample));
+            rows.add_own(row, Amount::of(sample));
+            rows.add_total(row, Amount::of(sample));
+        }
+        rows.finish(|subject| subject)
+    }
+
+    fn scopes(&self) -> Vec<SummaryRow> {
+        let mut rows = Rows::default();
+        for sample in &self.samples {
+            let scopes = sample.scopes.iter().cloned().map(Subject::Scope);
+            let open: Vec<_> = scopes.map(|scope| rows.of(scope)).collect();
+            let innermost = open.last().copied().unwrap_or_else(|| rows.of(Subject::NoScope));
+            rows.add(innermost, &open, Amount::of(sample));
+        }
+        rows.finish(|subject| subject)
+    }
+
+    fn by_function(&self) -> Vec<SummaryRow> {
+        let mut rows: Rows<Option<NameAndFile<'_>>> = Rows::default();
+        // The rows of each location, the innermost function first: worked out once, however many samples are there.
+        let mut known: HashMap<_, Vec<usize>> = HashMap::new();
+        let mut stack = Vec::new();
+        for sample in &self.samples {
+            stack.clear();
+            for id in &sample.stack {
+                let of_location = known.entry(*id).or_insert_with(|| {
+                    let files = self.files(*id).chain(iter::repeat(None));
+                    self.names(*id).into_iter().zip(files).map(|it| rows.of(Some(it))).collect()
+                });
+                stack.extend_from_slice(of_location);
+            }
+            let innermost = stack.first().copied().unwrap_or_else(|| rows.of(None));
+            rows.add(innermost, &stack, Amount::of(sample));
+        }
+        rows.finish(|function| match function {
+            Some((name, file)) => Subject::Function { name: name.into(), file: file.cloned() },
+            None => Subject::NoStack,
+        })
+    }
+}
+
+impl Sample {
+    /// The value of the label with this key, the first where there are several.
+    #[must_use]
+    pub fn label(&self, key: &str) -> Option<&Arc<str>> {
+        self.labels.iter().find(|(of, _)| &**of == key).map(|(_, value)| value)
+    }
+}
+
+impl Amount {
+    fn of(sample: &Sample) -> Self {
+        Self { cpu_ns: sample.cpu_ns, samples: sample.count }
+    }
+
+    /// Both together. What is beyond an integer is its end.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            cpu_ns: self.cpu_ns.saturating_add(other.cpu_ns),
+            samples: self.samples.saturating_add(other.samples),
+        }
+    }
+}
+
+/// The name by which people call it. It is what [`Filter`](super::Filter) takes.
+impl std::fmt::Display for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Site { name: Some(name), .. } => f.write_str(name),
+            Self::Site { site: Some(site), .. } => f.write_str(&frames::place(site)),
+            Self::Site { .. } => f.write_str(frames::UNKNOWN),
+            Self::Task(TaskRef { name: Some(name), .. }) => f.write_str(name),
+            Self::Task(task) => f.write_str(&frames::site(task)),
+            Self::OutsideTasks => f.write_str(frames::OUTSIDE),
+            Self::Function { name, .. } | Self::Scope(name) | Self::Label(name) => {
+                f.write_str(name)
+            }
+            Self::NoStack => f.write_str("(no stack)"),
+            Self::Thread(thread) => f.write_str(&frames::thread(thread.as_ref())),
+            Self::NoScope => f.write_str("(no scope)"),
+            Self::NoLabel => f.write_str("(no such label)"),
+        }
+    }
+}
+
+fn site(task: Option<&TaskRef>) -> Subject {
+    match task {
+        Some(task) => Subject::Site { name: task.name.clone(), site: task.site.clone() },
+        None => Subject::OutsideTasks,
+    }
+}
+
+type NameAndFile<'a> = (Cow<'a, str>, Option<&'a Arc<str>>);
+
+/// Rows as they grow, by what they are of.
+struct Rows<K> {
+    index: HashMap<K, usize>,
+    amounts: Vec<Growing>,
+    samples: u64,
+}
+
+/// A row's amounts, and the last sample that is in its total.
+#[derive(Clone, Copy, Default)]
+struct Growing {
+    own: Amount,
+    total: Amount,
+    last: u64,
+}
+
+impl<K> Default for Rows<K> {
+    fn default() -> Self {
+        Self { index: HashMap::new(), amounts: Vec::new(), samples: 0 }
+    }
+}
+
+impl<K: Eq + Hash> Rows<K> {
+    fn of(&mut self, key: K) -> usize {
+        let next = self.amounts.len();
+        let row = *self.index.entry(key).or_insert(next);
+        if row == next {
+            self.amounts.push(Growing::default());
+        }
+        row
+    }
+
+    /// Adds a sample: to one row as its own, to that and others as a part of their totals, each once.
+    fn add(&mut self, innermost: usize, all: &[usize], amount: Amount) {
+        self.samples += 1;
+        self.add_own(innermost, amount);
+        for row in all.iter().copied().chain([innermost]) {
+            if self.amounts[row].last != self.samples {
+                self.amounts[row].last = self.samples;
+                self.add_total(row, amount);
+            }
+        }
+    }
+
+    fn add_own(&mut self, row: usize, amount: Amount) {
+        self.amounts[row].own = self.amounts[row].own.plus(amount);
+    }
+
+    fn add_total(&mut self, row: usize, amount: Amount) {
+        self.amounts[row].total = self.amounts[row].total.plus(amount);
+    }
+
+    fn finish(self, subject: impl Fn(K) -> Subject) -> Vec<SummaryRow> {
+        let amounts = self.amounts;
+        let row = |(key, at): (K, usize)| {
+            let Growing { own, total, .. } = amounts[at];
+            SummaryRow { subject: subject(key), own, total }
+        };
+        self.index.into_iter().map(row).collect()
+    }
+}
+
+/// The most own CPU time first, then the most in total, then by name, so that the order is always the same.
+fn sorted(mut rows: Vec<SummaryRow>) -> Vec<SummaryRow> {
+    let place = |subject: &Subject| match subject {
+        Subject::Site { site, .. } => (None, site.as_ref().map(frames::place)),
+        Subject::Task(task) => (task.id, task.site.as_ref().map(frames::place)),
+        Subject::Function { file, .. } => (None, file.as_deref().map(str::to_owned)),
+        _ => (None, None),
+    };
+    rows.sort_by(|a, b| {
+        let amounts = (b.own, b.total).cmp(&(a.own, a.total));
+        amounts
+            .then_with(|| a.subject.to_string().cmp(&b.subject.to_string()))
+            .then_with(|| place(&a.subject).cmp(&place(&b.subject)))
+    });
+    rows
+}

@@ -1,0 +1,63 @@
+//! Names for people.
+
+use gimli::DwLang;
+use std::borrow::Cow;
+
+/// What stands for a name too long to be read. Some names of generic types have megabytes when they are demangled.
+const ELLIPSIS: &str = "…";
+
+/// Bytes of a name at most.
+const LONGEST: usize = 2_048;
+
+/// The name, demangled if it is mangled.
+pub(crate) fn demangled(name: &str, language: Option<DwLang>) -> Cow<'_, str> {
+    // Back references let a short mangled name stand for an endless one: the demangler writes no more than it is allowed.
+    if let Ok(rust) = rustc_demangle::try_demangle(name) {
+        return bounded(format_args!("{rust:#}")).into();
+    }
+    // The C library's own name for its public functions.
+    addr2line::demangle_auto(name.strip_prefix("__GI_").unwrap_or(name).into(), language)
+}
+
+/// The text, or its beginning.
+fn bounded(text: std::fmt::Arguments<'_>) -> String {
+    let mut written = Bounded(String::new());
+    if std::fmt::Write::write_fmt(&mut written, text).is_err() {
+        written.0.push_str(ELLIPSIS);
+    }
+    written.0
+}
+
+/// Refuses more than [`LONGEST`] bytes.
+struct Bounded(String);
+
+impl std::fmt::Write for Bounded {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        if self.0.len() + text.len() > LONGEST {
+            return Err(std::fmt::Error);
+        }
+        self.0.push_str(text);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_rust_and_of_c_plus_plus_become_readable() {
+        let readable = |name| demangled(name, None).into_owned();
+        assert_eq!(readable("_ZN4core3fmt5write17h0123456789abcdefE"), "core::fmt::write");
+        assert_eq!(readable("_RNvC6_123foo3bar"), "123foo::bar");
+        assert_eq!(readable("_ZN3foo3barEv"), "foo::bar()");
+        assert_eq!(readable("memcpy"), "memcpy");
+        assert_eq!(readable("__GI_getenv"), "getenv");
+    }
+
+    #[test]
+    fn a_name_without_end_is_cut() {
+        let long = bounded(format_args!("{}{}", "x".repeat(2_000), "y".repeat(100)));
+        assert_eq!(long, format!("{}…", "x".repeat(2_000)));
+    }
+}

@@ -1,0 +1,448 @@
+//! Symbols: the right names, files and lines, from every place where they may be; and from no wrong file.
+
+#![cfg(target_os = "linux")]
+
+use pertask_symbols::{Frame, Module, Problem, Reason, Symbolizer, SymbolizerOptions};
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::fs;
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+/// Not caught with the output of a test that passes.
+fn loudly(message: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{message}");
+}
+
+/// The modules that are mapped now.
+fn modules() -> Vec<Module> {
+    Module::of_this_process().expect("memory that can be read")
+}
+
+/// An address in the call of this function.
+#[inline(never)]
+fn here() -> u64 {
+    let mut frames = [std::ptr::null_mut::<c_void>(); 4];
+    unsafe extern "C" {
+        fn backtrace(buffer: *mut *mut c_void, size: c_int) -> c_int;
+    }
+    // SAFETY: a buffer of the size that is given.
+    let count = unsafe { backtrace(frames.as_mut_ptr(), 4) };
+    assert!(count >= 2);
+    black_box(frames[1].addr() as u64 - 1)
+}
+
+fn own(address: u64) -> Arc<[Frame]> {
+    Symbolizer::new(&modules()).frames(address)
+}
+
+fn address(function: *const ()) -> u64 {
+    function.addr() as u64
+}
+
+fn is_here(frame: &Frame, line: u32) {
+    let file = frame.file.as_deref().expect("a file");
+    assert!(file.ends_with("crates/pertask-symbols/tests/symbols.rs"), "{file}");
+    assert!(Path::new(file).is_absolute(), "{file}");
+    assert_eq!(frame.line, Some(line));
+}
+
+#[inline(never)]
+fn plain() -> (u64, u32) {
+    (here(), line!())
+}
+
+#[test]
+fn a_function_has_its_name_its_file_and_the_line_that_runs() {
+    let (address, line) = plain();
+    let frames = own(address);
+    assert_eq!(frames.len(), 1, "{frames:?}");
+    assert_eq!(&*frames[0].function, "symbols::plain");
+    assert!(frames[0].system_name.starts_with("_"), "{frames:?}");
+    assert!(frames[0].system_name.contains("plain"), "{frames:?}");
+    is_here(&frames[0], line);
+}
+
+#[inline(always)]
+fn innermost() -> (u64, u32) {
+    (here(), line!())
+}
+
+#[inline(always)]
+fn between() -> ((u64, u32), u32) {
+    (innermost(), line!())
+}
+
+#[inline(never)]
+fn outermost() -> (((u64, u32), u32), u32) {
+    (between(), line!())
+}
+
+#[test]
+fn what_is_inlined_comes_before_what_it_is_inlined_in() {
+    let (((address, inner), middle), outer) = outermost();
+    let frames = own(address);
+    let names: Vec<_> = frames.iter().map(|frame| &*frame.function).collect();
+    assert_eq!(names, ["symbols::innermost", "symbols::between", "symbols::outermost"]);
+    for (frame, line) in frames.iter().zip([inner, middle, outer]) {
+        is_here(frame, line);
+    }
+}
+
+#[inline(never)]
+fn generic<T: Default, F: Fn(T) -> u64>(f: F) -> u64 {
+    black_box(f(T::default()))
+}
+
+#[test]
+fn names_of_generics_closures_and_futures_are_for_people() {
+    let name = |address| own(address).last().expect("a function").function.to_string();
+    let closure = generic(|_: u32| here());
+    assert!(name(closure).contains("closures_and_futures_are_for_people::{{closure}}"));
+    let generic = name(address(generic::<u32, fn(u32) -> u64> as *const ()));
+    assert!(generic.starts_with("symbols::generic"), "{generic}");
+    async fn future() -> u64 {
+        here()
+    }
+    let future = name(futures::executor::block_on(future()));
+    assert!(future.contains("::future::{{closure}}"), "{future}");
+    for name in [generic, future] {
+        let hash =
+            name.rsplit("::").next().is_some_and(|last| last.starts_with('h') && last.len() == 17);
+        assert!(!hash, "{name}");
+    }
+}
+
+#[test]
+fn a_function_of_the_c_library_is_found_there() {
+    let modules = modules();
+    let mut symbolizer = Symbolizer::new(&modules);
+    let address = address(libc::getenv as *const ());
+    let frames = symbolizer.frames(address + 1);
+    assert_eq!(frames.last().map(|frame| &*frame.function), Some("getenv"));
+    let module = &modules[symbolizer.module(address).expect("a module")];
+    assert!(module.path.contains("libc"), "{}", module.path);
+}
+
+#[test]
+fn the_kernels_page_has_names() {
+    let library = Loaded::find("linux-vdso.so.1", libc::RTLD_NOW | libc::RTLD_NOLOAD);
+    let names = ["__vdso_clock_gettime", "__kernel_clock_gettime"];
+    let found = library.and_then(|library| names.iter().find_map(|name| library.symbol(name)));
+    let Some(address) = found else { return loudly("SKIPPED: no clock in the vDSO") };
+    let modules = modules();
+    let mut symbolizer = Symbolizer::new(&modules);
+    let frames = symbolizer.frames(address);
+    assert!(frames[0].function.contains("clock_gettime"), "{frames:?}");
+    assert_eq!(modules[symbolizer.module(address).expect("a module")].path, "[vdso]");
+    assert!(symbolizer.problems().is_empty(), "{:?}", symbolizer.problems());
+}
+
+#[test]
+fn where_nothing_is_nothing_is_found() {
+    let mut symbolizer = Symbolizer::new(&modules());
+    let on_stack = 0_u8;
+    for address in [0, 1, u64::MAX, (&raw const on_stack).addr() as u64] {
+        assert_eq!(symbolizer.module(address), None);
+        assert!(symbolizer.frames(address).is_empty());
+    }
+    assert!(symbolizer.problems().is_empty(), "{:?}", symbolizer.problems());
+    assert!(Symbolizer::new(&[]).frames(address(here as *const ())).is_empty());
+}
+
+// Libraries that the tests build, each with less in it.
+
+/// A directory for one test.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Self {
+        let name = format!("pertask-symbols-{name}-{}", std::process::id());
+        let place = std::env::temp_dir().join(name);
+        fs::create_dir_all(&place).unwrap();
+        Self(fs::canonicalize(place).unwrap())
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Whether a program is here, and succeeds.
+fn run(program: &str, arguments: &[&str]) -> bool {
+    match Command::new(program).args(arguments).output() {
+        Ok(done) if done.status.success() => true,
+        Ok(done) => {
+            let said = String::from_utf8_lossy(&done.stderr);
+            loudly(&format!("SKIPPED: {program} {arguments:?}: {said}"));
+            false
+        }
+        Err(error) => {
+            loudly(&format!("SKIPPED: there is no {program}: {error}"));
+            false
+        }
+    }
+}
+
+/// `hidden` is on lines 1 to 3, and is called on line 7; `shown` is the only one that others can link to, but for what tells
+/// the other's address.
+const LIBRARY: &str = "__attribute__((noinline)) static int hidden(volatile int *x) {
+  return *x + 3;
+}
+static inline __attribute__((always_inline)) int folded(volatile int *x) {
+  return *x * 7;
+}
+int shown(volatile int *x) { return hidden(x) + folded(x); }
+void *where_hidden(void) { return (void *)hidden; }
+";
+
+/// A library of the source above, if there is a compiler.
+fn library(place: &Place, name: &str, flags: &[&str]) -> Option<PathBuf> {
+    let (source, library) = (place.at("library.c"), place.at(name));
+    fs::write(&source, LIBRARY).unwrap();
+    let always = ["-shared", "-fPIC", "-O1", "-fomit-frame-pointer", "-Wl,--build-id", "-o"];
+    let mut arguments = always.to_vec();
+    arguments.extend([library.to_str().unwrap(), source.to_str().unwrap()]);
+    arguments.extend(flags);
+    run("cc", &arguments).then_some(library)
+}
+
+/// A library in this process, for good.
+struct Loaded(*mut c_void);
+
+impl Loaded {
+    fn find(name: &str, flags: c_int) -> Option<Self> {
+        let name = CString::new(name).unwrap();
+        // SAFETY: a string that ends, and a library whose constructors are the compiler's.
+        let handle = unsafe { libc::dlopen(name.as_ptr(), flags) };
+        (!handle.is_null()).then_some(Self(handle))
+    }
+
+    fn load(path: &Path) -> Self {
+        Self::find(path.to_str().unwrap(), libc::RTLD_NOW).expect("it can be loaded")
+    }
+
+    fn symbol(&self, name: &str) -> Option<u64> {
+        let name = CString::new(name).unwrap();
+        // SAFETY: a handle of a library that stays, and a string that ends.
+        let address = unsafe { libc::dlsym(self.0, name.as_ptr().cast::<c_char>()) };
+        (!address.is_null()).then_some(address.addr() as u64)
+    }
+
+    fn shown(&self) -> u64 {
+        self.symbol("shown").unwrap()
+    }
+
+    fn hidden(&self) -> u64 {
+        let tell = self.symbol("where_hidden").unwrap() as usize;
+        // SAFETY: it is the function of that type in the source above.
+        let tell = unsafe { std::mem::transmute::<usize, extern "C" fn() -> usize>(tell) };
+        tell() as u64
+    }
+}
+
+fn names(frames: &[Frame]) -> Vec<&str> {
+    frames.iter().map(|frame| &*frame.function).collect()
+}
+
+/// Asserts that both functions are found with file and line, and that nothing lacks.
+fn has_all(symbolizer: &mut Symbolizer, loaded: &Loaded) {
+    let hidden = symbolizer.frames(loaded.hidden());
+    assert_eq!(names(&hidden), ["hidden"], "{:?}", symbolizer.problems());
+    assert!(hidden[0].file.as_deref().is_some_and(|file| file.ends_with("/library.c")));
+    assert!(matches!(hidden[0].line, Some(1..=3)), "{hidden:?}");
+    let all = (0..64).map(|at| symbolizer.frames(loaded.shown() + at));
+    let folded = all.into_iter().find(|frames| frames.len() == 2).expect("what is inlined");
+    assert_eq!(names(&folded), ["folded", "shown"]);
+    assert_eq!((folded[0].line, folded[1].line), (Some(5), Some(7)));
+    assert!(symbolizer.problems().is_empty(), "{:?}", symbolizer.problems());
+}
+
+/// Asserts that `shown` has its name, and nothing else.
+fn has_name_only(symbolizer: &mut Symbolizer, loaded: &Loaded) {
+    let shown = symbolizer.frames(loaded.shown());
+    assert_eq!(names(&shown), ["shown"]);
+    assert_eq!((&shown[0].file, shown[0].line), (&None, None));
+}
+
+fn only(problems: &[Problem]) -> &Problem {
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    loudly(&format!("says: {}", problems[0]));
+    &problems[0]
+}
+
+#[test]
+fn debug_data_are_read_whatever_their_version_and_compression() {
+    let place = Place::new("debug");
+    let kinds: [&[&str]; 5] = [
+        &["-g"],
+        &["-gdwarf-4"],
+        &["-gdwarf-5"],
+        &["-g", "-gz=zlib", "-Wl,--compress-debug-sections=zlib"],
+        &["-g", "-Wl,--compress-debug-sections=zstd"],
+    ];
+    for (number, flags) in kinds.iter().enumerate() {
+        let Some(library) = library(&place, &format!("debug{number}.so"), flags) else { return };
+        let loaded = Loaded::load(&library);
+        has_all(&mut Symbolizer::new(&modules()), &loaded);
+    }
+}
+
+#[test]
+fn a_symbol_table_alone_gives_names() {
+    let place = Place::new("table");
+    let Some(library) = library(&place, "table.so", &[]) else { return };
+    let loaded = Loaded::load(&library);
+    let mut symbolizer = Symbolizer::new(&modules());
+    has_name_only(&mut symbolizer, &loaded);
+    assert_eq!(names(&symbolizer.frames(loaded.hidden())), ["hidden"]);
+    let problem = only(symbolizer.problems());
+    assert!(matches!(problem.reason, Reason::NoDebugInfo), "{problem:?}");
+}
+
+#[test]
+fn what_is_stripped_is_not_given_its_neighbours_name() {
+    let place = Place::new("stripped");
+    let Some(library) = library(&place, "stripped.so", &["-g", "-s"]) else { return };
+    let loaded = Loaded::load(&library);
+    let mut symbolizer = Symbolizer::new(&modules());
+    has_name_only(&mut symbolizer, &loaded);
+    assert!(symbolizer.frames(loaded.hidden()).is_empty());
+}
+
+// Files that are not the ones that are mapped.
+
+/// A library that is loaded, then replaced by another: nothing of the other may be believed.
+fn is_refused_when_replaced(name: &str, flags: &[&str]) {
+    let place = Place::new(name);
+    let Some(library) = library(&place, "library.so", flags) else { return };
+    let loaded = Loaded::load(&library);
+    let other: Vec<_> = flags.iter().copied().chain(["-O2", "-Dhidden=another"]).collect();
+    let Some(other) = self::library(&place, "other.so", &other) else { return };
+    let mut modules = modules();
+    let mut symbolizer = Symbolizer::new(&modules);
+    has_all(&mut symbolizer, &loaded);
+
+    fs::rename(&other, &library).unwrap();
+    // As they were read before: a mapping's own name says now that its file was removed.
+    let path = library.to_str().unwrap();
+    let module = modules.iter_mut().find(|module| module.path == path).unwrap();
+    // What the kernel keeps of the mapping is the right file, for those who may open it.
+    module.ranges[0].addresses.end -= 1;
+    let mut symbolizer = Symbolizer::new(&modules);
+    assert!(symbolizer.frames(loaded.hidden()).is_empty());
+    assert!(symbolizer.frames(loaded.shown()).is_empty());
+    let problem = only(symbolizer.problems());
+    assert!(matches!(problem.reason, Reason::Replaced), "{problem:?}");
+    assert_eq!(problem.path, path);
+}
+
+#[test]
+fn a_file_with_another_build_id_is_not_believed() {
+    is_refused_when_replaced("replaced", &["-g"]);
+}
+
+#[test]
+fn a_file_without_build_id_is_known_by_its_code() {
+    is_refused_when_replaced("code", &["-g", "-Wl,--build-id=none"]);
+}
+
+#[test]
+fn a_file_that_was_removed_is_read_where_the_kernel_keeps_it() {
+    let place = Place::new("removed");
+    let Some(library) = library(&place, "library.so", &["-g"]) else { return };
+    let loaded = Loaded::load(&library);
+    fs::remove_file(&library).unwrap();
+    let modules = modules();
+    let mut symbolizer = Symbolizer::new(&modules);
+    let module = &modules[symbolizer.module(loaded.hidden()).unwrap()];
+    assert!(module.path.ends_with("library.so (deleted)"), "{}", module.path);
+    let addresses = &module.ranges[0].addresses;
+    let kept = format!("/proc/self/map_files/{:x}-{:x}", addresses.start, addresses.end);
+    if fs::File::open(&kept).is_ok() {
+        return has_all(&mut symbolizer, &loaded);
+    }
+    loudly("the kernel keeps removed files from who is not privileged: no symbols");
+    assert!(symbolizer.frames(loaded.hidden()).is_empty());
+}
+
+#[test]
+fn a_program_that_was_removed_is_read_where_the_kernel_keeps_it() {
+    let mut modules = modules();
+    let own = std::env::current_exe().unwrap();
+    let module = modules.iter_mut().find(|module| Path::new(&module.path) == own).unwrap();
+    module.path = "/nowhere/program (deleted)".to_owned();
+    let (address, line) = plain();
+    let frames = Symbolizer::new(&modules).frames(address);
+    is_here(frames.last().expect("a function"), line);
+}
+
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    let place = Place::new("pipe");
+    let pipe = place.at("pipe");
+    let name = CString::new(pipe.to_str().unwrap()).unwrap();
+    // SAFETY: a string that ends.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    let mut modules = modules();
+    let of_libc = modules.iter_mut().find(|module| module.path.contains("libc.so")).unwrap();
+    of_libc.path = pipe.to_str().unwrap().to_owned();
+    of_libc.ranges[0].file_offset = u64::MAX;
+    let mut symbolizer = Symbolizer::new(&modules);
+    // Whether the kernel lets us read what it keeps is not the question here.
+    symbolizer.frames(address(libc::getenv as *const ()));
+}
+
+#[test]
+fn a_truncated_file_costs_its_own_symbols_only() {
+    let place = Place::new("truncated");
+    let Some(library) = library(&place, "library.so", &["-g"]) else { return };
+    let loaded = Loaded::load(&library);
+    let whole = fs::read(&library).unwrap();
+    let cut = place.at("cut.so");
+    let mut modules = modules();
+    let path = library.to_str().unwrap().to_owned();
+    let module = modules.iter_mut().find(|module| module.path == path).unwrap();
+    module.path = cut.to_str().unwrap().to_owned();
+    module.ranges[0].addresses.end -= 1;
+    for length in [0, 10, 64, 1_000, whole.len() / 2, whole.len() - 1] {
+        fs::write(&cut, &whole[..length]).unwrap();
+        let mut symbolizer = Symbolizer::new(&modules);
+        assert!(symbolizer.frames(loaded.hidden()).is_empty());
+        let problem = only(symbolizer.problems());
+        assert!(matches!(problem.reason, Reason::Malformed(_) | Reason::Replaced), "{problem:?}");
+        let (address, line) = plain();
+        is_here(&symbolizer.frames(address)[0], line);
+    }
+}
+
+// Memory.
+
+#[test]
+fn too_little_memory_gives_names_or_nothing_and_says_so() {
+    let (address, _) = plain();
+    let modules = modules();
+    let with_memory = |bytes| {
+        let mut options = SymbolizerOptions::default();
+        options.memory_bytes = bytes;
+        Symbolizer::with_options(&modules, &options)
+    };
+    let mut symbolizer = with_memory(12 << 20);
+    let frames = symbolizer.frames(address);
+    assert_eq!(names(&frames), ["symbols::plain"]);
+    assert_eq!(frames[0].line, None);
+    assert!(matches!(only(symbolizer.problems()).reason, Reason::TooLarge { .. }));
+    for bytes in [0, 1, 4_096, 100_000] {
+        let mut symbolizer = with_memory(bytes);
+        assert!(symbolizer.frames(address).is_empty());
+        assert!(!symbolizer.problems().is_empty());
+    }
+}

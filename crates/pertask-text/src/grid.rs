@@ -1,0 +1,183 @@
+//! A grid: rows and columns that give way to the width of a terminal.
+//!
+//! A line is never broken. Where it would be too long, numbers that matter less go away whole, then
+//! texts are cut.
+
+use crate::ink::{Ink, Tint};
+use crate::text::{cut_end, cut_path, harmless, width};
+
+/// Blanks between two columns.
+const GAP: usize = 2;
+
+/// One column: its title, and how it gives way.
+#[derive(Clone, Copy, Debug)]
+pub enum Column<'a> {
+    /// On the right edge and never cut; the lowest `rank` goes first, and `None` never.
+    Number {
+        /// What stands above it.
+        title: &'a str,
+        /// When it goes.
+        rank: Option<u8>,
+    },
+    /// On the left edge, and cut: never above `most` columns, and below `least` only when no number
+    /// is left to go.
+    Text {
+        /// What stands above it.
+        title: &'a str,
+        /// The least width.
+        least: usize,
+        /// The greatest width.
+        most: usize,
+    },
+}
+
+/// One cell: harmless text, its tint, and where it is cut.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    text: String,
+    tint: Tint,
+    path: bool,
+}
+
+/// Rows of cells under their columns.
+#[derive(Clone, Debug)]
+pub struct Grid<'a> {
+    columns: Vec<Column<'a>>,
+    rows: Vec<Vec<Cell>>,
+}
+
+impl<'a> Grid<'a> {
+    /// Each row has one cell for each column.
+    #[must_use]
+    pub fn new(columns: &[Column<'a>], rows: Vec<Vec<Cell>>) -> Self {
+        debug_assert!(rows.iter().all(|row| row.len() == columns.len()));
+        Self { columns: columns.to_vec(), rows }
+    }
+
+    /// The lines of the grid, the titles first, none wider than `max`.
+    #[must_use]
+    pub fn lines(&self, max: Option<usize>, ink: Ink) -> Vec<String> {
+        let shown = self.fit(max.unwrap_or(usize::MAX));
+        let titles: Vec<Cell> = self.columns.iter().map(|column| Cell::title(*column)).collect();
+        let rows = std::iter::once(&titles).chain(&self.rows);
+        rows.map(|row| self.line(row, &shown, ink)).collect()
+    }
+
+    fn line(&self, row: &[Cell], shown: &[(usize, usize)], ink: Ink) -> String {
+        let mut line = String::new();
+        for (place, &(index, column_width)) in shown.iter().enumerate() {
+            if place > 0 {
+                line.push_str(&" ".repeat(GAP));
+            }
+            let text = row[index].cut(column_width);
+            let blanks = " ".repeat(column_width.saturating_sub(width(&text)));
+            let painted = ink.paint(&text, row[index].tint);
+            match self.columns[index] {
+                Column::Number { .. } => line.extend([blanks, painted]),
+                Column::Text { .. } => line.extend([painted, blanks]),
+            }
+        }
+        line.trim_end().to_owned()
+    }
+
+    /// The columns that are shown, by index, and the width of each.
+    fn fit(&self, max: usize) -> Vec<(usize, usize)> {
+        let mut shown: Vec<usize> = (0..self.columns.len()).collect();
+        while self.least_width(&shown) > max {
+            let Some(drop) = self.least_important(&shown) else { break };
+            shown.retain(|&index| index != drop);
+        }
+        let mut widths: Vec<usize> = shown.iter().map(|&index| self.natural(index)).collect();
+        while line_width(&widths) > max {
+            let Some(at) = self.most_spare(&shown, &widths) else { break };
+            widths[at] -= 1;
+        }
+        shown.into_iter().zip(widths).collect()
+    }
+
+    fn least_width(&self, shown: &[usize]) -> usize {
+        let least = |&index: &usize| match self.columns[index] {
+            Column::Number { .. } => self.natural(index),
+            Column::Text { least, .. } => self.natural(index).min(least),
+        };
+        line_width(&shown.iter().map(least).collect::<Vec<_>>())
+    }
+
+    fn least_important(&self, shown: &[usize]) -> Option<usize> {
+        let rank = |index: usize| match self.columns[index] {
+            Column::Number { rank, .. } => rank,
+            Column::Text { .. } => None,
+        };
+        shown
+            .iter()
+            .copied()
+            .filter(|&index| rank(index).is_some())
+            .min_by_key(|&index| rank(index))
+    }
+
+    /// The width that column `index` takes where there is room.
+    fn natural(&self, index: usize) -> usize {
+        let column = self.columns[index];
+        let cells = self.rows.iter().map(|row| width(&row[index].text));
+        let natural = cells.chain([width(column.title())]).max().unwrap_or(0);
+        match column {
+            Column::Number { .. } => natural,
+            Column::Text { most, .. } => natural.min(most),
+        }
+    }
+
+    /// Which of the shown texts is cut next, by how much it has beyond its least; `None` when there
+    /// is nothing left to cut.
+    fn most_spare(&self, shown: &[usize], widths: &[usize]) -> Option<usize> {
+        let spare = |at: usize| match self.columns[shown[at]] {
+            Column::Text { least, .. } if widths[at] > 0 => {
+                Some((at, widths[at] as i64 - least as i64))
+            }
+            _ => None,
+        };
+        (0..shown.len()).filter_map(spare).max_by_key(|&(_, spare)| spare).map(|(at, _)| at)
+    }
+}
+
+impl<'a> Column<'a> {
+    fn title(self) -> &'a str {
+        match self {
+            Self::Number { title, .. } | Self::Text { title, .. } => title,
+        }
+    }
+}
+
+impl Cell {
+    /// Text that is cut at its end.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self { text: harmless(text), tint: Tint::Plain, path: false }
+    }
+
+    /// A path, which is cut at its beginning.
+    #[must_use]
+    pub fn path(text: &str) -> Self {
+        Self { path: true, ..Self::new(text) }
+    }
+
+    fn title(column: Column<'_>) -> Self {
+        Self::new(column.title()).tint(Tint::Title)
+    }
+
+    /// The cell in another tint.
+    #[must_use]
+    pub fn tint(self, tint: Tint) -> Self {
+        Self { tint, ..self }
+    }
+
+    fn cut(&self, max: usize) -> String {
+        match self.path {
+            true => cut_path(&self.text, max),
+            false => cut_end(&self.text, max),
+        }
+    }
+}
+
+fn line_width(widths: &[usize]) -> usize {
+    widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1)
+}

@@ -1,0 +1,127 @@
+//! Numbers as people read them: three significant digits and a unit.
+//!
+//! For the eye only: machines read the JSON, which keeps every digit.
+
+/// Shown where there is no number.
+pub const NONE: &str = "-";
+
+/// A duration in ns, µs, ms or s; whole seconds from 1000 s on.
+#[must_use]
+pub fn duration_ns(ns: u64) -> String {
+    if ns < 1_000 {
+        return format!("{ns} ns");
+    }
+    let scaled = |unit_ns: f64| ns as f64 / unit_ns;
+    [(1e3, "µs"), (1e6, "ms")]
+        .iter()
+        .find(|(unit_ns, _)| scaled(*unit_ns) < ROUNDS_UP_TO_1000)
+        .map_or_else(
+            || format!("{} s", three_digits(scaled(1e9))),
+            |(unit_ns, unit)| format!("{} {unit}", three_digits(scaled(*unit_ns))),
+        )
+}
+
+/// A count: exact below 10,000, then in thousands (k), millions (M) and so on.
+#[must_use]
+pub fn count(n: u64) -> String {
+    if n < 10_000 {
+        return n.to_string();
+    }
+    let mut scaled = n as f64 / 1e3;
+    let mut unit = 'k';
+    for larger in ['M', 'G', 'T', 'P', 'E'] {
+        if scaled < ROUNDS_UP_TO_1000 {
+            break;
+        }
+        scaled /= 1e3;
+        unit = larger;
+    }
+    format!("{}{unit}", three_digits(scaled))
+}
+
+/// `part` as a percentage of `whole`; [`NONE`] of nothing.
+#[must_use]
+pub fn percent(part: u64, whole: u64) -> String {
+    let percent = part as f64 / whole as f64 * 100.0;
+    match percent {
+        _ if whole == 0 => NONE.into(),
+        _ if percent >= 999.95 => ">999%".into(),
+        // Not "0.0%": the row would read as idle.
+        _ if part > 0 && percent < 0.05 => "<0.1%".into(),
+        _ => format!("{percent:.1}%"),
+    }
+}
+
+/// What `{:.0}` would print with four digits belongs to the next unit.
+const ROUNDS_UP_TO_1000: f64 = 999.5;
+
+fn three_digits(value: f64) -> String {
+    let decimals = match value {
+        _ if value < 9.995 => 2,
+        _ if value < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_keep_three_digits_across_every_unit() {
+        let cases = [
+            (0, "0 ns"),
+            (999, "999 ns"),
+            (1_000, "1.00 µs"),
+            (9_994, "9.99 µs"),
+            (9_996, "10.0 µs"),
+            (12_345, "12.3 µs"),
+            (999_499, "999 µs"),
+            (999_501, "1.00 ms"),
+            (56_789_000, "56.8 ms"),
+            (999_999_999, "1.00 s"),
+            (7_912_345_678, "7.91 s"),
+            (999_900_000_000, "1000 s"),
+            (86_400_000_000_000, "86400 s"),
+            (u64::MAX, "18446744074 s"),
+        ];
+        for (ns, shown) in cases {
+            assert_eq!(duration_ns(ns), shown, "{ns}");
+        }
+    }
+
+    #[test]
+    fn counts_are_exact_while_short() {
+        let cases = [
+            (0, "0"),
+            (9_999, "9999"),
+            (10_000, "10.0k"),
+            (999_499, "999k"),
+            (999_500, "1.00M"),
+            (1_234_567, "1.23M"),
+            (12_345_678_901, "12.3G"),
+            (u64::MAX, "18.4E"),
+        ];
+        for (n, shown) in cases {
+            assert_eq!(count(n), shown, "{n}");
+        }
+    }
+
+    #[test]
+    fn percentages_tell_little_from_nothing() {
+        let cases = [
+            ((0, 0), "-"),
+            ((5, 0), "-"),
+            ((0, 7), "0.0%"),
+            ((1, 100_000), "<0.1%"),
+            ((1, 3), "33.3%"),
+            ((7, 7), "100.0%"),
+            ((12, 10), "120.0%"),
+            ((u64::MAX, 1), ">999%"),
+        ];
+        for ((part, whole), shown) in cases {
+            assert_eq!(percent(part, whole), shown, "{part} of {whole}");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Text for terminals: tables that give way to the width, figures for people, and names that steer nothing.
+//!
+//! This crate is for pertask's other crates, which print reports and profiles with it. It knows neither tasks nor profiles.
+//!
+//! ```
+//! use pertask_text::grid::{Cell, Column, Grid};
+//! use pertask_text::{human, ink::Ink};
+//!
+//! let columns = [
+//!     Column::Number { title: "CPU", rank: None },
+//!     Column::Text { title: "TASK", least: 8, most: 40 },
+//! ];
+//! let row = vec![Cell::new(&human::duration_ns(1_500_000)), Cell::new("GET /users")];
+//! let lines = Grid::new(&columns, vec![row]).lines(Some(80), Ink { color: false });
+//! assert_eq!(lines, ["    CPU  TASK", "1.50 ms  GET /users"]);
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod grid;
+pub mod human;
+pub mod ink;
+pub mod text;

@@ -1,0 +1,253 @@
+//! Which clock this process uses, found once, by trying.
+//!
+//! Kernels differ and sandboxes refuse, so no version is asked: each detector has to show on this kernel that it keeps still
+//! while a thread computes, and trips when the thread sleeps and when it is preempted.
+
+use super::counter::Counter;
+use super::{Reading, arch, posix};
+use crate::os::perf::Page;
+use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// The clock of this process.
+#[derive(Clone, Debug)]
+pub(crate) struct Choice {
+    pub(super) detector: Detector,
+    /// `None`: every reading is a system call.
+    pub(super) counter: Option<Counter>,
+    /// What would have been better, and why it is not used.
+    refused: Vec<String>,
+}
+
+/// How a thread learns that it was off its CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Detector {
+    /// A descriptor in the thread's rseq area, at this offset from its thread pointer.
+    Rseq { offset: isize },
+    /// The sequence count of a perf event's page.
+    PerfPage,
+    /// It does not learn it.
+    None,
+}
+
+/// The environment variable that names a clock: `rseq`, `perf-page` or `thread`.
+pub(super) const VARIABLE: &str = "PERTASK_CLOCK";
+
+/// Tries a detector; Err: why it cannot be used.
+type Try = fn() -> Result<Detector, String>;
+
+/// Best first.
+const DETECTORS: [(&str, Try); 2] = [("rseq", rseq), ("perf-page", perf_page)];
+
+impl Choice {
+    /// The clock of this process. The first call tries what there is, for some tens of milliseconds.
+    pub(crate) fn of_process() -> &'static Self {
+        static CHOICE: OnceLock<Choice> = OnceLock::new();
+        CHOICE.get_or_init(|| Self::find(std::env::var(VARIABLE).ok().as_deref()))
+    }
+
+    /// The best clock, or the one of that name.
+    pub(super) fn find(wanted: Option<&str>) -> Self {
+        let find = || match wanted {
+            None | Some("rseq") => Self::first_of(&DETECTORS),
+            Some("perf-page") => Self::first_of(&DETECTORS[1..]),
+            Some("thread") => Self::thread(vec![format!("set by {VARIABLE}")]),
+            Some(other) => {
+                let mut choice = Self::first_of(&DETECTORS);
+                choice
+                    .refused
+                    .push(format!("{VARIABLE}={other} is none of rseq, perf-page, thread"));
+                choice
+            }
+        };
+        on_a_thread_of_its_own(find).unwrap_or_else(|| Self::thread(vec![NO_THREAD.to_owned()]))
+    }
+
+    /// All clocks by the names that [`VARIABLE`] takes, best first. Err: why one cannot be used.
+    pub(crate) fn survey() -> Vec<(&'static str, Result<(), String>)> {
+        let tried = on_a_thread_of_its_own(|| {
+            let counter = Counter::calibrate();
+            let try_one = |detector: Try| counter.map_err(str::to_owned).and(detector());
+            DETECTORS.map(|(name, detector)| (name, try_one(detector).map(drop)))
+        });
+        let none = || DETECTORS.map(|(name, _)| (name, Err(NO_THREAD.to_owned())));
+        let mut clocks = tried.unwrap_or_else(none).to_vec();
+        clocks.push(("thread", Ok(())));
+        clocks
+    }
+
+    /// Wall time, as the clock's readings have it.
+    pub(crate) fn wall_ns(&self) -> u64 {
+        self.counter.map_or_else(posix::wall_ns, |counter| counter.ns(arch::ticks()))
+    }
+
+    /// Both times of another thread, `None` when it has ended.
+    pub(crate) fn read_thread(&self, thread: u32) -> Option<Reading> {
+        Some(Reading { cpu_ns: posix::cpu_ns_of_thread(thread)?, wall_ns: self.wall_ns() })
+    }
+
+    fn thread(refused: Vec<String>) -> Self {
+        Self { detector: Detector::None, counter: None, refused }
+    }
+
+    fn first_of(detectors: &[(&str, Try)]) -> Self {
+        let counter = match Counter::calibrate() {
+            Ok(counter) => counter,
+            Err(reason) => return Self::thread(vec![reason.to_owned()]),
+        };
+        let mut refused = Vec::new();
+        for (name, detector) in detectors {
+            match detector() {
+                Ok(detector) => return Self { detector, counter: Some(counter), refused },
+                Err(reason) => refused.push(format!("{name}: {reason}")),
+            }
+        }
+        Self::thread(refused)
+    }
+}
+
+/// For reports: the clock, and why it is no better one.
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let detector = match self.detector {
+            Detector::Rseq { .. } => "rseq",
+            Detector::PerfPage => "perf event page",
+            Detector::None => "thread CPU clock, a system call at each switch",
+        };
+        match self.counter {
+            Some(counter) => {
+                write!(
+                    f,
+                    "{detector} + CPU counter at {:.1} MHz + thread CPU clock",
+                    counter.mhz()
+                )?;
+            }
+            None => f.write_str(detector)?,
+        }
+        if !self.refused.is_empty() {
+            write!(f, " (refused: {})", self.refused.join("; "))?;
+        }
+        Ok(())
+    }
+}
+
+const NO_THREAD: &str = "no thread could be started to try it";
+
+/// The caller's affinity and rseq area stay as they are.
+fn on_a_thread_of_its_own<R: Send>(tries: impl FnOnce() -> R + Send) -> Option<R> {
+    let thread = std::thread::Builder::new().name("pertask-probe".to_owned());
+    std::thread::scope(|scope| thread.spawn_scoped(scope, tries).ok()?.join().ok())
+}
+
+fn rseq() -> Result<Detector, String> {
+    let offset = arch::rseq_offset()?;
+    let arm = || arch::rseq_arm(offset);
+    let kept = || arch::rseq_is_armed(offset);
+    let verdict = behaves(arm, kept);
+    arch::rseq_disarm(offset);
+    verdict?;
+    Ok(Detector::Rseq { offset })
+}
+
+fn perf_page() -> Result<Detector, String> {
+    let page = Page::open_dummy().map_err(|refused| refused.to_string())?;
+    let at = std::cell::Cell::new(None);
+    let arm = || at.set(page.sequence());
+    let kept = || at.get().is_some() && page.sequence() == at.get();
+    behaves(arm, kept)?;
+    Ok(Detector::PerfPage)
+}
+
+/// Whether a detector does on this kernel what it should.
+fn behaves(arm: impl Fn(), kept: impl Fn() -> bool) -> Result<(), &'static str> {
+    let keeps_still = || {
+        arm();
+        spin(Duration::from_micros(20));
+        kept()
+    };
+    // Any one try may really have been preempted.
+    if !(0..50).any(|_| keeps_still()) {
+        return Err("trips although the thread keeps its CPU");
+    }
+    let misses_a_sleep = || {
+        arm();
+        std::thread::sleep(Duration::from_micros(100));
+        kept()
+    };
+    if (0..3).any(|_| misses_a_sleep()) {
+        return Err("does not trip when the thread sleeps");
+    }
+    match misses_a_preemption(&arm, &kept) {
+        Some(true) => Err("does not trip when the thread is preempted"),
+        // Nobody preempted us in all that time: there is nothing to miss.
+        Some(false) | None => Ok(()),
+    }
+}
+
+/// Competes with another thread for one CPU. `None` if that could not be arranged.
+fn misses_a_preemption(arm: &impl Fn(), kept: &impl Fn() -> bool) -> Option<bool> {
+    stay_on_this_cpu()?;
+    let competing = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        // It inherits the affinity.
+        let competitor = std::thread::Builder::new().spawn_scoped(scope, || {
+            while competing.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        });
+        let missed = competitor.ok().and_then(|_| missed_while_competing(arm, kept));
+        competing.store(false, Ordering::Relaxed);
+        missed
+    })
+}
+
+/// Whether all of some preemptions were missed. `None`: there were none.
+fn missed_while_competing(arm: &impl Fn(), kept: &impl Fn() -> bool) -> Option<bool> {
+    const PREEMPTIONS: u32 = 2;
+    let deadline = Instant::now() + Duration::from_millis(200);
+    let (mut seen, mut missed) = (0, 0);
+    while seen < PREEMPTIONS && Instant::now() < deadline {
+        let before = involuntary_switches();
+        arm();
+        spin(Duration::from_micros(200));
+        let kept = kept();
+        if involuntary_switches() != before {
+            seen += 1;
+            // Now and then one falls between the two looks at the count and outside the detector's.
+            missed += u32::from(kept);
+        }
+    }
+    (seen > 0).then_some(missed == seen)
+}
+
+fn spin(time: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < time {
+        std::hint::spin_loop();
+    }
+}
+
+fn involuntary_switches() -> i64 {
+    // SAFETY: all-zero is a `rusage`.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one `rusage`, which is ours.
+    unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+    usage.ru_nivcsw
+}
+
+/// Keeps the calling thread on the CPU that it runs on.
+fn stay_on_this_cpu() -> Option<()> {
+    // SAFETY: no arguments; then a set of ours, of the size that is passed.
+    unsafe {
+        let cpu = usize::try_from(libc::sched_getcpu()).ok()?;
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        if cpu >= 8 * size_of::<libc::cpu_set_t>() {
+            return None;
+        }
+        libc::CPU_SET(cpu, &mut set);
+        (libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) == 0)
+            .then_some(())
+    }
+}

@@ -1,0 +1,129 @@
+//! The processor's counter as a clock: ticks to nanoseconds.
+
+use super::{arch, posix};
+use crate::os::perf::Page;
+use std::time::Duration;
+
+/// The rate of the counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Counter {
+    /// Nanoseconds a tick, times 2^32.
+    ns_per_tick: u64,
+}
+
+/// How long the counter is compared with the kernel's clock. An error of 100 ns in that time is 20 parts in a million; what a
+/// reading extrapolates is bounded besides.
+const CALIBRATION: Duration = Duration::from_millis(5);
+
+impl Counter {
+    /// Compares the counter with the kernel's clock, for some milliseconds. Err: why it is no clock.
+    pub(super) fn calibrate() -> Result<Self, &'static str> {
+        arch::counter_is_steady()?;
+        let start = pair();
+        std::thread::sleep(CALIBRATION);
+        let end = pair();
+        let (ticks, ns) = (end.0.wrapping_sub(start.0), end.1.wrapping_sub(start.1));
+        if ticks == 0 || ns == 0 || ticks > 1 << 40 {
+            return Err("the counter does not tick");
+        }
+        let measured = Self::of_rate(ticks, ns).ok_or("the counter ticks too slowly")?;
+        // What the kernel or the processor states is exact. Not so where firmware got it wrong, so the measurement has to
+        // agree.
+        let mut stated = [Self::of_the_kernel(), Self::of_the_processor()].into_iter().flatten();
+        Ok(stated.find(|stated| stated.agrees(measured)).unwrap_or(measured))
+    }
+
+    /// By what a perf event's page says, where it does: on arm64, and on x86 where the kernel's own clock is the TSC.
+    fn of_the_kernel() -> Option<Self> {
+        let (ns, shift) = Page::open_dummy().ok()?.tick_rate()?;
+        let ns_per_tick = u64::try_from((u128::from(ns) << 32) >> shift).ok()?;
+        (ns_per_tick > 0).then_some(Self { ns_per_tick })
+    }
+
+    fn of_the_processor() -> Option<Self> {
+        Self::of_rate(arch::stated_ticks_a_second()?, 1_000_000_000)
+    }
+
+    fn of_rate(ticks: u64, ns: u64) -> Option<Self> {
+        let ns_per_tick = u64::try_from((u128::from(ns) << 32) / u128::from(ticks)).ok()?;
+        Some(Self { ns_per_tick })
+    }
+
+    /// To a thousandth.
+    fn agrees(self, other: Self) -> bool {
+        self.ns_per_tick.abs_diff(other.ns_per_tick) <= other.ns_per_tick / 1000
+    }
+
+    pub(super) fn ns(self, ticks: u64) -> u64 {
+        ((u128::from(ticks) * u128::from(self.ns_per_tick)) >> 32) as u64
+    }
+
+    /// The same, for less than four seconds: what fits 64 bits.
+    #[inline(always)]
+    pub(super) fn ns_of_few(self, ticks: u64) -> u64 {
+        ticks.wrapping_mul(self.ns_per_tick) >> 32
+    }
+
+    pub(super) fn ticks(self, time: Duration) -> u64 {
+        let ticks = (time.as_nanos() << 32) / u128::from(self.ns_per_tick.max(1));
+        u64::try_from(ticks).unwrap_or(u64::MAX)
+    }
+
+    /// The rate, in millions of ticks a second.
+    pub(super) fn mhz(self) -> f64 {
+        1_000.0 * (1_u64 << 32) as f64 / self.ns_per_tick as f64
+    }
+}
+
+/// Counter and clock at nearly one moment: the closest of some tries.
+fn pair() -> (u64, u64) {
+    let tries = (0..16).map(|_| {
+        let before = arch::ticks();
+        let ns = posix::raw_wall_ns();
+        let apart = arch::ticks().wrapping_sub(before);
+        (apart, before.wrapping_add(apart / 2), ns)
+    });
+    tries.min_by_key(|(apart, ..)| *apart).map_or((0, 0), |(_, ticks, ns)| (ticks, ns))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_time_with_the_kernels_clock() {
+        let Ok(counter) = Counter::calibrate() else { return };
+        let start = pair();
+        std::thread::sleep(10 * CALIBRATION);
+        let end = pair();
+        let (told, real) = (counter.ns(end.0.wrapping_sub(start.0)), end.1 - start.1);
+        assert!(told.abs_diff(real) <= real / 1000, "{told} ns for {real}");
+    }
+
+    #[test]
+    fn the_kernels_rate_is_the_counters() {
+        use std::io::Write;
+        let Ok(page) = Page::open_dummy() else {
+            let _ = writeln!(std::io::stderr(), "SKIPPED: perf is refused, and with it its page");
+            return;
+        };
+        let Some(kernels) = Counter::of_the_kernel() else {
+            assert_ne!(std::env::consts::ARCH, "aarch64", "arm64's page has its times: {page:?}");
+            let _ = writeln!(std::io::stderr(), "SKIPPED: the page has no times here");
+            return;
+        };
+        assert!(kernels.agrees(Counter::calibrate().unwrap()), "{kernels:?}");
+        if let Some(stated) = Counter::of_the_processor() {
+            let (a, b) = (kernels.ns(1 << 40), stated.ns(1 << 40));
+            assert!(a.abs_diff(b) <= b / 1_000_000, "{a} and {b} ns");
+        }
+    }
+
+    #[test]
+    fn takes_the_rate_that_the_processor_states() {
+        if let Some(stated) = arch::stated_ticks_a_second() {
+            let second = Counter::calibrate().unwrap().ns(stated);
+            assert!(second.abs_diff(1_000_000_000) <= 1, "{second} ns a second");
+        }
+    }
+}

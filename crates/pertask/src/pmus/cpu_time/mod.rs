@@ -1,0 +1,385 @@
+//! The CPU-time PMU: for each task its time on the CPU, its polls, the longest of them, and their wall time.
+//!
+//! Time in a task polled inside another belongs to the inner one: the outer is switched out meanwhile. Where one task
+//! leaves and another comes, one reading of the clock serves both.
+
+pub(crate) mod ledger;
+
+use self::ledger::{Ledger, Used};
+use crate::os::clock::{self, Choice, OnCpuClock, Reading};
+use crate::pmus::stint::Stints;
+use bytemuck::Zeroable;
+use pertask_core::{Count, CpuRecord, Edge, Error, Pmu, PmuHandle, Switch, System};
+use std::cell::Cell;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+/// Measures each task's time on the CPU.
+///
+/// ```
+/// use pertask::{CpuTime, Inherit, TaskExt};
+///
+/// let work = async { std::hint::black_box((0..100_000).sum::<u64>()) }.task("sum");
+/// let event = CpuTime::handle()?.attach_task(work.handle().unwrap(), Inherit::No)?;
+/// futures::executor::block_on(work);
+///
+/// let count = event.read();
+/// assert_eq!(count.polls, 1);
+/// assert!(count.cpu_ns > 0);
+/// # Ok::<(), pertask::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct CpuTime {
+    clock: &'static Choice,
+    /// The threads that ran tasks and have ended.
+    ledger: Ledger,
+}
+
+/// What the PMU keeps for a task. Written by the CPU that runs the task, read by all.
+#[derive(Debug)]
+#[repr(C)]
+pub struct CpuTimeData {
+    cpu_ns: AtomicU64,
+    wall_ns: AtomicU64,
+    polls: AtomicU64,
+    longest_poll_ns: AtomicU64,
+    /// Wall time of the poll under way, up to the last switch.
+    this_poll_ns: AtomicU64,
+}
+
+// SAFETY: all fields are integers, for which zero is a value.
+#[allow(unsafe_code)]
+unsafe impl Zeroable for CpuTimeData {}
+
+/// What the PMU keeps for a CPU. Written by the CPU's own thread but for `adopted`.
+#[derive(Debug, Default)]
+pub struct CpuTimeCpu {
+    /// When the current stint of a task with data began. Between stints its times are those of the end of the last one,
+    /// which is when the next begins if both are of one switch.
+    start: Stamp,
+    /// The switch at which the last stint ended, by the CPU's count after it.
+    ended_at: AtomicU64,
+    /// CPU time in tasks, of the thread that is this CPU now.
+    tasks_ns: AtomicU64,
+    clock: OnCpuClock,
+    /// As `start`, for a task that ran already when the PMU was attached: written by who attaches.
+    adopted: Stamp,
+    /// The count of switches when the thread became this CPU; the greatest number while none is.
+    online_at: AtomicU64,
+}
+
+/// A reading of both clocks, good for one stint: the time between two switches of a CPU.
+#[derive(Debug, Default)]
+struct Stamp {
+    /// The CPU's count of switches during the stint, plus one; 0 for none.
+    stint: AtomicU64,
+    cpu_ns: AtomicU64,
+    wall_ns: AtomicU64,
+}
+
+/// What an event of this PMU reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CpuTimeCount {
+    /// Time on the CPU, user and system.
+    pub cpu_ns: u64,
+    /// Wall time inside polls.
+    pub wall_ns: u64,
+    /// Polls begun.
+    pub polls: u64,
+    /// Wall time of the longest poll, in a report also of one that has not ended; `None` where it may be older than what the count is since.
+    pub longest_poll_ns: Option<u64>,
+}
+
+impl Default for CpuTimeCount {
+    fn default() -> Self {
+        Self { cpu_ns: 0, wall_ns: 0, polls: 0, longest_poll_ns: Some(0) }
+    }
+}
+
+impl Count for CpuTimeCount {
+    fn add(&mut self, other: &Self) {
+        self.cpu_ns += other.cpu_ns;
+        self.wall_ns += other.wall_ns;
+        self.polls += other.polls;
+        self.longest_poll_ns = match (self.longest_poll_ns, other.longest_poll_ns) {
+            (Some(ours), Some(theirs)) => Some(ours.max(theirs)),
+            _ => None,
+        };
+    }
+
+    fn since(&self, base: &Self) -> Self {
+        // A maximum has no difference: it is known if it is new.
+        let is_new = |longest: &u64| *longest == 0 || Some(*longest) > base.longest_poll_ns;
+        Self {
+            cpu_ns: self.cpu_ns.saturating_sub(base.cpu_ns),
+            wall_ns: self.wall_ns.saturating_sub(base.wall_ns),
+            polls: self.polls.saturating_sub(base.polls),
+            longest_poll_ns: self.longest_poll_ns.filter(is_new),
+        }
+    }
+}
+
+thread_local! {
+    /// What this thread had used when it last entered the ledger.
+    static ENTERED: Cell<Option<Used>> = const { Cell::new(None) };
+}
+
+impl Pmu for CpuTime {
+    const NAME: &'static str = "cpu-time";
+    type Data = CpuTimeData;
+    type CpuData = CpuTimeCpu;
+    type Count = CpuTimeCount;
+
+    #[inline]
+    fn sched_in(&self, switch: Switch<'_, Self>) {
+        let Some(data) = switch.data else { return };
+        if switch.edge == Edge::Turn {
+            add(&data.polls, 1);
+        }
+        switch.cpu_data.begin_stint(switch.cpu.switches() + 1, self.clock);
+    }
+
+    #[inline]
+    fn sched_out(&self, switch: Switch<'_, Self>) {
+        let Some(data) = switch.data else { return };
+        switch.cpu_data.end_stint(switch.cpu.switches(), self.clock, data, switch.edge);
+    }
+
+    fn read(&self, data: &CpuTimeData) -> CpuTimeCount {
+        // Relaxed: each is right for itself; together they may be one stint apart.
+        CpuTimeCount {
+            cpu_ns: data.cpu_ns.load(Ordering::Relaxed),
+            wall_ns: data.wall_ns.load(Ordering::Relaxed),
+            polls: data.polls.load(Ordering::Relaxed),
+            longest_poll_ns: Some(data.longest_poll_ns.load(Ordering::Relaxed)),
+        }
+    }
+
+    fn fold(&self, ended: &CpuTimeData, totals: &CpuTimeData) -> bool {
+        // Relaxed: the task has run for the last time, and one thread at a time writes to `totals`.
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        add(&totals.cpu_ns, of(&ended.cpu_ns));
+        add(&totals.wall_ns, of(&ended.wall_ns));
+        add(&totals.polls, of(&ended.polls));
+        let longest_ns = of(&ended.longest_poll_ns);
+        if longest_ns > of(&totals.longest_poll_ns) {
+            totals.longest_poll_ns.store(longest_ns, Ordering::Relaxed);
+        }
+        true
+    }
+
+    fn cpu_online(&self, cpu: &CpuRecord, data: &CpuTimeCpu) {
+        data.online_at.store(cpu.switches(), Ordering::Relaxed);
+        // A thread that is ending may become a worker once more; then it goes on where it is in the ledger.
+        if let (None, Some(thread)) = (ENTERED.get(), cpu.thread()) {
+            self.ledger.lock().begin(thread);
+        }
+    }
+
+    fn cpu_offline(&self, cpu: &CpuRecord, data: &CpuTimeCpu) {
+        // In one piece: a reading finds the thread among the workers or in the ledger.
+        let mut entries = self.ledger.lock();
+        if let (true, Some(thread)) = (data.ran_tasks(cpu), cpu.thread()) {
+            let last = Used { cpu_ns: clock::thread_cpu_ns(), tasks_ns: data.tasks_ns() };
+            // What it does in tasks from here on is counted from zero.
+            let before = ENTERED.replace(Some(Used { tasks_ns: 0, ..last }));
+            entries.enter(thread, last, before);
+        }
+        data.tasks_ns.store(0, Ordering::Relaxed);
+        data.online_at.store(u64::MAX, Ordering::Relaxed);
+        data.clock.stop(self.clock);
+    }
+}
+
+impl CpuTime {
+    /// The PMU's place in the program's system. The first call registers it.
+    ///
+    /// # Errors
+    /// [`Error::TooManyPmus`].
+    pub fn handle() -> Result<PmuHandle<Self>, Error> {
+        static HANDLE: OnceLock<Result<PmuHandle<CpuTime>, Error>> = OnceLock::new();
+        *HANDLE.get_or_init(|| {
+            let ledger = Ledger::default();
+            System::global().register(Self { clock: Choice::of_process(), ledger })
+        })
+    }
+
+    pub(crate) fn clock(&self) -> &'static Choice {
+        self.clock
+    }
+
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+}
+
+impl Stints for CpuTime {
+    fn adopt_running(&self, cpu: &CpuRecord, data: &CpuTimeCpu) {
+        data.adopt_running(cpu, self.clock);
+    }
+
+    fn running(&self, cpu: &CpuRecord, data: &CpuTimeCpu, switches: u64) -> Option<CpuTimeCount> {
+        data.running(cpu, switches, self.clock)
+    }
+}
+
+impl CpuTimeData {
+    #[inline(always)]
+    fn charge(&self, stint: Reading, edge: Edge) {
+        add(&self.cpu_ns, stint.cpu_ns);
+        add(&self.wall_ns, stint.wall_ns);
+        let before_ns = self.this_poll_ns.load(Ordering::Relaxed);
+        let this_poll_ns = before_ns + stint.wall_ns;
+        if edge != Edge::Turn {
+            self.this_poll_ns.store(this_poll_ns, Ordering::Relaxed);
+            return;
+        }
+        // Most polls are of one stint.
+        if before_ns != 0 {
+            self.this_poll_ns.store(0, Ordering::Relaxed);
+        }
+        if this_poll_ns > self.longest_poll_ns.load(Ordering::Relaxed) {
+            self.longest_poll_ns.store(this_poll_ns, Ordering::Relaxed);
+        }
+    }
+}
+
+impl CpuTimeCpu {
+    /// Time stolen from the CPU that the clock has taken for the task's, until it was made good.
+    pub(crate) fn stolen_ns(&self) -> u64 {
+        self.clock.stolen_ns()
+    }
+
+    /// CPU time in tasks, of the thread that is this CPU now.
+    pub(crate) fn tasks_ns(&self) -> u64 {
+        self.tasks_ns.load(Ordering::Relaxed)
+    }
+
+    /// Whether the thread that is this CPU now has run a task.
+    pub(crate) fn ran_tasks(&self, cpu: &CpuRecord) -> bool {
+        cpu.switches() > self.online_at.load(Ordering::Relaxed)
+    }
+
+    fn adopt_running(&self, cpu: &CpuRecord, clock: &Choice) {
+        let switches = cpu.switches();
+        // One that somebody else has adopted keeps its start: sessions take differences.
+        if cpu.current_id().is_none() || self.stint(switches).is_some() {
+            return;
+        }
+        let stint = switches + 1;
+        if let Some(now) = cpu.thread().and_then(|thread| clock.read_thread(thread)) {
+            self.adopted.set(stint, now);
+        }
+    }
+
+    fn running(&self, cpu: &CpuRecord, switches: u64, clock: &Choice) -> Option<CpuTimeCount> {
+        let start = self.stint(switches)?;
+        let stint = clock.read_thread(cpu.thread()?)?.since(start);
+        // Acquire: pairs with the Release in `end_stint_at`. If it comes after: whoever has read some of what is charged there
+        // finds no stint here.
+        fence(Ordering::Acquire);
+        (self.stint(switches).is_some() && cpu.switches() == switches).then_some(CpuTimeCount {
+            cpu_ns: stint.cpu_ns,
+            wall_ns: stint.wall_ns,
+            polls: 0,
+            // The poll lasts for at least as long.
+            longest_poll_ns: Some(stint.wall_ns),
+        })
+    }
+
+    #[inline(always)]
+    fn stint(&self, switches: u64) -> Option<Reading> {
+        self.start.get(switches + 1).or_else(|| self.adopted.get(switches + 1))
+    }
+
+    /// Starts the clock for a task. `switches` is the CPU's count from now on.
+    #[inline(always)]
+    fn begin_stint(&self, switches: u64, clock: &Choice) {
+        // Relaxed: this thread's own.
+        if self.ended_at.load(Ordering::Relaxed) != switches {
+            let Some(now) = self.clock.read(clock) else {
+                return self.begin_stint_slowly(switches, clock);
+            };
+            self.start.set_times(now);
+        }
+        self.start.begin(switches + 1);
+    }
+
+    // A call as the last thing that the fast path does: that path then needs no stack.
+    #[cold]
+    #[inline(never)]
+    fn begin_stint_slowly(&self, switches: u64, clock: &Choice) {
+        self.start.set(switches + 1, self.clock.read_by_system_call(clock));
+    }
+
+    /// Stops the clock, and charges the task for its stint, if the beginning is known. `switches` is the CPU's count up to now.
+    #[inline(always)]
+    fn end_stint(&self, switches: u64, clock: &Choice, data: &CpuTimeData, edge: Edge) {
+        match self.clock.read(clock) {
+            Some(now) => self.end_stint_at(now, switches, data, edge),
+            None => self.end_stint_slowly(switches, clock, data, edge),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn end_stint_slowly(&self, switches: u64, clock: &Choice, data: &CpuTimeData, edge: Edge) {
+        self.end_stint_at(self.clock.read_by_system_call(clock), switches, data, edge);
+    }
+
+    #[inline(always)]
+    fn end_stint_at(&self, now: Reading, switches: u64, data: &CpuTimeData, edge: Edge) {
+        let Some(start) = self.stint(switches) else { return };
+        // From here on nobody adds the stint as running.
+        self.start.stint.store(0, Ordering::Relaxed);
+        // Rarely there is one.
+        if self.adopted.stint.load(Ordering::Relaxed) != 0 {
+            self.adopted.stint.store(0, Ordering::Relaxed);
+        }
+        // Release: pairs with the Acquire in `running`.
+        fence(Ordering::Release);
+        // Relaxed: this thread's own.
+        self.ended_at.store(switches + 1, Ordering::Relaxed);
+        self.start.set_times(now);
+        let stint = now.since(start);
+        add(&self.tasks_ns, stint.cpu_ns);
+        data.charge(stint, edge);
+    }
+}
+
+impl Stamp {
+    fn set(&self, stint: u64, reading: Reading) {
+        self.set_times(reading);
+        self.begin(stint);
+    }
+
+    #[inline(always)]
+    fn set_times(&self, reading: Reading) {
+        // Relaxed: ordered by the Release in `begin`.
+        self.cpu_ns.store(reading.cpu_ns, Ordering::Relaxed);
+        self.wall_ns.store(reading.wall_ns, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    fn begin(&self, stint: u64) {
+        // Release: pairs with the Acquire in `get`. A reader that finds the number of a stint which is still running
+        // after it has read the times has read that stint's.
+        self.stint.store(stint, Ordering::Release);
+    }
+
+    #[inline(always)]
+    fn get(&self, stint: u64) -> Option<Reading> {
+        // Acquire: pairs with the Release in `set`.
+        (self.stint.load(Ordering::Acquire) == stint).then(|| Reading {
+            cpu_ns: self.cpu_ns.load(Ordering::Relaxed),
+            wall_ns: self.wall_ns.load(Ordering::Relaxed),
+        })
+    }
+}
+
+/// Adds to a counter that one thread writes at a time; readers see the old or the new.
+#[inline(always)]
+fn add(counter: &AtomicU64, amount: u64) {
+    // Relaxed: a task goes from one CPU to the next by way of its executor, which orders the two.
+    counter.store(counter.load(Ordering::Relaxed) + amount, Ordering::Relaxed);
+}

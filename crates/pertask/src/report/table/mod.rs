@@ -1,0 +1,235 @@
+//! The report as text for a terminal, in the manner of `perf report`.
+//!
+//! Rendering changes nothing and hides nothing: the parts of the summary add up to the process, or the
+//! difference has its own row, and rows that are cut off are counted.
+
+mod counters;
+mod rows;
+mod summary;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use self::rows::{Row, Subject, Waits};
+use super::{Lost, Report, SiteReport};
+use crate::pmus::counters::CounterSource;
+use pertask_text::grid::Grid;
+use pertask_text::human;
+use pertask_text::ink::{Ink, Tint};
+use pertask_text::text::{harmless, wrap};
+
+/// How a [`Table`] looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableStyle {
+    /// No line is wider than this, or than 60 columns where it is less. `None` sets no limit.
+    pub width: Option<u16>,
+    /// Whether to use ANSI colours.
+    pub color: bool,
+    /// Whether to show the tree of spawns in place of the list of spawn sites.
+    pub tree: bool,
+    /// Spawn sites shown at most, or spawn paths.
+    pub max_sites: usize,
+    /// Live tasks shown at most.
+    pub max_tasks: usize,
+    /// Threads shown at most.
+    pub max_threads: usize,
+}
+
+impl Default for TableStyle {
+    fn default() -> Self {
+        Self {
+            width: None,
+            color: false,
+            tree: false,
+            max_sites: 30,
+            max_tasks: 10,
+            max_threads: 12,
+        }
+    }
+}
+
+/// A [`Report`] to be displayed as text, made by [`Report::table`].
+#[derive(Clone, Copy, Debug)]
+pub struct Table<'a> {
+    report: &'a Report,
+    style: TableStyle,
+}
+
+impl Report {
+    /// This report as text.
+    ///
+    /// Every name in it is shown harmless: control characters are escaped.
+    #[must_use]
+    pub fn table(&self, style: TableStyle) -> Table<'_> {
+        Table { report: self, style }
+    }
+}
+
+/// The table with [`TableStyle::default`].
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.table(TableStyle::default()).fmt(f)
+    }
+}
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report { sites, tree, tasks, threads, counters, .. } = self.report;
+        let max_sites = self.style.max_sites;
+        let mut sections = vec![
+            self.header(),
+            summary::lines(self.report, self.max_width(), self.ink()),
+            if self.style.tree { self.list(tree, max_sites) } else { self.list(sites, max_sites) },
+            self.counts(sites, self.style.max_sites),
+            self.waits(sites),
+            self.list(tasks, self.style.max_tasks),
+            self.counts(tasks, self.style.max_tasks),
+            self.sources(counters),
+            self.list(threads, self.style.max_threads),
+            self.lost(),
+        ];
+        sections.retain(|lines| !lines.is_empty());
+        let sections: Vec<_> = sections.iter().map(|lines| lines.join("\n")).collect();
+        f.write_str(&sections.join("\n\n"))
+    }
+}
+
+/// Below this width the columns that matter do not fit.
+const MIN_WIDTH: u16 = 60;
+
+impl Table<'_> {
+    fn header(&self) -> Vec<String> {
+        let Report { duration_ns, process_cpu_ns, clock, .. } = self.report;
+        let totals = format!(
+            "{} of CPU time in {}: {} CPUs busy",
+            human::duration_ns(*process_cpu_ns),
+            human::duration_ns(*duration_ns),
+            busy_cpus(*process_cpu_ns, *duration_ns),
+        );
+        let mut lines = self.prose(&totals, Tint::Title);
+        if !clock.is_empty() {
+            lines.extend(self.prose(&format!("clock: {clock}"), Tint::Secondary));
+        }
+        lines
+    }
+
+    fn list<R: Row>(&self, rows: &[R], max: usize) -> Vec<String> {
+        if rows.is_empty() {
+            return Vec::new();
+        }
+        let (shown, cut) = rows.split_at(max.min(rows.len()));
+        let mut lines = vec![self.ink().paint(R::TITLE, Tint::Title)];
+        if !shown.is_empty() {
+            let cells = shown.iter().map(|row| row.cells(self.report.process_cpu_ns)).collect();
+            lines.extend(Grid::new(R::COLUMNS, cells).lines(self.max_width(), self.ink()));
+        }
+        if !cut.is_empty() {
+            lines.push(self.ink().paint(&more(cut), Tint::Secondary));
+        }
+        lines
+    }
+
+    fn counts<R: Subject>(&self, rows: &[R], max: usize) -> Vec<String> {
+        let shown = counters::shown(&self.report.counters);
+        if rows.is_empty() || shown.is_empty() {
+            return Vec::new();
+        }
+        let rows = &rows[..max.min(rows.len())];
+        let cells = rows.iter().map(|row| counters::cells(row, &shown)).collect();
+        let grid = Grid::new(&counters::columns::<R>(&shown), cells);
+        let mut lines = vec![self.ink().paint(R::COUNTED, Tint::Title)];
+        lines.extend(grid.lines(self.max_width(), self.ink()));
+        lines
+    }
+
+    fn waits(&self, sites: &[SiteReport]) -> Vec<String> {
+        let waits = |site| Waits::of(site).filter(|row| row.waits.count > 0);
+        self.list(&sites.iter().filter_map(waits).collect::<Vec<_>>(), self.style.max_sites)
+    }
+
+    fn sources(&self, sources: &[CounterSource]) -> Vec<String> {
+        let lines = counters::sources(sources).into_iter();
+        let mut lines: Vec<_> = lines.flat_map(|(line, tint)| self.prose(&line, tint)).collect();
+        let sites = self.report.sites.iter().flat_map(|site| &site.counters);
+        if sites.into_iter().any(|counter| counter.estimated) {
+            lines.extend(self.prose("~ an estimate: not all of it was seen", Tint::Secondary));
+        }
+        lines
+    }
+
+    fn lost(&self) -> Vec<String> {
+        let Lost {
+            tasks_without_data,
+            tasks_without_site,
+            tasks_without_path,
+            polls_untracked,
+            polls_out_of_order,
+            turns_without_counters,
+            workers_without_counters,
+        } = self.report.lost;
+        let losses = [
+            (tasks_without_data, "task", "got no data: their time is in “workers, outside tasks”"),
+            (
+                tasks_without_site,
+                "task",
+                "found no place in the table of sites: they share “(other)”",
+            ),
+            (
+                tasks_without_path,
+                "task",
+                "found no place in the tree of spawns: they are shown as spawned by no task",
+            ),
+            (
+                polls_untracked,
+                "poll",
+                "could not be followed: their time is in “workers, outside tasks”",
+            ),
+            (
+                polls_out_of_order,
+                "poll",
+                "ended in another order than they began: some time is another task's than is said",
+            ),
+            (
+                turns_without_counters,
+                "turn",
+                "of tasks ran without counters: their events are not counted",
+            ),
+            (workers_without_counters, "worker", "has no counters: they could not be opened"),
+        ];
+        let told = losses.iter().filter(|(n, ..)| *n > 0);
+        told.flat_map(|(n, what, meaning)| {
+            let plural = if *n == 1 { "" } else { "s" };
+            let loss = format!("lost: {} {what}{plural} {meaning}", human::count(*n));
+            self.prose(&loss, Tint::Warning)
+        })
+        .collect()
+    }
+
+    /// Running text, broken at spaces: unlike a row it loses its meaning when it is cut.
+    fn prose(&self, text: &str, tint: Tint) -> Vec<String> {
+        let lines = wrap(&harmless(text), self.max_width().unwrap_or(usize::MAX), 4);
+        lines.iter().map(|line| self.ink().paint(line, tint)).collect()
+    }
+
+    fn max_width(&self) -> Option<usize> {
+        self.style.width.map(|width| width.max(MIN_WIDTH).into())
+    }
+
+    fn ink(&self) -> Ink {
+        Ink { color: self.style.color }
+    }
+}
+
+fn busy_cpus(cpu_ns: u64, duration_ns: u64) -> String {
+    match duration_ns {
+        0 => human::NONE.into(),
+        _ => format!("{:.2}", cpu_ns as f64 / duration_ns as f64),
+    }
+}
+
+/// The line that stands for the rows beyond the maximum.
+fn more<R: Row>(cut: &[R]) -> String {
+    let cpu_ns = cut.iter().map(Row::cpu_ns).fold(0, u64::saturating_add);
+    format!("… and {} more, {} CPU", cut.len(), human::duration_ns(cpu_ns))
+}

@@ -1,0 +1,155 @@
+//! The collector thread, which turns the engine, and the tickets of the sessions that it works for.
+
+use super::cannot_sample;
+use super::engine::{Engine, TURN};
+use super::modules::Changes;
+use super::options::SamplerOptions;
+use super::profile::RawProfile;
+use super::record::Record;
+use super::roster::Roster;
+use super::signals;
+use super::way::Way;
+use super::workers;
+use crate::error::Error;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::JoinHandle;
+
+static STATE: Mutex<State> = Mutex::new(State { engine: None, roster: Roster::new(), sessions: 0 });
+
+/// The process that has been sampled, or 0.
+static OWNER: AtomicU32 = AtomicU32::new(0);
+
+struct State {
+    /// `Some` while anybody samples.
+    engine: Option<Engine>,
+    roster: Roster,
+    /// How many sessions there have been.
+    sessions: u64,
+}
+
+/// A session's place in the engine, until it is left or dropped.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    session: u64,
+    process: u32,
+    left: bool,
+}
+
+/// Begins a session.
+pub(super) fn join(options: SamplerOptions) -> Result<Ticket, Error> {
+    // A forked child has all of this but the threads.
+    let this = std::process::id();
+    // Relaxed: a process writes its own number, and only to look at it itself.
+    let owner = OWNER.compare_exchange(0, this, Ordering::Relaxed, Ordering::Relaxed);
+    if owner.is_err_and(|owner| owner != this) {
+        let why = "the process was forked from one that has been sampled".to_owned();
+        return Err(Error::CannotSample { refused: vec![why] });
+    }
+    workers::watch();
+    let changes = Changes::now();
+    let mut state = lock();
+    let State { engine, roster, sessions } = &mut *state;
+    let engine = match engine {
+        Some(engine) => engine,
+        None => {
+            engine.insert(Engine::start(&options, roster, changes, |trial| begin(&options, trial))?)
+        }
+    };
+    if let Some(why) = engine.halted {
+        let why =
+            format!("{}: {why}; until the sessions of then are stopped", engine.way.mechanism);
+        return Err(Error::CannotSample { refused: vec![why] });
+    }
+    *sessions += 1;
+    engine.admit(*sessions, &options, roster);
+    Ok(Ticket { session: *sessions, process: std::process::id(), left: false })
+}
+
+impl Ticket {
+    /// Whether this is a forked child, which has neither the collector nor the events.
+    pub(super) fn is_anothers(&self) -> bool {
+        self.process != std::process::id()
+    }
+
+    /// What was seen. `None` in a forked child, and the second time.
+    pub(super) fn leave(&mut self) -> Option<RawProfile> {
+        // In a forked child the lock may be held by a thread that is not there.
+        if std::mem::replace(&mut self.left, true) || self.is_anothers() {
+            return None;
+        }
+        let changes = Changes::now();
+        let mut state = lock();
+        let State { engine, roster, .. } = &mut *state;
+        let current = engine.as_mut()?;
+        let profile = current.dismiss(self.session, roster, changes);
+        let collector = if current.sessions.is_empty() {
+            engine.take().and_then(|engine| engine.stop(roster))
+        } else {
+            None
+        };
+        drop(state);
+        if let Some(collector) = collector {
+            collector.thread().unpark();
+            // It has nothing left to do, and holds nothing.
+            let _ = collector.join();
+        }
+        profile
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+fn lock() -> MutexGuard<'static, State> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Begins the collector thread, and waits until it has found a way.
+fn begin(options: &SamplerOptions, trial: &'static Record) -> Result<(Way, JoinHandle<()>), Error> {
+    let (tell, told) = mpsc::channel();
+    let asked = options.clone();
+    let collector = std::thread::Builder::new()
+        .name("pertask-sampler".to_owned())
+        .spawn(move || collect(&tell, &asked, trial))
+        .map_err(|why| cannot_sample(&why))?;
+    match told.recv().map_err(|why| cannot_sample(&why)).and_then(|way| way) {
+        Ok(way) => Ok((way, collector)),
+        Err(refused) => {
+            // It ends without a look at the state, which is locked now.
+            let _ = collector.join();
+            Err(refused)
+        }
+    }
+}
+
+/// The collector thread, from its first attempt to interrupt itself until nobody samples any more.
+fn collect(
+    told: &mpsc::Sender<Result<Way, Error>>,
+    options: &SamplerOptions,
+    trial: &'static Record,
+) {
+    signals::block_all_but_faults();
+    let way = Way::find(options, trial);
+    let works = way.is_ok();
+    if told.send(way).is_err() || !works {
+        return;
+    }
+    let mut turn = TURN;
+    loop {
+        std::thread::park_timeout(turn);
+        let changes = Changes::now();
+        let mut state = lock();
+        let State { engine, roster, .. } = &mut *state;
+        let this = std::thread::current().id();
+        let own = |engine: &&mut Engine| {
+            engine.collector.as_ref().is_some_and(|collector| collector.thread().id() == this)
+        };
+        let Some(engine) = engine.as_mut().filter(own) else { return };
+        engine.turn(roster, changes);
+        turn = engine.turn_time();
+    }
+}

@@ -1,0 +1,260 @@
+//! A sampled session as a profile: addresses become functions, numbers of tasks their names and spawn sites.
+//!
+//! A task's stack ends at the frame that polls the task. Below it is whatever runtime happened to poll it, which says nothing of
+//! the task, and would tear one task's time apart by the thread that it came from.
+
+use crate::sampler::{Module, RawProfile, RawSample, Unmet};
+use crate::tasks::tracked;
+use pertask_core::System;
+use pertask_profile::{
+    Function, FunctionId, Line, Location, LocationId, Mapping, MappingId, Profile, ProfileBuilder,
+    Sample, Site, TaskRef, ThreadRef,
+};
+use pertask_symbols::{Frame, Symbolizer};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// In the place of a stack: what a thread has used before it was found.
+const NOT_SAMPLED_YET: &str = "(before its first sample)";
+
+/// And what was measured, and never sampled.
+const NO_SAMPLE: &str = "(no sample)";
+
+impl RawProfile {
+    /// The profile: with the names of functions, as far as the program's files on disk tell them, of tasks and of threads.
+    ///
+    /// It reads those files, which takes a second and some hundred megabytes for a large program with all debug information.
+    /// So it is not for a thread that others wait for. The files are looked into now: what was replaced since the program
+    /// began has no names.
+    ///
+    /// ```no_run
+    /// use pertask::sampler::{Sampler, SamplerOptions};
+    ///
+    /// let sampler = Sampler::start(SamplerOptions::default())?;
+    /// // ... the program runs ...
+    /// let profile = sampler.stop().resolve();
+    /// profile.write_pprof(std::fs::File::create("profile.pb.gz")?)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn resolve(&self) -> Profile {
+        let mut resolver = Resolver::new(self);
+        for raw in &self.samples {
+            let sample = resolver.sample(raw, &self.threads);
+            resolver.builder.add(sample);
+        }
+        for unmet in &self.unmet {
+            let sample = resolver.unmet(unmet, &self.threads);
+            resolver.builder.add(sample);
+        }
+        for problem in resolver.symbolizer.problems() {
+            resolver.builder.remark(problem.to_string());
+        }
+        resolver.builder.dropped(self.lost.dropped());
+        resolver.builder.not_sampled(self.lost.threads_not_sampled, self.lost.unsampled_cpu_ns);
+        resolver.builder.finish(self.duration)
+    }
+}
+
+struct Resolver<'a> {
+    builder: ProfileBuilder,
+    symbolizer: Symbolizer,
+    modules: &'a [Module],
+    /// For each module's ranges, in the order of the modules.
+    mappings: Vec<Vec<Option<MappingId>>>,
+    /// The functions of an address, of those that have been asked for.
+    places: HashMap<u64, Arc<Place>>,
+    /// Stacks, by where they are kept and whether they are a task's; and whether they were seen to go to their root.
+    stacks: HashMap<(*const u64, bool), (Vec<LocationId>, bool)>,
+}
+
+/// An address, resolved.
+struct Place {
+    mapping: Option<MappingId>,
+    lines: Vec<Line>,
+    /// The first of the lines that polls a task.
+    root: Option<usize>,
+}
+
+impl<'a> Resolver<'a> {
+    fn new(raw: &'a RawProfile) -> Self {
+        let mut builder = ProfileBuilder::new(raw.mechanism.clone(), raw.period_ns);
+        builder.start(raw.start);
+        let mut mappings = vec![Vec::new(); raw.modules.len()];
+        for at in program_first(&raw.modules) {
+            mappings[at] = add_mappings(&mut builder, &raw.modules[at]);
+        }
+        Self {
+            builder,
+            symbolizer: Symbolizer::new(&raw.modules),
+            modules: &raw.modules,
+            mappings,
+            places: HashMap::new(),
+            stacks: HashMap::new(),
+        }
+    }
+
+    fn sample(&mut self, raw: &RawSample, threads: &BTreeMap<u32, String>) -> Sample {
+        let task = raw.task.map(|id| self.task(Some(id), raw.parent, raw.path));
+        let (stack, at_root) = self.stack(&raw.stack, task.is_some());
+        Sample {
+            count: 1,
+            cpu_ns: raw.cpu_ns,
+            stack,
+            task,
+            thread: Some(self.thread(raw.thread, threads)),
+            scopes: raw.scopes.iter().map(|name| self.builder.text(name)).collect(),
+            labels: raw
+                .labels
+                .iter()
+                .map(|(key, value)| (self.builder.text(key), self.builder.text(value)))
+                .collect(),
+            complete: raw.complete || at_root,
+        }
+    }
+
+    /// CPU time of which no sample was taken: a sample of none.
+    fn unmet(&mut self, unmet: &Unmet, threads: &BTreeMap<u32, String>) -> Sample {
+        Sample {
+            cpu_ns: unmet.cpu_ns,
+            stack: vec![self.words(NO_SAMPLE)],
+            task: unmet.path.map(|path| self.task(None, None, Some(path))),
+            thread: unmet.thread.map(|thread| self.thread(thread, threads)),
+            ..Sample::default()
+        }
+    }
+
+    fn thread(&mut self, tid: u32, threads: &BTreeMap<u32, String>) -> ThreadRef {
+        let name = threads.get(&tid).map_or("", |name| name);
+        ThreadRef { tid, name: self.builder.text(name) }
+    }
+
+    fn task(&mut self, id: Option<u64>, parent: Option<u64>, path: Option<u32>) -> TaskRef {
+        let site = path.and_then(|path| System::global().path(path)).map(|path| path.site());
+        TaskRef {
+            id,
+            name: site.and_then(|site| site.name()).map(|name| self.builder.text(name)),
+            site: site.map(|site| Site {
+                file: self.builder.text(site.location().file()),
+                line: site.location().line(),
+            }),
+            parent,
+        }
+    }
+
+    /// The stack, and whether it goes to its root for all that is seen here. What lies below a task's is not its own.
+    fn stack(&mut self, addresses: &Arc<[u64]>, of_task: bool) -> (Vec<LocationId>, bool) {
+        let key = (addresses.as_ptr(), of_task);
+        if let Some(known) = self.stacks.get(&key) {
+            return known.clone();
+        }
+        let stack = if addresses.is_empty() {
+            (vec![self.words(NOT_SAMPLED_YET)], true)
+        } else {
+            self.resolve_stack(addresses, of_task)
+        };
+        self.stacks.insert(key, stack.clone());
+        stack
+    }
+
+    fn resolve_stack(&mut self, addresses: &[u64], of_task: bool) -> (Vec<LocationId>, bool) {
+        // A caller goes on behind its call; it is the call that is wanted.
+        let first = addresses.first().copied();
+        let callers = addresses.iter().skip(1).map(|address| address.saturating_sub(1));
+        let mut stack: Vec<_> =
+            first.into_iter().chain(callers).map(|at| (at, self.place(at))).collect();
+        let at_root = of_task && stack.iter().any(|(_, place)| place.root.is_some());
+        let lines = if of_task { end_at_task(&mut stack) } else { None };
+        let last = stack.len().saturating_sub(1);
+        let mut ids = Vec::with_capacity(stack.len());
+        for (depth, (address, place)) in stack.into_iter().enumerate() {
+            let kept = lines.filter(|_| depth == last).unwrap_or(place.lines.len());
+            let lines = place.lines[..kept].to_vec();
+            ids.push(self.builder.location(Location { address, mapping: place.mapping, lines }));
+        }
+        (ids, at_root)
+    }
+
+    fn place(&mut self, address: u64) -> Arc<Place> {
+        if let Some(known) = self.places.get(&address) {
+            return Arc::clone(known);
+        }
+        let frames = self.symbolizer.frames(address);
+        let place = Arc::new(Place {
+            mapping: self.mapping(address),
+            lines: frames.iter().map(|frame| self.line(frame)).collect(),
+            root: frames.iter().position(is_task_root),
+        });
+        self.places.insert(address, Arc::clone(&place));
+        place
+    }
+
+    fn line(&mut self, frame: &Frame) -> Line {
+        let function = Function {
+            name: self.builder.text(&frame.function),
+            system_name: self.builder.text(&frame.system_name),
+            file: self.builder.text(frame.file.as_deref().unwrap_or_default()),
+            start_line: 0,
+        };
+        Line { function: self.builder.function(function), line: frame.line.unwrap_or(0) }
+    }
+
+    fn mapping(&self, address: u64) -> Option<MappingId> {
+        let module = self.symbolizer.module(address)?;
+        let holds = |range: &crate::sampler::ModuleRange| range.addresses.contains(&address);
+        let range = self.modules.get(module)?.ranges.iter().position(holds)?;
+        *self.mappings.get(module)?.get(range)?
+    }
+
+    /// A place that is none: its name says why.
+    fn words(&mut self, words: &str) -> LocationId {
+        let name = self.builder.text(words);
+        let function: FunctionId = self.builder.function(Function { name, ..Function::default() });
+        self.builder
+            .location(Location { lines: vec![Line { function, line: 0 }], ..Location::default() })
+    }
+}
+
+/// Cuts a stack where its task is polled. Returns how many lines of the outermost frame that is left are the task's.
+///
+/// Without a symbol for that frame the stack goes on to the thread's root.
+fn end_at_task(stack: &mut Vec<(u64, Arc<Place>)>) -> Option<usize> {
+    let at = stack.iter().position(|(_, place)| place.root.is_some())?;
+    let lines = stack[at].1.root.filter(|lines| *lines > 0);
+    // Where the poll itself was interrupted, before or after its future's, it is all there is.
+    let lines = lines.or((at == 0).then_some(1));
+    stack.truncate(if lines.is_some() { at + 1 } else { at });
+    lines
+}
+
+/// Whether a function polls or drops a task's future, or is the closure that does so: the outermost that is the task's.
+fn is_task_root(frame: &Frame) -> bool {
+    // Where there are line tables only, inlined functions have neither type nor module.
+    let bare = || ["poll<", "drop<"].iter().any(|name| frame.function.starts_with(name));
+    let here = || frame.file.as_deref().is_some_and(|file| file.ends_with(tracked::FILE));
+    frame.function.starts_with("<pertask::tracked::Tracked<") || bare() && here()
+}
+
+/// The numbers of the modules, the program's own first.
+fn program_first(modules: &[Module]) -> Vec<usize> {
+    let program = std::env::current_exe().unwrap_or_default();
+    let mut order: Vec<_> = (0..modules.len()).collect();
+    order.sort_by_key(|at| std::path::Path::new(&modules[*at].path) != program);
+    order
+}
+
+fn add_mappings(builder: &mut ProfileBuilder, module: &Module) -> Vec<Option<MappingId>> {
+    let file = builder.text(&module.path);
+    let digits: String = module.build_id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let build_id = builder.text(&digits);
+    let mapping = |range: &crate::sampler::ModuleRange| {
+        builder.mapping(Mapping {
+            start: range.addresses.start,
+            end: range.addresses.end,
+            offset: range.file_offset,
+            file: Arc::clone(&file),
+            build_id: Arc::clone(&build_id),
+        })
+    };
+    module.ranges.iter().map(mapping).collect()
+}

@@ -1,0 +1,94 @@
+//! The way in which threads are interrupted: found by trying each on the collector's own thread.
+
+use super::disposition;
+use super::handler;
+use super::mechanism::Mechanism;
+use super::options::SamplerOptions;
+use super::record::Record;
+use super::signals;
+use crate::error::Error;
+use std::time::Duration;
+
+/// How long a stop waits for signals that are under way.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Why a way gives no stacks.
+const ALTERNATE: &str = "the program's own handler of its signal wants an alternate stack, from which no other is walked";
+
+/// What interrupts the threads.
+pub(super) struct Way {
+    pub(super) mechanism: Mechanism,
+    pub(super) signal: i32,
+    /// Whether it does so on an alternate stack.
+    stackless: bool,
+    /// Why nothing better does.
+    refused: Vec<String>,
+}
+
+impl Way {
+    /// The best that is seen to interrupt the calling thread.
+    pub(super) fn find(options: &SamplerOptions, trial: &'static Record) -> Result<Self, Error> {
+        let mut refused = Vec::new();
+        let wanted = |way: &Mechanism| options.mechanism.is_none_or(|only| only == *way);
+        // A handler on an alternate stack sees where its thread is, and not how it came there.
+        let (stackless, others): (Vec<_>, Vec<_>) = Mechanism::ALL
+            .into_iter()
+            .filter(wanted)
+            .partition(|way| disposition::wants_alternate_stack(way.signal()));
+        for mechanism in others.into_iter().chain(stackless.iter().copied()) {
+            match Self::try_out(mechanism, trial) {
+                Ok(signal) => {
+                    let better = Mechanism::ALL.into_iter().take_while(|it| *it != mechanism);
+                    let better = better.filter(|it| stackless.contains(it));
+                    refused.extend(better.map(|it| format!("{it}: {ALTERNATE}")));
+                    let stackless = stackless.contains(&mechanism);
+                    return Ok(Self { mechanism, signal, refused, stackless });
+                }
+                Err(why) => refused.push(format!("{mechanism}: {why}")),
+            }
+        }
+        Err(Error::CannotSample { refused })
+    }
+
+    /// Lets it interrupt the calling thread. Returns its signal, whose handler stays.
+    fn try_out(mechanism: Mechanism, trial: &'static Record) -> Result<i32, String> {
+        const PERIOD_NS: u64 = 100_000;
+        if let Some(why) = mechanism.forbidden() {
+            return Err(why);
+        }
+        let signal = mechanism.signal();
+        // It stays from a session before if a signal of that one may come yet.
+        let stays = disposition::is_ours(signal, handler::on_signal);
+        disposition::install(signal, handler::on_signal).map_err(|why| why.to_string())?;
+        signals::unblock(signal);
+        let came = mechanism.try_on_this_thread(trial, PERIOD_NS, signal);
+        if came.is_err() && !stays {
+            // Nothing was asked for but for this thread.
+            withdraw(signal, std::iter::empty());
+        }
+        came.map(|()| signal)
+    }
+
+    pub(super) fn describe(&self, period_ns: u64) -> String {
+        let hertz = 1_000_000_000 / period_ns.max(1);
+        let mut text = format!("{}, {hertz} Hz ({})", self.mechanism, self.mechanism.blindness());
+        if self.stackless {
+            text += "; no stacks, as ";
+            text += ALTERNATE;
+        }
+        for why in &self.refused {
+            text += "; not ";
+            text += why;
+        }
+        text
+    }
+}
+
+/// Takes our handler away, when nothing of ours is under way any more. If something stays under way, on a thread that
+/// blocks the signal, the handler stays: to it, that signal is harmless.
+pub(super) fn withdraw(signal: i32, threads: impl Iterator<Item = u32>) {
+    if signals::settle(signal, threads, PATIENCE) {
+        handler::forget_closed(signal);
+        disposition::restore(signal, handler::on_signal);
+    }
+}

@@ -1,0 +1,499 @@
+//! A reading of everything at one moment, and the difference of two: a report.
+
+#[cfg(feature = "sampler")]
+use super::clocked::Clocked;
+use super::rows::{self, LiveTask, Rows, Running, with_running};
+use super::threads::{Thread, Threads};
+use super::tree::{self, Spawned};
+use crate::os::clock::Choice;
+use crate::os::threads;
+use crate::pmus::counters::{
+    Counter, CounterCounts, CounterSource, Counters, CountersLost, CountersPmu,
+};
+use crate::pmus::cpu_time::ledger::{AccountId, Entries, Used};
+use crate::pmus::cpu_time::{CpuTime, CpuTimeCount, CpuTimeCpu};
+use crate::pmus::wake::{Latencies, WakeLatency, Wakes};
+use crate::report::{
+    Lost, Report, SCHEMA, SiteReport, TaskReport, ThreadReport, WakeReport, place,
+};
+use crate::tasks::run;
+use pertask_core::{
+    Count, CpuRecord, Event, Inherit, PathCounts, PmuHandle, Site, System, Task, TaskId,
+};
+use std::collections::HashMap;
+use std::sync::{Arc, MutexGuard};
+
+/// Everything, at one moment. Costs memory for each live task that has used the CPU.
+#[derive(Debug, Default)]
+pub(crate) struct Reading {
+    wall_ns: u64,
+    threads: Threads,
+    workers: HashMap<u32, Worker>,
+    /// What the workers have used that have ended since the session began.
+    ended: Used,
+    cpu_time: Rows<CpuTimeCount>,
+    /// Nothing, where no events are counted.
+    counters: Rows<CounterCounts>,
+    /// Nothing, where wakes are not measured.
+    wakes: Rows<Latencies>,
+    lost: Losses,
+    /// Time stolen from the CPUs by a hypervisor, as far as the clock has noticed.
+    stolen_ns: u64,
+    /// Whether only some tasks are measured: then a worker's time in tasks may be in tasks that are not.
+    selected: bool,
+}
+
+/// What a session measures.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) cpu_time: PmuHandle<CpuTime>,
+    pub(crate) counters: Option<Counters>,
+    pub(crate) wakes: Option<Wakes>,
+}
+
+/// Whose counts are read, and which.
+#[derive(Clone, Copy)]
+pub(crate) struct Sources<'a> {
+    pub(crate) measured: &'a Measured,
+    pub(crate) of: Selection<'a>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Selection<'a> {
+    All,
+    Tasks(&'a [Attached]),
+}
+
+/// A task, and a session's events on it.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    pub(crate) task: Arc<Task>,
+    pub(crate) cpu_time: Event<CpuTime>,
+    pub(crate) counters: Option<Event<CountersPmu>>,
+    pub(crate) wakes: Option<Event<WakeLatency>>,
+}
+
+/// What could not be counted since the program began.
+#[derive(Debug, Default)]
+struct Losses {
+    tasks_without_data: u64,
+    tasks_without_site: u64,
+    tasks_without_path: u64,
+    polls_untracked: u64,
+    polls_out_of_order: u64,
+    counters: CountersLost,
+}
+
+/// A thread that has been a CPU.
+#[derive(Clone, Copy, Debug, Default)]
+struct Worker {
+    tasks_ns: u64,
+    ran_tasks: bool,
+}
+
+/// What the tasks of one site did during a session, whoever spawned them.
+struct SiteSince {
+    site: &'static Site,
+    started: u64,
+    live: u64,
+    count: CpuTimeCount,
+}
+
+impl Reading {
+    /// The first reading of a session, and its account in the ledger.
+    pub(crate) fn first(sources: Sources<'_>) -> (Self, AccountId) {
+        let ledger = sources.measured.cpu_time.pmu().ledger();
+        let (reading, mut entries) = Self::take(sources);
+        let account = ledger.open(&mut entries, reading.used());
+        (reading, account)
+    }
+
+    /// A later reading.
+    pub(crate) fn next(sources: Sources<'_>, account: &AccountId) -> Self {
+        let (mut reading, entries) = Self::take(sources);
+        reading.ended = entries.ended(account);
+        reading
+    }
+
+    /// Everything, with the ledger locked in the state that belongs to it.
+    fn take(sources: Sources<'_>) -> (Self, MutexGuard<'static, Entries>) {
+        let handle = sources.measured.cpu_time;
+        let running = Running::everywhere();
+        let mut reading = Self {
+            cpu_time: sources.cpu_time_rows(&running),
+            counters: sources.counter_rows(&running),
+            wakes: sources.wake_rows(),
+            selected: matches!(sources.of, Selection::Tasks(_)),
+            ..Self::default()
+        };
+        // Before the ledger is locked: for this, another lock is.
+        let counters = sources.measured.counters.as_ref();
+        let counters = counters.map(Counters::lost).unwrap_or_default();
+        let entries = handle.pmu().ledger().lock();
+        reading.take_workers(handle);
+        reading.lost = Losses {
+            tasks_without_data: handle.tasks_without_data(),
+            tasks_without_site: System::global().tasks_without_site(),
+            tasks_without_path: System::global().tasks_without_path(),
+            polls_untracked: run::untracked_polls(),
+            polls_out_of_order: disorders(),
+            counters,
+        };
+        reading.threads = Threads::read(&entries, reading.workers.keys().copied());
+        reading.wall_ns = handle.pmu().clock().wall_ns();
+        (reading, entries)
+    }
+
+    /// What each thread has used.
+    fn used(&self) -> HashMap<u32, Used> {
+        let used = self.threads.live.iter().filter(|thread| !thread.entered).map(|thread| {
+            let tasks_ns = self.workers.get(&thread.number).map_or(0, |worker| worker.tasks_ns);
+            (thread.number, Used { cpu_ns: thread.cpu_ns, tasks_ns })
+        });
+        used.collect()
+    }
+
+    /// The report of what has come since `base`.
+    pub(crate) fn since(&self, base: &Self, measured: &Measured, max_tasks: usize) -> Report {
+        let spawned = self.spawned_since(base);
+        let mut sites = self.sites_since(base, &spawned, measured);
+        sites.retain(|site| site.polls | site.cpu_ns | site.tasks_live | site.tasks_started != 0);
+        sites.sort_by(|a, b| b.cpu_ns.cmp(&a.cpu_ns).then_with(|| a.file.cmp(&b.file)));
+        let threads = self.threads_since(base);
+        let tasks_cpu_ns = sites.iter().map(|site| site.cpu_ns).sum();
+        let sum = |worker| {
+            let of_kind = threads.iter().filter(|thread| thread.worker == worker);
+            of_kind.map(|thread| thread.cpu_ns).sum::<u64>()
+        };
+        let in_tasks: u64 = threads.iter().map(|thread| thread.tasks_cpu_ns).sum();
+        // From the threads' own books, so that the sum shows whether the two agree.
+        let in_tasks = if self.selected { tasks_cpu_ns } else { in_tasks };
+        Report {
+            schema: SCHEMA,
+            duration_ns: self.wall_ns - base.wall_ns,
+            process_cpu_ns: self.threads.process_cpu_ns.saturating_sub(base.threads.process_cpu_ns),
+            tasks_cpu_ns,
+            workers_cpu_ns: sum(true).saturating_sub(in_tasks),
+            other_cpu_ns: sum(false),
+            clock: self.clock_since(base),
+            tree: tree::rows(&spawned),
+            sites,
+            counters: self.sources(measured),
+            tasks: self.tasks_since(base, measured, max_tasks),
+            threads,
+            lost: self.lost_since(base),
+        }
+    }
+
+    /// CPU time since `base`, of each spawn path's tasks and of threads outside of them.
+    #[cfg(feature = "sampler")]
+    pub(crate) fn clocked_since(&self, base: &Self) -> Clocked {
+        let spawned = self.spawned_since(base);
+        let paths = spawned.iter().map(|row| (row.path.id(), row.count.cpu_ns));
+        let outside = |thread: &ThreadReport| thread.cpu_ns.saturating_sub(thread.tasks_cpu_ns);
+        // One that has entered the ledger is at its end, and most of its time is with that of those that have ended.
+        let (ending, live): (Vec<_>, Vec<_>) =
+            self.threads.live.iter().partition(|thread| thread.entered);
+        let rows = |threads: Vec<_>| threads.into_iter().map(|it| self.thread_since(it, base));
+        let live = rows(live)
+            .filter_map(|thread| Some((thread.tid?, thread.worker.then(|| outside(&thread)))));
+        let ended = self.ended_since(base).chain(rows(ending));
+        Clocked {
+            paths_ns: paths.collect(),
+            threads_ns: live.collect(),
+            ended_ns: ended.map(|thread| outside(&thread)).sum(),
+        }
+    }
+
+    fn take_workers(&mut self, handle: PmuHandle<CpuTime>) {
+        System::global().for_each_cpu(|cpu| {
+            if let (Some(data), Some(thread)) = (handle.cpu_data(cpu), cpu.thread()) {
+                let worker = Worker {
+                    tasks_ns: tasks_ns(handle, cpu, data),
+                    ran_tasks: data.ran_tasks(cpu),
+                };
+                self.workers.insert(thread, worker);
+            }
+            self.stolen_ns += handle.cpu_data(cpu).map_or(0, CpuTimeCpu::stolen_ns);
+        });
+    }
+
+    /// What each spawn path's own tasks have done.
+    fn spawned_since(&self, base: &Self) -> Vec<Spawned> {
+        let since = |now: &PathCounts<CpuTimeCount>| {
+            let before = base.cpu_time.paths.get(&now.path.id());
+            let tasks_before = before.map_or(0, |base| base.exited + base.live);
+            Spawned {
+                path: now.path,
+                started: (now.exited + now.live).saturating_sub(tasks_before),
+                live: now.live,
+                count: self.cpu_time.path_since(now.path.id(), &base.cpu_time),
+            }
+        };
+        self.cpu_time.paths.values().map(since).collect()
+    }
+
+    /// A site's figures are the sums of its paths'; but whether its longest poll is new is known of the site as a whole.
+    fn sites_since(
+        &self,
+        base: &Self,
+        spawned: &[Spawned],
+        measured: &Measured,
+    ) -> Vec<SiteReport> {
+        let mut sites: HashMap<u32, SiteSince> = HashMap::new();
+        for row in spawned {
+            let site = row.path.site();
+            sites.entry(site.id()).or_insert_with(|| SiteSince::new(site)).add(row);
+        }
+        let cpu_time = rows::since(&self.cpu_time.by_site(), &base.cpu_time.by_site());
+        let counted = rows::since(&self.counters.by_site(), &base.counters.by_site());
+        let woken = rows::since(&self.wakes.by_site(), &base.wakes.by_site());
+        let report = |(id, mut site): (u32, SiteSince)| {
+            site.count.longest_poll_ns = cpu_time.get(&id).and_then(|whole| whole.longest_poll_ns);
+            let counts = counted.get(&id).cloned().unwrap_or_default();
+            let latencies = woken.get(&id).cloned().unwrap_or_default();
+            site.report(measured.values(&counts), measured.latencies(&latencies))
+        };
+        sites.into_iter().map(report).collect()
+    }
+
+    fn tasks_since(&self, base: &Self, measured: &Measured, max_tasks: usize) -> Vec<TaskReport> {
+        let tasks = self.cpu_time.tasks.iter();
+        let mut tasks: Vec<_> =
+            tasks.map(|(id, task)| self.task_since(*id, task, base, measured)).collect();
+        tasks.sort_by(|a, b| b.cpu_ns.cmp(&a.cpu_ns).then(a.id.cmp(&b.id)));
+        tasks.truncate(max_tasks);
+        tasks
+    }
+
+    fn task_since(
+        &self,
+        id: TaskId,
+        task: &LiveTask<CpuTimeCount>,
+        base: &Self,
+        measured: &Measured,
+    ) -> TaskReport {
+        let count = self.cpu_time.task_since(id, &base.cpu_time);
+        let counts = self.counters.task_since(id, &base.counters);
+        let (file, line) = place(task.site);
+        TaskReport {
+            id: id.get(),
+            name: task.site.name().map(str::to_owned),
+            parent: task.parent.map(TaskId::get),
+            file,
+            line,
+            polls: count.polls,
+            cpu_ns: count.cpu_ns,
+            wall_ns: count.wall_ns,
+            max_poll_ns: count.longest_poll_ns,
+            counters: measured.values(&counts),
+            wakes: measured.latencies(&self.wakes.task_since(id, &base.wakes)),
+        }
+    }
+
+    fn threads_since(&self, base: &Self) -> Vec<ThreadReport> {
+        let live = self.threads.live.iter().map(|thread| self.thread_since(thread, base));
+        let mut threads: Vec<_> = live.chain(self.ended_since(base)).collect();
+        threads.sort_by(|a, b| b.cpu_ns.cmp(&a.cpu_ns).then(a.tid.cmp(&b.tid)));
+        threads
+    }
+
+    fn thread_since(&self, thread: &Thread, base: &Self) -> ThreadReport {
+        // One that has entered the ledger is no worker any more, whatever it was.
+        let worker_in = |reading: &Self| match thread.entered {
+            false => reading.workers.get(&thread.number).copied().unwrap_or_default(),
+            true => Worker::default(),
+        };
+        let worker = worker_in(self);
+        let base_ns = base.threads.find(thread).map_or(0, |thread| thread.cpu_ns);
+        ThreadReport {
+            name: threads::name(thread.number),
+            tid: Some(thread.number),
+            worker: worker.ran_tasks,
+            cpu_ns: thread.cpu_ns.saturating_sub(base_ns),
+            tasks_cpu_ns: worker.tasks_ns.saturating_sub(worker_in(base).tasks_ns),
+        }
+    }
+
+    /// The threads that have ended: workers by the ledger; others by what the process has used and no live thread has.
+    fn ended_since(&self, base: &Self) -> impl Iterator<Item = ThreadReport> {
+        let gone = base.threads.live.iter().filter(|was| self.threads.find(was).is_none());
+        let before_ns: u64 = gone.map(|was| was.cpu_ns).sum();
+        let all_ns = self.threads.ended_cpu_ns()
+            - base.threads.ended_cpu_ns()
+            - i128::from(before_ns)
+            - i128::from(self.ended.cpu_ns);
+        let others_ns = u64::try_from(all_ns).unwrap_or(0);
+        // Less than that cannot be told from the time that the readings took.
+        let uncertain_ns = self.threads.uncertain_ns + base.threads.uncertain_ns;
+        let row = |worker, cpu_ns, tasks_cpu_ns| ThreadReport {
+            name: "(ended threads)".to_owned(),
+            tid: None,
+            worker,
+            cpu_ns,
+            tasks_cpu_ns,
+        };
+        let workers =
+            (self.ended.cpu_ns > 0).then(|| row(true, self.ended.cpu_ns, self.ended.tasks_ns));
+        let others = (others_ns > uncertain_ns).then(|| row(false, others_ns, 0));
+        workers.into_iter().chain(others)
+    }
+
+    /// Which clock, and how much time it took for tasks' for a while that was stolen from the CPUs, if that is much.
+    fn clock_since(&self, base: &Self) -> String {
+        let clock = Choice::of_process();
+        let stolen_ns = self.stolen_ns - base.stolen_ns;
+        let cpu_ns = self.threads.process_cpu_ns.saturating_sub(base.threads.process_cpu_ns);
+        if stolen_ns < cpu_ns / 1_000 {
+            return clock.to_string();
+        }
+        format!("{clock}; {:.1} ms stolen from the CPUs, made good", stolen_ns as f64 / 1e6)
+    }
+
+    /// Where each event's counts come from; and why they do not come from every worker, if they do not.
+    fn sources(&self, measured: &Measured) -> Vec<CounterSource> {
+        let counters = measured.counters.as_ref();
+        let mut sources = counters.map(Counters::sources).unwrap_or_default();
+        let CountersLost { workers, reason, .. } = &self.lost.counters;
+        if let Some(reason) = reason {
+            for source in &mut sources {
+                let why = format!("not on {workers} of the workers: {reason}");
+                source.refused = Some(match source.refused.take() {
+                    Some(refused) => format!("{refused}; {why}"),
+                    None => why,
+                });
+            }
+        }
+        sources
+    }
+
+    fn lost_since(&self, base: &Self) -> Lost {
+        let (now, base) = (&self.lost, &base.lost);
+        Lost {
+            // Some of those that there were may have been given data since.
+            tasks_without_data: now.tasks_without_data.saturating_sub(base.tasks_without_data),
+            tasks_without_site: now.tasks_without_site - base.tasks_without_site,
+            tasks_without_path: now.tasks_without_path - base.tasks_without_path,
+            polls_untracked: now.polls_untracked - base.polls_untracked,
+            polls_out_of_order: now.polls_out_of_order - base.polls_out_of_order,
+            turns_without_counters: now.counters.turns - base.counters.turns,
+            workers_without_counters: now.counters.workers,
+        }
+    }
+}
+
+impl SiteSince {
+    fn new(site: &'static Site) -> Self {
+        Self { site, started: 0, live: 0, count: CpuTimeCount::default() }
+    }
+
+    fn add(&mut self, row: &Spawned) {
+        self.started += row.started;
+        self.live += row.live;
+        self.count.add(&row.count);
+    }
+
+    fn report(self, counters: Vec<Counter>, wakes: Option<WakeReport>) -> SiteReport {
+        let (file, line) = place(self.site);
+        SiteReport {
+            name: self.site.name().map(str::to_owned),
+            file,
+            line,
+            tasks_started: self.started,
+            tasks_live: self.live,
+            polls: self.count.polls,
+            cpu_ns: self.count.cpu_ns,
+            wall_ns: self.count.wall_ns,
+            max_poll_ns: self.count.longest_poll_ns,
+            counters,
+            wakes,
+        }
+    }
+}
+
+impl Measured {
+    /// A session's events on a task.
+    pub(crate) fn attach(
+        &self,
+        task: &Arc<Task>,
+        inherit: Inherit,
+    ) -> Result<Attached, pertask_core::Error> {
+        let counters = self.counters.as_ref();
+        let counters = counters.map(|counters| counters.handle().attach_task(task, inherit));
+        let wakes = self.wakes.as_ref().map(|wakes| wakes.handle.attach_task(task, inherit));
+        Ok(Attached {
+            task: Arc::clone(task),
+            cpu_time: self.cpu_time.attach_task(task, inherit)?,
+            counters: counters.transpose()?,
+            wakes: wakes.transpose()?,
+        })
+    }
+
+    fn values(&self, counts: &CounterCounts) -> Vec<Counter> {
+        self.counters.as_ref().map(|counters| counters.values(counts)).unwrap_or_default()
+    }
+
+    fn latencies(&self, latencies: &Latencies) -> Option<WakeReport> {
+        self.wakes.as_ref().map(|_| WakeReport::of(latencies))
+    }
+}
+
+impl Sources<'_> {
+    fn cpu_time_rows(&self, running: &[Running]) -> Rows<CpuTimeCount> {
+        match self.of {
+            Selection::All => Rows::of_all(self.measured.cpu_time, running, |count| {
+                count.cpu_ns == 0 && count.polls == 0
+            }),
+            Selection::Tasks(tasks) => {
+                let events = tasks.iter().map(|attached| (&*attached.task, &attached.cpu_time));
+                Rows::of_some(self.measured.cpu_time, running, events)
+            }
+        }
+    }
+
+    fn counter_rows(&self, running: &[Running]) -> Rows<CounterCounts> {
+        let counters = self.measured.counters.as_ref();
+        let Some(handle) = counters.map(Counters::handle) else { return Rows::default() };
+        match self.of {
+            Selection::All => {
+                Rows::of_all(handle, running, |count| *count == CounterCounts::default())
+            }
+            Selection::Tasks(tasks) => {
+                let events = tasks
+                    .iter()
+                    .filter_map(|attached| Some((&*attached.task, attached.counters.as_ref()?)));
+                Rows::of_some(handle, running, events)
+            }
+        }
+    }
+
+    fn wake_rows(&self) -> Rows<Latencies> {
+        // What is counted when a poll begins is never under way.
+        let running = &[];
+        let Some(handle) = self.measured.wakes.as_ref().map(|wakes| wakes.handle) else {
+            return Rows::default();
+        };
+        match self.of {
+            Selection::All => Rows::of_all(handle, running, Latencies::is_empty),
+            Selection::Tasks(tasks) => {
+                let events = tasks
+                    .iter()
+                    .filter_map(|attached| Some((&*attached.task, attached.wakes.as_ref()?)));
+                Rows::of_some(handle, running, events)
+            }
+        }
+    }
+}
+
+/// What was out of order on all CPUs.
+fn disorders() -> u64 {
+    let mut sum = 0;
+    System::global().for_each_cpu(|cpu| sum += cpu.disorders());
+    sum
+}
+
+/// CPU time that a worker has spent in tasks, the running stint included.
+fn tasks_ns(handle: PmuHandle<CpuTime>, cpu: &CpuRecord, data: &CpuTimeCpu) -> u64 {
+    let read = || data.tasks_ns();
+    with_running(handle, cpu, cpu.current_id(), &read, |tasks_ns, stint| tasks_ns + stint.cpu_ns)
+}

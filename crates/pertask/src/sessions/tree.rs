@@ -1,0 +1,87 @@
+//! The spawn tree of a report: what tasks did by themselves and with all that they spawned, path by path.
+
+use crate::pmus::cpu_time::CpuTimeCount;
+use crate::report::{TreeReport, place};
+use pertask_core::SpawnPath;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+/// What the tasks of one spawn path did during a session, without their descendants.
+#[derive(Debug)]
+pub(crate) struct Spawned {
+    pub(crate) path: &'static SpawnPath,
+    pub(crate) started: u64,
+    pub(crate) live: u64,
+    pub(crate) count: CpuTimeCount,
+}
+
+/// The tree under way. By path number: a parent comes before its children.
+type Nodes = BTreeMap<u32, TreeReport>;
+
+/// The tree's rows, depth first, the children of each by their inclusive CPU time.
+pub(crate) fn rows(spawned: &[Spawned]) -> Vec<TreeReport> {
+    let seen = |row: &&Spawned| row.count.polls | row.count.cpu_ns | row.started | row.live != 0;
+    let mut nodes = Nodes::new();
+    spawned.iter().filter(seen).for_each(|row| plant(&mut nodes, row));
+    add_up(&mut nodes);
+    depth_first(nodes)
+}
+
+/// Adds a path's row and those of its ancestors.
+fn plant(nodes: &mut Nodes, row: &Spawned) {
+    for path in std::iter::successors(Some(row.path), |path| path.parent()) {
+        nodes.entry(path.id()).or_insert_with(|| empty(path));
+    }
+    if let Some(node) = nodes.get_mut(&row.path.id()) {
+        node.tasks_started = row.started;
+        node.tasks_live = row.live;
+        node.polls = row.count.polls;
+        node.cpu_ns = row.count.cpu_ns;
+        node.inclusive_cpu_ns = row.count.cpu_ns;
+    }
+}
+
+/// Adds what each path has to its parent, the children first.
+fn add_up(nodes: &mut Nodes) {
+    let ids: Vec<u32> = nodes.keys().rev().copied().collect();
+    for id in ids {
+        let (parent, cpu_ns) = (nodes[&id].parent, nodes[&id].inclusive_cpu_ns);
+        if let Some(parent) = parent.and_then(|parent| nodes.get_mut(&parent)) {
+            parent.inclusive_cpu_ns += cpu_ns;
+        }
+    }
+}
+
+fn depth_first(nodes: Nodes) -> Vec<TreeReport> {
+    let mut below: BTreeMap<Option<u32>, Vec<TreeReport>> = BTreeMap::new();
+    for node in nodes.into_values() {
+        below.entry(node.parent).or_default().push(node);
+    }
+    // The next is at the end; of equals, the one that was there first.
+    let next_last = |node: &TreeReport| (node.inclusive_cpu_ns, Reverse(node.id));
+    below.values_mut().for_each(|children| children.sort_by_key(next_last));
+    let mut rows = Vec::new();
+    let mut to_come = below.remove(&None).unwrap_or_default();
+    while let Some(node) = to_come.pop() {
+        to_come.extend(below.remove(&Some(node.id)).unwrap_or_default());
+        rows.push(node);
+    }
+    rows
+}
+
+fn empty(path: &SpawnPath) -> TreeReport {
+    let (file, line) = place(path.site());
+    TreeReport {
+        id: path.id(),
+        parent: path.parent().map(SpawnPath::id),
+        depth: path.depth(),
+        name: path.site().name().map(str::to_owned),
+        file,
+        line,
+        tasks_started: 0,
+        tasks_live: 0,
+        polls: 0,
+        cpu_ns: 0,
+        inclusive_cpu_ns: 0,
+    }
+}
