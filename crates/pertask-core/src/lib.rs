@@ -118,8 +118,10 @@ mod error;
 #[allow(unsafe_code)]
 mod system;
 
+// They need what is private here, and stand beside `src`.
 #[cfg(all(test, pertask_loom))]
 #[allow(unsafe_code)]
+#[path = "../models/mod.rs"]
 mod models;
 
 pub use active::MAX_PMUS;

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "sampler")]
 mod clocked;
+mod measured;
 mod reading;
 mod rows;
 mod session;

@@ -2,26 +2,23 @@
 
 #[cfg(feature = "sampler")]
 use super::clocked::Clocked;
+use super::measured::{Measured, Selection, Sources};
 use super::rows::{self, LiveTask, Rows, Running, with_running};
 use super::threads::{Thread, Threads};
 use super::tree::{self, Spawned};
 use crate::os::clock::Choice;
 use crate::os::threads;
-use crate::pmus::counters::{
-    Counter, CounterCounts, CounterSource, Counters, CountersLost, CountersPmu,
-};
+use crate::pmus::counters::{Counter, CounterCounts, CounterSource, Counters, CountersLost};
 use crate::pmus::cpu_time::ledger::{AccountId, Entries, Used};
 use crate::pmus::cpu_time::{CpuTime, CpuTimeCount, CpuTimeCpu};
-use crate::pmus::wake::{Latencies, WakeLatency, Wakes};
+use crate::pmus::wake::Latencies;
 use crate::report::{
     Lost, Report, SCHEMA, SiteReport, TaskReport, ThreadReport, WakeReport, place,
 };
 use crate::tasks::run;
-use pertask_core::{
-    Count, CpuRecord, Event, Inherit, PathCounts, PmuHandle, Site, System, Task, TaskId,
-};
+use pertask_core::{Count, CpuRecord, PathCounts, PmuHandle, Site, System, TaskId};
 use std::collections::HashMap;
-use std::sync::{Arc, MutexGuard};
+use std::sync::MutexGuard;
 
 /// Everything, at one moment. Costs memory for each live task that has used the CPU.
 #[derive(Debug, Default)]
@@ -41,36 +38,6 @@ pub(crate) struct Reading {
     stolen_ns: u64,
     /// Whether only some tasks are measured: then a worker's time in tasks may be in tasks that are not.
     selected: bool,
-}
-
-/// What a session measures.
-#[derive(Debug)]
-pub(crate) struct Measured {
-    pub(crate) cpu_time: PmuHandle<CpuTime>,
-    pub(crate) counters: Option<Counters>,
-    pub(crate) wakes: Option<Wakes>,
-}
-
-/// Whose counts are read, and which.
-#[derive(Clone, Copy)]
-pub(crate) struct Sources<'a> {
-    pub(crate) measured: &'a Measured,
-    pub(crate) of: Selection<'a>,
-}
-
-#[derive(Clone, Copy)]
-pub(crate) enum Selection<'a> {
-    All,
-    Tasks(&'a [Attached]),
-}
-
-/// A task, and a session's events on it.
-#[derive(Debug)]
-pub(crate) struct Attached {
-    pub(crate) task: Arc<Task>,
-    pub(crate) cpu_time: Event<CpuTime>,
-    pub(crate) counters: Option<Event<CountersPmu>>,
-    pub(crate) wakes: Option<Event<WakeLatency>>,
 }
 
 /// What could not be counted since the program began.
@@ -407,80 +374,6 @@ impl SiteSince {
             max_poll_ns: self.count.longest_poll_ns,
             counters,
             wakes,
-        }
-    }
-}
-
-impl Measured {
-    /// A session's events on a task.
-    pub(crate) fn attach(
-        &self,
-        task: &Arc<Task>,
-        inherit: Inherit,
-    ) -> Result<Attached, pertask_core::Error> {
-        let counters = self.counters.as_ref();
-        let counters = counters.map(|counters| counters.handle().attach_task(task, inherit));
-        let wakes = self.wakes.as_ref().map(|wakes| wakes.handle.attach_task(task, inherit));
-        Ok(Attached {
-            task: Arc::clone(task),
-            cpu_time: self.cpu_time.attach_task(task, inherit)?,
-            counters: counters.transpose()?,
-            wakes: wakes.transpose()?,
-        })
-    }
-
-    fn values(&self, counts: &CounterCounts) -> Vec<Counter> {
-        self.counters.as_ref().map(|counters| counters.values(counts)).unwrap_or_default()
-    }
-
-    fn latencies(&self, latencies: &Latencies) -> Option<WakeReport> {
-        self.wakes.as_ref().map(|_| WakeReport::of(latencies))
-    }
-}
-
-impl Sources<'_> {
-    fn cpu_time_rows(&self, running: &[Running]) -> Rows<CpuTimeCount> {
-        match self.of {
-            Selection::All => Rows::of_all(self.measured.cpu_time, running, |count| {
-                count.cpu_ns == 0 && count.polls == 0
-            }),
-            Selection::Tasks(tasks) => {
-                let events = tasks.iter().map(|attached| (&*attached.task, &attached.cpu_time));
-                Rows::of_some(self.measured.cpu_time, running, events)
-            }
-        }
-    }
-
-    fn counter_rows(&self, running: &[Running]) -> Rows<CounterCounts> {
-        let counters = self.measured.counters.as_ref();
-        let Some(handle) = counters.map(Counters::handle) else { return Rows::default() };
-        match self.of {
-            Selection::All => {
-                Rows::of_all(handle, running, |count| *count == CounterCounts::default())
-            }
-            Selection::Tasks(tasks) => {
-                let events = tasks
-                    .iter()
-                    .filter_map(|attached| Some((&*attached.task, attached.counters.as_ref()?)));
-                Rows::of_some(handle, running, events)
-            }
-        }
-    }
-
-    fn wake_rows(&self) -> Rows<Latencies> {
-        // What is counted when a poll begins is never under way.
-        let running = &[];
-        let Some(handle) = self.measured.wakes.as_ref().map(|wakes| wakes.handle) else {
-            return Rows::default();
-        };
-        match self.of {
-            Selection::All => Rows::of_all(handle, running, Latencies::is_empty),
-            Selection::Tasks(tasks) => {
-                let events = tasks
-                    .iter()
-                    .filter_map(|attached| Some((&*attached.task, attached.wakes.as_ref()?)));
-                Rows::of_some(handle, running, events)
-            }
         }
     }
 }

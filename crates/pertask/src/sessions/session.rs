@@ -3,7 +3,8 @@
 //! A session takes a reading of everything when it starts and another when a report is wanted; the report is the
 //! difference. Any number of sessions may run at once.
 
-use super::reading::{Attached, Measured, Reading, Selection, Sources};
+use super::measured::{Attached, Measured, Selection, Sources};
+use super::reading::Reading;
 use crate::error::Error;
 use crate::pmus::counters::{CounterEvent, Counters, CountersPmu};
 use crate::pmus::cpu_time::CpuTime;

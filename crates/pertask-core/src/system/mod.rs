@@ -1,20 +1,20 @@
-//! The whole: its PMUs, its tasks, its CPUs; fork and exit.
+//! The whole: its PMUs, its tasks, its CPUs; and fork.
+
+mod exit;
+mod places;
 
 use crate::active::{ActivePmus, MAX_PMUS};
 use crate::books::{Library, Mine};
 use crate::cpu::CpuRecord;
-use crate::error::Error;
-use crate::foreign::{Delayed, OnUnwind, quietly};
 use crate::global_mask::GlobalMask;
 use crate::magazine::Magazine;
 use crate::path::PathTable;
 use crate::per_cpu::PerCpu;
-use crate::pmu::{AnyPmu, ErasedPmu, Pmu, PmuHandle, PmuHead, Registered};
+use crate::pmu::{AnyPmu, ErasedPmu, PmuHead};
 use crate::primitive::plain::{AtomicPtr, AtomicU64};
 use crate::primitive::{Arc, Mutex, Ordering, Padded, lock};
 use crate::rcu;
 use crate::site::{Site, SiteTable};
-use crate::slot::Left;
 use crate::task::{OwnedTask, Task, TaskId};
 use crate::task_table::{Entry, TaskTable};
 use std::ops::Range;
@@ -96,107 +96,6 @@ impl System {
             }),
             last_task: Padded(AtomicU64::new(0)),
         }
-    }
-
-    /// Gives a PMU its place: a slot in every task and data on every CPU, until it is
-    /// [let go](PmuHandle::unregister).
-    ///
-    /// # Errors
-    /// [`Error::TooManyPmus`] if all [`MAX_PMUS`] places are taken.
-    ///
-    /// # Panics
-    /// If the PMU does: as its data for a CPU is made, when it has no place yet; or in `cpu_online`, when it has, and all CPUs
-    /// have been told.
-    #[allow(unsafe_code)]
-    pub fn register<P: Pmu>(&'static self, pmu: P) -> Result<PmuHandle<P>, Error> {
-        let (index, serial) = self.reserve_place()?;
-        let give_back = OnUnwind(|| self.give_place_back(index));
-        let registered = Box::into_raw(Box::new(Registered::new(pmu, self, index, serial)));
-        // SAFETY: until it is published nobody else has a reference to it.
-        let free = OnUnwind(|| drop(unsafe { Box::from_raw(registered) }));
-        // SAFETY: a box; once it is published it is never freed.
-        let registered: &'static Registered<P> = unsafe { &*registered };
-        let records = self.publish(registered);
-        std::mem::forget((free, give_back));
-        let mut panics = Delayed::default();
-        for cpu in records {
-            panics.call(|| cpu.tell_online(registered));
-        }
-        panics.go_on();
-        Ok(PmuHandle(registered))
-    }
-
-    /// A place, and a serial number for the PMU that comes to it.
-    fn reserve_place(&self) -> Result<(usize, u32), Error> {
-        let mut cpus = lock(&self.cpus);
-        let free = (0..MAX_PMUS).find(|index| cpus.places & (1 << index) == 0);
-        let index = free.ok_or(Error::TooManyPmus)?;
-        cpus.places |= 1 << index;
-        // It wraps around after a thousand million: nobody remembers the first by then.
-        cpus.serial = (cpus.serial + 1) % (1 << 30);
-        cpus.serial += u32::from(cpus.serial == 0);
-        Ok((index, cpus.serial))
-    }
-
-    fn give_place_back(&self, index: usize) {
-        lock(&self.cpus).places &= !(1 << index);
-    }
-
-    /// Shows a PMU to switches, with data for each CPU. All CPUs that there are.
-    fn publish<P: Pmu>(&self, registered: &'static Registered<P>) -> Vec<&'static CpuRecord> {
-        let mut records = Vec::new();
-        loop {
-            // Under no lock: what makes the data is not ours.
-            records
-                .iter()
-                .for_each(|cpu: &&CpuRecord| registered.prepare_cpu(cpu.index() as usize));
-            let mut cpus = lock(&self.cpus);
-            if cpus.records.len() == records.len() {
-                records.iter().for_each(|cpu| cpu.set_data(registered));
-                let index = registered.state.index;
-                // Release: pairs with the Acquire in `pmu`.
-                self.pmus[index].store(registered.head(), Ordering::Release);
-                registered.state.events.open();
-                cpus.changes += 1;
-                return records;
-            }
-            records.clone_from(&cpus.records);
-        }
-    }
-
-    /// See [`PmuHandle::unregister`].
-    pub(crate) fn unregister<P: Pmu>(&self, pmu: &'static Registered<P>) -> Result<(), Error> {
-        let state = &pmu.state;
-        if rcu::held() {
-            return Err(Error::InsideHook);
-        }
-        if !self.is_registered(pmu) {
-            return Err(Error::Unregistered);
-        }
-        // It would wait for that hook, which may be the one that calls this.
-        if lock(&self.cpus).records.iter().any(|cpu| cpu.is_telling(pmu)) {
-            return Err(Error::InsideHook);
-        }
-        state.events.close()?;
-        // AcqRel: pairs with the Acquire in `pmu`.
-        self.pmus[state.index].swap(ptr::null_mut(), Ordering::AcqRel);
-        lock(&self.cpus).changes += 1;
-        // Whoever has found it in a section has then left that.
-        if let Err(refused) = rcu::synchronize() {
-            self.publish(pmu).into_iter().for_each(|cpu| cpu.tell_online(pmu));
-            return Err(refused);
-        }
-        // Retained data goes. Should the barrier be refused just now, it goes with its tasks.
-        let _ = state.global.set_retains(state, false);
-        let mut cpus = lock(&self.cpus);
-        cpus.records.iter().for_each(|cpu| cpu.take_data(state.index));
-        cpus.places &= !(1 << state.index);
-        Ok(())
-    }
-
-    fn is_registered<P: Pmu>(&self, pmu: &'static Registered<P>) -> bool {
-        self.pmu(pmu.state.index as u32)
-            .is_some_and(|found| ptr::eq(found.any().state(), &pmu.state))
     }
 
     /// The PMU of that index. For as long as a section lasts in which it was found, it is registered.
@@ -290,86 +189,6 @@ impl System {
         // Relaxed: numbers need only differ.
         let first = self.last_task.0.fetch_add(count, Ordering::Relaxed) + 1;
         first..first + count
-    }
-
-    /// Ends a task (the kernel's `perf_event_exit_task`), with the books of this thread.
-    ///
-    /// It takes no lock, and writes nothing that the end of another task on another CPU writes or waits for; but for a task that
-    /// has inherited events. It is finished also if a PMU panics, which goes on then.
-    #[inline]
-    pub(crate) fn exit(&self, task: &mut Arc<Task>, mine: Mine<'_>) {
-        mine.task_ended();
-        let rest = OnUnwind(|| {
-            quietly(|| self.exit_shared(task));
-        });
-        let shared = self.leave_and_fold(task, mine);
-        std::mem::forget(rest);
-        // Whoever holds it, holds it already: it is out of the table.
-        match Arc::get_mut(task) {
-            Some(unshared) if !shared => self.exit_unshared(unshared, mine),
-            _ => self.exit_shared(task),
-        }
-    }
-
-    /// Takes the task out of the table, and folds its counts: one for whoever reads both. True if a walk looks at the task at
-    /// this moment.
-    #[allow(unsafe_code)]
-    #[inline]
-    fn leave_and_fold(&self, task: &Arc<Task>, mine: Mine<'_>) -> bool {
-        let _window = mine.begin_end();
-        let at_hand = &self.entries.of(mine.number()).0;
-        let shared = task.entry().is_some_and(|entry| {
-            // SAFETY: the entry that `enter` gave it; a task ends once.
-            let alone = unsafe { self.tasks.leave(at_hand, entry, task) };
-            !alone
-        });
-        self.fold(task, mine, shared, 0);
-        shared
-    }
-
-    /// Folds the counts of all PMUs from that index on.
-    #[inline]
-    fn fold(&self, task: &Arc<Task>, mine: Mine<'_>, shared: bool, from: usize) {
-        for (index, slot) in task.slots().iter().enumerate().skip(from) {
-            if slot.has_data() {
-                let rest = OnUnwind(|| {
-                    quietly(|| self.fold(task, mine, shared, index + 1));
-                });
-                let section = rcu::enter();
-                if let Some(pmu) = self.pmu(index as u32) {
-                    pmu.any().fold(task, mine, shared, section.token());
-                }
-                std::mem::forget(rest);
-            }
-        }
-    }
-
-    #[inline]
-    fn exit_unshared(&self, task: &Task, mine: Mine<'_>) {
-        // Nobody shares a family with it: a family holds its members.
-        for (index, slot) in task.slots().iter().enumerate() {
-            if !slot.is_empty() {
-                self.count_left(index, slot.exit_unshared(mine));
-            }
-        }
-    }
-
-    #[cold]
-    fn exit_shared(&self, task: &Task) {
-        for (index, slot) in task.slots().iter().enumerate() {
-            self.count_left(index, slot.exit());
-        }
-        let mut panics = Delayed::default();
-        task.links.exit(&mut panics);
-        panics.go_on();
-    }
-
-    fn count_left(&self, index: usize, left: Left) {
-        if left == Left::Hole
-            && let Some(pmu) = self.pmu(index as u32)
-        {
-            pmu.any().state().global.count_left(left);
-        }
     }
 
     /// How many tasks live.
