@@ -57,6 +57,10 @@ pub struct Tracked<F> {
 #[cfg(feature = "profiler")]
 pub(crate) const FILE: &str = file!();
 
+/// How the names of the functions begin that poll or drop a task's future.
+#[cfg(feature = "profiler")]
+pub(crate) const FUNCTIONS: &str = concat!("<", module_path!(), "::Tracked<");
+
 impl<F> Tracked<F> {
     pub(crate) fn new(future: F, name: Option<&str>, location: &'static Location<'static>) -> Self {
         let task = fork(name, location);
