@@ -66,7 +66,7 @@ impl<P: Pmu> Registered<P> {
         let is_ending = system.library().is_ending_here();
         assert!(
             !is_ending,
-            "counts are read by a PMU at a task's end, for which whoever reads waits"
+            "a PMU reads counts during a task's exit, and the read would wait for that exit"
         );
         let turn = self.turns.begin();
         let _depth = Depth::one_more();
