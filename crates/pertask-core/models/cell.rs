@@ -38,14 +38,14 @@ fn reader_races_replace() {
     });
 }
 
-/// Two replace at once: each value is given back once, whole.
+/// Two threads replace the value concurrently. Each value is given back once, and whole.
 #[test]
 fn replace_races_replace() {
     check(|| {
         let cell = Arc::new(RcuCell::default());
         let put = |cell: &RcuCell<Value>, number| {
             let old = cell.replace(Some(Box::new(Value(UnsafeCell::new(number))))).unwrap();
-            // SAFETY: loom checks that whoever made the value has done so before.
+            // SAFETY: loom reports an access that is not ordered after the value's initialisation.
             old.map_or(0, |old| old.0.with_mut(|number| unsafe { *number }))
         };
         let other = {
