@@ -90,7 +90,7 @@ Reading the report:
     .pb.gz   pprof: `pertask report`, `go tool pprof`, Pyroscope, Parca, speedscope.app
     .svg     a flamegraph for a browser, each task's functions above its name
     .folded  one line for each stack, for scripts
-    .json    profiler.firefox.com, a track for each spawn site
+    .json    profiler.firefox.com, a track for each task name
 
 Examples:
   pertask demo

@@ -106,7 +106,7 @@ pub struct ReportOptions {
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub folded: Option<PathBuf>,
 
-    /// Write for profiler.firefox.com, a track for each spawn site
+    /// Write for profiler.firefox.com, a track for each task name
     #[arg(long, value_name = "FILE.json", help_heading = "Output")]
     pub firefox: Option<PathBuf>,
 
