@@ -12,7 +12,7 @@ use pertask::profile::{FlamegraphOptions, Profile, RootBy, Weight};
 use crate::{error::Error, output::note, replace::replace};
 
 /// What [`ProfilePath`] accepts, for error messages and help.
-const ENDINGS: &str = "the name must end in .pb.gz (pprof), .svg (flamegraph), .folded (folded stacks) or .json (Firefox Profiler)";
+const ENDINGS: &str = "the name must end in .pb.gz (pprof), .svg (flamegraph), .folded (folded stacks), .speedscope.json (speedscope) or .json (Firefox Profiler)";
 
 /// A file's name that says in which format a profile is written there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,7 @@ enum Format {
     Pprof,
     Flamegraph,
     Folded,
+    Speedscope,
     Firefox,
 }
 
@@ -38,6 +39,7 @@ impl FromStr for ProfilePath {
             (".pb.gz", Format::Pprof),
             (".svg", Format::Flamegraph),
             (".folded", Format::Folded),
+            (".speedscope.json", Format::Speedscope),
             (".json", Format::Firefox),
         ];
         let found = of_ending.into_iter().find(|(ending, _)| lower.ends_with(ending));
@@ -76,6 +78,9 @@ impl Format {
             Self::Pprof => profile.write_pprof(to),
             Self::Flamegraph => profile.write_flamegraph(&FlamegraphOptions::default(), to),
             Self::Folded => profile.write_folded(RootBy::TaskName, Weight::CpuNs, to),
+            Self::Speedscope => {
+                profile.write_speedscope("pertask", RootBy::TaskName, Weight::CpuNs, to)
+            }
             Self::Firefox => profile.write_firefox("pertask", to),
         }
     }
@@ -91,7 +96,9 @@ mod tests {
         assert_eq!(format("a/b.pb.gz"), Ok(Format::Pprof));
         assert_eq!(format("b.SVG"), Ok(Format::Flamegraph));
         assert_eq!(format("b.folded"), Ok(Format::Folded));
+        assert_eq!(format("b.Speedscope.json"), Ok(Format::Speedscope));
         assert_eq!(format("b.json"), Ok(Format::Firefox));
+        assert_eq!(format("speedscope.json"), Ok(Format::Firefox));
         for name in ["b.txt", "pb", "-", "svg"] {
             assert_eq!(format(name), Err(ENDINGS), "{name}");
         }

@@ -214,7 +214,7 @@ fn a_port_in_use_is_named() {
 
 #[test]
 fn one_run_gives_a_table_and_a_profile_in_each_format() {
-    let files = ["p.pb.gz", "p.svg", "p.folded", "p.json"].map(Scratch::new);
+    let files = ["p.pb.gz", "p.svg", "p.folded", "p.json", "p.speedscope.json"].map(Scratch::new);
     // What a file held goes away as a whole.
     fs::write(&files[2].0, "x".repeat(1 << 20)).expect("to write");
     let mut arguments = vec!["demo", "--duration", "2s", "-F", "999"];
@@ -224,7 +224,8 @@ fn one_run_gives_a_table_and_a_profile_in_each_format() {
     assert!(output.status.success(), "{stderr}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("GET /wait"), "{output:?}");
     assert!(stderr.contains("with whole stacks"), "{stderr}");
-    let [pprof, svg, folded, firefox] = files.map(|file| fs::read(&file.0).expect("a file"));
+    let [pprof, svg, folded, firefox, speedscope] =
+        files.map(|file| fs::read(&file.0).expect("a file"));
 
     let profile = Profile::from_pprof(&pprof[..]).expect("pprof");
     let of_hash = |sample: &&Sample| {
@@ -236,6 +237,9 @@ fn one_run_gives_a_table_and_a_profile_in_each_format() {
     assert!(String::from_utf8_lossy(&svg).contains("GET /hash"));
     let tracks: Value = serde_json::from_slice(&firefox).expect("JSON");
     assert!(tracks["threads"].as_array().is_some_and(|tracks| tracks.len() > 4), "{tracks}");
+    let profiles: Value = serde_json::from_slice(&speedscope).expect("JSON");
+    let names = profiles["profiles"].as_array().expect("profiles");
+    assert!(names.iter().any(|it| it["name"] == "GET /render"), "{profiles}");
 
     // Each route's own functions stand under that route: most of its time, and no other's.
     let folded = String::from_utf8(folded).expect("UTF-8");

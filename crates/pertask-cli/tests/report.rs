@@ -192,8 +192,8 @@ fn every_field_of_the_json_is_documented() {
 #[test]
 fn stacks_and_pictures_are_of_what_matched() {
     let folder = Folder::new("pictures");
-    let [svg, folded, firefox, tables] =
-        ["a.svg", "a.folded", "a.json", "tables.json"].map(|name| folder.path(name));
+    let [svg, folded, firefox, speedscope, tables] =
+        ["a.svg", "a.folded", "a.json", "b.json", "tables.json"].map(|name| folder.path(name));
     let output = report(&[
         "-",
         "--task",
@@ -204,6 +204,8 @@ fn stacks_and_pictures_are_of_what_matched() {
         &folded,
         "--firefox",
         &firefox,
+        "--speedscope",
+        &speedscope,
         "-o",
         &tables,
     ]);
@@ -212,10 +214,13 @@ fn stacks_and_pictures_are_of_what_matched() {
     let svg = read(&svg);
     assert!(svg.contains("<svg") && svg.contains("app::render") && !svg.contains("app::walk"));
     assert!(serde_json::from_str::<Value>(&read(&firefox)).is_ok_and(|it| it["meta"].is_object()));
+    let speedscope: Value = serde_json::from_str(&read(&speedscope)).expect("JSON");
+    assert_eq!(speedscope["profiles"][1]["name"], "GET /render");
+    assert_eq!(speedscope["profiles"][0]["weights"], serde_json::json!([60_000_000]));
     let tables: Value = serde_json::from_str(&read(&tables)).expect("JSON, by its name");
     assert_eq!(tables["schema"], "pertask.profile/1");
     // Nothing else is left behind.
-    assert_eq!(folder.names(), ["a.folded", "a.json", "a.svg", "tables.json"]);
+    assert_eq!(folder.names(), ["a.folded", "a.json", "a.svg", "b.json", "tables.json"]);
 }
 
 #[test]
@@ -367,6 +372,8 @@ fn usage_errors_exit_with_2_and_teach() {
         (&["-", "--root", "scope"], "task, site, thread"),
         (&["-", "--folded", "-", "--json"], "stdout has room for one"),
         (&["-", "--flamegraph", "-"], "need a file"),
+        (&["-", "--speedscope", "-"], "need a file"),
+        (&["-", "-o", "a.speedscope.json"], "--speedscope FILE"),
         (&["-", "-o", "a.svg"], "--flamegraph FILE.svg"),
         (&["-", "-o", "profile.pb.gz"], "no profile is overwritten"),
     ];
