@@ -1,7 +1,6 @@
 //! A file for a sampled profile: its format by its name's ending.
 
 use std::{
-    fs::OpenOptions,
     io::{self, Write},
     path::PathBuf,
     str::FromStr,
@@ -9,7 +8,11 @@ use std::{
 
 use pertask::profile::{FlamegraphOptions, Profile, RootBy, Weight};
 
-use crate::{error::Error, output::note, replace::replace};
+use crate::{
+    error::Error,
+    output::note,
+    replace::{probe, replace},
+};
 
 /// What [`ProfilePath`] accepts, for error messages and help.
 const ENDINGS: &str = "the name must end in .pb.gz (pprof), .svg (flamegraph), .folded (folded stacks), .speedscope.json (speedscope) or .json (Firefox Profiler)";
@@ -48,16 +51,15 @@ impl FromStr for ProfilePath {
 }
 
 impl ProfilePath {
-    /// Tries whether the file can be written, and leaves what it holds alone: before measuring, so that a bad path costs no run.
+    /// Tries whether the file can be written, and changes nothing.
+    ///
+    /// The command tries this before it measures, so that a bad path costs no run.
     ///
     /// # Errors
     ///
-    /// [`Error::Open`] where it cannot.
+    /// Returns [`Error::Open`] if the file cannot be written.
     pub fn probe(&self) -> Result<(), Error> {
-        match OpenOptions::new().write(true).create(true).truncate(false).open(&self.path) {
-            Ok(_) => Ok(()),
-            Err(cause) => Err(Error::Open { path: self.path.clone(), cause }),
-        }
+        probe(&self.path).map_err(|cause| Error::Open { path: self.path.clone(), cause })
     }
 
     /// Replaces the file by the profile, and says so.

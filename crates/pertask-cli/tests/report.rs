@@ -289,6 +289,15 @@ fn an_older_file_is_there_until_the_new_one_is_whole() {
     assert_eq!(read(&file), "older");
     assert_eq!(folder.names(), ["link.txt", "report.txt"]);
 
+    // Nor is there a new file, empty or not.
+    let new = folder.path("new.svg");
+    let mut shell = Command::new("sh");
+    let script = script.replace("-o", "--flamegraph");
+    shell.args(["-c", &script, env!("CARGO_BIN_EXE_pertask"), &new]);
+    let stderr = error(&with(&mut shell, &pprof(&profile())));
+    assert!(stderr.contains(&new), "{stderr}");
+    assert_eq!(folder.names(), ["link.txt", "report.txt"]);
+
     let output = report(&["-", "-o", &link]);
     assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
     assert!(read(&file).contains("GET /render"));
