@@ -87,10 +87,11 @@ Reading the report:
     why nothing can; `pertask doctor` tells more.
   With --output or --frequency, threads are sampled where they are in the code, and each sample
     knows its task. FILE's ending says for whom the profile is:
-    .pb.gz   pprof: `pertask report`, `go tool pprof`, Pyroscope, Parca, speedscope.app
-    .svg     a flamegraph for a browser, each task's functions above its name
-    .folded  one line for each stack, for scripts
-    .json    profiler.firefox.com, a track for each spawn site
+    .pb.gz            pprof: `pertask report`, `go tool pprof`, Pyroscope, Parca
+    .svg              a flamegraph for a browser, each task's functions below its name
+    .folded           one line for each stack, for scripts
+    .speedscope.json  speedscope.app, a profile for each task name
+    .json             profiler.firefox.com, a track for each task name
 
 Examples:
   pertask demo
@@ -192,7 +193,8 @@ pub struct DemoOptions {
     #[arg(long)]
     pub json: bool,
 
-    /// Sample too, and write the profile to FILE: .pb.gz, .svg, .folded or .json; may be repeated
+    /// Sample too, and write the profile to FILE: .pb.gz, .svg, .folded, .speedscope.json or
+    /// .json; may be repeated
     #[arg(short, long, value_name = "FILE")]
     pub output: Vec<ProfilePath>,
 

@@ -67,7 +67,7 @@ impl fmt::Display for Error {
             ),
             Self::Open { path, cause } => write!(
                 f,
-                "cannot open {} to write to: {cause}. Give a file in a writable folder.",
+                "cannot write {}: {cause}. Nothing was measured. Name a file in a writable folder.",
                 path.display()
             ),
             Self::Write { place, cause } => write!(
@@ -76,8 +76,13 @@ impl fmt::Display for Error {
             ),
             Self::Replace { path, cause } => write!(
                 f,
-                "cannot write {}: {cause}. What was there before is as it was. Give a file in a folder where files can be made.",
-                path.display()
+                "cannot write {}: {cause}. A file that was there is as it was. {}",
+                path.display(),
+                match cause.kind() {
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded =>
+                        "Free some space, or name a file on another disk.",
+                    _ => "Name a file in a folder where you may create files.",
+                }
             ),
             Self::Profile { place, why, remedy } => {
                 write!(f, "cannot read {place}: {why}. {remedy}")

@@ -1,7 +1,6 @@
 //! A file for a sampled profile: its format by its name's ending.
 
 use std::{
-    fs::OpenOptions,
     io::{self, Write},
     path::PathBuf,
     str::FromStr,
@@ -9,10 +8,14 @@ use std::{
 
 use pertask::profile::{FlamegraphOptions, Profile, RootBy, Weight};
 
-use crate::{error::Error, output::note, replace::replace};
+use crate::{
+    error::Error,
+    output::note,
+    replace::{probe, replace},
+};
 
 /// What [`ProfilePath`] accepts, for error messages and help.
-const ENDINGS: &str = "the name must end in .pb.gz (pprof), .svg (flamegraph), .folded (folded stacks) or .json (Firefox Profiler)";
+const ENDINGS: &str = "the name must end in .pb.gz (pprof), .svg (flamegraph), .folded (folded stacks), .speedscope.json (speedscope) or .json (Firefox Profiler)";
 
 /// A file's name that says in which format a profile is written there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +29,7 @@ enum Format {
     Pprof,
     Flamegraph,
     Folded,
+    Speedscope,
     Firefox,
 }
 
@@ -38,6 +42,7 @@ impl FromStr for ProfilePath {
             (".pb.gz", Format::Pprof),
             (".svg", Format::Flamegraph),
             (".folded", Format::Folded),
+            (".speedscope.json", Format::Speedscope),
             (".json", Format::Firefox),
         ];
         let found = of_ending.into_iter().find(|(ending, _)| lower.ends_with(ending));
@@ -46,16 +51,15 @@ impl FromStr for ProfilePath {
 }
 
 impl ProfilePath {
-    /// Tries whether the file can be written, and leaves what it holds alone: before measuring, so that a bad path costs no run.
+    /// Tries whether the file can be written, and changes nothing.
+    ///
+    /// The command tries this before it measures, so that a bad path costs no run.
     ///
     /// # Errors
     ///
-    /// [`Error::Open`] where it cannot.
+    /// Returns [`Error::Open`] if the file cannot be written.
     pub fn probe(&self) -> Result<(), Error> {
-        match OpenOptions::new().write(true).create(true).truncate(false).open(&self.path) {
-            Ok(_) => Ok(()),
-            Err(cause) => Err(Error::Open { path: self.path.clone(), cause }),
-        }
+        probe(&self.path).map_err(|cause| Error::Open { path: self.path.clone(), cause })
     }
 
     /// Replaces the file by the profile, and says so.
@@ -76,6 +80,9 @@ impl Format {
             Self::Pprof => profile.write_pprof(to),
             Self::Flamegraph => profile.write_flamegraph(&FlamegraphOptions::default(), to),
             Self::Folded => profile.write_folded(RootBy::TaskName, Weight::CpuNs, to),
+            Self::Speedscope => {
+                profile.write_speedscope("pertask", RootBy::TaskName, Weight::CpuNs, to)
+            }
             Self::Firefox => profile.write_firefox("pertask", to),
         }
     }
@@ -91,7 +98,9 @@ mod tests {
         assert_eq!(format("a/b.pb.gz"), Ok(Format::Pprof));
         assert_eq!(format("b.SVG"), Ok(Format::Flamegraph));
         assert_eq!(format("b.folded"), Ok(Format::Folded));
+        assert_eq!(format("b.Speedscope.json"), Ok(Format::Speedscope));
         assert_eq!(format("b.json"), Ok(Format::Firefox));
+        assert_eq!(format("speedscope.json"), Ok(Format::Firefox));
         for name in ["b.txt", "pb", "-", "svg"] {
             assert_eq!(format(name), Err(ENDINGS), "{name}");
         }

@@ -2,21 +2,23 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{self, BufWriter, Write},
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     process,
 };
 
 use crate::error::Error;
 
-/// Writes a file. Where that fails, what it held before is still there.
+/// Writes a file as a whole or not at all.
 ///
-/// It is written beside its place and moved there when it is whole. A pipe or a device is written to directly.
+/// The new file is written beside its place and moved there when it is whole. If writing fails, an old file stays as it was,
+/// and no new one appears. A pipe or a device is written to directly.
 ///
 /// # Errors
 ///
-/// [`Error::Replace`] where it did not arrive as a whole.
+/// Returns [`Error::Replace`] if the file cannot be written as a whole.
 pub fn replace(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -24,20 +26,31 @@ pub fn replace(
     try_replace(path, write).map_err(|cause| Error::Replace { path: path.to_owned(), cause })
 }
 
+/// Tries whether [`replace`] can write a file there, and leaves nothing behind.
+///
+/// # Errors
+///
+/// Returns why no file can be made there, or why the one that is there cannot be written.
+pub fn probe(path: &Path) -> io::Result<()> {
+    match Place::of(path)? {
+        Place::File { path, .. } => fs::remove_file(beside(&path)?.0),
+        Place::Pipe(_) => Ok(()),
+        Place::Device(path) => open(&path).map(drop),
+    }
+}
+
 fn try_replace(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
-    // Where the name is a link, it stays one.
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let before = fs::metadata(&path).ok();
-    if before.as_ref().is_some_and(|it| !it.is_file()) {
-        return fill(OpenOptions::new().write(true).open(&path)?, write).map(drop);
-    }
+    let (path, permissions) = match Place::of(path)? {
+        Place::File { path, permissions } => (path, permissions),
+        Place::Pipe(path) | Place::Device(path) => return fill(open(&path)?, write).map(drop),
+    };
     let (beside, file) = beside(&path)?;
     let filled = fill(file, write).and_then(|file| {
-        before.map_or(Ok(()), |it| file.set_permissions(it.permissions()))?;
-        // Some file systems tell only now that they are full.
+        permissions.map_or(Ok(()), |it| file.set_permissions(it))?;
+        // Some file systems report only now that they are full.
         file.sync_all()?;
         fs::rename(&beside, &path)
     });
@@ -47,13 +60,67 @@ fn try_replace(
     filled
 }
 
+/// What is to be written to.
+enum Place {
+    /// A file, or a name that no file has yet.
+    File {
+        path: PathBuf,
+        /// Those of the file that is there.
+        permissions: Option<Permissions>,
+    },
+    /// A pipe, whose reader would take the end of a first writer for the end of everything.
+    Pipe(PathBuf),
+    /// Whatever else can be opened.
+    Device(PathBuf),
+}
+
+impl Place {
+    fn of(path: &Path) -> io::Result<Self> {
+        let path = resolved(path);
+        let Ok(before) = fs::metadata(&path) else {
+            return Ok(Self::File { path, permissions: None });
+        };
+        if before.file_type().is_fifo() {
+            return Ok(Self::Pipe(path));
+        }
+        if !before.is_file() {
+            return Ok(Self::Device(path));
+        }
+        // The folder alone decides whether the file can be replaced; its owner may have forbidden to write it.
+        open(&path)?;
+        Ok(Self::File { path, permissions: Some(before.permissions()) })
+    }
+}
+
+/// The path with its links followed, so that a link stays a link, even to a file that does not exist yet.
+fn resolved(path: &Path) -> PathBuf {
+    const MOST_LINKS: usize = 40;
+    if let Ok(path) = fs::canonicalize(path) {
+        return path;
+    }
+    let mut path = path.to_owned();
+    // A link of /proc leads to its pipe although no path does.
+    let leads_nowhere = |path: &Path| fs::metadata(path).is_err();
+    for _ in 0..MOST_LINKS {
+        match fs::read_link(&path) {
+            Ok(target) if leads_nowhere(&path) => path = path.with_file_name("").join(target),
+            _ => break,
+        }
+    }
+    path
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).open(path)
+}
+
 fn fill(file: File, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<File> {
     let mut file = BufWriter::new(file);
     write(&mut file)?;
     file.into_inner().map_err(io::IntoInnerError::into_error)
 }
 
-/// A new file in the same folder, of a name that nobody else uses.
+/// A new file in the folder of `path`, with a name that nobody else uses.
 fn beside(path: &Path) -> io::Result<(PathBuf, File)> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
     let mut tries = 0;

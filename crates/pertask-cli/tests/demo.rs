@@ -214,7 +214,7 @@ fn a_port_in_use_is_named() {
 
 #[test]
 fn one_run_gives_a_table_and_a_profile_in_each_format() {
-    let files = ["p.pb.gz", "p.svg", "p.folded", "p.json"].map(Scratch::new);
+    let files = ["p.pb.gz", "p.svg", "p.folded", "p.json", "p.speedscope.json"].map(Scratch::new);
     // What a file held goes away as a whole.
     fs::write(&files[2].0, "x".repeat(1 << 20)).expect("to write");
     let mut arguments = vec!["demo", "--duration", "2s", "-F", "999"];
@@ -224,7 +224,8 @@ fn one_run_gives_a_table_and_a_profile_in_each_format() {
     assert!(output.status.success(), "{stderr}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("GET /wait"), "{output:?}");
     assert!(stderr.contains("with whole stacks"), "{stderr}");
-    let [pprof, svg, folded, firefox] = files.map(|file| fs::read(&file.0).expect("a file"));
+    let [pprof, svg, folded, firefox, speedscope] =
+        files.map(|file| fs::read(&file.0).expect("a file"));
 
     let profile = Profile::from_pprof(&pprof[..]).expect("pprof");
     let of_hash = |sample: &&Sample| {
@@ -236,6 +237,9 @@ fn one_run_gives_a_table_and_a_profile_in_each_format() {
     assert!(String::from_utf8_lossy(&svg).contains("GET /hash"));
     let tracks: Value = serde_json::from_slice(&firefox).expect("JSON");
     assert!(tracks["threads"].as_array().is_some_and(|tracks| tracks.len() > 4), "{tracks}");
+    let profiles: Value = serde_json::from_slice(&speedscope).expect("JSON");
+    let names = profiles["profiles"].as_array().expect("profiles");
+    assert!(names.iter().any(|it| it["name"] == "GET /render"), "{profiles}");
 
     // Each route's own functions stand under that route: most of its time, and no other's.
     let folded = String::from_utf8(folded).expect("UTF-8");
@@ -287,6 +291,66 @@ fn a_full_disk_costs_neither_the_report_nor_the_other_files() {
     assert!(stderr.contains(&format!("cannot write {}", full.text())), "{stderr}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("GET /wait"), "{output:?}");
     assert!(fs::read_to_string(&other.0).expect("a file").contains("GET /hash"), "{stderr}");
+}
+
+/// In a mount namespace of its own, so that the file system goes away with the command.
+#[test]
+fn a_full_disk_keeps_old_files_and_leaves_no_new_ones() {
+    let place = Scratch::new("place");
+    fs::create_dir_all(&place.0).expect("a folder");
+    let script = r#"
+        mount -t tmpfs -o size=16k pertask-test "$1" && cd "$1" && printf older > old.folded || exit 77
+        "$0" demo -d 500ms -F 999 -o new.folded -o old.folded > /dev/null
+        echo "status $?"; ls -A; cat old.folded"#;
+    let mut shell = Command::new("unshare");
+    shell.args(["-m", "sh", "-c", script, env!("CARGO_BIN_EXE_pertask"), place.text()]);
+    let output = match shell.output() {
+        Ok(output) if output.stdout.starts_with(b"status") => output,
+        refused => {
+            let _ = writeln!(std::io::stderr(), "SKIPPED: no tmpfs can be mounted: {refused:?}");
+            return;
+        }
+    };
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said, "status 1\nold.folded\nolder", "{stderr}");
+    assert!(stderr.contains("cannot write new.folded: No space left on device"), "{stderr}");
+}
+
+/// Its reader sees no end before the profile.
+#[test]
+fn a_pipe_has_the_whole_profile() {
+    let pipe = Scratch::new("pipe.folded");
+    assert!(Command::new("mkfifo").arg(&pipe.0).status().expect("mkfifo").success());
+    let reader = Command::new("timeout")
+        .args(["30", "cat", pipe.text()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("cat");
+    let output = run(&["demo", "-d", "300ms", "-o", pipe.text()]);
+    assert!(output.status.success(), "{output:?}");
+    let read = reader.wait_with_output().expect("to wait");
+    assert!(String::from_utf8_lossy(&read.stdout).contains("GET /hash"), "{read:?}");
+}
+
+#[test]
+fn a_run_that_fails_leaves_no_file() {
+    let file = Scratch::new("unmeasured.svg");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("its address").port().to_string();
+    let output = run(&["demo", "--port", &port, "-o", file.text()]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(!file.0.exists());
+}
+
+#[test]
+fn a_link_that_leads_nowhere_stays_a_link() {
+    let link = Scratch::new("link.folded");
+    std::os::unix::fs::symlink("linked.folded", &link.0).expect("a link");
+    let output = run(&["demo", "-d", "200ms", "-o", link.text()]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(fs::symlink_metadata(&link.0).expect("it is there").is_symlink());
+    assert!(fs::metadata(link.0.with_file_name("linked.folded")).expect("a file").is_file());
 }
 
 #[test]

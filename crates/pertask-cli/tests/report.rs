@@ -192,8 +192,8 @@ fn every_field_of_the_json_is_documented() {
 #[test]
 fn stacks_and_pictures_are_of_what_matched() {
     let folder = Folder::new("pictures");
-    let [svg, folded, firefox, tables] =
-        ["a.svg", "a.folded", "a.json", "tables.json"].map(|name| folder.path(name));
+    let [svg, folded, firefox, speedscope, tables] =
+        ["a.svg", "a.folded", "a.json", "b.json", "tables.json"].map(|name| folder.path(name));
     let output = report(&[
         "-",
         "--task",
@@ -204,6 +204,8 @@ fn stacks_and_pictures_are_of_what_matched() {
         &folded,
         "--firefox",
         &firefox,
+        "--speedscope",
+        &speedscope,
         "-o",
         &tables,
     ]);
@@ -212,10 +214,13 @@ fn stacks_and_pictures_are_of_what_matched() {
     let svg = read(&svg);
     assert!(svg.contains("<svg") && svg.contains("app::render") && !svg.contains("app::walk"));
     assert!(serde_json::from_str::<Value>(&read(&firefox)).is_ok_and(|it| it["meta"].is_object()));
+    let speedscope: Value = serde_json::from_str(&read(&speedscope)).expect("JSON");
+    assert_eq!(speedscope["profiles"][1]["name"], "GET /render");
+    assert_eq!(speedscope["profiles"][0]["weights"], serde_json::json!([60_000_000]));
     let tables: Value = serde_json::from_str(&read(&tables)).expect("JSON, by its name");
     assert_eq!(tables["schema"], "pertask.profile/1");
     // Nothing else is left behind.
-    assert_eq!(folder.names(), ["a.folded", "a.json", "a.svg", "tables.json"]);
+    assert_eq!(folder.names(), ["a.folded", "a.json", "a.svg", "b.json", "tables.json"]);
 }
 
 #[test]
@@ -282,6 +287,15 @@ fn an_older_file_is_there_until_the_new_one_is_whole() {
     let stderr = error(&with(&mut shell, &pprof(&profile())));
     assert!(stderr.contains(&link) && stderr.contains("is as it was"), "{stderr}");
     assert_eq!(read(&file), "older");
+    assert_eq!(folder.names(), ["link.txt", "report.txt"]);
+
+    // Nor is there a new file, empty or not.
+    let new = folder.path("new.svg");
+    let mut shell = Command::new("sh");
+    let script = script.replace("-o", "--flamegraph");
+    shell.args(["-c", &script, env!("CARGO_BIN_EXE_pertask"), &new]);
+    let stderr = error(&with(&mut shell, &pprof(&profile())));
+    assert!(stderr.contains(&new), "{stderr}");
     assert_eq!(folder.names(), ["link.txt", "report.txt"]);
 
     let output = report(&["-", "-o", &link]);
@@ -367,6 +381,8 @@ fn usage_errors_exit_with_2_and_teach() {
         (&["-", "--root", "scope"], "task, site, thread"),
         (&["-", "--folded", "-", "--json"], "stdout has room for one"),
         (&["-", "--flamegraph", "-"], "need a file"),
+        (&["-", "--speedscope", "-"], "need a file"),
+        (&["-", "-o", "a.speedscope.json"], "--speedscope FILE"),
         (&["-", "-o", "a.svg"], "--flamegraph FILE.svg"),
         (&["-", "-o", "profile.pb.gz"], "no profile is overwritten"),
     ];

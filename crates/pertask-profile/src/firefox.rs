@@ -1,10 +1,10 @@
-//! The Firefox Profiler's format, with a track for each spawn site.
+//! The Firefox Profiler's format, with a track for each task name.
 //!
-//! That format wants to know when each sample was taken, which a profile does not: in a track, samples follow one another by
-//! the CPU time that they stand for. The time axis is CPU time, and a track is as long as its site was busy.
+//! The format needs the time at which each sample was taken, and a profile does not have it. So the samples of a track follow
+//! one another by the CPU time that they stand for. The time axis is CPU time, and a track is as long as its tasks were busy.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -14,17 +14,28 @@ use fxprof_processed_profile::{
     Timestamp,
 };
 
-use super::{Profile, Sample, TaskRef, frames};
+use super::{Profile, Sample, Site, TaskRef, ThreadRef, frames};
+
+/// The most tracks that are visible when the file is opened.
+///
+/// Left alone, the Profiler shows 15 tracks at most, and none that is below 5 % of the busiest.
+const MOST_VISIBLE: usize = 100;
 
 impl Profile {
-    /// Writes the profile as JSON for <https://profiler.firefox.com>, the busiest spawn site first.
+    /// Writes the profile as JSON for <https://profiler.firefox.com>, the busiest track first.
     ///
-    /// Samples outside of tasks are in a track for each thread. The names of tasks are in the stacks, as their roots. Weights are
-    /// samples: what has CPU time and no sample has none.
+    /// A track holds the tasks of one name. Where tasks of one name were spawned at several sites, each site has a track, and
+    /// tasks without a name are in a track named after their spawn site. Samples outside of tasks are in a track for each
+    /// thread.
+    ///
+    /// The Profiler shows the 100 busiest tracks when it opens the file. If there are more, the name of the process says how
+    /// many are hidden, and the Profiler's *tracks* menu shows them.
+    ///
+    /// Stacks grow from the task's name. Weights are numbers of samples, so CPU time without a sample has no weight.
     ///
     /// # Errors
     ///
-    /// Those of `writer`.
+    /// Returns the errors of `writer`.
     pub fn write_firefox(&self, product: &str, mut writer: impl Write) -> io::Result<()> {
         serde_json::to_writer(&mut writer, &self.to_firefox(product))?;
         writer.flush()
@@ -37,15 +48,28 @@ impl Profile {
             ReferenceTimestamp::from_duration_since_unix_epoch(start),
             SamplingInterval::from_nanos(self.period_ns.max(1)),
         );
-        let name = format!("{product} ({}; {})", self.mechanism, self.lost);
+        let tracks = self.tracks();
+        let mut name = format!("{product} ({}; {}", self.mechanism, self.lost);
+        match tracks.len().saturating_sub(MOST_VISIBLE) {
+            0 => (),
+            1 => name += "; 1 more track is hidden",
+            hidden => name += &format!("; {hidden} more tracks are hidden"),
+        }
+        name.push(')');
         let process = out.add_process(&name, 1, Timestamp::from_nanos_since_reference(0));
-        for (tid, track) in (1..).zip(self.tracks()) {
-            // Tracks are put in order by when they began, and only then by name.
+        for (tid, track) in (1..).zip(tracks) {
+            // The Profiler orders tracks by when they began, and only then by name.
             let began = Timestamp::from_nanos_since_reference(u64::from(tid));
-            // None is the main one: that would be shown under the name of the process.
+            // No track is the main one: the Profiler would show it under the name of the process.
             let thread = out.add_thread(process, tid, began, false);
             out.set_thread_name(thread, &track.name);
             out.set_thread_end_time(thread, Timestamp::from_nanos_since_reference(track.cpu_ns));
+            if tid == 1 {
+                out.add_initial_selected_thread(thread);
+            }
+            if tid as usize <= MOST_VISIBLE {
+                out.add_initial_visible_thread(thread);
+            }
             self.fill(&mut out, thread, &track.samples);
         }
         out
@@ -53,19 +77,18 @@ impl Profile {
 
     /// The tracks, those with the most CPU time first.
     fn tracks(&self) -> Vec<Track<'_>> {
-        let mut tracks: HashMap<Cow<'_, str>, Track<'_>> = HashMap::new();
+        let mut tracks: HashMap<Subject<'_>, Track<'_>> = HashMap::new();
         for sample in &self.samples {
-            let name = match &sample.task {
-                Some(task) => track_name(task).into(),
-                None => {
-                    format!("{} {}", frames::thread(sample.thread.as_ref()), frames::OUTSIDE).into()
-                }
-            };
-            let track = tracks.entry(name).or_default();
+            let track = tracks.entry(Subject::of(sample)).or_default();
             track.cpu_ns = track.cpu_ns.saturating_add(sample.cpu_ns);
             track.samples.push(sample);
         }
-        let named = |(name, track): (Cow<'_, str>, _)| Track { name: name.into_owned(), ..track };
+        let ambiguous = ambiguous_names(tracks.keys().copied());
+        let named = |(subject, track): (Subject<'_>, _)| {
+            let with_site =
+                matches!(subject, Subject::Task(Some(name), _) if ambiguous.contains(name));
+            Track { name: subject.track_name(with_site), ..track }
+        };
         let mut tracks: Vec<_> = tracks.into_iter().map(named).collect();
         tracks.sort_by(|a, b| b.cpu_ns.cmp(&a.cpu_ns).then_with(|| a.name.cmp(&b.name)));
         tracks
@@ -79,7 +102,7 @@ impl Profile {
             let frames: Vec<_> = frames.map(|name| label(out, &name)).collect();
             let stack = out.intern_stack_frames(thread, frames.into_iter());
             now_ns = now_ns.saturating_add(sample.cpu_ns);
-            // The format's weights are 32 bits wide.
+            // The format's weights have 32 bits.
             let weight = i32::try_from(sample.count).unwrap_or(i32::MAX);
             let at = Timestamp::from_nanos_since_reference(now_ns);
             out.add_sample(thread, at, stack, CpuDelta::from_nanos(sample.cpu_ns), weight);
@@ -87,16 +110,57 @@ impl Profile {
     }
 }
 
-/// `service.rs:80 (src/demo)`: of a long name only the beginning is shown.
-fn track_name(task: &TaskRef) -> String {
-    let place = frames::site(task);
-    match place.rsplit_once(['/', '\\']) {
-        Some((folder, file)) => format!("{file} ({folder})"),
-        None => place.into_owned(),
+/// Whose samples a track holds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Subject<'a> {
+    /// The tasks of this name and spawn site.
+    Task(Option<&'a str>, Option<&'a Site>),
+    /// A thread while it runs no task.
+    Thread(Option<&'a ThreadRef>),
+}
+
+impl<'a> Subject<'a> {
+    fn of(sample: &'a Sample) -> Self {
+        match &sample.task {
+            Some(TaskRef { name, site, .. }) => Self::Task(name.as_deref(), site.as_ref()),
+            None => Self::Thread(sample.thread.as_ref()),
+        }
+    }
+
+    /// The name of the track, with the spawn site behind the task's name where that is asked for.
+    fn track_name(self, with_site: bool) -> String {
+        match self {
+            Self::Task(Some(name), site) if with_site => format!("{name}, {}", site_name(site)),
+            Self::Task(Some(name), _) => name.to_owned(),
+            Self::Task(None, site) => site_name(site),
+            Self::Thread(thread) => format!("{} {}", frames::thread(thread), frames::OUTSIDE),
+        }
     }
 }
 
-/// The samples of a spawn site, or of a thread outside of tasks.
+/// The names that tasks of several spawn sites share.
+fn ambiguous_names<'a>(subjects: impl Iterator<Item = Subject<'a>>) -> HashSet<&'a str> {
+    let (mut seen, mut ambiguous) = (HashSet::new(), HashSet::new());
+    for subject in subjects {
+        if let Subject::Task(Some(name), _) = subject
+            && !seen.insert(name)
+        {
+            ambiguous.insert(name);
+        }
+    }
+    ambiguous
+}
+
+/// `service.rs:80 (src/demo)`: the Profiler shows only the beginning of a long name.
+fn site_name(site: Option<&Site>) -> String {
+    let place = site.map_or(frames::UNKNOWN.into(), frames::place);
+    match place.rsplit_once(['/', '\\']) {
+        Some((folder, file)) => format!("{file} ({folder})"),
+        None => place,
+    }
+}
+
+/// The samples of a task name, or of a thread outside of tasks.
 #[derive(Default)]
 struct Track<'a> {
     name: String,

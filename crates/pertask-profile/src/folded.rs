@@ -60,7 +60,7 @@ impl Profile {
 }
 
 impl Weight {
-    fn of(self, sample: &Sample) -> u64 {
+    pub(super) fn of(self, sample: &Sample) -> u64 {
         match self {
             Self::CpuNs => sample.cpu_ns,
             Self::Samples => sample.count,

@@ -2,7 +2,8 @@
 //!
 //! A sampler fills it by a [`ProfileBuilder`]; each encoder reads it and changes nothing. [`Profile::write_pprof`] is for
 //! `go tool pprof` and what speaks its format, and keeps everything; [`Profile::from_pprof`] reads it back.
-//! [`Profile::write_folded`], [`Profile::write_flamegraph`] and [`Profile::write_firefox`] are for the eye.
+//! [`Profile::write_folded`], [`Profile::write_flamegraph`], [`Profile::write_firefox`] and [`Profile::write_speedscope`] are for
+//! the eye.
 //! [`Profile::summary`] adds it up, by task, site, function and so on; [`Profile::filtered`] is a part of it.
 //!
 //! ```
@@ -37,6 +38,7 @@
 //!
 //! profile.write_flamegraph(&FlamegraphOptions::default(), &mut Vec::new())?;
 //! profile.write_firefox("app", &mut Vec::new())?;
+//! profile.write_speedscope("app", RootBy::TaskName, Weight::CpuNs, &mut Vec::new())?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -53,6 +55,8 @@ mod frames;
 mod lost;
 #[cfg(feature = "pprof")]
 mod pprof;
+#[cfg(feature = "speedscope")]
+mod speedscope;
 mod summary;
 #[cfg(feature = "table")]
 mod table;

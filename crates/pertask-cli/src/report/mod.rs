@@ -77,6 +77,11 @@ fn pictures(options: &ReportOptions, profile: &Profile) -> Result<(), Error> {
     if let Some(path) = &options.firefox {
         write(path, "Firefox profile", |to| profile.write_firefox("pertask", to))?;
     }
+    if let Some(path) = &options.speedscope {
+        write(path, "speedscope profile", |to| {
+            profile.write_speedscope("pertask", root, Weight::CpuNs, to)
+        })?;
+    }
     let Some(path) = &options.folded else { return Ok(()) };
     if !is_stdout(path) {
         return write(path, "folded stacks", |to| profile.write_folded(root, Weight::CpuNs, to));

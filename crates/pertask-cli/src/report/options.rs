@@ -106,11 +106,15 @@ pub struct ReportOptions {
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub folded: Option<PathBuf>,
 
-    /// Write for profiler.firefox.com, a track for each spawn site
+    /// Write for profiler.firefox.com, a track for each task name
     #[arg(long, value_name = "FILE.json", help_heading = "Output")]
     pub firefox: Option<PathBuf>,
 
-    /// What the stacks of --flamegraph and --folded grow from
+    /// Write for speedscope.app, a profile for each task name
+    #[arg(long, value_name = "FILE.json", help_heading = "Output")]
+    pub speedscope: Option<PathBuf>,
+
+    /// What the stacks of --flamegraph, --folded and --speedscope grow from
     #[arg(long, value_enum, default_value_t = Root::Task, help_heading = "Output")]
     pub root: Root,
 
@@ -132,8 +136,11 @@ impl ReportOptions {
         {
             return Some("stdout has room for one: give --folded or --output a file");
         }
-        if to_stdout(&self.flamegraph) || to_stdout(&self.firefox) {
-            return Some("--flamegraph and --firefox need a file: stdout is for the tables");
+        let pictures = [&self.flamegraph, &self.firefox, &self.speedscope];
+        if pictures.into_iter().any(to_stdout) {
+            return Some(
+                "--flamegraph, --firefox and --speedscope need a file: stdout is for the tables",
+            );
         }
         None
     }
@@ -247,11 +254,17 @@ impl From<Root> for RootBy {
 fn tables_path(path: &str) -> Result<PathBuf, &'static str> {
     let lower = path.to_ascii_lowercase();
     let promises = |ending: &&str| lower.ends_with(ending);
-    match [".svg", ".folded", ".pb.gz", ".pb"].iter().find(|ending| promises(ending)) {
+    match [".svg", ".folded", ".speedscope.json", ".pb.gz", ".pb"]
+        .iter()
+        .find(|ending| promises(ending))
+    {
         Some(&".svg") => {
             Err("--output writes the tables; a picture is drawn by --flamegraph FILE.svg")
         }
         Some(&".folded") => Err("--output writes the tables; stacks are written by --folded FILE"),
+        Some(&".speedscope.json") => {
+            Err("--output writes the tables; --speedscope FILE writes for speedscope")
+        }
         Some(_) => Err("--output writes the tables; no profile is overwritten with them"),
         None => Ok(path.into()),
     }

@@ -1,16 +1,17 @@
 //! The Firefox Profiler's JSON: its tracks, and the stacks in them.
 
-use pertask_profile::Profile;
+use pertask_profile::{Profile, Sample, TaskRef};
 use serde_json::Value;
+use std::time::Duration;
 
-use crate::example;
+use crate::example::{self, amount, builder, task};
 
-const RENDER: &str = "service.rs:80 (src)";
-const HASH: &str = "service.rs:81 (src)";
+const RENDER: &str = "GET /render";
+const HASH: &str = "GET /hash";
 const OUTSIDE: &str = "worker [4711] (outside tasks)";
 
 #[test]
-fn each_spawn_site_has_a_track_the_busiest_first() {
+fn each_task_name_has_a_track_the_busiest_first() {
     let json = json();
     assert_eq!(tracks(&json), [RENDER, HASH, OUTSIDE]);
     assert!(json["meta"]["product"].as_str().is_some_and(|product| product == "service"));
@@ -41,6 +42,68 @@ fn stacks_grow_from_the_tasks_name() {
     let names = stack(&threads(&json)[1], &json);
     let frames = ["service::handle", "service::inlined", "service::hash"];
     assert_eq!(names, [&["GET /hash", "(incomplete stack)"][..], &frames].concat());
+}
+
+#[test]
+fn the_site_tells_apart_tasks_of_one_name_and_names_those_without() {
+    let mut builder = builder();
+    for (name, line, count) in [("GET /", 80, 4), ("GET /", 81, 3), ("client", 80, 2)] {
+        let task = Some(task(&mut builder, 1, name, line));
+        builder.add(Sample { task, ..amount(count) });
+    }
+    let nameless = TaskRef { name: None, ..task(&mut builder, 2, "", 82) };
+    builder.add(Sample { task: Some(nameless), ..amount(1) });
+    let json = written(&builder.finish(Duration::ZERO));
+    let expected = [
+        "GET /, service.rs:80 (src)",
+        "GET /, service.rs:81 (src)",
+        "client",
+        "service.rs:82 (src)",
+    ];
+    assert_eq!(tracks(&json), expected);
+}
+
+/// Left alone, the Profiler hides the tracks below 5 % of the busiest, and all but 15.
+#[test]
+fn rare_tasks_are_visible_too() {
+    let mut builder = builder();
+    for number in 0..20 {
+        let task = Some(task(&mut builder, number, &format!("task {number:02}"), 80));
+        builder.add(Sample { task, ..amount(if number == 0 { 1_000 } else { 1 }) });
+    }
+    let json = written(&builder.finish(Duration::ZERO));
+    assert_eq!(visible(&json).len(), 20);
+    assert_eq!(json["meta"]["initialSelectedThreads"], serde_json::json!([0]));
+    assert!(!process(&json).contains("hidden"), "{json}");
+}
+
+#[test]
+fn the_hundred_busiest_tracks_are_visible_and_the_others_are_counted() {
+    let of = |tasks: u64| {
+        let mut builder = builder();
+        for number in 0..tasks {
+            let task = Some(task(&mut builder, number, &format!("task {number}"), 80));
+            builder.add(Sample { task, ..amount(1_000 - number) });
+        }
+        written(&builder.finish(Duration::ZERO))
+    };
+    let json = of(103);
+    let busiest: Vec<_> = (0..100).map(|number| format!("task {number}")).collect();
+    let shown: Vec<_> = visible(&json).into_iter().map(|index| tracks(&json)[index]).collect();
+    assert_eq!((tracks(&json).len(), shown), (103, busiest.iter().map(|it| &**it).collect()));
+    assert!(process(&json).ends_with("; 3 more tracks are hidden)"), "{}", process(&json));
+    assert!(process(&of(101)).ends_with("; 1 more track is hidden)"));
+    assert!(!process(&of(100)).contains("hidden"));
+}
+
+/// The indices of the tracks that the Profiler shows when it opens the file.
+fn visible(json: &Value) -> Vec<usize> {
+    let indices = json["meta"]["initialVisibleThreads"].as_array().expect("a list");
+    indices.iter().map(|index| index.as_u64().expect("an index") as usize).collect()
+}
+
+fn process(json: &Value) -> &str {
+    threads(json)[0]["processName"].as_str().expect("a name")
 }
 
 /// The names of the first sample's frames, root first.

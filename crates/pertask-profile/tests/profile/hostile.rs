@@ -3,7 +3,9 @@
 use std::io::{self, Read, Write};
 
 use flate2::{Compression, write::GzEncoder};
-use pertask_profile::{Amount, Filter, GroupBy, Profile, ReadError, ReadLimits, SummaryStyle};
+use pertask_profile::{
+    Amount, Filter, GroupBy, Profile, ReadError, ReadLimits, RootBy, SummaryStyle, Weight,
+};
 use proptest::prelude::*;
 
 use crate::example::{self, pprof};
@@ -198,6 +200,8 @@ fn use_it(read: Result<Profile, ReadError>) {
             assert_eq!(again.samples.len(), profile.samples.len());
             profile.write_flamegraph(&Default::default(), io::sink()).expect("a picture");
             profile.write_firefox("p", io::sink()).expect("JSON");
+            let (root, weight) = (RootBy::TaskName, Weight::CpuNs);
+            profile.write_speedscope("p", root, weight, io::sink()).expect("JSON");
             add_up(&profile);
         }
     }

@@ -10,4 +10,5 @@ mod go;
 mod hostile;
 mod protobuf;
 mod round_trip;
+mod speedscope;
 mod summary;
