@@ -63,7 +63,8 @@ if [ "$WHAT" != test ]; then
 fi
 if [ "$WHAT" != check ]; then
     run test -q -p pertask-core
-    run test -q -p pertask --all-features --test session --test tokio_api --test tracing --test profile --test symbols
+    run test -q -p pertask --all-features --test session --test tokio_api --test tracing
+    run test -q -p pertask-profile -p pertask-symbols
 fi
 if [ "$WHAT" != test ]; then
     cargo update -q -p tokio --precise "$TOKIO_WITH_HOOKS"
