@@ -109,8 +109,8 @@ impl ActivePmus {
             }
             // Another thread may have been faster.
             if !events.count.inc_not_zero() {
-                // Set the bit before the count, so that a thread that sees the nonzero count also sees the bit. Relaxed:
-                // `set_one` is Release.
+                // Relaxed: `set_one` is Release. The bit is set before the count, so that a thread that sees the nonzero count
+                // also sees the bit.
                 self.mask.fetch_or(1 << place, Ordering::Relaxed);
                 events.count.set_one();
             }

@@ -1,4 +1,4 @@
-//! PMUs: sources of counts that are told of each switch, and that keep data for each task.
+//! PMUs: sources of counts that are notified of each switch, and that keep data for each task.
 
 mod registered;
 
@@ -24,7 +24,6 @@ use std::fmt;
 /// A hook that does so anyway cannot break memory safety. A call that would wait for the hook itself returns
 /// [`Error::InsideHook`]; tasks that a hook runs are not seen; a panic goes on to the caller of the switch, once the switch is
 /// finished.
-/// a hook runs are not seen; a panic goes on to whoever switched, once the switch is finished.
 pub trait Pmu: Send + Sync + Sized + 'static {
     /// The PMU's name, for messages.
     const NAME: &'static str;
@@ -173,8 +172,8 @@ impl<P: Pmu> PmuHandle<P> {
     ///
     /// # Errors
     /// [`Error::InUse`] while the PMU has events; [`Error::Unregistered`] if it was unregistered before; [`Error::InsideHook`]
-    /// in a hook, or while the PMU is being told of a CPU; [`Error::BarrierRefused`]. An `unregister` that fails changes
-    /// nothing.
+    /// in a hook, or while a thread is telling the PMU that a CPU comes or goes; [`Error::BarrierRefused`]. An `unregister`
+    /// that fails changes nothing.
     pub fn unregister(self) -> Result<(), Error> {
         self.0.state.system.unregister(self.0)
     }
