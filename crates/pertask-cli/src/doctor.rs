@@ -42,7 +42,8 @@ fn text(machine: &Machine) -> String {
 fn events(text: &mut String, machine: &Machine) {
     let level = match machine.perf_event_paranoid {
         Some(level) => format!("kernel.perf_event_paranoid is {level}"),
-        None => "kernel.perf_event_paranoid cannot be read".to_owned(),
+        None => "kernel.perf_event_paranoid is unknown: /proc/sys/kernel/perf_event_paranoid cannot be read"
+            .to_owned(),
     };
     line(text, &format!("Events ({level})"));
     let mut alike: BTreeMap<(bool, String), Vec<&str>> = BTreeMap::new();
