@@ -1,8 +1,9 @@
 //! The command as root, as nobody, and where a filter forbids perf events: each time it says what is so.
 
+mod support;
+
 use std::{
     fs,
-    io::ErrorKind,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::PathBuf,
     process::{Command, Output},
@@ -10,6 +11,7 @@ use std::{
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use serde_json::Value;
+use support::{Running, after_requests};
 
 /// As whom the command runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +23,9 @@ enum As {
 }
 
 const NOBODY: u32 = 65534;
+
+/// Requests to each route of a demo.
+const REQUESTS: usize = 8;
 
 #[test]
 fn doctor_says_what_each_user_is_offered() {
@@ -71,8 +76,7 @@ fn doctor_is_read_by_people_too() {
 fn the_demo_counts_what_each_user_is_offered() {
     let events = "page-faults,context-switches";
     for who in [As::Me, As::Nobody, As::Filtered] {
-        let arguments = ["demo", "--duration", "1s", "-e", events, "--tree", "--json"];
-        let Some(output) = run(who, &arguments) else { continue };
+        let Some(output) = demo(who, &["-e", events, "--tree", "--json"]) else { continue };
         let report = json(&output);
         let count = |route: &str, event: &str| {
             let sites = report["sites"].as_array().expect("sites");
@@ -81,7 +85,7 @@ fn the_demo_counts_what_each_user_is_offered() {
         };
         // It sleeps inside its poll, which switches its thread out; the others' sleep is the executor's.
         let blocking = count("GET /blocking", "context-switches");
-        assert!(blocking >= 5, "{who:?}: {blocking}");
+        assert!(blocking >= REQUESTS as u64, "{who:?}: {blocking}");
         assert!(count("GET /render", "page-faults") > 0, "{who:?}");
         for source in report["counters"].as_array().expect("sources") {
             assert_eq!(source["source"], "getrusage at each switch", "{who:?}");
@@ -92,8 +96,8 @@ fn the_demo_counts_what_each_user_is_offered() {
 
 #[test]
 fn the_demo_says_why_an_event_is_not_counted() {
-    let arguments = ["demo", "--duration", "300ms", "-e", "task-clock,cpu-migrations"];
-    let output = run(As::Filtered, &arguments).expect("filters are for everybody");
+    let arguments = ["-e", "task-clock,cpu-migrations"];
+    let output = demo(As::Filtered, &arguments).expect("filters are for everybody");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("task-clock: not counted (EPERM: a seccomp filter"), "{text}");
     assert!(
@@ -145,39 +149,14 @@ fn without_proc_the_file_that_is_missing_is_named() {
 
 /// Runs the command. `None` where this user cannot become another.
 fn run(who: As, arguments: &[&str]) -> Option<Output> {
-    if who == As::Nobody && user() != 0 {
-        loudly("SKIPPED in part: only root can become nobody");
-        return None;
-    }
-    let place = Place::new(who);
-    let mut command = Command::new(&place.binary);
-    command.args(arguments).current_dir("/");
-    match who {
-        As::Me => {}
-        As::Nobody => {
-            command.uid(NOBODY).gid(NOBODY);
-        }
-        As::Filtered => {
-            let filter = filter();
-            // SAFETY: between fork and exec it makes system calls only; the filter was built before.
-            unsafe {
-                command.pre_exec(move || {
-                    seccompiler::apply_filter(&filter).map_err(std::io::Error::other)
-                });
-            }
-        }
-    }
-    Some(start(&mut command))
+    let place = Place::of(who)?;
+    Some(Running::start(place.command().args(arguments)).finish())
 }
 
-/// A fork by another test may hold the copy open for a moment, as written.
-fn start(command: &mut Command) -> Output {
-    loop {
-        match command.output() {
-            Err(busy) if busy.kind() == ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
-            output => return output.expect("the command starts"),
-        }
-    }
+/// Runs the demo until it has answered some requests to each route. `None` where this user cannot become another.
+fn demo(who: As, arguments: &[&str]) -> Option<Output> {
+    let place = Place::of(who)?;
+    Some(after_requests(REQUESTS, place.command().arg("demo").args(arguments)))
 }
 
 fn filter() -> BpfProgram {
@@ -190,12 +169,18 @@ fn filter() -> BpfProgram {
 
 /// A copy of the binary where everybody may execute it, for as long as this lives.
 struct Place {
+    who: As,
     folder: PathBuf,
     binary: PathBuf,
 }
 
 impl Place {
-    fn new(who: As) -> Self {
+    /// `None` where this user cannot become that one.
+    fn of(who: As) -> Option<Self> {
+        if who == As::Nobody && user() != 0 {
+            loudly("SKIPPED in part: only root can become nobody");
+            return None;
+        }
         let thread = std::thread::current().id();
         let name = format!("pertask-{}-{thread:?}-{who:?}", std::process::id());
         let folder = std::env::temp_dir().join(name.replace(['(', ')'], ""));
@@ -205,7 +190,28 @@ impl Place {
         let binary = folder.join("pertask");
         fs::copy(env!("CARGO_BIN_EXE_pertask"), &binary).expect("a copy");
         fs::set_permissions(&binary, everybody).expect("a binary for everybody");
-        Self { folder, binary }
+        Some(Self { who, folder, binary })
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.current_dir("/");
+        match self.who {
+            As::Me => {}
+            As::Nobody => {
+                command.uid(NOBODY).gid(NOBODY);
+            }
+            As::Filtered => {
+                let filter = filter();
+                // SAFETY: between fork and exec it makes system calls only; the filter was built before.
+                unsafe {
+                    command.pre_exec(move || {
+                        seccompiler::apply_filter(&filter).map_err(std::io::Error::other)
+                    });
+                }
+            }
+        }
+        command
     }
 }
 

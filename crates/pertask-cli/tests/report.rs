@@ -322,7 +322,7 @@ fn a_pipe_is_written_to_directly() {
     let pipe = folder.path("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
     let reader = Command::new("timeout")
-        .args(["20", "cat", &pipe])
+        .args(["300", "cat", &pipe])
         .stdout(Stdio::piped())
         .spawn()
         .expect("cat");

@@ -1,18 +1,18 @@
-//! Which PMUs have events, while events come and go.
+//! The mask of PMUs with events, while events come and go.
 
 use super::check;
 use crate::active::{ActivePmus, Events};
 use crate::primitive::Arc;
 use loom::thread;
 
-/// An event comes and goes: while it is there, its own thread's switches see that its PMU has one.
+/// An event comes and goes. While it exists, its own thread sees the PMU's bit in the mask.
 fn come_and_go((active, events): &(ActivePmus, Events)) {
     let event = active.count(0, events).unwrap();
     assert_eq!(active.mask(), 1, "an event that switches do not see");
     drop(event);
 }
 
-/// Two events come and go at once, the first of a PMU's and another.
+/// Two events of one PMU come and go concurrently.
 #[test]
 fn event_comes_and_goes_beside_another() {
     check(|| {

@@ -1,4 +1,4 @@
-//! Books and depots: what threads have to themselves, and what they exchange.
+//! Books and depots: what each thread has to itself, and what threads exchange.
 
 use super::check;
 use crate::books::Library;
@@ -8,7 +8,7 @@ use loom::cell::UnsafeCell;
 use loom::thread;
 use std::ptr::NonNull;
 
-/// Two threads claim books at once: they get different ones, and what one leaves in them the next one finds.
+/// Two threads claim books concurrently. They get different books, and a later owner sees what an earlier owner wrote.
 #[test]
 fn claim_races_claim() {
     check(|| {
@@ -18,7 +18,7 @@ fn claim_races_claim() {
             let (library, pages) = (Arc::clone(&library), Arc::clone(&pages));
             move || {
                 let claimed = library.claim_for_now(0);
-                // SAFETY: loom checks that nobody else is at it.
+                // SAFETY: loom reports any concurrent access.
                 pages[claimed.mine().number()].with_mut(|page| unsafe { *page += 1 });
             }
         };
@@ -32,7 +32,7 @@ fn claim_races_claim() {
     });
 }
 
-/// What is counted in a window is read whole, or not at all.
+/// A reader sees everything that was written in a window, or nothing of it.
 #[test]
 fn end_races_read() {
     check(|| {
@@ -45,7 +45,7 @@ fn end_races_read() {
                 let claimed = library.claim_for_now(0);
                 let _window = claimed.mine().begin_end();
                 for sum in &*sums {
-                    // Relaxed: that the window orders them is what the model checks.
+                    // Relaxed: the model checks that the window orders the two stores.
                     sum.store(1, crate::primitive::Ordering::Relaxed);
                 }
             })
@@ -59,7 +59,7 @@ fn end_races_read() {
     });
 }
 
-/// One thread puts a batch into a depot while another takes one out: each thing is somebody's.
+/// One thread puts a batch into a depot while another takes one out. No object is lost or handed out twice.
 #[test]
 fn put_races_take() {
     check(|| {
@@ -83,7 +83,7 @@ fn put_races_take() {
     });
 }
 
-/// Two threads put at once.
+/// Two threads put batches concurrently.
 #[test]
 fn put_races_put() {
     check(|| {

@@ -1,4 +1,4 @@
-//! A cell that one thread reads while another replaces what is in it.
+//! A cell that one thread reads while another replaces its value.
 
 use super::check;
 use crate::primitive::Arc;
@@ -6,13 +6,13 @@ use crate::rcu::{self, RcuCell};
 use loom::cell::UnsafeCell;
 use loom::thread;
 
-/// A value that notices a look after its owner has it back.
+/// A value that detects an access after its owner has got it back.
 struct Value(UnsafeCell<u32>);
 
-// SAFETY: what the model checks: loom reports accesses that are not ordered.
+// SAFETY: the model checks this: loom reports accesses that are not ordered.
 unsafe impl Sync for Value {}
 
-/// Who gets the old value back has it alone; a reader sees the old or the new one, whole.
+/// The thread that gets the old value back has it alone. A reader sees the whole old value or the whole new one.
 #[test]
 fn reader_races_replace() {
     check(|| {
@@ -23,14 +23,14 @@ fn reader_races_replace() {
             let cell = Arc::clone(&cell);
             thread::spawn(move || {
                 cell.with(|value: Option<&Value>| {
-                    // SAFETY: loom checks that nobody writes meanwhile.
+                    // SAFETY: loom reports a concurrent write.
                     let seen = value.unwrap().0.with(|number| unsafe { *number });
                     assert!(seen == 1 || seen == 2, "a value that was taken back: {seen}");
                 });
             })
         };
         let old = cell.replace(Some(Box::new(Value(UnsafeCell::new(2))))).unwrap().unwrap();
-        // SAFETY: loom checks that nobody reads meanwhile.
+        // SAFETY: loom reports a concurrent read.
         old.0.with_mut(|number| unsafe { *number = 0 });
         reader.join().unwrap();
         drop(cell);
@@ -38,14 +38,14 @@ fn reader_races_replace() {
     });
 }
 
-/// Two replace at once: each value is given back once, whole.
+/// Two threads replace the value concurrently. Each value is given back once, and whole.
 #[test]
 fn replace_races_replace() {
     check(|| {
         let cell = Arc::new(RcuCell::default());
         let put = |cell: &RcuCell<Value>, number| {
             let old = cell.replace(Some(Box::new(Value(UnsafeCell::new(number))))).unwrap();
-            // SAFETY: loom checks that whoever made the value has done so before.
+            // SAFETY: loom reports an access that is not ordered after the value's initialisation.
             old.map_or(0, |old| old.0.with_mut(|number| unsafe { *number }))
         };
         let other = {

@@ -11,7 +11,7 @@ impl World {
     }
 }
 
-/// A task ends during a snapshot: it is among the living or the ended, not both and not neither.
+/// A task ends during a snapshot. It is counted either as live or as ended, and exactly once.
 #[test]
 fn snapshot_races_exit() {
     check(|| {
@@ -28,7 +28,7 @@ fn snapshot_races_exit() {
     });
 }
 
-/// A task ends on a CPU, whose books are its own, during a snapshot.
+/// A task ends during a snapshot, on a CPU that has its own books.
 #[test]
 fn snapshot_races_exit_on_a_cpu() {
     check(|| {
@@ -48,7 +48,7 @@ fn snapshot_races_exit_on_a_cpu() {
     });
 }
 
-/// An event is read while its task ends: the counts are there, and stay.
+/// An event is read while its task ends. The counts are there, and stay.
 #[test]
 fn read_of_an_event_races_exit() {
     check(|| {
@@ -65,7 +65,7 @@ fn read_of_an_event_races_exit() {
     });
 }
 
-/// A task is born during a snapshot: it is in the next.
+/// A task is forked during a snapshot. It is in the next snapshot.
 #[test]
 fn snapshot_races_fork() {
     check(|| {
@@ -85,7 +85,7 @@ fn snapshot_races_fork() {
     });
 }
 
-/// A task gets data during a snapshot, from an event of its own.
+/// A task gets data from its own event during a snapshot.
 #[test]
 fn snapshot_races_attach_task() {
     check(|| {
@@ -109,7 +109,7 @@ fn snapshot_races_attach_task() {
     });
 }
 
-/// The data goes during a snapshot: it is looked at alive, or not at all.
+/// A task's data is freed during a snapshot. The snapshot reads it alive, or not at all.
 #[test]
 fn snapshot_races_detach_task() {
     check(|| {
@@ -127,7 +127,7 @@ fn snapshot_races_detach_task() {
     });
 }
 
-/// A walk that gives data meets one that reads it.
+/// A walk that installs data meets a walk that reads it.
 #[test]
 fn snapshot_races_attach_global() {
     check(|| {
@@ -143,7 +143,7 @@ fn snapshot_races_attach_global() {
     });
 }
 
-/// A walk that takes data meets one that reads it.
+/// A walk that removes data meets a walk that reads it.
 #[test]
 fn snapshot_races_detach_global() {
     check(|| {
@@ -161,7 +161,7 @@ fn snapshot_races_detach_global() {
     });
 }
 
-/// Two snapshots at once, and a task ends: each has it once.
+/// A task ends during two concurrent snapshots. Each counts it once.
 #[test]
 fn snapshot_races_snapshot_and_exit() {
     check(|| {
@@ -183,7 +183,7 @@ fn snapshot_races_snapshot_and_exit() {
     });
 }
 
-/// Two tasks of one path end at once: both are in its totals.
+/// Two tasks of one path end concurrently. The path's totals have both.
 #[test]
 fn exit_races_exit() {
     check(|| {

@@ -1,4 +1,4 @@
-//! What a CPU shows to other threads, and what it hands over to the next thread.
+//! What other threads see of a CPU, and what a CPU hands over to the next thread.
 
 use super::check;
 use crate::primitive::{AtomicU32, Ordering};
@@ -7,33 +7,33 @@ use loom::cell::UnsafeCell;
 use loom::thread;
 use std::sync::atomic::AtomicU64;
 
-/// A PMU that keeps plain numbers for its CPU: loom reports a look that is not ordered.
+/// A PMU with plain per-CPU data: loom reports accesses that are not ordered.
 struct Noting;
 
 #[derive(Default)]
 struct Note {
-    /// Written once, when it is made.
+    /// Written once, when the data is made.
     whole: UnsafeCell<()>,
-    /// What the thread leaves to the next.
+    /// Passed from each thread to the next.
     threads: UnsafeCell<u32>,
-    /// How many hooks there have been.
+    /// How many hooks have run.
     hooks: AtomicU32,
 }
 
-// SAFETY: what the models check: loom reports accesses that are not ordered.
+// SAFETY: the models check this: loom reports accesses that are not ordered.
 unsafe impl Sync for Note {}
 // SAFETY: nothing in it is bound to a thread.
 unsafe impl Send for Note {}
 
 impl Note {
     fn hand_over(&self) {
-        // SAFETY: loom checks that nobody else is at it.
+        // SAFETY: loom reports any concurrent access.
         self.threads.with_mut(|threads| unsafe { *threads += 1 });
     }
 
     fn hook(&self) {
         self.whole.with(|_| {});
-        // Relaxed: that the switch publishes it is what the models check.
+        // Relaxed: the models check that the switch publishes it.
         self.hooks.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -65,7 +65,7 @@ fn finish(system: &'static System) {
     unsafe { system.dispose() };
 }
 
-/// A thread's CPU goes to the next thread with all that was written on it.
+/// The next thread to have a CPU sees everything that the former thread wrote to it.
 #[test]
 fn cpu_online_races_cpu_offline() {
     check(|| {
@@ -79,7 +79,7 @@ fn cpu_online_races_cpu_offline() {
     });
 }
 
-/// A PMU is registered while a CPU runs: a hook that is called finds the CPU's data whole.
+/// A PMU is registered while a CPU runs. A hook that is called sees the CPU's data initialised.
 #[test]
 fn register_races_sched_in() {
     check(|| {
@@ -101,8 +101,8 @@ fn register_races_sched_in() {
     });
 }
 
-/// Another thread looks at what runs: it is at least as new as the number of switches says, and what the hooks have written
-/// comes with it.
+/// Another thread asks which task runs. The answer is at least as new as the number of switches, and the reader sees what the
+/// hooks wrote before it.
 #[test]
 fn current_id_races_sched_in() {
     check(|| {

@@ -1,7 +1,7 @@
-//! The deferred free of a task's former data, against what comes to the same task meanwhile.
+//! The deferred free of a task's former data, against later operations on that task.
 //!
-//! A reader's section holds the free up, and ends at any moment. What is freed in no section's name is freed at once: that
-//! is in every model with a detach.
+//! A reader's section delays the free, and may end at any moment. Without a reader, the free happens at once; every model with
+//! a detach has that case.
 
 use super::{World, check};
 use crate::Cpu;
@@ -10,7 +10,7 @@ use crate::task::OwnedTask;
 use loom::thread::{self, JoinHandle};
 
 impl World {
-    /// Gives the task data and takes it away, while a reader, who may have found it, looks at it.
+    /// Gives the task data and takes it away, while a reader may have found the data and looks at it.
     fn retire_under_a_reader(self, task: &OwnedTask) -> JoinHandle<()> {
         let event = self.attach(&task.handle()).unwrap();
         let reader = {
@@ -28,7 +28,7 @@ impl World {
     }
 }
 
-/// Each of the models: `during` comes after the data was retired, and the free comes in the middle.
+/// One of the models: `during` runs after the data was retired, and the free may happen at any point in it.
 fn races_deferred_free(during: impl Fn(World, OwnedTask) + Send + Sync + 'static) {
     check(move || {
         let world = World::new();
@@ -71,7 +71,7 @@ fn sched_in_and_sched_out_race_deferred_free() {
         let world = World::new();
         let cpu = Cpu::new(world.system);
         let mut task = world.fork();
-        // So that there are hooks.
+        // So that switches call hooks.
         let event = world.pmu.attach_task(world.fork().handle_ref(), crate::Inherit::No).unwrap();
         let reader = world.retire_under_a_reader(&task);
         cpu.run(&mut task, || {});
@@ -90,7 +90,7 @@ fn snapshot_races_deferred_free() {
     });
 }
 
-/// Two pieces of data are freed at once: one by the end of a section, the other by whoever detaches.
+/// Two objects are freed concurrently, one by the end of a section and the other by the detaching thread.
 #[test]
 fn deferred_free_races_deferred_free() {
     races_deferred_free(|world, task| {

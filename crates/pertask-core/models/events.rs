@@ -1,9 +1,9 @@
-//! Events on one task: against each other, and against the task's beginning and end.
+//! Events on one task: against each other, and against the task's fork and exit.
 
 use super::{World, check};
 use loom::thread;
 
-/// Two events come at once: they share one object, which is freed when both have gone.
+/// Two events are attached concurrently. They share one object, which is freed when both are gone.
 #[test]
 fn attach_task_races_attach_task() {
     check(|| {
@@ -23,7 +23,7 @@ fn attach_task_races_attach_task() {
     });
 }
 
-/// One event comes while another goes: the new one never holds the dead object.
+/// One event is attached while another is detached. The new event never holds the dead object.
 #[test]
 fn attach_task_races_detach_task() {
     check(|| {
@@ -40,7 +40,7 @@ fn attach_task_races_detach_task() {
     });
 }
 
-/// Two events go at once: one of them is the last, and frees the object once.
+/// Two events are detached concurrently. One of them is the last, and frees the object once.
 #[test]
 fn detach_task_races_detach_task() {
     check(|| {
@@ -56,7 +56,7 @@ fn detach_task_races_detach_task() {
     });
 }
 
-/// Both come and go at once: dead objects are replaced while their owners take them out.
+/// Two events are attached and detached concurrently. Dead objects are replaced while their owners remove them.
 #[test]
 fn attach_and_detach_race_attach_and_detach() {
     check(|| {
@@ -74,7 +74,7 @@ fn attach_and_detach_race_attach_and_detach() {
     });
 }
 
-/// An event comes while the task ends: it is refused, or it has data that outlives the task.
+/// An event is attached while the task ends. The attach is refused, or its data outlives the task.
 #[test]
 fn attach_task_races_exit() {
     check(|| {
@@ -94,7 +94,7 @@ fn attach_task_races_exit() {
     });
 }
 
-/// An event goes while the task ends.
+/// An event is detached while the task ends.
 #[test]
 fn detach_task_races_exit() {
     check(|| {
@@ -108,7 +108,7 @@ fn detach_task_races_exit() {
     });
 }
 
-/// An event finds the task in the table while fork is still giving it the global event's data.
+/// An event finds the task in the table during its fork, when a global event is attached.
 #[test]
 fn attach_task_races_fork() {
     check(|| {

@@ -1,4 +1,4 @@
-//! An inherited event: attached, read, closed, against the forks and ends of its family.
+//! An inherited event: its attach, read and close, against the forks and exits of its family.
 
 use super::{Plain, World, check};
 use crate::primitive::Arc;
@@ -12,7 +12,7 @@ impl World {
     }
 }
 
-/// An inherited event comes while its task forks: the child is of the family, or it is not.
+/// An inherited event is attached while its task forks. The child joins the family, or it does not.
 #[test]
 fn attach_inherited_races_fork() {
     check(|| {
@@ -27,7 +27,7 @@ fn attach_inherited_races_fork() {
         assert_eq!(world.references(&parent), Some((1, false)));
         let joined = world.references(&child);
         assert!(matches!(joined, None | Some((1, false))), "{joined:?}");
-        // Whoever is forked now is of the family.
+        // A child that is forked from now on joins the family.
         let late = world.fork_from(Some(&parent));
         assert_eq!(world.references(&late), Some((1, false)));
         drop(event);
@@ -37,7 +37,7 @@ fn attach_inherited_races_fork() {
     });
 }
 
-/// An inherited event comes while its task ends: either way nothing is left, and the event can be read.
+/// An inherited event is attached while its task ends. Either way nothing is left, and the event can be read.
 #[test]
 fn attach_inherited_races_exit() {
     check(|| {
@@ -56,7 +56,7 @@ fn attach_inherited_races_exit() {
     });
 }
 
-/// One inherited event comes to a task while another goes, whose link the first takes away.
+/// An inherited event is attached to a task while another is detached. The first may remove the other's link.
 #[test]
 fn attach_inherited_races_detach_inherited() {
     check(|| {
@@ -75,7 +75,7 @@ fn attach_inherited_races_detach_inherited() {
     });
 }
 
-/// Two inherited events come to one task: its children inherit both.
+/// Two inherited events are attached to one task concurrently. Its children inherit both.
 #[test]
 fn attach_inherited_races_attach_inherited() {
     check(|| {
@@ -95,7 +95,7 @@ fn attach_inherited_races_attach_inherited() {
     });
 }
 
-/// An inherited event goes while its task forks: no child keeps a reference.
+/// An inherited event is detached while its task forks. No child keeps a reference.
 #[test]
 fn detach_inherited_races_fork() {
     check(|| {
@@ -111,7 +111,7 @@ fn detach_inherited_races_fork() {
     });
 }
 
-/// An inherited event goes while a member ends: its reference is given back once.
+/// An inherited event is detached while a member ends. The member's reference is given back once.
 #[test]
 fn detach_inherited_races_exit() {
     check(|| {
@@ -128,7 +128,7 @@ fn detach_inherited_races_exit() {
     });
 }
 
-/// A child is born while the event is read: its counts are in the next read.
+/// A child is forked during a read of the event. The next read has its counts.
 #[test]
 fn read_of_an_inherited_event_races_fork() {
     check(|| {
@@ -153,7 +153,7 @@ fn read_of_an_inherited_event_races_fork() {
     });
 }
 
-/// A member ends during a read: it is counted once.
+/// A member ends during a read. The read counts it once.
 #[test]
 fn read_of_an_inherited_event_races_exit() {
     check(|| {
@@ -173,7 +173,7 @@ fn read_of_an_inherited_event_races_exit() {
     });
 }
 
-/// Two members end at once: each is folded once.
+/// Two members end concurrently. Each is folded once.
 #[test]
 fn exit_races_exit_in_a_family() {
     check(|| {
@@ -192,7 +192,7 @@ fn exit_races_exit_in_a_family() {
     });
 }
 
-/// A member ends while another is born, who may get its place.
+/// A member ends while another task is forked, which may get the member's index.
 #[test]
 fn exit_races_fork_in_a_family() {
     check(|| {
@@ -216,7 +216,7 @@ fn exit_races_fork_in_a_family() {
     });
 }
 
-/// A task ends while another thread still makes a child of it: the child inherits, or it does not.
+/// A task ends while another thread still forks a child from it. The child inherits the event, or it does not.
 #[test]
 fn exit_of_the_parent_races_fork() {
     check(|| {
@@ -237,7 +237,7 @@ fn exit_of_the_parent_races_fork() {
     });
 }
 
-/// Two children of one parent are born at once: each has a place of its own.
+/// Two children of one parent are forked concurrently. Each gets an index of its own.
 #[test]
 fn fork_races_fork_in_a_family() {
     check(|| {

@@ -1,9 +1,9 @@
-//! The global event: against fork, exit, events on one task, and itself.
+//! The global event: against fork, exit, events on one task, and other global events.
 
 use super::{World, check};
 use loom::thread;
 
-/// A task born during the attach has data when both are done; so has the one that was there.
+/// A task is forked during the attach. Afterwards both the new and the old task have data.
 #[test]
 fn attach_global_races_fork() {
     check(|| {
@@ -20,7 +20,7 @@ fn attach_global_races_fork() {
     });
 }
 
-/// A task that ends during the attach keeps nothing.
+/// A task that ends during the attach keeps no data.
 #[test]
 fn attach_global_races_exit() {
     check(|| {
@@ -56,7 +56,7 @@ fn attach_global_races_attach_task() {
     });
 }
 
-/// The global event comes while a task's own goes: it does not rely on what is going.
+/// The global event is attached while a task's own event is detached. It never relies on the data that is going away.
 #[test]
 fn attach_global_races_detach_task() {
     check(|| {
@@ -74,7 +74,7 @@ fn attach_global_races_detach_task() {
     });
 }
 
-/// Exit meets the mark on data that an event holds: the reference that goes with it is given back once.
+/// Exit meets a new mark on data that an event also holds. The reference that goes with the mark is given back once.
 #[test]
 fn attach_global_races_exit_of_a_task_with_an_event() {
     check(|| {
@@ -96,7 +96,7 @@ fn attach_global_races_exit_of_a_task_with_an_event() {
     });
 }
 
-/// The second attach returns only when the first has finished its walk; the last detach undoes it once.
+/// The second attach returns only after the first has finished its walk. The last detach undoes the attach once.
 #[test]
 fn attach_global_races_attach_global() {
     check(|| {
@@ -115,7 +115,7 @@ fn attach_global_races_attach_global() {
     });
 }
 
-/// A detach that may be the last meets an attach.
+/// A detach that may be the last runs concurrently with an attach.
 #[test]
 fn detach_global_races_attach_global() {
     check(|| {
@@ -133,7 +133,7 @@ fn detach_global_races_attach_global() {
     });
 }
 
-/// Two detaches at once: the last one takes the data, once.
+/// Two detaches run concurrently. The last one removes the data, once.
 #[test]
 fn detach_global_races_detach_global() {
     check(|| {
@@ -149,7 +149,7 @@ fn detach_global_races_detach_global() {
     });
 }
 
-/// A task born during the detach is left without data.
+/// A task that is forked during the detach ends up without data.
 #[test]
 fn detach_global_races_fork() {
     check(|| {
@@ -164,7 +164,7 @@ fn detach_global_races_fork() {
     });
 }
 
-/// Both give back the global event's reference: it is given back once.
+/// Exit and detach both try to give back the global event's reference. It is given back once.
 #[test]
 fn detach_global_races_exit() {
     check(|| {
@@ -178,7 +178,7 @@ fn detach_global_races_exit() {
     });
 }
 
-/// An event comes while the global one goes: what it holds stays alive.
+/// An event is attached while the global event is detached. The event's data stays alive.
 #[test]
 fn detach_global_races_attach_task() {
     check(|| {
@@ -198,7 +198,7 @@ fn detach_global_races_attach_task() {
     });
 }
 
-/// The global event goes while a task's own does: whoever is last takes the data out.
+/// The global event and a task's own event are detached concurrently. The last of them removes the data.
 #[test]
 fn detach_global_races_detach_task() {
     check(|| {

@@ -1,11 +1,11 @@
-//! Tasks that were born without data for want of memory, and those whose data is retained.
+//! Tasks that were forked without data for lack of memory, and tasks whose data is retained.
 
 use super::{World, check};
 use crate::Retention;
 use loom::thread;
 
 impl World {
-    /// A task that was born without data although there is a global event.
+    /// Forks a task that gets no memory for its data while there is a global event.
     fn fork_without_memory(self) -> crate::OwnedTask {
         self.pmu.cache().set_limit_bytes(Some(0));
         let task = self.fork();
@@ -15,7 +15,7 @@ impl World {
     }
 }
 
-/// Two attach to the task at once: the hole is mended once, and the global event has its reference.
+/// Two events are attached to the task concurrently. The hole is filled once, and the global event gets its reference.
 #[test]
 fn attach_task_races_attach_task_on_a_hole() {
     check(|| {
@@ -35,7 +35,7 @@ fn attach_task_races_attach_task_on_a_hole() {
     });
 }
 
-/// A later global event mends the hole while an event of the task's own does.
+/// A later global event and an event of the task's own fill the hole concurrently.
 #[test]
 fn attach_global_races_attach_task_on_a_hole() {
     check(|| {
@@ -53,7 +53,8 @@ fn attach_global_races_attach_task_on_a_hole() {
     });
 }
 
-/// The last global event goes while an event of the task's own mends the hole: it was mended, or it stayed, and nothing leaks.
+/// The last global event is detached while the task's own event fills the hole. The hole is counted as filled or left, and
+/// nothing leaks.
 #[test]
 fn detach_global_races_attach_task_on_a_hole() {
     check(|| {
@@ -71,7 +72,7 @@ fn detach_global_races_attach_task_on_a_hole() {
     });
 }
 
-/// A task with a hole ends while somebody attaches to it.
+/// A task with a hole ends while an event is attached to it.
 #[test]
 fn exit_races_attach_task_on_a_hole() {
     check(|| {
@@ -88,7 +89,7 @@ fn exit_races_attach_task_on_a_hole() {
     });
 }
 
-/// Data is retained while its only event comes and goes, and its task ends.
+/// With retained data, the only event of a task comes and goes while the task ends.
 #[test]
 fn retained_exit_races_attach_task_and_detach_task() {
     check(|| {
@@ -103,7 +104,7 @@ fn retained_exit_races_attach_task_and_detach_task() {
     });
 }
 
-/// Events come and go on two threads, and the data is one object until the task ends.
+/// Events come and go on two threads. The data stays one object until the task ends.
 #[test]
 fn retained_attach_task_races_attach_task() {
     check(|| {
@@ -120,7 +121,7 @@ fn retained_attach_task_races_attach_task() {
     });
 }
 
-/// A global event comes and goes while its task ends: the mark is given back once, by the end.
+/// A global event comes and goes while a task ends. Only the exit gives back the global event's reference, once.
 #[test]
 fn retained_exit_races_attach_global_and_detach_global() {
     check(|| {
@@ -134,7 +135,7 @@ fn retained_exit_races_attach_global_and_detach_global() {
     });
 }
 
-/// Retention ends while a task does.
+/// Retention is turned off while a task ends.
 #[test]
 fn release_of_retained_data_races_exit() {
     check(|| {

@@ -1,13 +1,13 @@
-//! Models of the protocol: one for each race, each named after it, on the code that ships.
+//! Models of the protocol: one for each race, named after the race, on the code that ships.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg pertask_loom" cargo test -p pertask-core --lib --release models
 //! ```
 //!
-//! loom runs every interleaving of a model's threads, and every value that a load may return under the C11 memory
-//! model, with at most [`PREEMPTIONS`] preemptions; `LOOM_MAX_PREEMPTIONS` sets another bound. In a model: one PMU,
-//! a table whose blocks are small, and an RCU that frees as early as it may and notices late uses ([`rcu::stand_in`]).
-//! RCU's own algorithm has its own models.
+//! loom runs every interleaving of a model's threads, with every value that a load may return under the C11 memory model, and
+//! at most [`PREEMPTIONS`] preemptions; `LOOM_MAX_PREEMPTIONS` sets another bound. A model has one PMU, a table with small
+//! blocks, and an RCU that frees as early as it may and detects late uses ([`rcu::stand_in`]). RCU's own algorithm has models
+//! of its own.
 
 mod active;
 mod books;
@@ -35,15 +35,15 @@ use crate::{Event, Inherit, Pmu, PmuHandle, Switch, System};
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Preemptions in a run of a model, unless `LOOM_MAX_PREEMPTIONS` says otherwise. With three, all models together take less than
-/// a minute, and what they catch is listed in docs/MUTATIONS.md.
+/// The maximum number of preemptions in a run of a model; `LOOM_MAX_PREEMPTIONS` overrides it. With three, all models together
+/// take less than a minute. docs/MUTATIONS.md lists what they catch.
 const PREEMPTIONS: usize = 3;
 
-/// A PMU whose data is one number: how often its task was switched in, and what tests add. Its hooks look at the data
-/// twice, and others may run in between.
+/// A PMU whose data is one number: how often its task was switched in, plus what models add. Its hooks use the data twice, and
+/// other threads may run in between.
 #[derive(Default)]
 struct Plain {
-    /// What all pass who touch a number, so that loom tries them in every order.
+    /// A word that every thread accesses before it uses a number, so that loom tries them in every order.
     door: AtomicU32,
     with_data: AtomicU64,
     without_data: AtomicU64,
@@ -51,11 +51,11 @@ struct Plain {
 
 impl Plain {
     fn pass_the_door(&self) {
-        // Relaxed: orders nothing that the core should order.
+        // Relaxed: this access must not order anything that the core is meant to order.
         self.door.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What each hook does.
+    /// The part that all hooks share.
     fn look<'d>(&self, data: Option<&'d AtomicU64>) -> Option<&'d AtomicU64> {
         let calls = if data.is_some() { &self.with_data } else { &self.without_data };
         calls.fetch_add(1, Ordering::Relaxed);
@@ -113,7 +113,7 @@ impl World {
         self.pmu.attach_task(task, Inherit::No).ok()
     }
 
-    /// How many references the live data of a task has, and whether one is the global event's. `None`: no live data.
+    /// How many references the live data of a task has, and whether one is the global event's. `None` without live data.
     fn references(self, task: &Task) -> Option<(u32, bool)> {
         let guard = rcu::enter();
         let data = task.slot(0).data(guard.token())?;
@@ -121,7 +121,7 @@ impl World {
         (count != 0).then(|| (count, data.global.load(crate::primitive::Ordering::Relaxed)))
     }
 
-    /// *Whole*: the task has live data, with one reference of the global event's and `events` others.
+    /// *Whole*: asserts that the task has live data, with one reference of the global event and `events` others.
     fn assert_whole(self, task: &Task, events: u32) {
         assert_eq!(
             self.references(task),
@@ -130,13 +130,13 @@ impl World {
         );
     }
 
-    /// *Whole*, while another thread may be giving its own reference back.
+    /// Asserts *Whole* while another thread may be giving its own reference back.
     fn assert_whole_or_shared(self, task: &Task) {
         let (references, global) = self.references(task).expect("a hole");
         assert!(global && references <= 2, "a reference too many, or no mark");
     }
 
-    /// Adds to a task's number, as its CPU would.
+    /// Adds to a task's number, as a hook on its CPU would.
     fn count(self, task: &Task, amount: u64) {
         let guard = rcu::enter();
         if let Some(data) = task.slot(0).data(guard.token()) {
@@ -146,13 +146,13 @@ impl World {
         }
     }
 
-    /// How many hooks were given data, and how many were not.
+    /// How many hooks got data, and how many did not.
     fn hooks(self) -> (u64, u64) {
         let pmu = self.pmu.pmu();
         (pmu.with_data.load(Ordering::Relaxed), pmu.without_data.load(Ordering::Relaxed))
     }
 
-    /// The end of a run: no task, no data, nothing in a section.
+    /// Ends a run: asserts that no task, no data and no section is left.
     fn finish(self) {
         assert_eq!(self.system.live_tasks(), 0, "a task is left in the table");
         assert_eq!(self.pmu.cache().live(), 0, "data is left that nobody holds");

@@ -1,5 +1,4 @@
-//! The tree of spawns: forks that meet at a new path. In a model there is place for one path with a parent, and all meet
-//! in one bucket.
+//! The tree of spawns: forks that concurrently need a new path. A model has room for one path with a parent, and one bucket.
 
 use super::{World, check};
 use crate::Site;
@@ -14,7 +13,7 @@ impl World {
     }
 }
 
-/// Two forks of one site, from one parent: both find the one new path, though it takes the last place.
+/// Two tasks of one site are forked from one parent. Both get the one new path, although it takes the last room.
 #[test]
 fn fork_races_fork_on_a_new_path() {
     check(|| {
@@ -35,7 +34,7 @@ fn fork_races_fork_on_a_new_path() {
     });
 }
 
-/// Two forks of one site, without a parent: both find the one new root.
+/// Two tasks of one site are forked without a parent. Both get the one new root.
 #[test]
 fn fork_races_fork_on_a_new_root() {
     check(|| {
@@ -49,7 +48,7 @@ fn fork_races_fork_on_a_new_root() {
     });
 }
 
-/// Two forks of two sites, with place for one path: the other falls back to its site's root, and is counted.
+/// Two tasks of different sites are forked, with room for one path. One task falls back to its site's root, and is counted.
 #[test]
 fn fork_races_fork_for_the_last_path() {
     check(|| {

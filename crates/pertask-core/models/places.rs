@@ -1,4 +1,4 @@
-//! PMUs that come and go: what CPUs are told of them, and what is attached through them.
+//! PMUs that are registered and unregistered: what they are told of CPUs, and what is attached through them.
 
 use super::check;
 use crate::primitive::Ordering;
@@ -7,7 +7,7 @@ use loom::thread;
 use std::panic::Location;
 use std::sync::atomic::AtomicU64;
 
-/// A PMU that counts how often it is told of CPUs that come and go.
+/// A PMU that counts how often it is told of a CPU that comes or goes.
 #[derive(Default)]
 struct Told {
     calls: [crate::primitive::AtomicU64; 2],
@@ -30,7 +30,7 @@ impl Pmu for Told {
     }
     fn cpu_online(&self, _: &CpuRecord, (): &()) {
         let went = self.calls[1].load(Ordering::Relaxed);
-        assert_eq!(went, 0, "it comes after it has gone");
+        assert_eq!(went, 0, "told that a CPU comes after it was told that it goes");
         self.calls[0].fetch_add(1, Ordering::Relaxed);
     }
     fn cpu_offline(&self, _: &CpuRecord, (): &()) {
@@ -44,7 +44,7 @@ fn finish(system: &'static System) {
     unsafe { system.dispose() };
 }
 
-/// A PMU is registered while a thread becomes a CPU and is one no more: it is told of both, once and in order, or of neither.
+/// A PMU is registered while a thread becomes a CPU and ends. The PMU is told of both, once and in order, or of neither.
 #[test]
 fn register_races_cpu_online_and_cpu_offline() {
     check(|| {
@@ -58,7 +58,7 @@ fn register_races_cpu_online_and_cpu_offline() {
     });
 }
 
-/// A PMU is let go while somebody attaches: one of the two is refused, and nothing is left.
+/// A PMU is unregistered while an event is attached. One of the two is refused, and nothing is left.
 #[test]
 fn unregister_races_attach_task() {
     check(|| {
@@ -73,7 +73,7 @@ fn unregister_races_attach_task() {
         match (gone, other.join().unwrap()) {
             (Ok(()), Err(Error::Unregistered)) => {}
             (Err(Error::InUse { events: 1 }) | Ok(()), Ok(event)) if gone.is_err() => drop(event),
-            (Ok(()), Ok(_)) => panic!("an event of a PMU that is gone"),
+            (Ok(()), Ok(_)) => panic!("an event of an unregistered PMU"),
             (gone, attached) => panic!("{gone:?}, {:?}", attached.err()),
         }
         drop(task);
@@ -82,7 +82,7 @@ fn unregister_races_attach_task() {
     });
 }
 
-/// A PMU is let go while a task is switched that has its retained data.
+/// A PMU is unregistered while a task with its retained data is switched.
 #[test]
 fn unregister_races_sched_in() {
     check(|| {
@@ -92,7 +92,7 @@ fn unregister_races_sched_in() {
         let cpu = Cpu::new(system);
         let mut task = system.fork(system.site(None, Location::caller()), None, 0);
         drop(pmu.attach_task(task.handle_ref(), Inherit::No).unwrap());
-        assert_eq!(pmu.cache().live(), 1, "it is retained");
+        assert_eq!(pmu.cache().live(), 1, "the data is retained");
         let other = thread::spawn(move || pmu.unregister());
         cpu.run(&mut task, || {});
         other.join().unwrap().unwrap();

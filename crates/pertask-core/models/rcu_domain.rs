@@ -1,4 +1,4 @@
-//! RCU's algorithm: a reader against who frees, and against who waits.
+//! RCU's algorithm: a reader against a reclaimer, and against a thread that waits for readers.
 
 use super::{check, check_within};
 use crate::primitive::{Arc, AtomicPtr, Ordering};
@@ -8,7 +8,7 @@ use loom::cell::UnsafeCell;
 use loom::thread;
 use std::ptr::{self, NonNull};
 
-/// An object that notices an access after its end.
+/// An object that detects an access after its end.
 #[repr(C)]
 struct Object {
     head: Head,
@@ -18,9 +18,9 @@ struct Object {
 
 unsafe fn free(head: NonNull<Head>) {
     let object: NonNull<Object> = head.cast();
-    // SAFETY: the head is an object's first field; the domain frees it once.
+    // SAFETY: the head is an object's first field, and the domain frees the object once.
     let object = unsafe { Box::from_raw(object.as_ptr()) };
-    // SAFETY: loom checks that nobody else is at it.
+    // SAFETY: loom reports any concurrent access.
     object.alive.with_mut(|alive| unsafe { *alive = false });
 }
 
@@ -37,9 +37,9 @@ fn read(domain: &Domain, shared: &AtomicPtr<Object>) {
 
 fn look(domain: &Domain, reader: &Reader, shared: &AtomicPtr<Object>) {
     domain.enter(reader);
-    // SAFETY: null, or an object that is not freed while the section lasts: what the model checks.
+    // SAFETY: null, or an object that is not freed while the section lasts; the models check this.
     if let Some(object) = unsafe { shared.load(Ordering::Acquire).as_ref() } {
-        // SAFETY: the object is not freed while the section lasts: what the model checks.
+        // SAFETY: the object is not freed while the section lasts; the models check this.
         object.alive.with(|alive| assert!(unsafe { *alive }, "used after it was freed"));
     }
     let _ = reader.leave();
@@ -48,12 +48,12 @@ fn look(domain: &Domain, reader: &Reader, shared: &AtomicPtr<Object>) {
 fn unlink_and_retire(domain: &Domain, shared: &AtomicPtr<Object>) {
     let object = NonNull::new(shared.swap(ptr::null_mut(), Ordering::AcqRel)).unwrap();
     let reader = domain.claim();
-    // SAFETY: unlinked, and by nobody else.
+    // SAFETY: we have unlinked the object, and nobody else retires it.
     unsafe { domain.retire(reader, object.cast()) };
     reader.release();
 }
 
-/// An object is taken out and freed while another thread reads it.
+/// A thread unlinks and frees an object while another thread reads it.
 #[test]
 fn reader_races_reclaim() {
     check(|| {
@@ -64,7 +64,7 @@ fn reader_races_reclaim() {
             thread::spawn(move || read(&domain, &shared))
         };
         unlink_and_retire(&domain, &shared);
-        // Twice: what the first must leave, the second may free.
+        // Twice: the second may free what the first had to leave.
         domain.try_reclaim();
         domain.try_reclaim();
         reader.join().unwrap();
@@ -73,7 +73,7 @@ fn reader_races_reclaim() {
     });
 }
 
-/// `synchronize` returns only when a section that may have missed the change has ended.
+/// `synchronize` returns only after every section that may have missed the change has ended.
 #[test]
 fn reader_races_synchronize() {
     check(|| {
@@ -96,13 +96,13 @@ fn reader_races_synchronize() {
         };
         flag.store(ptr::dangling_mut(), Ordering::Release);
         domain.synchronize().unwrap();
-        // loom reports it if the reader may still be at it.
+        // loom reports it if the reader may still access it.
         effect.with_mut(|_| {});
         reader.join().unwrap();
     });
 }
 
-/// A section inside a section does not end the outer one.
+/// The end of a nested section does not end the outer one.
 #[test]
 fn nested_reader_races_reclaim() {
     check(|| {
@@ -113,12 +113,12 @@ fn nested_reader_races_reclaim() {
             thread::spawn(move || {
                 let reader = domain.claim();
                 domain.enter(reader);
-                // SAFETY: as in `read`.
+                // SAFETY: null, or an object that is not freed while the section lasts; the models check this.
                 let object = unsafe { shared.load(Ordering::Acquire).as_ref() };
                 domain.enter(reader);
                 let _ = reader.leave();
                 if let Some(object) = object {
-                    // SAFETY: as in `read`.
+                    // SAFETY: the object is not freed while the section lasts; the models check this.
                     object.alive.with(|alive| assert!(unsafe { *alive }));
                 }
                 let _ = reader.leave();
@@ -131,7 +131,7 @@ fn nested_reader_races_reclaim() {
     });
 }
 
-/// Two threads retire and free: each object is freed once, and none is left.
+/// Two threads retire and reclaim. Each object is freed once, and none is left.
 #[test]
 fn reclaim_races_reclaim() {
     check(|| {
@@ -152,7 +152,7 @@ fn reclaim_races_reclaim() {
     });
 }
 
-/// `barrier` returns when what was retired before has been freed, whoever frees it.
+/// `barrier` returns only after everything retired before has been freed, whichever thread frees it.
 #[test]
 fn barrier_races_reclaim() {
     check(|| {
@@ -169,7 +169,7 @@ fn barrier_races_reclaim() {
     });
 }
 
-/// `barrier` waits also for what a reader holds up that announces its epoch late.
+/// `barrier` also waits for objects that a reader holds up by announcing its epoch late.
 #[test]
 fn enter_races_barrier() {
     check(|| {
@@ -186,7 +186,7 @@ fn enter_races_barrier() {
     });
 }
 
-/// A record goes from one thread to another: the second begins outside.
+/// A record passes from one thread to another. The second thread begins outside any section.
 #[test]
 fn claim_races_release() {
     check(|| {
@@ -207,9 +207,9 @@ fn claim_races_release() {
     });
 }
 
-/// Two threads come at once: both are seen by who waits for readers.
+/// Two threads claim records concurrently. A thread that waits for readers sees both.
 ///
-/// Two preemptions: three of them take half a minute.
+/// With two preemptions, because three take half a minute.
 #[test]
 fn claim_races_claim() {
     check_within(2, || {
@@ -227,7 +227,7 @@ fn claim_races_claim() {
     });
 }
 
-/// A thread that is in its second section has ended the first, and all that it looked at there.
+/// A thread in its second section has ended its first, with all accesses in it.
 #[test]
 fn next_section_races_reclaim() {
     check(|| {
@@ -246,7 +246,7 @@ fn next_section_races_reclaim() {
     });
 }
 
-/// A reader announces an epoch while it is opened: with the new one it finds the object unlinked.
+/// A reader announces an epoch while it is being opened. With the new epoch, it finds the object unlinked.
 #[test]
 fn enter_races_reclaim() {
     check(|| {
@@ -258,16 +258,16 @@ fn enter_races_reclaim() {
             thread::spawn(move || look(domain, theirs, &shared))
         };
         let object = NonNull::new(shared.swap(ptr::null_mut(), Ordering::AcqRel)).unwrap();
-        // SAFETY: unlinked, and by nobody else.
+        // SAFETY: we have unlinked the object, and nobody else retires it.
         unsafe { domain.retire(ours, object.cast()) };
         domain.try_reclaim();
         reader.join().unwrap();
-        // SAFETY: made by `Box::leak`, and nobody uses it any more.
+        // SAFETY: the domain was made by `Box::leak`, and nobody uses it any more.
         drop(unsafe { Box::from_raw(ptr::from_ref(domain).cast_mut()) });
     });
 }
 
-/// Two threads want the one free record: only one of them gets it.
+/// Two threads claim the one free record. Only one of them gets it.
 #[test]
 fn claim_races_claim_of_a_free_record() {
     check(|| {
@@ -282,14 +282,14 @@ fn claim_races_claim_of_a_free_record() {
     });
 }
 
-/// A thread takes the bags while another retires an object that a third looks at: the object goes into a batch whose epoch is
-/// opened afterwards, so the third's section is too old for it.
+/// A thread takes the bags while another retires an object that a third reads. The object goes into a batch whose epoch is
+/// opened afterwards, so the third thread's section is older than the batch's tag.
 #[test]
 fn reclaim_races_retire_and_reader() {
     check(|| {
         let domain: &'static Domain = Box::leak(Box::new(Domain::new()));
         let [looks, retires, reclaims] = [(); 3].map(|()| domain.claim());
-        // There is something to free anyway, so an epoch is opened whether or not the other object has been retired by then.
+        // There is something to free anyway, so the reclaimer opens an epoch even if the other object is not yet retired.
         retire_from(domain, reclaims, &publish());
         let shared = publish();
         let reader = {
@@ -302,14 +302,14 @@ fn reclaim_races_retire_and_reader() {
         retirer.join().unwrap();
         domain.try_reclaim();
         assert_eq!(domain.pending(false), 0, "retired and never freed");
-        // SAFETY: made by `Box::leak`, and nobody uses it any more.
+        // SAFETY: the domain was made by `Box::leak`, and nobody uses it any more.
         drop(unsafe { Box::from_raw(ptr::from_ref(domain).cast_mut()) });
     });
 }
 
-/// Unlinks an object and retires it from a record that the thread has had before the model began.
+/// Unlinks an object and retires it through a record that was claimed before the race began.
 fn retire_from(domain: &Domain, reader: &Reader, shared: &AtomicPtr<Object>) {
     let object = NonNull::new(shared.swap(ptr::null_mut(), Ordering::AcqRel)).unwrap();
-    // SAFETY: unlinked, and by nobody else.
+    // SAFETY: we have unlinked the object, and nobody else retires it.
     unsafe { domain.retire(reader, object.cast()) };
 }

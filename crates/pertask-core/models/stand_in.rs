@@ -1,4 +1,4 @@
-//! The stand-in for RCU, tested by protocols that are wrong: each must be caught, and the right one must pass.
+//! The stand-in for RCU, tested with wrong protocols: it must catch each of them, and pass the right one.
 
 use super::check;
 use crate::primitive::{Arc, AtomicPtr, Ordering};
@@ -34,10 +34,10 @@ fn new_object() -> *mut Object {
     Box::into_raw(Box::new(Object { head: Head::new(free), life: Life::new() }))
 }
 
-/// What readers do, if they are right. What is returned can be looked at until the section ends.
+/// What a correct reader does. It may use the result until the section ends.
 fn load(shared: &Shared, ordering: Ordering, _section: &Guard) -> Option<&'static Life> {
     assert_held();
-    // SAFETY: memory is kept until the model ends; whether the object is still there is what the models check.
+    // SAFETY: memory is kept until the model ends; the models check whether the object is still alive.
     unsafe { shared.load(ordering).as_ref() }.map(|object| &object.life)
 }
 
@@ -54,7 +54,7 @@ fn unlink(shared: &Shared) -> Option<NonNull<Head>> {
 
 fn unlink_and_retire(shared: &Shared) {
     let object = unlink(shared).unwrap();
-    // SAFETY: unlinked, and by nobody else.
+    // SAFETY: we have unlinked the object, and nobody else retires it.
     unsafe { retire(object) };
 }
 
@@ -63,7 +63,7 @@ fn with(shared: &Shared, f: impl FnOnce(&Shared) + 'static) -> thread::JoinHandl
     thread::spawn(move || f(&shared))
 }
 
-/// Runs a model that must fail, on a thread of its own: the books of a failed run are lost with it.
+/// Runs a model that must fail, on a thread of its own, so that the thread-local state of the failed run goes with the thread.
 fn caught(message: &str, model: impl Fn() + Send + Sync + 'static) {
     let panic = std::thread::spawn(|| check(model)).join().expect_err("not caught");
     let said = panic.downcast_ref::<String>().map(String::as_str);
@@ -82,7 +82,7 @@ fn what_keeps_the_contract_passes() {
     });
 }
 
-/// Who looked keeps what it found when its section has ended.
+/// A reader keeps what it found after its section has ended.
 #[test]
 fn a_use_after_the_free_is_caught() {
     caught("used after it was freed", || {
@@ -95,7 +95,7 @@ fn a_use_after_the_free_is_caught() {
     });
 }
 
-/// Another thread looks, before the free or after it: that it may come after it is enough.
+/// Another thread uses the object before or after the free. It is enough that the use may come after.
 #[test]
 fn a_use_that_may_come_after_the_free_is_caught() {
     caught("Causality violation", || {
@@ -111,7 +111,7 @@ fn a_use_that_may_come_after_the_free_is_caught() {
     });
 }
 
-/// The object is retired while new readers still find it.
+/// The object is retired while new readers can still find it.
 #[test]
 fn what_is_retired_before_it_is_unlinked_is_caught() {
     caught("Causality violation", || {
@@ -124,7 +124,7 @@ fn what_is_retired_before_it_is_unlinked_is_caught() {
     });
 }
 
-/// A part of a freed object is looked at, as a hook does with a payload.
+/// A thread accesses a part of a freed object, as a hook accesses a payload.
 #[test]
 fn a_look_at_freed_memory_is_caught() {
     caught("used after it was freed", || {
@@ -137,7 +137,7 @@ fn a_look_at_freed_memory_is_caught() {
     });
 }
 
-/// The reader finds the object, and nothing says that it finds it whole.
+/// A reader finds the object, but nothing orders the object's initialisation before the access.
 #[test]
 fn a_look_that_nothing_orders_is_caught() {
     caught("Causality violation", || {
@@ -150,13 +150,13 @@ fn a_look_that_nothing_orders_is_caught() {
     });
 }
 
-/// Two take the same object, one after the other.
+/// The same object is retired twice in a row.
 #[test]
 fn a_second_free_is_caught() {
     caught("freed twice", || {
         let shared = publish();
         let object = unlink(&shared).unwrap();
-        // SAFETY: none for the second; the model must notice.
+        // SAFETY: the second call breaks the contract; the model must notice.
         unsafe {
             retire(object);
             retire(object);
@@ -164,7 +164,7 @@ fn a_second_free_is_caught() {
     });
 }
 
-/// Two threads look whether the object is there, and both take it.
+/// Two threads both find the object, and both unlink and retire it.
 #[test]
 fn a_second_free_on_another_thread_is_caught() {
     caught("Causality violation", || {
@@ -172,7 +172,7 @@ fn a_second_free_on_another_thread_is_caught() {
         let take = |shared: &Shared| {
             if let Some(object) = NonNull::new(shared.load(Ordering::Acquire)) {
                 shared.store(ptr::null_mut(), Ordering::Release);
-                // SAFETY: none; the model must notice.
+                // SAFETY: both threads may retire the object, which breaks the contract; the model must notice.
                 unsafe { retire(object.cast()) };
             }
         };
@@ -182,14 +182,14 @@ fn a_second_free_on_another_thread_is_caught() {
     });
 }
 
-/// One thread retires an object twice, while a section keeps it.
+/// One thread retires an object twice while a section holds it.
 #[test]
 fn a_second_retirement_is_caught() {
     caught("retired twice", || {
         let shared = publish();
         let section = enter();
         let object = unlink(&shared).unwrap();
-        // SAFETY: none for the second; the model must notice.
+        // SAFETY: the second call breaks the contract; the model must notice.
         unsafe {
             retire(object);
             retire(object);
@@ -198,7 +198,7 @@ fn a_second_retirement_is_caught() {
     });
 }
 
-/// Who takes the object out forgets it.
+/// A thread unlinks the object and forgets it.
 #[test]
 fn a_leak_is_caught() {
     caught("never freed", || {
@@ -210,7 +210,7 @@ fn a_leak_is_caught() {
     });
 }
 
-/// The section is another thread's.
+/// The section belongs to another thread.
 #[test]
 fn a_read_outside_a_section_is_caught() {
     caught("read outside a section", || {
@@ -223,7 +223,7 @@ fn a_read_outside_a_section_is_caught() {
     });
 }
 
-/// A section is forgotten.
+/// A section never ends.
 #[test]
 fn a_section_that_is_never_left_is_caught() {
     caught("a section was left open", || {

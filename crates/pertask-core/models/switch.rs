@@ -1,8 +1,8 @@
-//! Switches on one CPU while other threads attach, detach and read. The hooks look at the task's data, which must stay
-//! while they run.
+//! Switches on one CPU while other threads attach, detach and read. The hooks use the task's data, which must stay alive while
+//! they run.
 //!
-//! A task has one owner, who switches it or ends it: so a switch does not race the same task's exit, nor another switch
-//! of it.
+//! A task has one owner, and only the owner switches it or ends it. So a switch cannot race the exit of its own task, nor
+//! another switch of it.
 
 use super::{Plain, World, check};
 use crate::primitive::{Arc, AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use crate::task::OwnedTask;
 use crate::{Cpu, Event};
 use loom::thread;
 
-/// Switches `task` in while `other` runs, and out when that has ended.
+/// Switches `task` in while `other` runs, and out after `other` has ended.
 fn sched_in_races<T: 'static>(
     task: OwnedTask,
     other: impl FnOnce() -> T + 'static,
@@ -22,7 +22,7 @@ fn sched_in_races<T: 'static>(
     (cpu.switch_out().unwrap(), other)
 }
 
-/// Switches `task` in, and out while `other` runs.
+/// Switches `task` in, and out again while `other` runs.
 fn sched_out_races<T: 'static>(
     task: OwnedTask,
     other: impl FnOnce() -> T + 'static,
@@ -34,7 +34,7 @@ fn sched_out_races<T: 'static>(
     (task, other.join().unwrap())
 }
 
-/// An event comes while its task does: the hook has the data or has not, and the turn's end has it.
+/// An event is attached while its task is switched in. The first hook may or may not get the data; the last hook gets it.
 #[test]
 fn attach_task_races_sched_in() {
     check(|| {
@@ -44,14 +44,14 @@ fn attach_task_races_sched_in() {
         let (task, event) = sched_in_races(task, move || world.attach(&handle).unwrap());
         let (with_data, without) = world.hooks();
         assert!(matches!((with_data, without), (1, 0 | 1) | (2, 0)), "{:?}", world.hooks());
-        // The hook may have counted before the event began to.
+        // The hook may have counted before the event was attached.
         assert!(event.read() < with_data);
         drop((event, task));
         world.finish();
     });
 }
 
-/// An event comes while its task goes.
+/// An event is attached while its task is switched out.
 #[test]
 fn attach_task_races_sched_out() {
     check(|| {
@@ -65,7 +65,7 @@ fn attach_task_races_sched_out() {
     });
 }
 
-/// The last event goes while its task comes: its data stays until the hook has ended, and no longer.
+/// The last event is detached while its task is switched in. The data stays until the hook has returned, and no longer.
 #[test]
 fn detach_task_races_sched_in() {
     check(|| {
@@ -79,7 +79,7 @@ fn detach_task_races_sched_in() {
     });
 }
 
-/// The last event goes while its task does: its data stays until the hook has ended, and no longer.
+/// The last event is detached while its task is switched out. The data stays until the hook has returned, and no longer.
 #[test]
 fn detach_task_races_sched_out() {
     check(|| {
@@ -89,13 +89,13 @@ fn detach_task_races_sched_out() {
         let (task, ()) = sched_out_races(task, move || drop(event));
         assert_eq!(world.pmu.cache().live(), 0);
         let (with_data, without) = world.hooks();
-        assert_eq!(with_data + without, 2, "a sched_in that no sched_out has answered");
+        assert_eq!(with_data + without, 2, "a sched_in without its sched_out");
         drop(task);
         world.finish();
     });
 }
 
-/// A global event, and a word that says that its attach has returned.
+/// Attaches a global event, and then sets a flag to show that the attach has returned.
 fn attach_global(world: World, returned: &AtomicBool) -> Event<Plain> {
     let event = world.pmu.attach_global().unwrap();
     // Release: pairs with the Acquire loads in the models below.
@@ -127,7 +127,7 @@ fn attach_global_races_sched_in() {
     });
 }
 
-/// *Whole*, of the turn's other end: a task that is switched out after the attach has returned has data.
+/// *Whole*, at the end of a turn: a task that is switched out after the attach has returned has data.
 #[test]
 fn attach_global_races_sched_out() {
     check(|| {
@@ -147,7 +147,7 @@ fn attach_global_races_sched_out() {
     });
 }
 
-/// The global event goes while a task comes: its data stays until the hook has ended, and no longer.
+/// The global event is detached while a task is switched in. The data stays until the hook has returned, and no longer.
 #[test]
 fn detach_global_races_sched_in() {
     check(|| {
@@ -161,7 +161,7 @@ fn detach_global_races_sched_in() {
     });
 }
 
-/// The global event goes while a task does: its data stays until the hook has ended, and no longer.
+/// The global event is detached while a task is switched out. The data stays until the hook has returned, and no longer.
 #[test]
 fn detach_global_races_sched_out() {
     check(|| {
@@ -171,13 +171,13 @@ fn detach_global_races_sched_out() {
         let (task, ()) = sched_out_races(task, move || drop(event));
         assert_eq!(world.pmu.cache().live(), 0);
         let (with_data, without) = world.hooks();
-        assert_eq!(with_data + without, 2, "a sched_in that no sched_out has answered");
+        assert_eq!(with_data + without, 2, "a sched_in without its sched_out");
         drop(task);
         world.finish();
     });
 }
 
-/// An event is read while its task comes: with or without the turn that begins.
+/// An event is read while its task is switched in. It may or may not have counted the turn.
 #[test]
 fn read_of_an_event_races_sched_in() {
     check(|| {
@@ -194,7 +194,7 @@ fn read_of_an_event_races_sched_in() {
     });
 }
 
-/// An event is read while its task goes.
+/// An event is read while its task is switched out.
 #[test]
 fn read_of_an_event_races_sched_out() {
     check(|| {

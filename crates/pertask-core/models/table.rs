@@ -1,5 +1,5 @@
-//! The table: items enter and leave while walks look at them. loom reports an item that is looked at after its end, and one
-//! that never ends.
+//! The table: items enter and leave while walks look at them. loom reports an access to an item after its end, and an item that
+//! never ends.
 
 use super::{check, check_within};
 use crate::magazine::Magazine;
@@ -9,7 +9,7 @@ use loom::cell::UnsafeCell;
 use loom::thread;
 use std::ptr::NonNull;
 
-/// An item that notices a look after its end.
+/// An item that detects an access after its end.
 struct Item {
     alive: UnsafeCell<u64>,
 }
@@ -20,14 +20,14 @@ impl Item {
     }
 
     fn look(&self) {
-        // SAFETY: loom checks that nobody ends it meanwhile.
+        // SAFETY: loom reports a concurrent end.
         self.alive.with(|alive| assert_eq!(unsafe { *alive }, 1));
     }
 }
 
 impl Drop for Item {
     fn drop(&mut self) {
-        // SAFETY: loom checks that nobody looks at it any more.
+        // SAFETY: loom reports a concurrent access.
         self.alive.with_mut(|alive| unsafe { *alive = 0 });
     }
 }
@@ -41,11 +41,11 @@ fn enter(
     unsafe { table.enter(at_hand, item) }
 }
 
-/// Makes an item, which enters and leaves.
+/// Makes an item that enters and leaves.
 fn come_and_go(table: &TaskTable<Item>, at_hand: &Magazine<Entry<Item>>) -> bool {
     let item = Item::new();
     let entry = enter(table, at_hand, &item);
-    // SAFETY: the entry that it was given; it leaves once.
+    // SAFETY: `entry` is the one `enter` returned for this item, which leaves once.
     unsafe { table.leave(at_hand, entry, &item) }
 }
 
@@ -59,7 +59,7 @@ fn walk(table: &TaskTable<Item>) -> usize {
     seen
 }
 
-/// An item leaves, and ends, while a walk has it pinned or is about to.
+/// An item leaves and ends while a walk has it pinned, or is about to pin it.
 #[test]
 fn leave_races_walk() {
     check(|| {
@@ -71,12 +71,12 @@ fn leave_races_walk() {
             let table = Arc::clone(&table);
             thread::spawn(move || walk(&table))
         };
-        // SAFETY: the entry that it was given; it leaves once.
+        // SAFETY: `entry` is the one `enter` returned for this item, which leaves once.
         let alone = unsafe { table.leave(&at_hand, entry, &item) };
-        // It is held still.
+        // We still hold the item.
         item.look();
         if alone {
-            // What is done to an item that nobody looks at comes after all that walks did to it.
+            // If no walk has the item pinned, our accesses come after those of all walks.
             item.alive.with_mut(|_| ());
         }
         drop(item);
@@ -85,7 +85,7 @@ fn leave_races_walk() {
     });
 }
 
-/// An item leaves, and ends, while a walk makes a handle of it and keeps that.
+/// An item leaves and ends while a walk makes a handle of it and keeps the handle.
 #[test]
 fn leave_races_walk_that_keeps_a_handle() {
     check(|| {
@@ -101,7 +101,7 @@ fn leave_races_walk_that_keeps_a_handle() {
                 kept
             })
         };
-        // SAFETY: the entry that it was given; it leaves once.
+        // SAFETY: `entry` is the one `enter` returned for this item, which leaves once.
         unsafe { table.leave(&at_hand, entry, &item) };
         item.look();
         drop(item);
@@ -111,7 +111,7 @@ fn leave_races_walk_that_keeps_a_handle() {
     });
 }
 
-/// The entry that an item leaves is the next one's, while a walk still holds the pin that it put there.
+/// The next item gets the entry of one that has left, while a walk still has its pin on the first item.
 #[test]
 fn leave_and_enter_race_walk() {
     check(|| {
@@ -123,17 +123,17 @@ fn leave_and_enter_race_walk() {
             let table = Arc::clone(&table);
             thread::spawn(move || walk(&table))
         };
-        // SAFETY: the entry that it was given; it leaves once.
+        // SAFETY: `entry` is the one `enter` returned for this item, which leaves once.
         unsafe { table.leave(&at_hand, entry, &first) };
         drop(first);
         let entry = enter(&table, &at_hand, &second);
         walker.join().unwrap();
-        // SAFETY: the entry that it was given; it leaves once.
+        // SAFETY: `entry` is the one `enter` returned for this item, which leaves once.
         assert!(unsafe { table.leave(&at_hand, entry, &second) }, "a pin is left");
     });
 }
 
-/// Two walks pin one entry, and the item leaves. Two preemptions: three of them take half a minute.
+/// Two walks pin one entry while its item leaves. With two preemptions, because three take half a minute.
 #[test]
 fn leave_races_two_walks() {
     check_within(2, || {
@@ -145,7 +145,7 @@ fn leave_races_two_walks() {
             let table = Arc::clone(&table);
             thread::spawn(move || walk(&table))
         });
-        // SAFETY: the entry that it was given; it leaves once.
+        // SAFETY: `entry` is the one `enter` returned for this item, which leaves once.
         unsafe { table.leave(&at_hand, entry, &item) };
         item.look();
         drop(item);
@@ -153,7 +153,7 @@ fn leave_races_two_walks() {
     });
 }
 
-/// Two threads take free entries from one depot and put them back: nobody gets one that another has.
+/// Two threads take free entries from one depot and put them back. No entry is handed out twice.
 #[test]
 fn enter_races_enter() {
     check(|| {
@@ -169,7 +169,7 @@ fn enter_races_enter() {
         let item = Item::new();
         let entry = enter(&table, &at_hand, &item);
         assert!(come_and_go(&table, &at_hand), "nobody walks");
-        // SAFETY: the entry that it was given; it leaves once.
+        // SAFETY: `entry` is the one `enter` returned for this item, which leaves once.
         assert!(unsafe { table.leave(&at_hand, entry, &item) }, "nobody walks");
         other.join().unwrap();
     });

@@ -1,10 +1,10 @@
-//! Three at once: what the faults of the kernel's versions suggest. All with the usual bound.
+//! Three operations at once, as the faults in the kernel's versions suggest. All use the usual bound.
 
 use super::{World, check};
 use crate::primitive::{Arc, AtomicBool, Ordering};
 use loom::thread;
 
-/// On one task: the global event comes, an event comes and goes, the task ends.
+/// On one task: the global event is attached, another event comes and goes, and the task ends.
 #[test]
 fn attach_global_races_attach_task_and_exit() {
     check(|| {
@@ -23,8 +23,8 @@ fn attach_global_races_attach_task_and_exit() {
     });
 }
 
-/// On one task: the global event comes, the task ends, and its event goes. Exit may give back the reference that has just been
-/// marked, and the event the last one, while who marked it still looks.
+/// On one task: the global event is attached, the task ends, and its event is detached. Exit may give back the reference that
+/// has just been marked, and the event the last one, while the marking thread still looks at the data.
 #[test]
 fn attach_global_races_detach_task_and_exit() {
     check(|| {
@@ -42,8 +42,8 @@ fn attach_global_races_detach_task_and_exit() {
     });
 }
 
-/// On one task: the global event comes, an event comes, another goes. Whatever the order, the global event has one marked
-/// reference, and each event its own.
+/// On one task: the global event is attached, an event is attached, and another is detached. In every order, the global event
+/// ends up with one marked reference, and each event with its own.
 #[test]
 fn attach_global_races_attach_task_and_detach_task() {
     check(|| {
@@ -67,7 +67,7 @@ fn attach_global_races_attach_task_and_detach_task() {
     });
 }
 
-/// The global event comes while one task is born and another ends: the first has data, the other keeps none.
+/// The global event is attached while one task is forked and another ends. The first has data; the other keeps none.
 #[test]
 fn attach_global_races_fork_and_exit() {
     check(|| {
@@ -87,7 +87,7 @@ fn attach_global_races_fork_and_exit() {
     });
 }
 
-/// A global event goes while another comes and a task is born: the task has data, whoever gave it.
+/// A global event is detached while another is attached and a task is forked. The task has data, from whichever thread.
 #[test]
 fn detach_global_races_fork_and_attach_global() {
     check(|| {
@@ -106,7 +106,7 @@ fn detach_global_races_fork_and_attach_global() {
     });
 }
 
-/// On one task: a global event goes, another comes, and so does the task's own.
+/// On one task: a global event is detached, another is attached, and so is an event of the task's own.
 #[test]
 fn detach_global_races_attach_global_and_attach_task() {
     check(|| {
@@ -129,7 +129,8 @@ fn detach_global_races_attach_global_and_attach_task() {
     });
 }
 
-/// A task is forked and run at once while the global event comes: if that has returned before the switch, there is data.
+/// A task is forked and run at once while the global event is attached. If the attach returned before the switch, there is
+/// data.
 #[test]
 fn attach_global_races_fork_and_sched_in() {
     check(|| {

@@ -1,15 +1,15 @@
-//! Which PMUs have events: the one word that a switch looks at while nothing is attached.
+//! Which PMUs have events: the one word that a switch loads while nothing is attached.
 
 use crate::error::Error;
 use crate::primitive::{AtomicU32, Mutex, Ordering, lock};
 use crate::rcu;
 use crate::refcount::Refcount;
 
-/// How many PMUs a [`System`](crate::System) has room for: each task has a slot of one word for each.
+/// How many PMUs a [`System`](crate::System) has room for. Each task has a one-word slot for each.
 ///
-/// 6, or 12 with the feature `pmus-12`, or 24 with `pmus-24`.
+/// The default is 6; the feature `pmus-12` makes it 12, and `pmus-24` makes it 24.
 pub const MAX_PMUS: usize = if cfg!(pertask_loom) {
-    // So that an exit is one step.
+    // One, so that exit is a single step.
     1
 } else if cfg!(pertask_shuttle) {
     2
@@ -21,23 +21,24 @@ pub const MAX_PMUS: usize = if cfg!(pertask_loom) {
     6
 };
 
-/// A bit for each PMU that has an event.
+/// One bit for each PMU that has an event.
 pub(crate) struct ActivePmus {
-    /// INVARIANT: a PMU's bit is set while it has an event. It changes under the lock of its [`Events`].
+    /// INVARIANT: a PMU's bit is set while the PMU has an event. It changes only under the lock of the PMU's [`Events`].
     mask: AtomicU32,
 }
 
-/// How many events one PMU has. It belongs to the PMU, and not to its place: whoever finds events here finds a PMU that is
-/// registered.
+/// How many events one PMU has.
+///
+/// The count belongs to the PMU and not to its place, so a nonzero count always means a registered PMU.
 ///
 /// INVARIANT: while `count` is not zero, `open` is true.
 pub(crate) struct Events {
     count: Refcount,
-    /// Whether events may come. Held by whoever takes the count to or from zero.
+    /// Whether the PMU accepts events. Locked by a thread that takes the count to or from zero.
     open: Mutex<bool>,
 }
 
-/// One event counted, unless it comes to nothing.
+/// A counted event. Dropping it takes the count back, unless it is kept.
 pub(crate) struct Counted<'a> {
     active: &'a ActivePmus,
     events: &'a Events,
@@ -49,17 +50,17 @@ impl Events {
         Self { count: Refcount::new(0), open: Mutex::new(false) }
     }
 
-    /// How many there are.
+    /// How many events the PMU has.
     pub(crate) fn count(&self) -> u32 {
         self.count.read()
     }
 
-    /// Lets events come.
+    /// Accepts events from now on.
     pub(crate) fn open(&self) {
         *lock(&self.open) = true;
     }
 
-    /// Calls `f` while the PMU stays registered: events that come or go meanwhile wait for it.
+    /// Calls `f` while the PMU stays registered. The PMU's first attach and last detach wait for `f`.
     pub(crate) fn while_open(&self, f: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         if rcu::held() {
             return Err(Error::InsideHook);
@@ -68,7 +69,7 @@ impl Events {
         if *open { f() } else { Err(Error::Unregistered) }
     }
 
-    /// Lets no more events come. `Err`: there are some, or none may come already.
+    /// Refuses events from now on. Fails if the PMU has events, or refuses them already.
     pub(crate) fn close(&self) -> Result<(), Error> {
         let mut open = lock(&self.open);
         match self.count() {
@@ -90,12 +91,12 @@ impl ActivePmus {
     /// The PMUs that have an event.
     #[inline(always)]
     pub(crate) fn mask(&self) -> u32 {
-        // Relaxed: the first global event of a PMU with data passes a barrier that all threads take part in before its attach
-        // returns; any other event counts from the next switch that sees it.
+        // Relaxed: the first global event of a PMU with data passes a barrier that all threads take part in, before its attach
+        // returns. Any other event counts from the first switch that sees its bit.
         self.mask.load(Ordering::Relaxed)
     }
 
-    /// Counts an event of the PMU in that place among those for which switches call hooks.
+    /// Counts an event of the PMU in that place, so that switches call the PMU's hooks.
     pub(crate) fn count<'a>(
         &'a self,
         place: usize,
@@ -106,9 +107,10 @@ impl ActivePmus {
             if !*open {
                 return Err(Error::Unregistered);
             }
-            // Another may have been faster.
+            // Another thread may have been faster.
             if !events.count.inc_not_zero() {
-                // Before the count, so that whoever finds that above zero also finds the bit. Relaxed: `set_one` is Release.
+                // Set the bit before the count, so that a thread that sees the nonzero count also sees the bit. Relaxed:
+                // `set_one` is Release.
                 self.mask.fetch_or(1 << place, Ordering::Relaxed);
                 events.count.set_one();
             }
@@ -122,7 +124,7 @@ impl ActivePmus {
         }
         let _open = lock(&events.open);
         if events.count.dec_and_test() {
-            // Relaxed: a switch that still sees the bit calls a hook that finds no data.
+            // Relaxed: a switch that still sees the bit calls a hook, which finds no data.
             self.mask.fetch_and(!(1 << place), Ordering::Relaxed);
         }
     }

@@ -1,7 +1,10 @@
-//! What is written where a task is made or ends: books that one thread has to itself. Nobody else writes them, so forks and
-//! ends on different CPUs share no line; whoever wants a sum adds up all books.
+//! Per-thread bookkeeping for the beginning and end of tasks.
 //!
-//! A [`Cpu`](crate::Cpu) has books for as long as its thread is one. A thread that is no CPU claims some for one fork or end.
+//! Only the thread that has the books writes them, so forks and exits on different CPUs share no cache line. A reader that
+//! wants a sum adds up all books.
+//!
+//! A [`Cpu`](crate::Cpu) keeps its books for as long as it exists. A thread that is no CPU claims books for one fork or one
+//! exit.
 
 use crate::primitive::{
     AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence, thread_token, yield_now,
@@ -13,26 +16,26 @@ use std::ptr;
 /// One thread's books.
 #[repr(align(128))]
 pub(crate) struct Books {
-    /// Grows at the beginning and at the end of a task's end; odd in between.
+    /// Incremented at the beginning and at the end of a task's exit; odd in between.
     window: AtomicU64,
-    /// Ends inside ends: what runs at a task's end may end another. The owner alone touches it.
+    /// How many exits are nested: code that runs during one exit may end another task. The owner alone touches it.
     ends: Cell<u32>,
-    /// The tasks that were made with these books, less those that have ended with them. It wraps around: a task may be made
-    /// here and end there.
+    /// Tasks made with these books, minus tasks ended with them. It wraps around: a task may be made with one thread's books
+    /// and end with another's.
     live: Cell64,
-    /// The owner's token, or 0 while nobody has them.
+    /// The owner's token, or 0 while no thread has the books.
     owner: AtomicUsize,
-    /// How many times this process had been made by `fork(2)` from another when the owner got them.
+    /// The value of [`FORKS`] when the owner claimed the books.
     forks: crate::primitive::plain::AtomicUsize,
     number: usize,
-    /// Fixed once they are in the list.
+    /// Fixed once the books are in the list.
     next: *const Books,
 }
 
-/// How many times this process, and those it comes from, were made by `fork(2)`.
+/// How many times `fork(2)` has made a new process between the first process and this one.
 static FORKS: crate::primitive::plain::AtomicUsize = crate::primitive::plain::AtomicUsize::new(0);
 
-/// For the child of a `fork(2)`: the books of all threads but this one are nobody's any more.
+/// For the child of a `fork(2)`: marks the books of all other threads as orphaned.
 #[cfg(all(unix, not(any(pertask_loom, pertask_shuttle, miri))))]
 pub(crate) fn after_fork() {
     // Relaxed: there is no other thread.
@@ -40,33 +43,33 @@ pub(crate) fn after_fork() {
     here::keep();
 }
 
-/// A number that its owner writes and others read.
+/// A number that its owner writes and other threads read.
 #[derive(Debug, Default)]
 pub(crate) struct Cell64(crate::primitive::plain::AtomicU64);
 
-// SAFETY: `ends` is touched by the owner alone, and passes to the next owner by `owner`; `next` is fixed; the rest are atomics.
+// SAFETY: only the owner touches `ends`, and `owner` hands it over to the next owner; `next` is fixed; the rest are atomics.
 unsafe impl Sync for Books {}
-// SAFETY: nothing in it is bound to a thread.
+// SAFETY: nothing in books is bound to a thread.
 unsafe impl Send for Books {}
 
-/// Books that this thread has to itself: the right to write what is kept by their number.
+/// Books that this thread owns: the right to write everything that is indexed by their number.
 #[derive(Clone, Copy)]
 pub(crate) struct Mine<'a> {
     books: &'a Books,
     not_send: PhantomData<*const ()>,
 }
 
-/// Books that were claimed for a moment.
+/// Books claimed for one operation.
 pub(crate) struct Claimed<'a>(Mine<'a>);
 
-/// A task's end under way: whoever reads what has ended here waits, or reads again.
+/// A task's exit in progress. A thread that reads the totals of these books waits for it, or reads again.
 pub(crate) struct Window<'a>(&'a Books);
 
 impl Cell64 {
-    /// For the owner.
+    /// Adds to the number. Only the owner calls it.
     #[inline]
     pub(crate) fn add(&self, amount: u64) {
-        // Relaxed: one thread writes it; what is read is a sum over many.
+        // Relaxed: one thread writes the number, and readers only add up many of them.
         self.0.store(self.get().wrapping_add(amount), Ordering::Relaxed);
     }
 
@@ -77,7 +80,7 @@ impl Cell64 {
 }
 
 impl<'a> Mine<'a> {
-    /// The books' number: dense from 0.
+    /// The number of the books: dense from 0.
     #[inline]
     pub(crate) fn number(self) -> usize {
         self.books.number
@@ -93,18 +96,18 @@ impl<'a> Mine<'a> {
         self.books.live.add(u64::MAX);
     }
 
-    /// Begins a task's end. What is added up before the window is closed, a reader finds whole or not at all.
+    /// Begins a task's exit. A reader sees all of what is added up before the window closes, or none of it.
     #[inline]
     pub(crate) fn begin_end(self) -> Window<'a> {
         let books = self.books;
         let ends = books.ends.get();
         books.ends.set(ends + 1);
         if ends == 0 {
-            // Relaxed: the owner alone writes it.
+            // Relaxed: the owner alone writes the window.
             let closed = books.window.load(Ordering::Relaxed);
             books.window.store(closed + 1, Ordering::Relaxed);
-            // Release: pairs with the fence in `read`. Whoever has read something that is written in the window finds the
-            // number changed.
+            // Release: pairs with the fence in `read`. A reader that has read anything written in the window also finds that
+            // the window's number has changed.
             fence(Ordering::Release);
         }
         Window(books)
@@ -118,7 +121,7 @@ impl<'a> Mine<'a> {
     pub(crate) fn release(self) {
         #[cfg(not(any(pertask_loom, pertask_shuttle)))]
         here::forget(self.books);
-        // Release: pairs with the Acquire in `try_claim`: the next owner finds all as this one left it.
+        // Release: pairs with the Acquire in `try_claim`. The next owner finds everything as this owner left it.
         self.books.owner.store(0, Ordering::Release);
     }
 }
@@ -174,25 +177,26 @@ impl Books {
                 .compare_exchange(0, thread_token(), Ordering::Acquire, Ordering::Relaxed)
                 .is_ok();
         if is_ours {
-            // Relaxed: see `is_orphaned`.
+            // Relaxed: the number changes before a child process has a second thread; see `is_orphaned`.
             self.forks.store(FORKS.load(Ordering::Relaxed), Ordering::Relaxed);
         }
         is_ours
     }
 
-    /// Whether the owner is a thread of the process from which `fork(2)` has made this one. Its window will not close.
+    /// Whether the owner is a thread that `fork(2)` left behind in the parent process. Its window will never close.
     fn is_orphaned(&self) -> bool {
         // Relaxed: the number changes before the child has a second thread.
         self.forks.load(Ordering::Relaxed) != FORKS.load(Ordering::Relaxed)
     }
 
-    /// Reads what has ended with these books, at a moment at which no end is under way. `read` may be called again.
+    /// Reads the totals of tasks that ended with these books, at a moment when no exit is in progress. `read` may be called
+    /// again.
     ///
-    /// It waits for the owner, who waits for nobody: whoever reads is not at a task's end itself, see
-    /// [`Library::is_ending_here`]. A thread is not waited for that `fork(2)` has left behind in another process.
+    /// The reader waits for the owner. The owner never waits for the reader, because a reader is never in an exit itself (see
+    /// [`Library::is_ending_here`]). The reader does not wait for a thread that `fork(2)` left behind in another process.
     pub(crate) fn read<R>(&self, mut read: impl FnMut() -> R) -> R {
         loop {
-            // Acquire: pairs with the Release at the window's closing.
+            // Acquire: pairs with the Release that closes the window.
             let before = self.window.load(Ordering::Acquire);
             let is_orphaned = self.is_orphaned();
             if before.is_multiple_of(2) || is_orphaned {
@@ -207,9 +211,9 @@ impl Books {
         }
     }
 
-    /// Whether the calling thread is at a task's end with these books.
+    /// Whether the calling thread is in a task's exit with these books.
     fn is_ending_here(&self) -> bool {
-        // Relaxed: a thread that is the owner stays it. In models and schedules no thread is told from another.
+        // Relaxed: a thread always sees its own store to `owner`. In models and schedules, threads have no tokens of their own.
         cfg!(not(any(pertask_loom, pertask_shuttle)))
             && self.owner.load(Ordering::Relaxed) == thread_token()
             && self.ends.get() != 0
@@ -218,7 +222,7 @@ impl Books {
 
 /// All books of a system.
 pub(crate) struct Library {
-    /// INVARIANT: a list that only grows; books are used again, never freed while the library lives.
+    /// INVARIANT: a list that only grows. Books are reused, and never freed while the library lives.
     first: AtomicPtr<Books>,
 }
 
@@ -227,8 +231,9 @@ impl Library {
         Self { first: AtomicPtr::new(ptr::null_mut()) }
     }
 
-    /// Books for the calling thread: some that nobody has, or new ones. `hint` says where to look first, so that threads with
-    /// different hints seldom look at the same.
+    /// Claims books for the calling thread: free ones if there are any, otherwise new ones.
+    ///
+    /// `hint` says where the search begins, so that threads with different hints seldom contend for the same books.
     pub(crate) fn claim(&self, hint: usize) -> Mine<'_> {
         let count = self.iter().next().map_or(0, |newest| newest.number + 1);
         let from = if count == 0 { 0 } else { hint % count };
@@ -236,18 +241,19 @@ impl Library {
         Mine::of(free.unwrap_or_else(|| self.add()))
     }
 
-    /// As [`claim`](Self::claim), for a moment.
+    /// Claims books for one operation; see [`claim`](Self::claim) for `hint`.
     pub(crate) fn claim_for_now(&self, hint: usize) -> Claimed<'_> {
         Claimed(self.claim(hint))
     }
 
-    /// Has [`here`](Self::here) find these books on this thread, until they are released.
+    /// Makes [`here`](Self::here) return these books on this thread, until they are released.
     pub(crate) fn remember(&'static self, _mine: Mine<'static>) {
         #[cfg(not(any(pertask_loom, pertask_shuttle)))]
         here::remember(self, _mine.books);
     }
 
-    /// The books that this thread has, if it is a CPU of this library's system. (Of two such, the newer one's.)
+    /// The books of the CPU that this thread is, if that CPU belongs to this library's system. With two such CPUs, the newer
+    /// one's.
     #[inline]
     pub(crate) fn here(&self) -> Option<Mine<'static>> {
         #[cfg(any(pertask_loom, pertask_shuttle))]
@@ -256,38 +262,38 @@ impl Library {
         here::find(self).map(Mine::of)
     }
 
-    /// Whether the calling thread is at a task's end: whoever reads counts might wait for it.
+    /// Whether the calling thread is in a task's exit. A thread that reads counts would then wait for itself.
     pub(crate) fn is_ending_here(&self) -> bool {
         self.iter().any(Books::is_ending_here)
     }
 
     /// All books, newest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Books> {
-        // Acquire: pairs with the Release in `add`; books are found whole.
+        // Acquire: pairs with the Release in `add`, so that we see the books initialised.
         let mut at = self.first.load(Ordering::Acquire).cast_const();
         std::iter::from_fn(move || {
-            // SAFETY: null, or books, which live as long as the library.
+            // SAFETY: the pointer is null or points to books, and books live as long as the library.
             let books = unsafe { at.as_ref()? };
             at = books.next;
             Some(books)
         })
     }
 
-    /// How many tasks live: an exact figure only while none is made or ends.
+    /// How many tasks are alive; exact only while no task is made or ends.
     pub(crate) fn live(&self) -> usize {
         let live = self.iter().fold(0_u64, |live, books| live.wrapping_add(books.live.get()));
-        // A task may be seen to end and not to begin.
+        // The sum may include a task's end but not its beginning.
         live.cast_signed().max(0) as usize
     }
 
     fn add(&self) -> &Books {
-        // Acquire, here and on failure: pairs with the Release below, for the number and the link.
+        // Acquire, here and on failure: pairs with the Release below, so that we see the number and the link.
         let mut first = self.first.load(Ordering::Acquire);
         let books = Box::into_raw(Box::new(Books::new(0, ptr::null())));
         loop {
-            // SAFETY: null, or books, which live as long as the library.
+            // SAFETY: the pointer is null or points to books, and books live as long as the library.
             let number = unsafe { first.as_ref() }.map_or(0, |newest| newest.number + 1);
-            // SAFETY: the new books are ours alone until the exchange succeeds.
+            // SAFETY: no other thread can reach the new books until the exchange succeeds.
             unsafe {
                 (*books).number = number;
                 (*books).next = first;
@@ -302,7 +308,7 @@ impl Library {
     }
 }
 
-/// Which books a thread has.
+/// The books that each thread has.
 #[cfg(not(any(pertask_loom, pertask_shuttle)))]
 mod here {
     use super::{Books, Library, Ordering};
@@ -322,7 +328,7 @@ mod here {
         HERE.set(HERE.get().filter(|(_, here)| !ptr::eq(*here, books)));
     }
 
-    /// After a `fork(2)`: this thread still has its books.
+    /// After a `fork(2)`: this thread keeps its books.
     #[cfg(all(unix, not(miri)))]
     pub(super) fn keep() {
         if let Some((_, books)) = HERE.get() {
@@ -341,7 +347,7 @@ impl Drop for Library {
         // Acquire: pairs with the Release in `add`.
         let mut at = self.first.load(Ordering::Acquire);
         while !at.is_null() {
-            // SAFETY: nobody borrows the library any more; each came from a box.
+            // SAFETY: nobody borrows the library any more, and the books were allocated as a box.
             at = unsafe { Box::from_raw(at) }.next.cast_mut();
         }
     }

@@ -1,22 +1,22 @@
-//! What an event reads.
+//! The counts that an event reads.
 
-/// The counts that an event reads: they are added up over tasks, and subtracted over time.
+/// The counts that an event reads: added up over tasks, and subtracted over time.
 pub trait Count: Clone + Default + Send + Sync + 'static {
     /// Adds the counts of another task.
     fn add(&mut self, other: &Self);
 
-    /// What has come since `base` was read from the same source.
+    /// The counts that were added since `base` was read from the same source.
     #[must_use]
     fn since(&self, base: &Self) -> Self;
 }
 
-/// A PMU without counts reads nothing.
+/// A PMU without counts.
 impl Count for () {
     fn add(&mut self, (): &Self) {}
     fn since(&self, (): &Self) -> Self {}
 }
 
-/// Plain sums.
+/// A plain sum.
 impl Count for u64 {
     fn add(&mut self, other: &Self) {
         *self = self.wrapping_add(*other);

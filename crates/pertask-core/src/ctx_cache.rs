@@ -1,4 +1,4 @@
-//! Where per-task data comes from: one cache of equal objects for each PMU (the kernel's `kmem_cache`).
+//! The allocator of per-task data: one cache of equal-sized objects for each PMU (the kernel's `kmem_cache`).
 
 use crate::books::{Cell64, Library, Mine};
 use crate::error::Error;
@@ -10,31 +10,31 @@ use std::alloc::Layout;
 use std::fmt;
 use std::ptr::NonNull;
 
-/// Batches of free objects that no CPU has at hand and that are kept all the same.
+/// How many batches of free objects the cache keeps in addition to those at hand on the CPUs.
 const KEPT_BATCHES: usize = 64;
 
-/// Allocates one PMU's data for tasks: objects of one size, zeroed, counted, and within a limit if there is one.
+/// Allocates one PMU's per-task data: objects of one size, zeroed, counted, and optionally within a memory limit.
 ///
-/// Freed objects stay at hand: some tens for each CPU, and some thousand for all of them together. Where there is a limit none
-/// do. Objects go back to the cache that they came from; each carries a pointer to it.
+/// The cache keeps freed objects: some tens for each CPU, and a few thousand for all CPUs together. With a limit it keeps none.
+/// Each object carries a pointer to its cache, and goes back to it.
 pub struct CtxCache {
     pmu: &'static str,
     layout: Layout,
     library: &'static Library,
     cpus: PerCpu<OfCpu>,
     kept: Depot<u8>,
-    /// What threads without books have allocated, less what they have freed. It wraps around.
+    /// Objects allocated by threads without books, minus objects freed by such threads. It wraps around.
     elsewhere: AtomicU64,
     limit_bytes: AtomicUsize,
-    /// Held by whoever allocates within a limit.
+    /// Held by a thread while it counts an allocation against the limit.
     limited: Mutex<()>,
 }
 
-/// What one CPU has of a cache. The thread that has the books of that number writes it.
+/// One CPU's part of a cache. Only the thread that has the books of that number writes it.
 #[derive(Default)]
 #[repr(align(128))]
 struct OfCpu {
-    /// Allocated here, less freed here. It wraps around.
+    /// Objects allocated here, minus objects freed here. It wraps around.
     live: Cell64,
     at_hand: Magazine<u8>,
 }
@@ -43,7 +43,7 @@ struct OfCpu {
 unsafe impl Sync for OfCpu {}
 
 impl CtxCache {
-    /// A cache of objects of that layout, which is not empty, for those who have books of that library.
+    /// A cache of objects of a non-empty layout, for CPUs with books of `library`.
     pub(crate) fn new(pmu: &'static str, layout: Layout, library: &'static Library) -> Self {
         Self {
             pmu,
@@ -59,22 +59,22 @@ impl CtxCache {
 
     /// How many objects are allocated and not yet freed.
     ///
-    /// Those that wait for their last reader are among them. The figure is exact only while none is allocated or freed.
+    /// This includes objects that wait for their last reader. The figure is exact only while no object is allocated or freed.
     #[must_use]
     pub fn live(&self) -> usize {
         let elsewhere = self.elsewhere.load(Ordering::Relaxed);
         let live = self.cpus.iter().fold(elsewhere, |live, cpu| live.wrapping_add(cpu.live.get()));
-        // An object may be seen to be freed and not to be allocated.
+        // The sum may include an object's freeing but not its allocation.
         live.cast_signed().max(0) as usize
     }
 
-    /// The memory of the live objects.
+    /// How much memory the live objects use.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.live() * self.object_bytes()
     }
 
-    /// The memory of one object.
+    /// How much memory one object uses.
     #[must_use]
     pub fn object_bytes(&self) -> usize {
         self.layout.size()
@@ -82,9 +82,9 @@ impl CtxCache {
 
     /// Limits the memory of the live objects to `bytes`; `None` lifts the limit.
     ///
-    /// What is beyond it now stays. Within a limit, each allocation adds up all CPUs' counts under a lock, and nothing that is
-    /// freed is kept: the limit is that of all the memory, but for some tens of free objects that a CPU gives back when it
-    /// next allocates or frees.
+    /// Objects already beyond the new limit stay. With a limit, each allocation adds up all CPUs' counts under a lock, and
+    /// freed objects are not kept. So the limit covers all of the cache's memory, except for some tens of free objects that a
+    /// CPU gives back when it next allocates or frees.
     pub fn set_limit_bytes(&self, bytes: Option<usize>) {
         self.limit_bytes.store(bytes.unwrap_or(usize::MAX), Ordering::Relaxed);
         if bytes.is_some() {
@@ -92,7 +92,7 @@ impl CtxCache {
         }
     }
 
-    /// A zeroed object.
+    /// Allocates a zeroed object.
     ///
     /// # Errors
     /// [`Error::CacheLimit`] and [`Error::OutOfMemory`].
@@ -102,22 +102,23 @@ impl CtxCache {
             Some(mine) if !self.is_limited() => self.alloc_at_hand(mine),
             _ => self.alloc_with_care(mine),
         }?;
-        // Zeroed here: glibc's `calloc` passes its thread's cache by, and at this size costs several times as much.
-        // SAFETY: so many bytes have just been allocated.
+        // Zeroed here and not with `calloc`: glibc's `calloc` bypasses the thread cache, and at this size costs several times
+        // as much.
+        // SAFETY: the object was just allocated with this layout, so that many bytes are ours to write.
         unsafe { object.write_bytes(0, self.layout.size()) };
         Ok(object)
     }
 
-    /// The books with which this thread may use what is at hand, if it has any.
+    /// The books with which this thread may use its objects at hand, if it has any.
     #[inline]
     pub(crate) fn here(&self) -> Option<Mine<'static>> {
         self.library.here()
     }
 
-    /// Takes an object back.
+    /// Frees an object.
     ///
     /// # Safety
-    /// It came from this cache's `alloc`, and nobody holds it.
+    /// The object came from this cache's `alloc`, and nobody holds it.
     #[inline]
     pub(crate) unsafe fn free(&self, mine: Option<Mine<'_>>, object: NonNull<u8>) {
         let Some(mine) = mine else {
@@ -138,7 +139,7 @@ impl CtxCache {
 
     #[inline]
     fn is_limited(&self) -> bool {
-        // Relaxed: whoever allocates at this moment does so before or after.
+        // Relaxed: an allocation that runs at the same time counts as earlier or later.
         self.limit_bytes.load(Ordering::Relaxed) != usize::MAX
     }
 
@@ -156,14 +157,14 @@ impl CtxCache {
         cpu.at_hand.take().map_or_else(|| self.alloc_raw(), Ok)
     }
 
-    /// Where there is a limit, or the thread has no books.
+    /// Allocates where there is a limit, or for a thread without books.
     #[cold]
     fn alloc_with_care(&self, mine: Option<Mine<'_>>) -> Result<NonNull<u8>, Error> {
         if let Some(mine) = mine {
             self.give_back_at_hand(self.cpus.of(mine.number()));
         }
         self.count_within_limit(mine)?;
-        // Under no lock: an allocation may take long.
+        // Not under the lock: an allocation may take long.
         let object = self.alloc_raw();
         if object.is_err() {
             self.count(mine, u64::MAX);
@@ -189,7 +190,7 @@ impl CtxCache {
     }
 
     fn count_elsewhere(&self, amount: u64) {
-        // Relaxed: a figure.
+        // Relaxed: for statistics.
         self.elsewhere.fetch_add(amount, Ordering::Relaxed);
     }
 
@@ -214,12 +215,12 @@ impl CtxCache {
         object.ok_or(Error::OutOfMemory { pmu: self.pmu, bytes: self.object_bytes() })
     }
 
-    /// Gives free objects back to the allocator.
+    /// Returns free objects to the allocator.
     fn give_back(&self, objects: impl IntoIterator<Item = NonNull<u8>>) {
         for object in objects {
             #[cfg(any(pertask_loom, pertask_shuttle))]
             crate::quarantine::keep(object, self.layout);
-            // SAFETY: all objects of a cache were allocated with its layout, and nobody holds a free one.
+            // SAFETY: every object of a cache was allocated with its layout, and nobody holds a free one.
             #[cfg(not(any(pertask_loom, pertask_shuttle)))]
             unsafe {
                 std::alloc::dealloc(object.as_ptr(), self.layout);

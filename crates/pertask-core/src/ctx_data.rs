@@ -16,49 +16,49 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr::NonNull;
 
-/// One PMU's data for one task: who holds it, where it came from, and the PMU's payload behind it.
+/// One PMU's data for one task: a header with its owners and its cache, and the PMU's payload behind it.
 ///
-/// INVARIANT: `refcount` counts the [`CtxRef`]s to the object; one of them is the global event's exactly while
-/// `global` is true. When the count reaches zero, whoever dropped the last reference retires the object, once.
+/// INVARIANT: `refcount` counts the [`CtxRef`]s to the object; one of them belongs to the global event exactly while `global`
+/// is true. When the count reaches zero, the thread that dropped the last reference retires the object, once.
 #[repr(C)]
 pub(crate) struct CtxData {
     rcu: rcu::Head,
     pub(crate) refcount: Refcount,
-    /// Whether the global event holds a reference. Taken and given back by swapping, so that it is done once.
+    /// Whether the global event holds a reference. Set and cleared by swaps, so that the reference is taken and dropped once.
     pub(crate) global: AtomicBool,
-    /// The last walk over counts that has seen this object, or [`FOLDED`].
+    /// The last walk over counts that saw this object, or [`FOLDED`].
     seen_in_walk: AtomicU64,
     cache: NonNull<CtxCache>,
     #[cfg(any(pertask_loom, pertask_shuttle))]
     life: Life,
 }
 
-/// A `CtxData` and its payload in one piece of memory.
+/// A `CtxData` and its payload in one allocation.
 #[repr(C)]
 struct Object<D> {
     data: CtxData,
     payload: D,
 }
 
-/// `CtxData::seen_in_walk` once the task's end has been folded into the totals of those that have ended.
+/// The value of `CtxData::seen_in_walk` once the exiting task's counts have been folded into the totals.
 const FOLDED: u64 = u64::MAX;
 
 /// One reference to a [`CtxData`].
 ///
-/// It is not dropped but given back through the slot it came from, [`Slot::put`](crate::slot::Slot::put); forgotten,
-/// it leaks the object and nothing else.
+/// Give it back through the slot it came from, with [`Slot::put`](crate::slot::Slot::put). Dropping it leaks the object and
+/// does no other harm.
 #[must_use = "a reference is given back with Slot::put"]
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct CtxRef(NonNull<CtxData>);
 
-// SAFETY: a CtxData is shared between threads; what is not atomic in it never changes.
+// SAFETY: threads may share a CtxData; every field that is not atomic never changes.
 unsafe impl Send for CtxRef {}
-// SAFETY: a `&CtxRef` gives no more than a `&CtxData`, which is shared between threads.
+// SAFETY: a `&CtxRef` gives no more access than a `&CtxData`, which threads may share.
 unsafe impl Sync for CtxRef {}
 
-/// A [`CtxData`] that is not freed for the time of `'a`.
+/// A [`CtxData`] that is not freed during `'a`.
 ///
-/// It is a pointer and no reference: it reaches the payload behind the header, and what frees the object frees all of it.
+/// It is a pointer and not a reference, so that it can reach the payload behind the header, and free the whole object.
 #[derive(Clone, Copy)]
 pub(crate) struct CtxView<'a> {
     at: NonNull<CtxData>,
@@ -73,7 +73,7 @@ impl CtxData {
         Layout::new::<Object<D>>()
     }
 
-    /// A new object with one reference, which is the global event's if `global`. Its payload is zero.
+    /// Allocates an object with a zeroed payload and one reference. If `global`, the reference is the global event's.
     pub(crate) fn alloc(
         cache: &CtxCache,
         mine: Option<Mine<'_>>,
@@ -89,47 +89,51 @@ impl CtxData {
             #[cfg(any(pertask_loom, pertask_shuttle))]
             life: Life::new(),
         };
-        // SAFETY: freshly allocated with a layout that begins with a CtxData; the zeroed payload behind it stays.
+        // SAFETY: the memory was just allocated with a layout that begins with a CtxData. The zeroed payload behind it stays as
+        // it is.
         unsafe { object.write(header) };
         Ok(CtxRef(object))
     }
 
-    /// Frees an object that nobody else can reach: it was never published, or its task has ended and nobody holds that.
+    /// Frees an object that no other thread can reach: it was never published, or its task has ended and nobody holds the task.
     pub(crate) fn free_unshared(unshared: CtxRef, mine: Option<Mine<'_>>) {
-        // SAFETY: nobody but the caller can reach it.
+        // SAFETY: only the caller can reach the object.
         unsafe { free(unshared.0, mine) };
     }
 
-    /// Frees the object when its last reader is gone.
+    /// Frees the object once no reader can hold it.
     ///
     /// # Safety
     /// The caller has dropped the last reference, and the object is in no slot.
     pub(crate) unsafe fn retire(dead: NonNull<Self>) {
-        // SAFETY: the head is the object's first field; the rest is the caller's.
+        // SAFETY: the head is the object's first field. No reader can reach the object through a slot, and the one thread that
+        // dropped the last reference retires it, by the caller's contract.
         unsafe { rcu::retire(dead.cast()) };
     }
 
-    /// Whether the object came from that cache.
+    /// Whether the object came from `cache`.
     pub(crate) fn is_from(&self, cache: &CtxCache) -> bool {
         std::ptr::eq(self.cache.as_ptr(), cache)
     }
 
-    /// At a task's end: marks the object as folded. Which walk had seen it last; 0 for none. `None`: it has been folded.
+    /// Marks the object as folded, at the task's exit. Returns the last walk that saw the object, or 0 for none; `None` if the
+    /// object was folded before.
     ///
-    /// AcqRel: pairs with itself and with `see_in_walk`. Either the walk finds the mark, and the task among those that have
-    /// ended; or this finds the walk.
+    /// AcqRel: pairs with itself and with `see_in_walk`. If the fold comes first, the walk finds the mark and counts the task
+    /// among the ended ones; if the walk comes first, the fold finds the walk's number.
     pub(crate) fn fold_once(&self) -> Option<u64> {
         let seen = self.seen_in_walk.swap(FOLDED, Ordering::AcqRel);
         (seen != FOLDED).then_some(seen)
     }
 
-    /// [`fold_once`](Self::fold_once) where nobody else can reach the object.
+    /// The last walk that saw the object, or 0 for none. Only for an object that no other thread can reach.
     pub(crate) fn seen_unshared(&self) -> u64 {
-        // Relaxed: whoever has marked it has unpinned the task since, which the end has found.
+        // Relaxed: a walk that marked the object has since unpinned the task, and the exit has seen the unpinning.
         self.seen_in_walk.load(Ordering::Relaxed)
     }
 
-    /// Marks the object as seen in `walk`. False if its task has been folded: it is found among those that have ended.
+    /// Marks the object as seen in `walk`. Returns false if the object was folded: its counts are among those of the ended
+    /// tasks.
     pub(crate) fn see_in_walk(&self, walk: u64) -> bool {
         let mark = |seen| (seen != FOLDED).then_some(walk);
         // AcqRel, and Acquire on failure: pairs with `fold_once`.
@@ -154,12 +158,12 @@ impl CtxRef {
         self.0.as_ptr()
     }
 
-    /// The reference that stands in a slot which nobody else can reach.
+    /// The reference in a slot that no other thread can reach.
     pub(crate) fn from_slot(data: NonNull<CtxData>) -> Self {
         Self(data)
     }
 
-    /// Ends the reference without counting: its count has been, or will be, dropped.
+    /// Turns the reference into a pointer without dropping its count: the caller has dropped the count, or passes it on.
     pub(crate) fn into_ptr(self) -> NonNull<CtxData> {
         self.0
     }
@@ -167,7 +171,7 @@ impl CtxRef {
 
 impl<'a> CtxView<'a> {
     /// # Safety
-    /// The object is not freed for the time of `'a`.
+    /// The object is not freed during `'a`.
     pub(crate) unsafe fn new(at: NonNull<CtxData>) -> Self {
         let view = Self { at, stays: PhantomData };
         view.assert_not_freed();
@@ -180,19 +184,19 @@ impl<'a> CtxView<'a> {
     /// The object came from a cache for payloads of type `D`.
     pub(crate) unsafe fn payload<D: Zeroable>(self) -> &'a D {
         self.assert_not_freed();
-        // SAFETY: the memory is that of an `Object<D>` by the caller's word, and zeroed memory is a `D`.
+        // SAFETY: the caller promises that the memory is an `Object<D>`, and zeroed memory is a valid `D`.
         unsafe { &(*self.at.cast::<Object<D>>().as_ptr()).payload }
     }
 
-    /// The object for another time.
+    /// The same object with another lifetime.
     ///
     /// # Safety
-    /// It is not freed for the time of `'b`.
+    /// The object is not freed during `'b`.
     pub(crate) unsafe fn prolonged<'b>(self) -> CtxView<'b> {
         CtxView { at: self.at, stays: PhantomData }
     }
 
-    /// The reference that the caller took by counting it.
+    /// The reference whose count the caller has taken.
     pub(crate) fn counted(self) -> CtxRef {
         CtxRef(self.at)
     }
@@ -203,7 +207,7 @@ impl Deref for CtxView<'_> {
 
     #[inline(always)]
     fn deref(&self) -> &CtxData {
-        // SAFETY: it is not freed for the time of `'a`.
+        // SAFETY: by `new`'s contract, the object is not freed during `'a`.
         unsafe { self.at.as_ref() }
     }
 }
@@ -215,16 +219,17 @@ unsafe fn free_retired(head: NonNull<rcu::Head>) {
 }
 
 unsafe fn free(object: NonNull<CtxData>, mine: Option<Mine<'_>>) {
-    // SAFETY: the caller alone can reach it. (Models and schedules keep the memory of freed objects.)
+    // SAFETY: only the caller can reach the object. (Models and schedules keep the memory of freed objects.)
     #[cfg(any(pertask_loom, pertask_shuttle))]
     unsafe { object.as_ref() }.life.end();
     #[cfg(pertask_shuttle)]
-    // SAFETY: the memory is kept. Whoever still looks at the payload is to see it.
+    // SAFETY: the memory is kept. A late reader of the payload must notice that it was freed.
     unsafe {
         let payload = object.as_ref().cache.as_ref().object_bytes() - size_of::<CtxData>();
         object.add(1).cast::<u8>().write_bytes(0xff, payload);
     }
-    // SAFETY: the cache outlives its objects (it belongs to a registered PMU, and those stay), and this object came
-    // from it. Its fields need no drop in a normal build; those of models and schedules are dropped where their memory ends.
+    // SAFETY: this object came from this cache, and the cache outlives it, because the cache belongs to a registered PMU, which
+    // is never freed. In a normal build no field needs a drop; in models and schedules they are dropped when the memory is
+    // released.
     unsafe { object.as_ref().cache.as_ref().free(mine, object.cast()) };
 }

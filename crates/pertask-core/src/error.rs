@@ -1,4 +1,4 @@
-//! Why an operation of the core was refused.
+//! The reasons why the core refuses an operation.
 
 use std::fmt;
 
@@ -10,36 +10,36 @@ use std::fmt;
 pub enum Error {
     /// The PMU's cache has reached its byte limit.
     CacheLimit {
-        /// The PMU whose cache it is.
+        /// The PMU that the cache belongs to.
         pmu: &'static str,
         /// The limit in force.
         limit_bytes: usize,
     },
-    /// The allocator gave no memory.
+    /// The allocator returned no memory.
     OutOfMemory {
-        /// The PMU whose data was to be allocated.
+        /// The PMU whose data could not be allocated.
         pmu: &'static str,
-        /// How much was asked for.
+        /// How many bytes were requested.
         bytes: usize,
     },
-    /// The task has ended: it gets no new data.
+    /// The task has ended, so it gets no new data.
     TaskExited,
     /// The task and the PMU belong to different systems.
     OtherSystem,
-    /// An inherited event has no single zero to reset to: attach a new one.
+    /// An inherited event has no single zero to reset to; attach a new one.
     Inherited,
-    /// All slots are taken: a system has room for [`MAX_PMUS`](crate::MAX_PMUS) PMUs.
+    /// All places are taken: a system has room for [`MAX_PMUS`](crate::MAX_PMUS) PMUs.
     TooManyPmus,
-    /// The call waits for other threads, and was made from inside a PMU's hook, for which they wait.
+    /// The call would wait for other threads, and those would wait for the PMU's hook that made the call.
     InsideHook,
-    /// The PMU has been let go: register it anew.
+    /// The PMU has been unregistered; register it again.
     Unregistered,
-    /// The PMU has events, and cannot be let go before they are dropped.
+    /// The PMU has events, and cannot be unregistered until they are dropped.
     InUse {
-        /// How many there are.
+        /// How many events it has.
         events: u32,
     },
-    /// The kernel refuses `membarrier(2)` after having granted it: a seccomp filter was set after start-up.
+    /// The kernel refuses `membarrier(2)` although it granted it at start-up: a seccomp filter was set since.
     BarrierRefused,
 }
 
@@ -54,7 +54,7 @@ impl fmt::Display for Error {
                 write!(f, "{pmu}: no memory for {bytes} bytes of per-task data")
             }
             Self::TaskExited => f.write_str("the task has ended"),
-            Self::OtherSystem => f.write_str("the task belongs to another system than the PMU"),
+           Self::OtherSystem => f.write_str("the task and the PMU belong to different systems"),
             Self::Inherited => f.write_str("an inherited event cannot be reset; attach a new one"),
             Self::TooManyPmus => {
                 write!(
@@ -64,9 +64,9 @@ impl fmt::Display for Error {
                 )
             }
             Self::InsideHook => f.write_str("called from inside a PMU's hook, where it would wait for itself"),
-            Self::Unregistered => f.write_str("the PMU has been let go; register it anew"),
+           Self::Unregistered => f.write_str("the PMU has been unregistered; register it again"),
             Self::InUse { events } => {
-                write!(f, "the PMU has {events} events attached; drop them before it is let go")
+               write!(f, "the PMU has {events} events attached; drop them before you unregister it")
             }
             Self::BarrierRefused => f.write_str(
                 "membarrier(2) is refused, though it was granted at start-up; allow it in the seccomp filter",

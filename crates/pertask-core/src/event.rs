@@ -1,4 +1,4 @@
-//! An attached use of a PMU (the kernel's `perf_event`). Dropping it detaches.
+//! An attached use of a PMU (the kernel's `perf_event`). Dropping it detaches it.
 
 use crate::count::Count;
 use crate::ctx_data::CtxRef;
@@ -15,23 +15,23 @@ use std::sync::Arc as StdArc;
 pub enum Target<'a> {
     /// One task (`perf_event`'s `hw.target`).
     Task(&'a Arc<Task>, Inherit),
-    /// Every task of the system, those to come included.
+    /// Every task of the system, including future tasks.
     Global,
 }
 
-/// Whether a task's event is passed on to the tasks which that task makes, and to theirs (`perf_event_attr.inherit`).
+/// Whether the tasks that a task makes inherit its event, and so on for their children (`perf_event_attr.inherit`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inherit {
-    /// It counts the task alone.
+    /// The event counts the task alone.
     No,
-    /// It counts the task, and every task that descends from it from now on.
+    /// The event counts the task, and every descendant that is made from now on.
     Children,
 }
 
 /// An attached use of one PMU.
 ///
-/// An event owns exactly the references that it took, and gives exactly those back when it is dropped. It can be read
-/// at any time, also when its task is gone. Forgotten ([`std::mem::forget`]), it stays attached.
+/// An event owns exactly the references that it took, and gives back exactly those when it is dropped. It can be read at any
+/// time, even after its task has ended. A forgotten ([`std::mem::forget`]) event stays attached.
 #[must_use = "an event detaches when it is dropped"]
 pub struct Event<P: Pmu> {
     pmu: &'static Registered<P>,
@@ -48,7 +48,7 @@ enum Uses<P: Pmu> {
     Global {
         base: P::Count,
     },
-    /// A task's, of a PMU that keeps no data.
+    /// An event on a task, of a PMU that keeps no data.
     NoData,
 }
 
@@ -56,7 +56,7 @@ impl<P: Pmu> PmuHandle<P> {
     /// Attaches an event to a target.
     ///
     /// # Errors
-    /// Those of [`attach_task`](Self::attach_task) and [`attach_global`](Self::attach_global).
+    /// The errors of [`attach_task`](Self::attach_task) and [`attach_global`](Self::attach_global).
     pub fn attach(self, target: Target<'_>) -> Result<Event<P>, Error> {
         match target {
             Target::Task(task, inherit) => self.attach_task(task, inherit),
@@ -66,17 +66,17 @@ impl<P: Pmu> PmuHandle<P> {
 
     /// Attaches an event to a task.
     ///
-    /// It counts from now on. The time that an attach takes does not depend on how many tasks there are.
+    /// The event counts from now on. The cost of the attach does not depend on the number of tasks.
     ///
     /// # Errors
-    /// [`Error::TaskExited`], [`Error::OtherSystem`], [`Error::Unregistered`], [`Error::CacheLimit`], [`Error::OutOfMemory`];
-    /// then nothing is left behind.
+    /// [`Error::TaskExited`], [`Error::OtherSystem`], [`Error::Unregistered`], [`Error::CacheLimit`], [`Error::OutOfMemory`].
+    /// An attach that fails leaves nothing behind.
     pub fn attach_task(self, task: &Arc<Task>, inherit: Inherit) -> Result<Event<P>, Error> {
         let pmu = self.0;
         if !std::ptr::eq(task.system(), pmu.state.system) {
             return Err(Error::OtherSystem);
         }
-        // Before there is data, so that no switch with data goes unseen.
+        // Before there is data, so that no switch of a task with data goes uncounted.
         let counted = pmu.state.count_event()?;
         let uses = match inherit {
             _ if !pmu.state.has_data && task.has_exited() => return Err(Error::TaskExited),
@@ -91,14 +91,14 @@ impl<P: Pmu> PmuHandle<P> {
         Ok(Event { pmu, uses })
     }
 
-    /// Attaches an event to every task, those to come included.
+    /// Attaches an event to every task, including future tasks.
     ///
-    /// When it returns, every live task has data before it next runs. The first such event of a PMU walks all tasks
-    /// (spawn and exit do not wait for it); those that follow take a reference and return.
+    /// When this returns, every live task has data before it next runs. The first global event of a PMU walks all tasks; spawn
+    /// and exit do not wait for the walk. Later global events take a reference and return.
     ///
     /// # Errors
     /// [`Error::CacheLimit`], [`Error::OutOfMemory`], [`Error::InsideHook`], [`Error::BarrierRefused`],
-    /// [`Error::Unregistered`]; then nothing is left behind.
+    /// [`Error::Unregistered`]. An attach that fails leaves nothing behind.
     pub fn attach_global(self) -> Result<Event<P>, Error> {
         let state = &self.0.state;
         let counted = state.count_event()?;
@@ -109,14 +109,15 @@ impl<P: Pmu> PmuHandle<P> {
 }
 
 impl<P: Pmu> Event<P> {
-    /// The counts of all that the event is attached to.
+    /// The counts of all tasks that the event is attached to.
     ///
-    /// On a task: since the attach (or the last [`reset`](Self::reset)), those of ended descendants included. Global:
-    /// the sum over all tasks' data, live and ended, which may be older than this event; take the difference of two reads,
-    /// or `reset` first. What the task does at this moment is counted when it is next switched out.
+    /// For an event on a task: the counts since the attach or the last [`reset`](Self::reset), including those of descendants
+    /// that have ended. For a global event: the sum over the data of all tasks, live and ended. The data may be older than the
+    /// event, so take the difference of two reads, or call `reset` first. What a running task does now is counted when the task
+    /// is next switched out.
     ///
     /// # Panics
-    /// Inside another read of the same counts on the same thread: in a PMU's own `read`, or in the closure of a
+    /// If called inside another read of the same counts on the same thread: in a PMU's own `read`, or in the closure of a
     /// [`snapshot`](PmuHandle::snapshot).
     #[must_use]
     pub fn read(&self) -> P::Count {
@@ -131,10 +132,10 @@ impl<P: Pmu> Event<P> {
     /// Starts counting from zero (`PERF_EVENT_IOC_RESET`).
     ///
     /// # Errors
-    /// [`Error::Inherited`] if the event is passed on to children: such an event has no single zero.
+    /// [`Error::Inherited`] if children inherit the event: such an event has no single zero.
     ///
     /// # Panics
-    /// Where [`read`](Self::read) does.
+    /// In the same cases as [`read`](Self::read).
     pub fn reset(&mut self) -> Result<(), Error> {
         let now = match &self.uses {
             Uses::Task { held: Some(held), .. } => self.pmu.read(held.data()),
@@ -148,9 +149,9 @@ impl<P: Pmu> Event<P> {
         Ok(())
     }
 
-    /// How many descendants could be given no data, and are missing from the counts.
+    /// How many descendants got no data, and so are missing from the counts.
     ///
-    /// For a global event see [`PmuHandle::tasks_without_data`].
+    /// For a global event, see [`PmuHandle::tasks_without_data`].
     #[must_use]
     pub fn lost(&self) -> u64 {
         match &self.uses {

@@ -1,8 +1,8 @@
-//! An event that is inherited: the tasks that descend from the one it was attached to, and their counts.
+//! An inherited event: the task that it was attached to, that task's descendants, and their counts.
 //!
-//! Fork and exit touch one lock each, for some instructions, and no code of the PMU's runs under it. A read walks the members
-//! in chunks, so that neither waits for it. Each member remembers the last read that has seen it, and takes that along when it
-//! ends, so that the read does not count it twice.
+//! Fork and exit each hold one lock for a few instructions, and no PMU code runs under it. A read walks the members in chunks,
+//! so neither fork nor exit waits for it. Each member records the last read that saw it, and passes the number on when it ends,
+//! so that the read does not count it twice.
 
 use crate::count::Count;
 use crate::ctx_data::{CtxRef, CtxView};
@@ -16,7 +16,7 @@ use crate::task::Task;
 use crate::turn::{Turn, Turns};
 use std::sync::Arc as StdArc;
 
-/// Members that a read looks at, or a close lets go, under one hold of the lock.
+/// How many members a read visits, or a close releases, each time it takes the lock.
 const CHUNK: usize = 64;
 
 /// One inherited event.
@@ -24,30 +24,31 @@ pub(crate) struct Family<P: Pmu> {
     pmu: &'static Registered<P>,
     state: Mutex<State<P::Count>>,
     turns: Turns,
-    /// What those counted who have ended. Locked only by whoever has a turn.
+    /// The counts of members that have ended. Only a thread that has a turn locks it.
     ended: Mutex<Ended<P::Count>>,
 }
 
-/// INVARIANT: each member holds one reference, its own; when the family is closed it has no members.
+/// INVARIANT: each member holds one reference of its own. A closed family has no members.
 struct State<C> {
     closed: bool,
     members: Vec<Option<Member<C>>>,
     vacant: Vec<usize>,
-    /// Those that have ended and are not among the `ended` yet: the last read that has seen each, and its counts.
+    /// Members that have ended and are not yet in `ended`: for each, the last read that saw it, and its counts.
     just_ended: Vec<(u64, C)>,
-    /// Descendants that could be given no data.
+    /// How many descendants got no data.
     lost: u64,
 }
 
 struct Member<C> {
     task: Arc<Task>,
     held: CtxRef,
-    /// Shared: it is looked at under no lock.
+    /// Shared, so that a read can use it outside the lock.
     base: StdArc<C>,
     seen_in_read: u64,
 }
 
-/// INVARIANT: `aside` holds exactly the members that have ended after `read` had seen them; every other is in `settled`.
+/// INVARIANT: `aside` holds exactly the members that ended after `read` had seen them. All other ended members are in
+/// `settled`.
 #[derive(Default)]
 struct Ended<C> {
     settled: Totals<C>,
@@ -56,7 +57,7 @@ struct Ended<C> {
 }
 
 impl<P: Pmu> Family<P> {
-    /// A family of one, `task`, and of all that it will fork.
+    /// A family of `task` and all tasks that it will fork.
     pub(crate) fn begin(
         pmu: &'static Registered<P>,
         task: &Arc<Task>,
@@ -71,10 +72,10 @@ impl<P: Pmu> Family<P> {
         Ok(family)
     }
 
-    /// The counts of all members, those that have ended included, since each joined.
+    /// The counts of all members since each joined, including members that have ended.
     ///
     /// # Panics
-    /// Inside another read of the same event.
+    /// If called inside another read of the same event.
     pub(crate) fn read(&self) -> P::Count {
         let turn = self.turns.begin();
         let mut sum = P::Count::default();
@@ -86,9 +87,9 @@ impl<P: Pmu> Family<P> {
         sum
     }
 
-    /// Adds the counts of a chunk of members. `None`: there are no more.
+    /// Adds the counts of a chunk of members. Returns where the next chunk begins, or `None` after the last.
     fn read_chunk(&self, at: usize, read: u64, sum: &mut P::Count) -> Option<usize> {
-        // What a member holds stays for the time of the section, also if it ends meanwhile.
+        // During the section a member's data stays alive, even if the member ends meanwhile.
         let section = rcu::enter();
         let mut chunk = Vec::with_capacity(CHUNK);
         let end = {
@@ -104,12 +105,12 @@ impl<P: Pmu> Family<P> {
         (end > at).then_some(end)
     }
 
-    /// Descendants that could be given no data.
+    /// How many descendants got no data.
     pub(crate) fn lost(&self) -> u64 {
         lock(&self.state).lost
     }
 
-    /// Lets all members go. Nothing is inherited any more.
+    /// Releases all members. From then on no task inherits the event.
     pub(crate) fn close(&self) {
         lock(&self.state).closed = true;
         loop {
@@ -137,7 +138,7 @@ impl<P: Pmu> Family<P> {
                 return Ok(());
             }
         };
-        // Should the task have ended by now, its counts are final, and read where they are.
+        // If the task has ended by now, its counts are final, and the family reads them from its data.
         let _ = task.links.add(Link { event: self, member });
         Ok(())
     }
@@ -146,7 +147,7 @@ impl<P: Pmu> Family<P> {
         let _ = member.task.slot(self.pmu.state.index).put(member.held);
     }
 
-    /// Adds those that have just ended to the ended, whose sum is then that of all who have left.
+    /// Moves the members that have just ended into `ended`, so that it covers every member that has left.
     fn settle(&self, turn: &Turn<'_>) -> impl std::ops::Deref<Target = Ended<P::Count>> {
         let _ = turn;
         let mut ended = lock(&self.ended);
@@ -155,7 +156,7 @@ impl<P: Pmu> Family<P> {
         ended
     }
 
-    /// What a member counts, read under no lock. `None`: it is no member any more.
+    /// A member's counts, read outside the lock. `None` if it is no longer a member.
     fn count(&self, index: usize) -> Option<P::Count> {
         let section = rcu::enter();
         let (view, base) = lock(&self.state).members.get(index)?.as_ref()?.view(&section);
@@ -177,7 +178,7 @@ impl<P: Pmu> Inherited<Task> for Family<P> {
         let leaving = Leaving { family: self, index };
         let count = self.count(index);
         std::mem::forget(leaving);
-        // Now and then, so that they do not pile up where nobody reads.
+        // Now and then, so that they do not pile up if nobody reads the event.
         if self.leave(index, count) >= CHUNK
             && let Some(turn) = self.turns.try_begin()
         {
@@ -191,7 +192,7 @@ impl<P: Pmu> Inherited<Task> for Family<P> {
 }
 
 impl<P: Pmu> Family<P> {
-    /// Takes a member out, and leaves its counts. How many have just ended.
+    /// Removes a member and records its counts. Returns how many members have just ended.
     fn leave(&self, index: usize, count: Option<P::Count>) -> usize {
         let mut state = lock(&self.state);
         let Some(member) = state.members.get_mut(index).and_then(Option::take) else { return 0 };
@@ -204,7 +205,7 @@ impl<P: Pmu> Family<P> {
     }
 }
 
-/// A member that leaves, also when the PMU panics as its counts are read: they are lost then.
+/// Removes a leaving member even if the PMU panics while it reads the member's counts, which are then lost.
 struct Leaving<'a, P: Pmu> {
     family: &'a Family<P>,
     index: usize,
@@ -217,16 +218,16 @@ impl<P: Pmu> Drop for Leaving<'_, P> {
 }
 
 impl<C> Member<C> {
-    /// What it counts, and since when.
+    /// The member's data, and its counts when it joined.
     fn view<'s>(&self, _section: &'s rcu::Guard) -> (CtxView<'s>, StdArc<C>) {
         let view = self.held.data();
-        // SAFETY: the member holds a reference at this moment, in the section; what it holds is not freed before the section ends.
+        // SAFETY: the member holds a reference now, during the section, so its data is not freed before the section ends.
         (unsafe { view.prolonged() }, StdArc::clone(&self.base))
     }
 }
 
 impl<C: Count> Ended<C> {
-    /// Adds a member that has ended. `seen` is the last read that has seen it while it lived.
+    /// Adds a member that has ended. `seen` is the last read that saw it alive.
     fn fold(&mut self, seen: u64, count: &C) {
         if seen > self.read {
             let aside = std::mem::take(&mut self.aside);
@@ -238,7 +239,7 @@ impl<C: Count> Ended<C> {
         bank.add(&Totals { tasks: 1, count: count.clone() });
     }
 
-    /// What those have counted that `read`, which is the latest, has not seen.
+    /// The counts of ended members that `read`, the latest read, has not seen alive.
     fn total_beside(&self, read: u64) -> C {
         let mut total = self.settled.count.clone();
         if self.read != read {
@@ -281,7 +282,7 @@ mod tests {
     fn a_member_seen_by_a_read_is_not_counted_beside_it() {
         let mut ended = Ended::<u64>::default();
         ended.fold(0, &10);
-        // Read 1 has seen this one alive; it ends before the read adds up those that have ended.
+        // Read 1 saw this one alive. It ends before the read adds up the ended members.
         ended.fold(1, &5);
         assert_eq!(ended.total_beside(1), 10);
         assert_eq!(ended.total_beside(2), 15);

@@ -1,8 +1,8 @@
-//! Calls of code that is not the core's: a PMU's hooks, its reads, its counts. It may panic, and what was begun here must
-//! be finished all the same.
+//! Calls of foreign code: a PMU's hooks, its reads, its counts. Foreign code may panic, and the core must still finish what it
+//! has begun.
 //!
-//! A panic goes on to the caller once that is done, so that whoever wrote the code learns of it. Where one is on its way
-//! already, a second would abort the program: such a one ends here, and is counted.
+//! The core finishes, and then lets the panic go on to the caller, so that the author of the code sees it. If another panic is
+//! already unwinding, a second one would abort the program. So the core catches the second panic and counts it.
 
 use crate::primitive::plain::AtomicU64;
 use std::any::Any;
@@ -11,15 +11,14 @@ use std::sync::atomic::Ordering;
 
 static SWALLOWED: AtomicU64 = AtomicU64::new(0);
 
-/// How many panics of PMUs' code have ended in the core, because another panic was on its way already.
+/// How many panics of PMU code the core has caught because another panic was already unwinding.
 #[must_use]
 pub fn swallowed_panics() -> u64 {
-    // Relaxed: a figure.
+    // Relaxed: for statistics.
     SWALLOWED.load(Ordering::Relaxed)
 }
 
-/// Calls `f`; a panic of its ends here and is counted. For what is finished while another panic is on its way. False: it
-/// panicked.
+/// Calls `f` while another panic may be unwinding: a panic in `f` is caught and counted. Returns false if `f` panicked.
 pub(crate) fn quietly<R>(f: impl FnOnce() -> R) -> bool {
     match catch_unwind(AssertUnwindSafe(|| drop(f()))) {
         Ok(()) => true,
@@ -31,20 +30,20 @@ pub(crate) fn quietly<R>(f: impl FnOnce() -> R) -> bool {
 }
 
 fn swallow(panic: Box<dyn Any + Send>) {
-    // Relaxed: a figure.
+    // Relaxed: for statistics.
     SWALLOWED.fetch_add(1, Ordering::Relaxed);
-    // Its destructor is not ours, either.
+    // The payload's destructor is foreign code, too.
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(second);
     }
 }
 
-/// Panics that wait until all is finished.
+/// A panic that is held back until everything is finished.
 #[derive(Default)]
 pub(crate) struct Delayed(Option<Box<dyn Any + Send>>);
 
 impl Delayed {
-    /// Calls `f`, and keeps its panic. `None`: it panicked.
+    /// Calls `f`, and keeps its panic. Returns `None` if `f` panicked.
     pub(crate) fn call<R>(&mut self, f: impl FnOnce() -> R) -> Option<R> {
         match catch_unwind(AssertUnwindSafe(f)) {
             Ok(result) => Some(result),
@@ -61,14 +60,14 @@ impl Delayed {
         }
     }
 
-    /// All is finished: lets the panic go on, if there was one.
+    /// Resumes the panic, if there was one. Call it when everything is finished.
     pub(crate) fn go_on(self) {
         let Some(panic) = self.0 else { return };
         if std::thread::panicking() { swallow(panic) } else { resume_unwind(panic) }
     }
 }
 
-/// Does what must be done if code that is not ours panics. Forgotten where it has not.
+/// Runs a closure if foreign code panics. Forget it when the code has returned.
 pub(crate) struct OnUnwind<F: FnMut()>(pub(crate) F);
 
 impl<F: FnMut()> Drop for OnUnwind<F> {

@@ -1,8 +1,9 @@
-//! Attaching a PMU to all tasks, and detaching it (the kernel's `attach_global_ctx_data` and its twin).
+//! Attaching a PMU to all tasks, and detaching it (the kernel's `attach_global_ctx_data` and its counterpart).
 //!
-//! Attach, in order: if the PMU is attached already, one reference and done. Else take the attach mutex, and look again. Set its bit in the mask that
-//! forks read: after that every fork installs data itself, and every fork that did not is in the table. Walk the table once. A
-//! failure undoes what was done and is returned. Detach is the mirror image.
+//! If the PMU is attached already, an attach takes one reference and is done. Otherwise the attaching thread takes the attach
+//! mutex and checks again. It then sets the PMU's bit in the mask that forks read; from then on every fork installs data
+//! itself, and every task forked without data is in the table. Then it walks the table once. If it fails, it undoes what it did
+//! and returns the error. Detach is the mirror image.
 
 use crate::ctx_cache::CtxCache;
 use crate::error::Error;
@@ -15,29 +16,29 @@ use crate::slot::{Left, Marked, Slot};
 
 /// One PMU's attachment to all tasks.
 ///
-/// INVARIANT (*Whole*): while `users` is not zero, every live task has data with `global` set before it next runs,
-/// but for those whose slot is a hole.
+/// INVARIANT (*Whole*): while `users` is not zero, every live task has data with `global` set before it next runs, except tasks
+/// whose slot is a hole.
 pub(crate) struct GlobalUse {
-    /// How many global events there are. Leaves and returns to zero only under `attach`.
+    /// How many global events there are. It leaves and reaches zero only under `attach`.
     users: Refcount,
     attach: Mutex<()>,
-    /// Live tasks whose slot is a hole.
+    /// How many live tasks have a hole.
     holes: AtomicU64,
-    /// Tasks that were left a hole until they ended, or until the last global event went.
+    /// How many tasks kept their hole until they ended, or until the last global event was detached.
     stayed_without: AtomicU64,
-    /// Whether data stays until its task ends, also when the last event goes.
+    /// Whether data stays until its task ends, even after the last event is detached.
     retains: AtomicBool,
 }
 
-/// All tasks' slots of one PMU, and where their data comes from.
+/// One PMU's slots in all tasks, and the cache of their data.
 pub(crate) trait Everywhere {
-    /// Whether the PMU keeps data for tasks at all.
+    /// Whether the PMU keeps data for tasks.
     fn has_data(&self) -> bool;
     /// The PMU's bit in the mask.
     fn bit(&self) -> u32;
     fn mask(&self) -> &GlobalMask;
     fn cache(&self) -> &CtxCache;
-    /// Calls `f` with the slot of every task that lives for the whole of the call, until it fails.
+    /// Calls `f` with the slot of every task that lives for the whole call, until `f` fails.
     fn try_for_each(&self, f: &mut dyn FnMut(&Slot) -> Result<(), Error>) -> Result<(), Error>;
 }
 
@@ -52,13 +53,13 @@ impl GlobalUse {
         }
     }
 
-    /// Tasks that were born without data and have not been given any.
+    /// How many tasks were forked without data and have got none since.
     pub(crate) fn tasks_without_data(&self) -> u64 {
-        // Relaxed: figures.
+        // Relaxed: for statistics.
         self.holes.load(Ordering::Relaxed) + self.stayed_without.load(Ordering::Relaxed)
     }
 
-    /// Adds a global event. The first walks all tasks, the others take a reference.
+    /// Adds a global event. The first walks all tasks; later ones take a reference.
     pub(crate) fn attach(&self, all: &impl Everywhere) -> Result<(), Error> {
         if self.users.inc_not_zero() {
             self.mend(all);
@@ -68,7 +69,7 @@ impl GlobalUse {
             return Err(Error::InsideHook);
         }
         let _attach = lock(&self.attach);
-        // Another may have been faster.
+        // Another thread may have been faster.
         if self.users.inc_not_zero() {
             return Ok(());
         }
@@ -82,13 +83,13 @@ impl GlobalUse {
         Ok(())
     }
 
-    /// Takes a global event away. The last walks all tasks, unless data is retained.
+    /// Removes a global event. The last one walks all tasks, unless data is retained.
     pub(crate) fn detach(&self, all: &impl Everywhere) {
         if self.users.dec_not_one() {
             return;
         }
-        // Not even in a hook does this wait for itself: whoever holds the lock and waits for sections has found no user or
-        // left none, and until here there was one, ours.
+        // Even in a hook, this does not deadlock with an attach or another detach: either waits for sections, with the lock
+        // held, only while there are no users, and until here there was a user, our event.
         let _attach = lock(&self.attach);
         if self.users.dec_and_test() && all.has_data() {
             if self.retains() {
@@ -101,17 +102,17 @@ impl GlobalUse {
 
     /// Whether data stays until its task ends.
     pub(crate) fn retains(&self) -> bool {
-        // Relaxed: whoever attaches at this moment does so before or after.
+        // Relaxed: an attach that runs at the same time counts as earlier or later.
         self.retains.load(Ordering::Relaxed)
     }
 
-    /// Has data stay until its task ends, or go with its last event.
+    /// Sets whether data stays until its task ends, or is released with its last event.
     pub(crate) fn set_retains(&self, all: &impl Everywhere, retains: bool) -> Result<(), Error> {
         if rcu::held() {
             return Err(Error::InsideHook);
         }
         let _attach = lock(&self.attach);
-        // Relaxed: what orders it is the grace period. Whoever has found that data is retained marks it in the same section.
+        // Relaxed: the grace period orders it. A thread that finds data retained marks the data in the same section.
         self.retains.store(retains, Ordering::Relaxed);
         if all.has_data() && !retains {
             rcu::synchronize()?;
@@ -122,13 +123,13 @@ impl GlobalUse {
         Ok(())
     }
 
-    /// For fork and exit: what became of the slot of a task.
+    /// Counts a hole that fork left.
     pub(crate) fn count_hole(&self) {
-        // Relaxed, here and below: figures.
+        // Relaxed, here and below: for statistics.
         self.holes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A hole has been left as it was.
+    /// Counts a hole that stayed until the task ended, or until the last global event was detached.
     pub(crate) fn count_left(&self, left: Left) {
         if left == Left::Hole {
             self.holes.fetch_sub(1, Ordering::Relaxed);
@@ -136,21 +137,21 @@ impl GlobalUse {
         }
     }
 
-    /// A hole has been filled.
+    /// Counts a hole that was filled.
     pub(crate) fn count_filled(&self) {
         self.holes.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// After an event of a task's own has filled its hole, or wherever data is to stay: the global event has its reference, too.
+    /// Gives the global event its reference, after a task's own event has filled a hole, or where data is retained.
     pub(crate) fn share(&self, all: &impl Everywhere, slot: &Slot) {
         let section = rcu::enter();
         if self.retains() || all.mask().read(&section) & all.bit() != 0 {
-            // There is data, or the task has ended: this allocates nothing unless the event has gone meanwhile.
+            // There is data, or the task has ended: this allocates only if the task's own event has been dropped meanwhile.
             let _ = self.give_data_to(all, slot);
         }
     }
 
-    /// Fills the holes that there are, as far as there is memory now.
+    /// Fills the holes, as far as there is memory now.
     fn mend(&self, all: &impl Everywhere) {
         if self.holes.load(Ordering::Relaxed) == 0 || rcu::held() {
             return;
@@ -171,15 +172,15 @@ impl GlobalUse {
     fn give_data_to(&self, all: &impl Everywhere, slot: &Slot) -> Result<(), Error> {
         match slot.attach_global(all.cache())? {
             Marked::Filled => self.count_filled(),
-            // `Already`: fork was there first, or data was retained.
+            // `Already`: fork was first, or data was retained.
             Marked::Installed | Marked::Taken | Marked::Already | Marked::Exited => {}
         }
         Ok(())
     }
 
     fn take_data_from_all(&self, all: &impl Everywhere) {
-        // Should the barrier be refused, or this be inside a hook, a fork under way may still install; its task gives the data
-        // back when it ends, because it is marked.
+        // If the barrier is refused, or this runs in a hook, a concurrent fork may still install data. Its task gives the data
+        // back when it ends, because the data is marked.
         let _ = all.mask().clear(all.bit());
         self.release_all(all);
     }

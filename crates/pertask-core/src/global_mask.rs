@@ -1,18 +1,18 @@
-//! Which PMUs are attached to all tasks: what fork reads and a global attach writes. It stands where the kernel has
-//! `global_ctx_data_rwsem`, a per-CPU rwsem.
+//! Which PMUs are attached to all tasks: forks read this word, and global attaches write it. The kernel has
+//! `global_ctx_data_rwsem`, a per-CPU rwsem, in its place.
 //!
-//! The kernel's write side shuts readers out while it changes the state. This is one word, which changes in one step, so
-//! no reader need be kept out. The protocol asks one thing of the write side: when it returns, every fork that could have
-//! seen the old word has left its section. That is a grace period. Forks never wait, not even for the flip, and the walk
-//! over tasks that follows is no part of it.
+//! The kernel's write side shuts readers out while it changes the state. This state is one word and changes in one step, so no
+//! reader need be kept out. The protocol asks one thing of the write side: when it returns, every fork that could have seen the
+//! old word has left its section. That is a grace period. Forks never wait, not even for the change of the word, and the walk
+//! over tasks that follows is not part of the write side.
 
 use crate::error::Error;
 use crate::primitive::{AtomicU32, Ordering};
 use crate::rcu;
 
-/// A bit for each PMU that is attached to all tasks.
+/// One bit for each PMU that is attached to all tasks.
 ///
-/// INVARIANT: when `set` or `clear` has returned `Ok`, every section of a fork that saw the mask as it was before has ended.
+/// INVARIANT: when `set` or `clear` has returned `Ok`, every fork's section that saw the old mask has ended.
 pub(crate) struct GlobalMask(AtomicU32);
 
 impl GlobalMask {
@@ -20,10 +20,9 @@ impl GlobalMask {
         Self(AtomicU32::new(0))
     }
 
-    /// The mask, for as long as the section lasts: what is done for its bits must be done before the section ends.
+    /// The mask. The caller must finish what it does for the mask's bits before the section ends.
     pub(crate) fn read(&self, _section: &rcu::Guard) -> u32 {
-        // Acquire: pairs with the AcqRel in `set` and `clear`. The grace period is what makes a later section see the new
-        // mask.
+        // Acquire: pairs with the AcqRel in `set` and `clear`. The grace period makes later sections see the new mask.
         self.0.load(Ordering::Acquire)
     }
 
@@ -34,7 +33,7 @@ impl GlobalMask {
         rcu::synchronize()
     }
 
-    /// Clears `bits`, then waits for the sections that may still have seen them.
+    /// Clears `bits`, then waits for the sections that may have seen them.
     pub(crate) fn clear(&self, bits: u32) -> Result<(), Error> {
         // AcqRel: pairs with the Acquire in `read`.
         self.0.fetch_and(!bits, Ordering::AcqRel);

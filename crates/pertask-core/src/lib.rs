@@ -1,11 +1,11 @@
 //! Per-task data for performance monitoring, for tasks that the kernel cannot see.
 //!
-//! Linux perf hangs *PMU-specific data* on each thread: a reference-counted, RCU-protected object, attached for one task
-//! or for the whole system, inherited over fork, dropped at exit, saved and restored at each context switch. This crate
-//! is that system for tasks in user space: async tasks, fibers, jobs.
+//! Linux perf attaches *PMU-specific data* to each thread: a reference-counted, RCU-protected object. It is attached for one
+//! task or for the whole system, inherited over fork, dropped at exit, and saved and restored at each context switch. This
+//! crate is that system for tasks in user space: async tasks, fibers, jobs.
 //!
-//! It knows no clock, no runtime and no file format. What is measured is a [`Pmu`]'s business; who runs tasks tells a
-//! [`Cpu`]; who wants counts attaches an [`Event`].
+//! The crate knows no clock, no runtime and no file format. A [`Pmu`] decides what is measured; an executor tells a [`Cpu`]
+//! which task runs; a caller that wants counts attaches an [`Event`].
 //!
 //! ```
 //! use pertask_core::{Cpu, Edge, Inherit, Pmu, Switch, System};
@@ -56,21 +56,21 @@
 
 mod primitive;
 
-// Memory: who may still look at an object, and who frees it.
+// Memory: which reader may still hold an object, and when it is freed.
 #[allow(unsafe_code)]
 mod membarrier;
 #[allow(unsafe_code)]
 pub mod rcu;
 mod refcount;
 
-// What each CPU has for itself.
+// What each CPU keeps for itself.
 #[allow(unsafe_code)]
 mod books;
 #[allow(unsafe_code)]
 mod magazine;
 mod per_cpu;
 
-// Data: where it comes from, what it is, and the word that holds it.
+// Data: where it is allocated, what it holds, and the word that points to it.
 mod count;
 #[allow(unsafe_code)]
 mod ctx_cache;
@@ -82,7 +82,7 @@ mod quarantine;
 #[allow(unsafe_code)]
 mod slot;
 
-// Tasks: what they are, where they come from, where they are found.
+// Tasks: what they are, where they were spawned, and the table that lists them.
 mod links;
 #[allow(unsafe_code)]
 mod path;
@@ -92,7 +92,7 @@ mod task;
 #[allow(unsafe_code)]
 mod task_table;
 
-// PMUs and events: what measures, and for whom.
+// PMUs and events: what is measured, and for whom.
 mod active;
 mod event;
 #[allow(unsafe_code)]
@@ -118,14 +118,14 @@ mod error;
 #[allow(unsafe_code)]
 mod system;
 
-// They need what is private here, and stand beside `src`.
+// The models need private items, so they are part of the crate; their files are beside `src`.
 #[cfg(all(test, pertask_loom))]
 #[allow(unsafe_code)]
 #[path = "../models/mod.rs"]
 mod models;
 
 pub use active::MAX_PMUS;
-/// The crate whose `Zeroable` a [`Pmu`]'s data must be.
+/// The crate that defines `Zeroable`, which a [`Pmu`]'s data must implement.
 pub use bytemuck;
 pub use count::Count;
 pub use cpu::{Cpu, CpuRecord};
@@ -140,7 +140,7 @@ pub use snapshot::{Live, PathCounts};
 pub use system::System;
 pub use task::{OwnedTask, Task, TaskId};
 
-/// The README's example runs, too.
+/// Runs the README's example as a test.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,41 +1,41 @@
-//! The events that a task's children inherit, as they stand on the task.
+//! The inherited events of one task.
 
 use crate::foreign::Delayed;
 use crate::primitive::{Arc, AtomicBool, Mutex, Ordering, lock};
 use std::sync::Arc as StdArc;
 
-/// An inherited event, as seen by the tasks (of type `T`) that have it.
+/// An inherited event, as seen by its member tasks (of type `T`).
 pub(crate) trait Inherited<T>: Send + Sync {
-    /// A task that has it has made a child.
+    /// Tells the event that one of its members has made a child.
     fn fork(self: StdArc<Self>, child: &Arc<T>);
-    /// The task that is its member of that number ends.
+    /// Tells the event that the task which is its member of that number ends.
     fn exit(&self, member: usize);
-    /// Whether it has been detached.
+    /// Whether the event has been detached.
     fn is_closed(&self) -> bool;
 }
 
 /// The events that a task's children inherit.
 ///
-/// INVARIANT: once `Closed`, for ever: the task has ended.
+/// INVARIANT: once `Closed`, it stays closed: the task has ended.
 pub(crate) struct Links<T> {
-    /// Whether there may be any, so that a fork without them takes no lock.
+    /// Whether the task may have links, so that a fork from a task without any takes no lock.
     any: AtomicBool,
     list: Mutex<List<T>>,
 }
 
 enum List<T> {
-    // A box: nearly all tasks have none, and each pays for the room.
+    // Boxed: nearly all tasks have no links, and every task pays for the space.
     Open(Option<Box<OpenList<T>>>),
     Closed,
 }
 
 struct OpenList<T> {
     links: Vec<Link<T>>,
-    /// With so many, those to closed events are taken out before the next is added.
+    /// At this length, `add` removes the links to closed events before it adds the next.
     prune_at: usize,
 }
 
-/// One inherited event, and which of its members the task is.
+/// One inherited event, and the number of the task among its members.
 pub(crate) struct Link<T> {
     pub(crate) event: StdArc<dyn Inherited<T>>,
     pub(crate) member: usize,
@@ -46,13 +46,13 @@ impl<T> Links<T> {
         Self { any: AtomicBool::new(false), list: Mutex::new(List::Open(None)) }
     }
 
-    /// Whether there may be any.
+    /// Whether the task may have links.
     pub(crate) fn any(&self) -> bool {
-        // Relaxed: an event attached at this moment counts what comes next or does not.
+        // Relaxed: an event that is attached concurrently may or may not count the next child.
         self.any.load(Ordering::Relaxed)
     }
 
-    /// For fork: the child joins the events of its parent.
+    /// For fork: joins the child to its parent's events.
     pub(crate) fn fork(&self, child: &Arc<T>) {
         if !self.any() {
             return;
@@ -64,7 +64,8 @@ impl<T> Links<T> {
         events.into_iter().for_each(|event| event.fork(child));
     }
 
-    /// For exit: the task leaves its events, all of them also if one panics. Nothing is inherited from it any more.
+    /// For exit: takes the task out of all its events, even if one of them panics. From then on no child inherits from the
+    /// task.
     pub(crate) fn exit(&self, panics: &mut Delayed) {
         let list = std::mem::replace(&mut *lock(&self.list), List::Closed);
         if let List::Open(Some(open)) = list {
@@ -74,15 +75,15 @@ impl<T> Links<T> {
         }
     }
 
-    /// False if the task has ended: it will not tell the event.
+    /// Adds a link. Returns false if the task has ended: then the task will not tell the event about its exit.
     pub(crate) fn add(&self, link: Link<T>) -> bool {
         let closed = match &mut *lock(&self.list) {
             List::Open(open) => open.get_or_insert_default().add(link),
             List::Closed => return false,
         };
-        // Under no lock: with the last link goes what the event has counted, whose destructor is not ours.
+        // Not under the lock: dropping the last link also drops the event's counts, whose destructor is not ours.
         drop(closed);
-        // Relaxed: as in `any`.
+        // Relaxed: an event that is attached concurrently may or may not count the next child.
         self.any.store(true, Ordering::Relaxed);
         true
     }
@@ -95,9 +96,10 @@ impl<T> Default for OpenList<T> {
 }
 
 impl<T> OpenList<T> {
-    /// A task that lives long may see many events come and go, and one may have many at once: links are looked through
-    /// when their number has doubled, which costs each that is added two looks at most, and keeps at most twice as many
-    /// as live. Those are returned that were taken out.
+    /// Adds a link, and returns the links that it pruned.
+    ///
+    /// A long-lived task may see many events come and go, and may have many at once. So links are checked when their number has
+    /// doubled: each added link costs at most two checks, and the list holds at most twice as many links as are live.
     fn add(&mut self, link: Link<T>) -> Vec<Link<T>> {
         let mut closed = Vec::new();
         if self.links.len() >= self.prune_at {

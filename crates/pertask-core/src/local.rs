@@ -1,4 +1,4 @@
-//! Each thread's own [`Cpu`] of a [`System`]: found without a lock, returned when the thread ends.
+//! Each thread's own [`Cpu`] of a [`System`]: found without a lock, and given back when the thread ends.
 
 use crate::cpu::Cpu;
 use crate::system::System;
@@ -8,22 +8,22 @@ use std::ptr::{self, NonNull};
 thread_local! {
     /// The thread's CPU of the program's system. `None` before its first use.
     ///
-    /// INVARIANT: a box that stays where it is until this is `None` again. It needs no destructor, so a thread has it to its
-    /// last moment.
+    /// INVARIANT: a box that is neither moved nor freed until this is `None` again. The thread-local needs no destructor, so
+    /// the thread can use it until its very end.
     static CURRENT: Cell<Option<NonNull<Cpu>>> = const { Cell::new(None) };
     static OWNER: Owner = const { Owner(RefCell::new(Vec::new())) };
 }
 
-/// The CPUs that a thread has, each of another system; takes them offline when the thread ends.
+/// The CPUs of this thread, each of a different system. The drop takes them offline.
 ///
-/// INVARIANT: each is a box, which stays where it is until the thread ends.
+/// INVARIANT: each is a box, which is neither moved nor freed until the thread ends.
 struct Owner(RefCell<Vec<NonNull<Cpu>>>);
 
 impl Drop for Owner {
     fn drop(&mut self) {
         CURRENT.set(None);
         for cpu in self.0.take() {
-            // SAFETY: whoever borrowed it has returned, for it was on this thread, but for runs that are suspended.
+            // SAFETY: every borrow was on this thread and has ended, except those of suspended runs.
             unsafe { Cpu::end_boxed(cpu) };
         }
     }
@@ -32,17 +32,18 @@ impl Drop for Owner {
 impl Cpu {
     /// Calls `f` with this thread's CPU of [`System::global`].
     ///
-    /// The first call makes the thread a CPU, and it is one until it ends. A thread that is ending, and has given its CPU
-    /// back, becomes another for the rest of its life.
+    /// The first call makes the thread a CPU until the thread ends. An ending thread that has already given its CPU back
+    /// becomes a new CPU for the rest of its life.
     #[inline(always)]
     pub fn with<R>(f: impl FnOnce(&Cpu) -> R) -> R {
         let cpu = CURRENT.get().unwrap_or_else(begin);
-        // SAFETY: a CPU stays where it is until the thread ends; `f` has returned by then, because it runs on this thread.
+        // SAFETY: the CPU is neither moved nor freed until the thread ends; `f` runs on this thread, so it has returned by
+        // then.
         f(unsafe { cpu.as_ref() })
     }
 }
 
-/// Makes the thread a CPU.
+/// Makes the thread a CPU of the program's system.
 #[cold]
 #[inline(never)]
 fn begin() -> NonNull<Cpu> {
@@ -51,18 +52,18 @@ fn begin() -> NonNull<Cpu> {
     cpu
 }
 
-/// A CPU for a thread that is ending: its thread-locals are being destroyed, and `OWNER` has been.
+/// Makes a CPU for an ending thread, whose thread-locals are being destroyed and whose `OWNER` is gone.
 fn late() -> NonNull<Cpu> {
     let cpu = boxed(System::global());
-    // What the PMUs call finds it.
+    // Stored before `tell_online`, so that `Cpu::with` in a PMU's `cpu_online` finds it.
     CURRENT.set(Some(cpu));
     very_last::keep(cpu);
-    // SAFETY: it has just been made.
+    // SAFETY: the CPU was just made, and lives until the thread ends.
     unsafe { cpu.as_ref() }.tell_online();
     cpu
 }
 
-/// What a thread does after it has destroyed its thread-locals: POSIX's keys.
+/// The last code that a thread runs, after the destructors of its thread-locals: the destructors of POSIX keys.
 #[cfg(unix)]
 mod very_last {
     use super::{CURRENT, Cpu};
@@ -70,18 +71,18 @@ mod very_last {
     use std::ptr::NonNull;
     use std::sync::OnceLock;
 
-    /// `None`: there are too many keys in this process.
+    /// `None` if the process has too many keys.
     static KEY: OnceLock<Option<libc::pthread_key_t>> = OnceLock::new();
 
-    /// Ends `cpu` when the thread has destroyed its thread-locals. Where that is not to be had, it stays online for good.
+    /// Ends `cpu` after the thread has destroyed its thread-locals. If that is impossible, the CPU stays online for good.
     pub(super) fn keep(cpu: NonNull<Cpu>) {
         let new_key = || {
             let mut key = 0;
-            // SAFETY: writes the key.
+            // SAFETY: the call only writes the key.
             (unsafe { libc::pthread_key_create(&raw mut key, Some(end)) } == 0).then_some(key)
         };
         if let Some(key) = KEY.get_or_init(new_key) {
-            // SAFETY: a key that was created, and is never deleted.
+            // SAFETY: the key was created, and is never deleted.
             unsafe { libc::pthread_setspecific(*key, cpu.as_ptr().cast()) };
         }
     }
@@ -89,7 +90,8 @@ mod very_last {
     unsafe extern "C" fn end(cpu: *mut c_void) {
         CURRENT.set(None);
         if let Some(cpu) = NonNull::new(cpu.cast::<Cpu>()) {
-            // SAFETY: what `keep` was given; whoever borrowed it has returned, but for runs that are suspended.
+            // SAFETY: the pointer is the one given to `keep`; every borrow of the CPU has ended, except those of suspended
+            // runs.
             unsafe { Cpu::end_boxed(cpu) };
         }
     }
@@ -103,8 +105,8 @@ mod very_last {
 impl System {
     /// Calls `f` with this thread's CPU of this system.
     ///
-    /// The first call makes the thread a CPU of the system, and it is one until it ends. For the program's system
-    /// [`Cpu::with`] is a little faster.
+    /// The first call makes the thread a CPU of the system until the thread ends. For the program's system, [`Cpu::with`] is a
+    /// little faster.
     ///
     /// ```
     /// use pertask_core::{Cpu, System};
@@ -119,7 +121,8 @@ impl System {
             return Cpu::with(f);
         }
         match find_or_make(self) {
-            // SAFETY: it stays where it is until the thread ends; `f` has returned by then, because it runs on this thread.
+            // SAFETY: the CPU is neither moved nor freed until the thread ends; `f` runs on this thread, so it has returned by
+            // then.
             Some(cpu) => f(unsafe { cpu.as_ref() }),
             // The thread is ending.
             None => f(&Cpu::new(self)),
@@ -127,11 +130,11 @@ impl System {
     }
 }
 
-/// The thread's CPU of a system. `None` if the thread is ending.
+/// The thread's CPU of a system, made if it does not exist. `None` if the thread is ending.
 fn find_or_make(system: &'static System) -> Option<NonNull<Cpu>> {
     let find = |owner: &Owner| {
         let cpus = owner.0.borrow();
-        // SAFETY: as the invariant says.
+        // SAFETY: by `Owner`'s invariant, the box is not freed until the thread ends.
         cpus.iter().copied().find(|cpu| unsafe { cpu.as_ref() }.record().is_of(system))
     };
     if let Some(found) = OWNER.try_with(find).ok()? {
@@ -140,14 +143,14 @@ fn find_or_make(system: &'static System) -> Option<NonNull<Cpu>> {
     let cpu = boxed(system);
     let is_kept = OWNER.try_with(|owner| owner.0.borrow_mut().push(cpu)).is_ok();
     debug_assert!(is_kept, "it was there a moment ago");
-    // Only now: what the PMUs call finds it.
-    // SAFETY: as the invariant says.
+    // After the push, so that `with_cpu` in a PMU's `cpu_online` finds the CPU.
+    // SAFETY: by `Owner`'s invariant, the box is not freed until the thread ends.
     unsafe { cpu.as_ref() }.tell_online();
     Some(cpu)
 }
 
 fn boxed(system: &'static System) -> NonNull<Cpu> {
     let cpu = Box::into_raw(Box::new(Cpu::claim(system)));
-    // SAFETY: a box is not null.
+    // SAFETY: the pointer of a box is never null.
     unsafe { NonNull::new_unchecked(cpu) }
 }

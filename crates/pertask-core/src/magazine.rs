@@ -1,12 +1,12 @@
-//! Free things at hand: a magazine for each CPU, and a depot through which CPUs exchange what one has too many of and
-//! another too few. (Bonwick's magazines, as in the allocators of Solaris and Linux.)
+//! Free objects at hand: a magazine for each CPU, and a depot in which CPUs with too many objects leave some for CPUs with too
+//! few (Bonwick's magazines, as in the allocators of Solaris and Linux).
 
 use crate::primitive::plain::AtomicUsize;
 use crate::primitive::{AtomicPtr, Mutex, Ordering, lock};
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
 
-/// What goes to the depot and comes from it at a time.
+/// How many objects move to or from the depot at a time.
 const BATCH: usize = if cfg!(pertask_loom) {
     2
 } else if cfg!(pertask_shuttle) {
@@ -15,17 +15,17 @@ const BATCH: usize = if cfg!(pertask_loom) {
     32
 };
 
-/// Two batches, so that a CPU which takes and gives one in turn does not go to the depot each time.
+/// Two batches, so that a CPU that alternates between taking and putting one object does not go to the depot each time.
 const SIZE: usize = 2 * BATCH;
 
-/// Free things that one thread has at hand. It takes the one last put.
+/// Free objects that one thread has at hand. The object put last is taken first.
 pub(crate) struct Magazine<T> {
-    /// INVARIANT: the first `len` are free things that belong to the magazine.
+    /// INVARIANT: the first `len` entries point to free objects that belong to the magazine.
     len: Cell<usize>,
     free: [Cell<NonNull<T>>; SIZE],
 }
 
-// SAFETY: the pointers are to free things, which belong to whoever has the magazine.
+// SAFETY: the pointers are to free objects, which belong to the thread that has the magazine.
 unsafe impl<T> Send for Magazine<T> {}
 
 impl<T> Default for Magazine<T> {
@@ -35,7 +35,7 @@ impl<T> Default for Magazine<T> {
 }
 
 impl<T> Magazine<T> {
-    /// What was put last.
+    /// Takes the object that was put last.
     #[inline]
     pub(crate) fn take(&self) -> Option<NonNull<T>> {
         let last = self.len.get().checked_sub(1)?;
@@ -43,7 +43,7 @@ impl<T> Magazine<T> {
         Some(self.free[last].get())
     }
 
-    /// False if it is full: [`Depot::make_room`] makes room.
+    /// Puts an object. Returns false if the magazine is full: call [`Depot::make_room`] first.
     #[inline]
     pub(crate) fn put(&self, free: NonNull<T>) -> bool {
         let len = self.len.get();
@@ -53,7 +53,7 @@ impl<T> Magazine<T> {
         true
     }
 
-    /// The oldest batch. The magazine is full.
+    /// Takes the oldest batch out of a full magazine.
     fn take_batch(&self) -> Batch<T> {
         let batch = std::array::from_fn(|at| self.free[at].get());
         (BATCH..SIZE).for_each(|at| self.free[at - BATCH].set(self.free[at].get()));
@@ -61,24 +61,24 @@ impl<T> Magazine<T> {
         Batch(batch)
     }
 
-    /// The magazine is empty.
+    /// Fills an empty magazine with a batch.
     fn put_batch(&self, batch: &Batch<T>) {
         self.free.iter().zip(batch.0).for_each(|(place, free)| place.set(free));
         self.len.set(BATCH);
     }
 }
 
-/// So many free things.
+/// A fixed number of free objects.
 pub(crate) struct Batch<T>([NonNull<T>; BATCH]);
 
-// SAFETY: the pointers are to free things, which belong to the batch.
+// SAFETY: the pointers are to free objects, which belong to the batch.
 unsafe impl<T> Send for Batch<T> {}
 
 impl<T> Batch<T> {
-    /// How many are in one.
+    /// How many objects a batch holds.
     pub(crate) const LEN: usize = BATCH;
 
-    /// Those that `free` makes, by number; they are taken in that order.
+    /// A batch of the objects that `free` makes for the numbers 0 and up. A magazine hands them out in that order.
     pub(crate) fn from_fn(mut free: impl FnMut(usize) -> NonNull<T>) -> Self {
         Self(std::array::from_fn(|at| free(BATCH - 1 - at)))
     }
@@ -93,16 +93,16 @@ impl<T> IntoIterator for Batch<T> {
     }
 }
 
-/// Batches that no CPU has at hand.
+/// Batches of free objects that no CPU has at hand.
 ///
-/// Putting one here takes no lock, because a task's end does it. Taking one does.
+/// Putting a batch takes no lock, because a task's exit does it. Taking a batch locks.
 pub(crate) struct Depot<T> {
-    /// INVARIANT: null, or a list of boxes that belong to the depot. Only who holds `taking` takes a node off, so a node whose
-    /// `next` has been read is still the one that an exchange finds.
+    /// INVARIANT: null, or a list of boxes that belong to the depot. Only the thread that holds `taking` removes a node, so a
+    /// head whose `next` that thread has read is still the same node when its exchange succeeds.
     batches: AtomicPtr<Node<T>>,
     taking: Mutex<()>,
     len: AtomicUsize,
-    /// About how many batches it takes.
+    /// About how many batches the depot accepts.
     limit: usize,
 }
 
@@ -117,18 +117,18 @@ impl<T> Depot<T> {
         Self { batches, taking: Mutex::new(()), len: AtomicUsize::new(0), limit }
     }
 
-    /// Fills a magazine that is empty. False: there is nothing here.
+    /// Fills an empty magazine. Returns false if the depot is empty.
     pub(crate) fn fill(&self, magazine: &Magazine<T>) -> bool {
         let batch = self.take();
         batch.iter().for_each(|batch| magazine.put_batch(batch));
         batch.is_some()
     }
 
-    /// Takes a batch out of a magazine that is full. `Some`: there is no room here, and the caller has it.
+    /// Takes a batch out of a full magazine. Returns the batch if the depot has no room for it.
     #[cold]
     pub(crate) fn make_room(&self, magazine: &Magazine<T>) -> Option<Batch<T>> {
         let batch = magazine.take_batch();
-        // Relaxed: a limit that is a batch or two off is one, too.
+        // Relaxed: the limit may be exceeded by a batch or two.
         if self.len.load(Ordering::Relaxed) >= self.limit {
             return Some(batch);
         }
@@ -139,12 +139,12 @@ impl<T> Depot<T> {
     pub(crate) fn put(&self, batch: Batch<T>) {
         self.len.fetch_add(1, Ordering::Relaxed);
         let node = Box::into_raw(Box::new(Node { batch, next: ptr::null_mut() }));
-        // Relaxed: the pointer is not followed.
+        // Relaxed: we do not dereference the pointer.
         let mut head = self.batches.load(Ordering::Relaxed);
         loop {
-            // SAFETY: the node is ours alone until the exchange succeeds.
+            // SAFETY: no other thread can reach the node until the exchange succeeds.
             unsafe { (*node).next = head };
-            // Release: pairs with the Acquire in `take`; the node is found whole. Relaxed on failure: tried again.
+            // Release: pairs with the Acquire in `take`, which sees the node initialised. Relaxed on failure: we only retry.
             match self.batches.compare_exchange(head, node, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => head = now,
@@ -157,7 +157,7 @@ impl<T> Depot<T> {
         // Acquire, here and on failure: pairs with the Release in `put`.
         let mut head = self.batches.load(Ordering::Acquire);
         loop {
-            // SAFETY: null, or a node, which nobody takes off but us.
+            // SAFETY: the pointer is null or points to a node, and only we can remove nodes while we hold `taking`.
             let next = unsafe { head.as_ref()? }.next;
             match self.batches.compare_exchange(head, next, Ordering::Acquire, Ordering::Acquire) {
                 Ok(_) => break,
@@ -165,11 +165,11 @@ impl<T> Depot<T> {
             }
         }
         self.len.fetch_sub(1, Ordering::Relaxed);
-        // SAFETY: a box, taken off the list by us alone.
+        // SAFETY: the node was allocated as a box, and we alone removed it from the list.
         Some(unsafe { Box::from_raw(head) }.batch)
     }
 
-    /// Everything that is here.
+    /// Takes out everything in the depot.
     pub(crate) fn empty(&self) -> impl Iterator<Item = NonNull<T>> {
         std::iter::from_fn(|| self.take()).flatten()
     }
@@ -177,7 +177,7 @@ impl<T> Depot<T> {
 
 impl<T> Drop for Depot<T> {
     fn drop(&mut self) {
-        // The things themselves belong to whoever made the depot.
+        // The objects themselves belong to the owner of the depot.
         self.empty().for_each(|_| ());
     }
 }

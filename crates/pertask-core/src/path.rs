@@ -1,4 +1,4 @@
-//! Where tasks stand in the tree of spawns: a site below the path of the task that spawned there, interned.
+//! Where tasks are in the tree of spawns: a site below the path of the task that spawned there, interned.
 
 use crate::primitive::plain::AtomicU64;
 use crate::primitive::{AtomicPtr, AtomicU32, Mutex, Ordering, lock};
@@ -8,48 +8,48 @@ use std::ptr;
 
 /// How many spawn paths with a parent a system keeps apart.
 ///
-/// A task beyond that stands at its site's own root, and is [counted](crate::System::tasks_without_path). Roots are at most
-/// [`MAX_SITES`](crate::MAX_SITES).
+/// A task beyond that gets its site's root path, and is [counted](crate::System::tasks_without_path). There are at most
+/// [`MAX_SITES`](crate::MAX_SITES) roots.
 #[cfg(not(pertask_loom))]
 pub const MAX_PATHS: usize = 8192;
-/// The models have one, so that two forks can race for the last place.
+/// In models there is one, so that two forks can race for the last free path.
 #[cfg(pertask_loom)]
 pub const MAX_PATHS: usize = 1;
 
 /// How many sites a spawn path has at most.
 ///
-/// A task spawned below the deepest stands at its site's own root, and is [counted](crate::System::tasks_without_path): so no fork
-/// looks at more ancestors than that.
+/// A task spawned below the deepest path gets its site's root path, and is [counted](crate::System::tasks_without_path). So no
+/// fork looks at more ancestors than this.
 pub const MAX_DEPTH: u32 = 64;
 
 #[cfg(not(any(pertask_loom, pertask_shuttle, miri)))]
 const BUCKETS: usize = 4096;
-/// There is a table for each schedule. And Miri takes a minute for thousands.
+/// Every schedule makes its own table, and Miri takes a minute for thousands of buckets.
 #[cfg(any(pertask_shuttle, miri))]
 const BUCKETS: usize = 16;
-/// All paths of a model meet.
+/// All paths of a model share one bucket.
 #[cfg(pertask_loom)]
 const BUCKETS: usize = 1;
 
 /// A spawn path: a site, below the path of the task that spawned there.
 ///
-/// It is a node in the tree of spawns, as a call chain is one in a call graph.
+/// It is a node in the tree of spawns, as a call chain is a node in a call graph.
 ///
-/// Recursion is folded: where the site stands among the ancestors already, the task has that ancestor's path. So the tree
-/// does not grow with the depth of a recursion, and what a path and all below it have used counts nothing twice.
+/// Recursion is folded: if the site is already among the ancestors, the task gets that ancestor's path. So the tree does not
+/// grow with the depth of a recursion, and the sum over a path and all paths below it counts nothing twice.
 ///
 /// Paths are interned and never freed.
 ///
-/// INVARIANT: no site stands twice on the way from a path to its root. A parent's `id` is lower than its children's.
-/// Nothing changes once the path can be found.
+/// INVARIANT: no site occurs twice on the way from a path to its root. A parent's `id` is lower than its children's. Nothing
+/// changes once the path can be found.
 pub struct SpawnPath {
     id: u32,
     depth: u32,
     parent: Option<&'static SpawnPath>,
     site: &'static Site,
-    /// The next in the same bucket.
+    /// The next path in the same bucket.
     next: Option<&'static SpawnPath>,
-    /// For the models: what is written before the path can be found.
+    /// For the models: written before the path can be found, so that a model sees if the path is found too early.
     #[cfg(pertask_loom)]
     whole: crate::primitive::AtomicBool,
 }
@@ -61,20 +61,20 @@ impl SpawnPath {
         self.id
     }
 
-    /// The path of the tasks that spawned these; `None` for a root.
+    /// The path of the tasks that spawned these tasks; `None` for a root.
     #[must_use]
     pub fn parent(&self) -> Option<&'static SpawnPath> {
         self.parent
     }
 
-    /// The site where these tasks are made, with their name.
+    /// The site where these tasks are made, which has their name.
     #[must_use]
     #[inline]
     pub fn site(&self) -> &'static Site {
         self.site
     }
 
-    /// How many ancestors it has: 0 for a root.
+    /// How many ancestors the path has: 0 for a root.
     #[must_use]
     pub fn depth(&self) -> u32 {
         self.depth
@@ -82,14 +82,14 @@ impl SpawnPath {
 
     #[inline]
     fn is(&self, parent: Option<&'static Self>, site: &'static Site) -> bool {
-        // Relaxed: what is tested is that the way here orders it.
+        // Relaxed: the model tests that the lookup itself orders this load.
         #[cfg(pertask_loom)]
         assert!(self.whole.load(Ordering::Relaxed), "found before it was whole");
         let address = |path: Option<&'static Self>| path.map_or(ptr::null(), ptr::from_ref);
         ptr::eq(self.site, site) && address(self.parent) == address(parent)
     }
 
-    /// The path itself or its ancestor that ends with `site`.
+    /// The path itself, or its ancestor, whose last site is `site`.
     fn folded(&'static self, site: &'static Site) -> Option<&'static Self> {
         let mut upwards = std::iter::successors(Some(self), |path| path.parent);
         upwards.find(|path| ptr::eq(path.site, site))
@@ -109,10 +109,11 @@ impl fmt::Debug for SpawnPath {
 
 /// All spawn paths of a system, found by parent and site.
 ///
-/// A fork that has had its like takes no lock: it looks through one bucket, which only ever grows at its head.
+/// A fork whose path exists takes no lock: it searches one bucket, and buckets grow only at their head.
 ///
-/// INVARIANT: `all` holds each path in the buckets once, at its id; each was whole before it came into its bucket. All
-/// changes are made under the lock of `all`. At most [`MAX_PATHS`] have a parent: `children` says how many.
+/// INVARIANT: `all` holds each path of the buckets once, at the index of its id; each path was complete before it entered its
+/// bucket. All changes are made under the lock of `all`. At most [`MAX_PATHS`] paths have a parent, and `children` is their
+/// number.
 pub(crate) struct PathTable {
     buckets: [AtomicPtr<SpawnPath>; BUCKETS],
     all: Mutex<Vec<&'static SpawnPath>>,
@@ -130,7 +131,7 @@ impl PathTable {
         }
     }
 
-    /// The path of a task that is made at `site` by one whose path is `parent`.
+    /// The path of a task that is made at `site` by a task whose path is `parent`.
     #[inline]
     pub(crate) fn of(
         &self,
@@ -140,9 +141,9 @@ impl PathTable {
         self.find(parent, site).unwrap_or_else(|| self.of_unusual(parent, site))
     }
 
-    /// How many tasks found no place for their path.
+    /// How many tasks got a root path because there was no room for their own.
     pub(crate) fn overflowed(&self) -> u64 {
-        // Relaxed: a figure.
+        // Relaxed: for statistics.
         self.overflowed.load(Ordering::Relaxed)
     }
 
@@ -161,9 +162,10 @@ impl PathTable {
         parent: Option<&'static SpawnPath>,
         site: &'static Site,
     ) -> Option<&'static SpawnPath> {
-        // Acquire: pairs with the Release in `insert`. Who finds a path finds it whole, and all that came before it.
+        // Acquire: pairs with the Release in `insert`. A thread that finds a path sees it complete, and every path before it.
         let head = self.buckets[bucket(parent, site)].load(Ordering::Acquire);
-        // SAFETY: null, or a path, which is never freed (by the contract of `dispose` not while it is in use).
+        // SAFETY: the pointer is null or points to a path, and paths are never freed (`dispose` frees them only when out of
+        // use).
         let mut next: Option<&'static SpawnPath> = unsafe { head.as_ref() };
         while let Some(path) = next {
             if path.is(parent, site) {
@@ -174,7 +176,7 @@ impl PathTable {
         None
     }
 
-    /// The path of what has not been found: a new one, a recursion, or one too many.
+    /// The path of a task whose path was not found: a new path, a recursion, or a path too many.
     #[inline(never)]
     fn of_unusual(
         &self,
@@ -186,7 +188,7 @@ impl PathTable {
             return ancestor;
         }
         self.child(parent, site).unwrap_or_else(|| {
-            // Relaxed: a figure.
+            // Relaxed: for statistics.
             self.overflowed.fetch_add(1, Ordering::Relaxed);
             self.find(None, site).unwrap_or_else(|| self.root(site))
         })
@@ -199,13 +201,13 @@ impl PathTable {
         self.find(None, site).unwrap_or_else(|| self.insert(&mut all, None, site))
     }
 
-    /// `None` if there is no place for it. Takes no lock when there is none for any.
+    /// A child path, or `None` if there is no room for it. Takes no lock once there is no room for any.
     fn child(&self, parent: &'static SpawnPath, site: &'static Site) -> Option<&'static SpawnPath> {
         if parent.depth + 1 >= MAX_DEPTH {
             return None;
         }
-        // Acquire: pairs with the Release in `insert`. If all places are taken, a second look finds whatever has one: the
-        // last may have been taken after the first look.
+        // Acquire: pairs with the Release in `make_child`. If there is no room left, a second search finds every path that
+        // exists: another thread may have used the last room after our first search.
         if self.children.load(Ordering::Acquire) as usize >= MAX_PATHS {
             return self.find(Some(parent), site);
         }
@@ -223,13 +225,13 @@ impl PathTable {
         if let Some(path) = self.find(Some(parent), site) {
             return Some(path);
         }
-        // Relaxed: it changes under the lock.
+        // Relaxed: the number changes only under the lock, which we hold.
         let children = self.children.load(Ordering::Relaxed);
         if children as usize >= MAX_PATHS {
             return None;
         }
         let path = self.insert(&mut all, Some(parent), site);
-        // Release: pairs with the Acquire in `child`. Who finds no place left finds this path.
+        // Release: pairs with the Acquire in `child`. A thread that finds no room left also finds this path.
         self.children.store(children + 1, Ordering::Release);
         Some(path)
     }
@@ -246,12 +248,13 @@ impl PathTable {
             depth: parent.map_or(0, |parent| parent.depth + 1),
             parent,
             site,
-            // SAFETY: as in `find`. Relaxed: heads change under the lock, which the caller holds.
+            // SAFETY: null, or a path, and paths are never freed. Relaxed: heads change only under the lock, which the caller
+            // holds.
             next: unsafe { head.load(Ordering::Relaxed).as_ref() },
             #[cfg(pertask_loom)]
             whole: crate::primitive::AtomicBool::new(false),
         }));
-        // Relaxed: what is tested is that the way to it orders it.
+        // Relaxed: the model tests that the lookup itself orders this store.
         #[cfg(pertask_loom)]
         path.whole.store(true, Ordering::Relaxed);
         all.push(path);
@@ -275,10 +278,10 @@ mod tests {
     use crate::{MAX_SITES, OwnedTask, System, Task};
     use std::panic::Location;
 
-    /// The most paths that a fork looks at.
+    /// The largest number of paths that any fork looks at.
     fn longest_walk(table: &PathTable) -> usize {
         let walk = |head: &AtomicPtr<SpawnPath>| {
-            // SAFETY: as in `find`.
+            // SAFETY: the pointer is null or points to a path, and paths are never freed.
             let head: Option<&'static SpawnPath> = unsafe { head.load(Ordering::Acquire).as_ref() };
             std::iter::successors(head, |path| path.next).count()
         };

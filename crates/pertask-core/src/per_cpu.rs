@@ -1,14 +1,14 @@
-//! One of a thing for each CPU, by number (the kernel's `alloc_percpu`): made when it is first asked for, and never moved.
+//! One value for each CPU, by number (the kernel's `alloc_percpu`): made on first use, and never moved.
 
 use crate::primitive::OnceLock;
 
-/// The first level has so many; each further level twice as many as the one before.
+/// The length of the first level. Each further level is twice as long as the one before.
 const FIRST: usize = if cfg!(pertask_loom) { 4 } else { 8 };
 
-/// More than there can be threads.
+/// Enough for more numbers than there can be threads.
 const LEVELS: usize = if cfg!(pertask_loom) { 2 } else { 24 };
 
-/// One `T` for each number, as far as they have been asked for.
+/// One `T` for each number that has been asked for.
 pub(crate) struct PerCpu<T> {
     levels: [OnceLock<Box<[T]>>; LEVELS],
 }
@@ -18,7 +18,7 @@ impl<T: Default> PerCpu<T> {
         Self { levels: std::array::from_fn(|_| OnceLock::new()) }
     }
 
-    /// The one of that number, which is made if there is none yet.
+    /// The value of a number. Makes it if it does not exist yet.
     #[inline]
     pub(crate) fn of(&self, number: usize) -> &T {
         let (level, place) = locate(number);
@@ -27,19 +27,19 @@ impl<T: Default> PerCpu<T> {
         &self.levels[level].get_or_init(make)[place]
     }
 
-    /// The one of that number, if it has been made.
+    /// The value of a number, if it has been made.
     pub(crate) fn get(&self, number: usize) -> Option<&T> {
         let (level, place) = locate(number);
         self.levels.get(level)?.get()?.get(place)
     }
 
-    /// All that have been made, and some that have not been asked for.
+    /// All values made so far. Some of them nobody has asked for yet.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.levels.iter().filter_map(OnceLock::get).flatten()
     }
 }
 
-/// The level of a number, and its place there.
+/// The level that holds a number, and its index in that level.
 #[inline]
 fn locate(number: usize) -> (usize, usize) {
     let level = (number / FIRST + 1).ilog2() as usize;

@@ -1,7 +1,7 @@
-//! The one door through which the core takes its shared-memory primitives.
+//! The core imports its atomics, locks and threads from here, and only from here.
 //!
-//! A normal build gets std's. Under the private `--cfg pertask_loom` the same names are loom's, and under
-//! `--cfg pertask_shuttle` shuttle's, so that models and schedules check the code that ships and not a copy of it.
+//! In a normal build they are std's. Under the private `--cfg pertask_loom` the same names are loom's, and under `--cfg
+//! pertask_shuttle` they are shuttle's, so models and schedules check the code that ships and not a copy of it.
 
 #[cfg(not(any(pertask_loom, pertask_shuttle)))]
 mod imp {
@@ -37,7 +37,7 @@ pub(crate) use imp::*;
 #[cfg(not(pertask_loom))]
 pub(crate) use std::sync::OnceLock;
 
-/// As std's, with a flag through which loom sees that what is found is found whole.
+/// std's `OnceLock`, with a flag that shows loom the ordering: a thread that gets the value sees it fully initialised.
 #[cfg(pertask_loom)]
 pub(crate) struct OnceLock<T> {
     value: std::sync::OnceLock<T>,
@@ -82,39 +82,42 @@ impl<T> Default for OnceLock<T> {
     }
 }
 
-/// Atomics that are std's also in models and schedules, so that no model sees their orderings: figures, words that one thread
-/// writes or a lock guards, and the places of PMUs, of which a system has too many for a model to follow.
+/// Atomics that are std's even in models and schedules, so no model sees their orderings.
+///
+/// They are for statistics, for words that only one thread writes or a lock guards, and for the system's array of PMUs, which
+/// has too many words for a model to explore.
 pub(crate) mod plain {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
 }
 
-/// A number that tells this thread from all others that live; not 0.
+/// A nonzero number that identifies this thread among all live threads.
 #[cfg(not(any(pertask_loom, pertask_shuttle)))]
 #[inline]
 pub(crate) fn thread_token() -> usize {
     thread_local! {
         static HERE: u8 = const { 0 };
     }
-    // It needs no destructor, so a thread has it to its last moment.
+    // The thread-local needs no destructor, so the thread can use it until its very end.
     HERE.with(|here| std::ptr::from_ref(here).addr())
 }
 
-/// In models and schedules all threads are one thread of the system, and none is told apart.
+/// In models and schedules all threads run on one thread of the system and share one token.
 #[cfg(any(pertask_loom, pertask_shuttle))]
 pub(crate) fn thread_token() -> usize {
     1
 }
 
-/// Something that one thread writes often, kept off the cache lines of what others read. (Two lines: they are fetched in
-/// pairs.)
+/// A value that one thread writes often, kept off the cache lines that other threads read.
+///
+/// It fills two lines, because the processor prefetches lines in pairs.
 #[derive(Default)]
 #[repr(align(128))]
 pub(crate) struct Padded<T>(pub(crate) T);
 
-/// Locks `mutex`, also when a thread has panicked while it held it.
+/// Locks `mutex`, even if a thread panicked while it held the lock.
 ///
-/// Nothing in the core panics under a lock with its data half changed; what could is a [`Count`](crate::Count) of
-/// the caller's, and a wrong count is a lesser harm to the host program than a second panic.
+/// The core never panics under a lock with its data half changed. A caller's [`Count`](crate::Count) could, but a wrong count
+/// harms the host program less than a second panic.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -1,29 +1,29 @@
-//! The memory of freed data, kept until a model or a schedule is over, so that a late use is seen, and not just undefined.
+//! The memory of freed data, kept until a model or schedule ends, so that a late use is detected instead of undefined.
 
 use std::alloc::Layout;
 use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
 
 thread_local! {
-    // loom and shuttle run all threads of a run on one thread of the system.
+    // loom and shuttle run all threads of a run on one thread of the system, so this is shared by all of them.
     static KEPT: RefCell<Vec<(NonNull<u8>, Layout)>> = const { RefCell::new(Vec::new()) };
-    /// Whether it is handed out again.
+    /// Whether freed memory is handed out again.
     static REUSE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Keeps memory that has been freed.
+/// Keeps memory that was freed.
 pub(crate) fn keep(memory: NonNull<u8>, layout: Layout) {
     KEPT.with_borrow_mut(|kept| kept.push((memory, layout)));
 }
 
-/// For the rest of this run, new objects get the addresses of freed ones, the oldest first. A late use is then seen by what it
-/// does to the new object.
+/// For the rest of this run, hands out the addresses of freed objects again, oldest first. A late use then shows in its effect
+/// on the new object.
 #[cfg(pertask_loom)]
 pub(crate) fn reuse_addresses() {
     REUSE.set(true);
 }
 
-/// Freed memory of that layout, if addresses are to be used again.
+/// Freed memory of that layout, if addresses are reused.
 pub(crate) fn reused(layout: Layout) -> Option<NonNull<u8>> {
     if !REUSE.get() {
         return None;
@@ -34,7 +34,7 @@ pub(crate) fn reused(layout: Layout) -> Option<NonNull<u8>> {
     })
 }
 
-/// For whoever looks at a part of an object, and not at its [`Life`].
+/// Panics if `part` lies in a freed object. For code that reads a part of an object and not its [`Life`].
 #[cfg(pertask_loom)]
 pub(crate) fn assert_not_kept<T>(part: &T) {
     let part = std::ptr::from_ref(part).addr();
@@ -44,19 +44,20 @@ pub(crate) fn assert_not_kept<T>(part: &T) {
     assert!(!KEPT.with_borrow(|kept| kept.iter().any(inside)), "used after it was freed");
 }
 
-/// Gives all of it back.
+/// Returns all kept memory to the allocator.
 ///
 /// # Safety
-/// Nobody looks at it any more.
+/// Nobody uses the memory any more.
 pub(crate) unsafe fn release() {
     REUSE.set(false);
     for (memory, layout) in KEPT.take() {
-        // SAFETY: put here once, by the cache that allocated it with this layout; the rest is the caller's.
+        // SAFETY: the cache that allocated this memory with this layout put it here once, and nobody uses it, by the caller's
+        // contract.
         unsafe { std::alloc::dealloc(memory.as_ptr(), layout) };
     }
 }
 
-/// Whether an object is still there. Part of each object in a schedule.
+/// Whether an object is still alive. Every object in a schedule has one.
 #[cfg(pertask_shuttle)]
 pub(crate) struct Life(std::sync::atomic::AtomicBool);
 

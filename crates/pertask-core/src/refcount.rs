@@ -3,17 +3,17 @@
 
 use crate::primitive::{AtomicU32, Ordering};
 
-/// Counts owners of an object.
+/// Counts the owners of an object.
 ///
-/// It means nothing but that: who else has a claim on the object says so in a field of its own.
+/// The count means nothing else: any other claim on the object has a field of its own.
 ///
-/// INVARIANT: once zero, zero for ever. Once [`SATURATED`](Self::SATURATED), saturated for ever: the object is leaked
-/// rather than freed under somebody's feet.
+/// INVARIANT: once the count is zero, it stays zero. Once it is [`SATURATED`](Self::SATURATED), it stays saturated: the object
+/// is leaked, so that it cannot be freed while somebody uses it.
 #[derive(Debug)]
 pub(crate) struct Refcount(AtomicU32);
 
 impl Refcount {
-    /// From here on the count no longer moves.
+    /// From this value on, the count no longer changes.
     pub(crate) const SATURATED: u32 = 0xC000_0000;
 
     /// A count of `owners`.
@@ -22,34 +22,34 @@ impl Refcount {
         Self(AtomicU32::new(owners))
     }
 
-    /// The count at this moment; another thread may have changed it since.
+    /// The count at this moment. Another thread may have changed it since.
     #[must_use]
     pub(crate) fn read(&self) -> u32 {
-        // Relaxed: a figure to look at. Who acts on it must use one of the operations below.
+        // Relaxed: for display only. Code that acts on the count must use one of the operations below.
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Takes a reference, unless there is none left to take it from.
+    /// Takes a reference, unless the count is zero.
     ///
-    /// Acquire and Release on success, nothing on failure: pairs with itself, [`dec_and_test`](Self::dec_and_test)
-    /// and `set_one`.
+    /// Acquire and Release on success, nothing on failure: pairs with itself, [`dec_and_test`](Self::dec_and_test) and
+    /// `set_one`.
     #[must_use]
     pub(crate) fn inc_not_zero(&self) -> bool {
         self.update(Ordering::AcqRel, |count| (count != 0).then(|| saturating_inc(count))).is_ok()
     }
 
-    /// Whether there is one owner. Acquire if so: pairs with [`dec_and_test`](Self::dec_and_test), so that a lone owner sees
-    /// what all the others did.
+    /// Whether there is exactly one owner. Acquire if so: pairs with [`dec_and_test`](Self::dec_and_test), so that the last
+    /// owner sees everything that the other owners did.
     #[must_use]
     pub(crate) fn is_one(&self) -> bool {
         self.0.load(Ordering::Acquire) == 1
     }
 
-    /// Drops a reference. True for the one caller who dropped the last.
+    /// Drops a reference. Returns true to the one caller that dropped the last.
     ///
-    /// Release: what was done under the reference comes before the end of the object. Acquire for the last one:
-    /// it sees what all the others did. A count that is already zero is a fault of the caller's; it saturates, and
-    /// nothing is freed twice.
+    /// Release: everything done under the reference comes before the end of the object. Acquire for the last owner: it sees
+    /// everything that the other owners did. Dropping a reference of a zero count is a bug in the caller; the count then
+    /// saturates, so nothing is freed twice.
     #[must_use]
     pub(crate) fn dec_and_test(&self) -> bool {
         let dec = |count| match count {
@@ -60,14 +60,14 @@ impl Refcount {
         let before = self.update(Ordering::AcqRel, dec);
         // The models run optimised.
         if cfg!(any(debug_assertions, pertask_loom)) {
-            assert_ne!(before, Ok(0), "a reference was dropped that nobody held");
+            assert_ne!(before, Ok(0), "dropped a reference that nobody held");
         }
         before == Ok(1)
     }
 
-    /// Drops a reference unless it is the last. False: nothing was changed.
+    /// Drops a reference unless it is the last. Returns false if it changed nothing.
     ///
-    /// Release, as in [`dec_and_test`](Self::dec_and_test).
+    /// Release: everything done under the reference comes before the end of the object.
     #[must_use]
     pub(crate) fn dec_not_one(&self) -> bool {
         let dec = |count| match count {
@@ -78,16 +78,17 @@ impl Refcount {
         self.update(Ordering::AcqRel, dec).is_ok()
     }
 
-    /// Gives a count that nobody owns its first owner: for a counter that is not tied to the life of memory, and only
-    /// under the lock that all who call this share.
+    /// Gives a count of zero its first owner. Only for counters that do not govern the lifetime of memory, and only under a
+    /// lock that all callers share.
     ///
-    /// Release: what was set up before is visible to whoever takes a reference: pairs with `inc_not_zero`.
+    /// Release: pairs with the Acquire in `inc_not_zero`. A thread that takes a reference sees what was set up before this
+    /// call.
     pub(crate) fn set_one(&self) {
         self.0.store(1, Ordering::Release);
     }
 
     fn update(&self, success: Ordering, next: impl FnMut(u32) -> Option<u32>) -> Result<u32, u32> {
-        // Relaxed on failure: the value is only tried again or reported.
+        // Relaxed on failure: the value is only retried or reported.
         self.0.fetch_update(success, Ordering::Relaxed, next)
     }
 }

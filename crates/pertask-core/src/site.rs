@@ -1,4 +1,4 @@
-//! Where tasks are made: name and place in the source, interned.
+//! Where tasks are made: a name and a source location, interned.
 
 use crate::primitive::plain::{AtomicU32, AtomicU64};
 use crate::primitive::{Mutex, Ordering, lock};
@@ -8,16 +8,16 @@ use std::panic::Location;
 
 /// How many sites a system keeps apart.
 ///
-/// Names made up at run time could be without end. Tasks of later ones share [one site](Site::is_other), and are
+/// Names made up at run time could be unlimited in number. Tasks of later sites share [one site](Site::is_other), and are
 /// [counted](crate::System::tasks_without_site).
 pub const MAX_SITES: usize = 4096;
 
-/// A spawn site: the name that its tasks were given, and where in the source they are made.
+/// A spawn site: the name given to its tasks, and the source location that makes them.
 ///
 /// Sites are interned and never freed.
 pub struct Site {
     id: u32,
-    /// The system it belongs to, by number.
+    /// The number of the system that the site belongs to.
     system: u32,
     name: Option<Box<str>>,
     location: &'static Location<'static>,
@@ -46,13 +46,13 @@ impl Site {
         self.name.as_deref()
     }
 
-    /// The place in the source.
+    /// The source location that makes the tasks.
     #[must_use]
     pub fn location(&self) -> &'static Location<'static> {
         self.location
     }
 
-    /// Whether it is the site that stands for all that found no place.
+    /// Whether this is the site that stands for all sites beyond the limit.
     #[must_use]
     pub fn is_other(&self) -> bool {
         self.id == 0
@@ -94,12 +94,12 @@ impl SiteTable {
         Self { system, sites: Mutex::new(interned), overflowed: AtomicU64::new(0) }
     }
 
-    /// The site itself, or the one of the same name and place here if it belongs to another system.
+    /// The site itself, or this system's site of the same name and location if `site` belongs to another system.
     pub(crate) fn own(&self, site: &'static Site) -> &'static Site {
         if site.system == self.system { site } else { self.intern(site.name(), site.location) }
     }
 
-    /// The site of that name and place. Takes a lock: see [`Cpu::site`](crate::Cpu::site) for the common way.
+    /// The site of that name and location. Takes a lock; [`Cpu::site`](crate::Cpu::site) is the usual way.
     pub(crate) fn intern(
         &self,
         name: Option<&str>,
@@ -121,7 +121,7 @@ impl SiteTable {
         site
     }
 
-    /// How many tasks found no place for their site.
+    /// How many tasks share the common site because there was no room for their own.
     pub(crate) fn overflowed(&self) -> u64 {
         self.overflowed.load(Ordering::Relaxed)
     }

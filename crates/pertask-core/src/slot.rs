@@ -1,4 +1,4 @@
-//! A task's place for one PMU's data (the kernel's `task->perf_ctx_data`), and every transition of that word.
+//! A task's slot for one PMU's data (the kernel's `task->perf_ctx_data`), and every transition of that word.
 //!
 //! ```text
 //!            attach, attach_global                       exit
@@ -8,19 +8,18 @@
 //!     └───────────────────────────────── exit ────────────────────────────┘
 //! ```
 //!
-//! A *hole* is an empty slot that should have data: a fork found no memory while the PMU was attached to all tasks. It is
-//! written before the task is published, and filled by whoever attaches next.
+//! A *hole* is an empty slot that should have data: the fork found no memory while the PMU was attached to all tasks. The fork
+//! writes the hole before it publishes the task, and the next attach fills it.
 //!
 //! The rules, which the models check:
-//! - *Dead stays dead*: data whose count is zero may be replaced or taken out, only by an exchange against the
-//!   pointer loaded in the same RCU section; outside it the address might be that of a new object.
-//! - Whoever drops the last reference takes the data out of the slot if it is still there, and retires it. Who
-//!   replaces dead data frees nothing.
-//! - *Exit wins*: nothing follows the tombstone. There is no "exiting" flag to look at: the exchange of whoever comes
-//!   late simply fails.
-//! - Who marks live data `global` looks at the slot once more, in a section that began before the mark: from then on the
-//!   reference is no longer the marker's alone. If exit has put its tombstone there in the meantime, exit may have looked at
-//!   `global` too early; both swap `global` to false, and the one who finds true drops the reference.
+//! - *Dead stays dead*: data whose count is zero may be replaced or removed, but only by an exchange against the pointer that
+//! was loaded in the same RCU section. Outside the section the address might belong to a new object.
+//! - The thread that drops the last reference removes the data from the slot if it is still there, and retires it. A thread
+//! that replaces dead data frees nothing.
+//! - *Exit wins*: nothing follows the tombstone. There is no "exiting" flag to check: a late attach simply fails its exchange.
+//! - A thread that marks live data `global` loads the slot once more, in a section that began before the mark, because from the
+//! mark on the reference is no longer the marking thread's alone. If exit has stored its tombstone in the meantime, exit may
+//! have read `global` too early. Then both threads swap `global` to false, and the one that reads true drops the reference.
 
 use crate::books::Mine;
 use crate::ctx_cache::CtxCache;
@@ -30,59 +29,59 @@ use crate::primitive::{AtomicPtr, Ordering};
 use crate::rcu;
 use std::ptr::{self, NonNull};
 
-/// A task's place for one PMU's data.
+/// A task's slot for one PMU's data.
 ///
-/// INVARIANT: empty, or the hole; or data whose memory is kept until every section that loaded it has ended; or the tombstone,
+/// INVARIANT: empty; or the hole; or data whose memory is kept until every section that loaded it has ended; or the tombstone,
 /// for ever.
 pub(crate) struct Slot(AtomicPtr<CtxData>);
 
-/// What came of an attach to one task.
+/// The outcome of an attach to one task.
 #[must_use]
 #[derive(Debug)]
 pub(crate) enum Attached {
-    /// The slot was empty, or its data dead: new data is in it.
+    /// The slot was empty, or its data was dead. New data is in the slot.
     Installed(CtxRef),
-    /// The slot was a hole: new data is in it.
+    /// The slot was a hole. New data is in the slot.
     Filled(CtxRef),
-    /// There was live data; the event shares it.
+    /// The slot had live data. The event shares it.
     Shared(CtxRef),
     /// The task has ended.
     Exited,
 }
 
-/// What came of the global event's attach to one task.
+/// The outcome of the global event's attach to one task.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Marked {
-    /// New data is in the slot; its one reference is the global event's.
+    /// New data is in the slot. Its one reference is the global event's.
     Installed,
-    /// The slot was a hole: as `Installed`.
+    /// The slot was a hole. New data is in the slot, and its one reference is the global event's.
     Filled,
-    /// There was live data; the global event has taken a reference to it.
+    /// The slot had live data. The global event has taken a reference to it.
     Taken,
-    /// The global event held one already.
+    /// The global event already held a reference.
     Already,
     /// The task has ended.
     Exited,
 }
 
-/// What came of giving a reference back.
+/// The outcome of giving a reference back.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Detached {
-    /// Others still hold the data.
+    /// Other owners still hold the data.
     StillUsed,
-    /// It was the last; the data is on its way to be freed.
+    /// It was the last reference. The data has been retired.
     WasLast,
 }
 
-/// What came of the global event's detach from one task, or of a task's end.
+/// What the slot held when the global event was detached from the task, or when the task ended.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Left {
     /// Data, or nothing.
     Ordinary,
-    /// A hole: the task has been without data until now.
+    /// A hole: the task has had no data until now.
     Hole,
 }
 
@@ -96,7 +95,7 @@ fn hole() -> *mut CtxData {
     ptr::without_provenance_mut(2 * align_of::<CtxData>())
 }
 
-/// Whether it is one of those that stand for something, or null. They are below all data, so that it takes one comparison.
+/// Whether the pointer is null or a marker. Markers are lower than every data address, so one comparison is enough.
 #[inline(always)]
 fn is_no_data(pointer: *mut CtxData) -> bool {
     pointer.addr() <= 2 * align_of::<CtxData>()
@@ -107,42 +106,42 @@ impl Slot {
         Self(AtomicPtr::new(ptr::null_mut()))
     }
 
-    /// The data in the slot, dead or alive, for as long as the section lasts.
+    /// The data in the slot, dead or alive, valid for as long as the section lasts.
     #[inline(always)]
     pub(crate) fn data<'g>(&self, section: rcu::Token<'g>) -> Option<CtxView<'g>> {
         // Acquire: pairs with the Release in `exchange`.
         deref(self.0.load(Ordering::Acquire), section)
     }
 
-    /// Whether there is data, dead or alive.
+    /// Whether the slot holds data, dead or alive.
     #[inline]
     pub(crate) fn has_data(&self) -> bool {
-        // Relaxed: data that another thread is installing at this moment has no counts yet.
+        // Relaxed: data that another thread is installing right now has no counts yet.
         !is_no_data(self.0.load(Ordering::Relaxed))
     }
 
-    /// Whether nothing has happened to it.
+    /// Whether the slot is still in its initial state.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        // Relaxed: asked by whoever holds the task alone.
+        // Relaxed: the caller is the only holder of the task.
         self.0.load(Ordering::Relaxed).is_null()
     }
 
     /// Whether the task has ended.
     pub(crate) fn is_tombstone(&self) -> bool {
-        // Relaxed: the answer may be old as soon as it is given.
+        // Relaxed: the answer may be stale as soon as it is given.
         self.0.load(Ordering::Relaxed) == tombstone()
     }
 
-    /// For fork: data in a new slot, whose one reference is the global event's; or a hole, where there is no memory.
+    /// Installs data in a new slot, for fork. Its one reference is the global event's. Without memory, leaves a hole.
     ///
-    /// The slot is not published yet: nobody else can reach it.
+    /// The slot is not published yet, so no other thread can reach it.
     pub(crate) fn install_unshared(&self, cache: &CtxCache, mine: Mine<'_>) -> Result<(), Error> {
         let data = CtxData::alloc(cache, Some(mine), true);
         let pointer = data.as_ref().map_or_else(|_| hole(), CtxRef::as_ptr);
-        // Relaxed: the task's entering into the table publishes it.
+        // Relaxed: entering the task into the table publishes it.
         self.0.store(pointer, Ordering::Relaxed);
-        // The reference lives on as the object's `global`.
+        // From here on the object's `global` flag stands for the reference.
         data.map(|held| {
             let _ = held.into_ptr();
         })
@@ -158,7 +157,7 @@ impl Slot {
         })
     }
 
-    /// Sees to it that the global event holds exactly one reference to live data in this slot.
+    /// Makes sure that the global event holds exactly one reference to live data in this slot.
     pub(crate) fn attach_global(&self, cache: &CtxCache) -> Result<Marked, Error> {
         let (held, marked) = match self.take_or_install(cache, Owner::Global)? {
             Found::Installed(held) => (held, Marked::Installed),
@@ -166,37 +165,39 @@ impl Slot {
             Found::Live(held) => return Ok(self.mark(held)),
             Found::Tombstone => return Ok(Marked::Exited),
         };
-        // The reference lives on as the object's `global`.
+        // From here on the object's `global` flag stands for the reference.
         let _ = held.into_ptr();
         Ok(marked)
     }
 
-    /// Makes `held` the global event's reference, unless it has one or the task has ended meanwhile.
+    /// Makes `held` the global event's reference, unless it already has one or the task has ended meanwhile.
     fn mark(&self, held: CtxRef) -> Marked {
-        // From the mark on, exit may find it and give `held` back for us, and whoever is last retires the data. This section
-        // has begun while we held it, so the data stays for the looks that follow.
+        // Once the mark is set, exit may find it and give `held` back in our place, and the thread that drops the last
+        // reference retires the data. This section begins while we hold a reference, so the data stays alive for the accesses
+        // below.
         let _section = rcu::enter();
-        // AcqRel: read-modify-writes of `global` are in one order for all, and each sees what came before.
+        // AcqRel: all read-modify-writes of `global` are in one order, and each sees what came before it.
         if held.data().global.swap(true, Ordering::AcqRel) {
             let _ = self.put(held);
             return Marked::Already;
         }
-        // The one look that remains. Acquire: pairs with the AcqRel in `exit`.
+        // The one check that remains. Acquire: pairs with the AcqRel in `exit`.
         if self.0.load(Ordering::Acquire) == held.as_ptr() {
             let _ = held.into_ptr();
             return Marked::Taken;
         }
-        // Marked data with a reference is not replaced: the task has ended. AcqRel: in one order with all other swaps of the mark.
+        // Marked data that has a reference is never replaced, so the task has ended. AcqRel: in one order with all other swaps
+        // of `global`.
         if held.data().global.swap(false, Ordering::AcqRel) {
             let _ = self.put(held);
         } else {
-            // Exit has found the mark and dropped the reference that went with it: ours.
+            // Exit found the mark and dropped the reference that went with it, which was ours.
             let _ = held.into_ptr();
         }
         Marked::Exited
     }
 
-    /// Gives back the global event's reference, if it holds one. A hole is one no more.
+    /// Gives back the global event's reference, if it holds one, and turns a hole into an empty slot.
     pub(crate) fn detach_global(&self) -> Left {
         let guard = rcu::enter();
         // Acquire: pairs with the Release in `exchange`.
@@ -204,37 +205,37 @@ impl Slot {
         if let Some(data) = deref(now, guard.token()) {
             self.unmark(data);
         }
-        // Relaxed: nothing is published, and nothing looked at.
+        // Relaxed: the exchange publishes nothing, and nobody dereferences the pointer.
         let close = || {
             self.0.compare_exchange(hole(), ptr::null_mut(), Ordering::Relaxed, Ordering::Relaxed)
         };
         if now == hole() && close().is_ok() { Left::Hole } else { Left::Ordinary }
     }
 
-    /// Gives `held` back. The last one takes the data out of the slot and retires it.
+    /// Gives `held` back. If it was the last reference, removes the data from the slot and retires it.
     pub(crate) fn put(&self, held: CtxRef) -> Detached {
         if !held.data().refcount.dec_and_test() {
             let _ = held.into_ptr();
             return Detached::StillUsed;
         }
         let dead = held.into_ptr();
-        // The address cannot have been used again: nobody but us frees it. AcqRel, Relaxed: if the exchange fails,
-        // somebody has replaced the dead data or the task has ended, and there is nothing left to do here.
+        // The address cannot have been reused, because only we free the object. AcqRel, Relaxed: if the exchange fails, another
+        // thread replaced the dead data or the task ended, and nothing is left to do here.
         let _ = self.0.compare_exchange(
             dead.as_ptr(),
             ptr::null_mut(),
             Ordering::AcqRel,
             Ordering::Relaxed,
         );
-        // SAFETY: we dropped the last reference, and the slot does not hold the data any more.
+        // SAFETY: we dropped the last reference, and the slot no longer holds the data.
         unsafe { CtxData::retire(dead) };
         Detached::WasLast
     }
 
-    /// Ends the slot: whatever comes later finds the tombstone. Gives back the global event's reference.
+    /// Ends the slot: later operations find the tombstone. Gives back the global event's reference.
     pub(crate) fn exit(&self) -> Left {
         let guard = rcu::enter();
-        // AcqRel: Acquire pairs with the Release in `exchange`; Release pairs with the look in `mark`.
+        // AcqRel: Acquire pairs with the Release in `exchange`; Release pairs with the Acquire load in `mark`.
         let last = self.0.swap(tombstone(), Ordering::AcqRel);
         if let Some(data) = deref(last, guard.token()) {
             self.unmark(data);
@@ -242,21 +243,24 @@ impl Slot {
         if last == hole() { Left::Hole } else { Left::Ordinary }
     }
 
-    /// [`exit`](Self::exit) of a task that nobody else can reach, nor will: data that is the global event's alone is freed here
-    /// and now, without RCU. Whoever looks at data holds the task, its pin or a reference: hooks run while the task does, a walk
-    /// pins it, an event has its reference, and a family holds both for each member, until that ends while it is shared.
+    /// [`exit`](Self::exit) for a task that no other thread can reach now or later.
+    ///
+    /// Data that only the global event holds is freed at once, without RCU. That is safe because every user of the data holds
+    /// the task, its pin or a reference: hooks run while the task does, a walk pins the task, and an event has its reference.
+    /// A family holds both the task and a reference for each member until the member ends, so a member's exit is a shared
+    /// one.
     #[inline]
     pub(crate) fn exit_unshared(&self, mine: Mine<'_>) -> Left {
-        // Relaxed: whoever installed it has unpinned the task, or dropped its handle, since.
+        // Relaxed: the thread that installed the data has since unpinned the task or dropped its handle.
         let last = self.0.load(Ordering::Relaxed);
         if is_no_data(last) {
             return if last == hole() { Left::Hole } else { Left::Ordinary };
         }
         let Some(held) = NonNull::new(last).map(CtxRef::from_slot) else { return Left::Ordinary };
         let data = held.data();
-        // Relaxed: the table's entry is empty, and what walks did to the mark has been acquired with it.
+        // Relaxed: emptying the table's entry acquired every walk's changes to the mark.
         if data.refcount.is_one() && data.global.load(Ordering::Relaxed) {
-            // Relaxed: nobody reads it.
+            // Relaxed: nobody reads the slot any more.
             self.0.store(ptr::null_mut(), Ordering::Relaxed);
             CtxData::free_unshared(held, Some(mine));
             return Left::Ordinary;
@@ -266,13 +270,14 @@ impl Slot {
     }
 
     fn unmark(&self, data: CtxView<'_>) {
-        // AcqRel: as in `mark`. Whoever swaps it from true owns the reference that it stood for.
+        // AcqRel: in one order with all other swaps of `global`. The thread that swaps it from true owns the reference it stood
+        // for.
         if data.global.swap(false, Ordering::AcqRel) {
             let _ = self.put(data.counted());
         }
     }
 
-    /// The one loop behind both attaches: a reference to live data, or new data in place of none or of dead data.
+    /// The loop behind both attaches: takes a reference to live data, or installs new data in an empty slot or over dead data.
     fn take_or_install(&self, cache: &CtxCache, owner: Owner) -> Result<Found, Error> {
         let mut new = None;
         let found = loop {
@@ -288,7 +293,7 @@ impl Slot {
         Ok(found)
     }
 
-    /// `None`: new data is needed.
+    /// Makes one attempt, in one section. `None` means that the caller must allocate new data.
     fn try_take_or_install(&self, new: &mut Option<CtxRef>) -> Option<Found> {
         let guard = rcu::enter();
         let section = guard.token();
@@ -303,7 +308,7 @@ impl Slot {
             {
                 return Some(Found::Live(data.counted()));
             }
-            // Empty, or dead, and dead it stays: replace what we loaded in this section.
+            // The slot is empty, or its data is dead and stays dead. Replace the pointer that we loaded in this section.
             match self.exchange(now, new.as_ref()?, section) {
                 Ok(()) if now == hole() => return new.take().map(Found::Filled),
                 Ok(()) => return new.take().map(Found::Installed),
@@ -312,24 +317,25 @@ impl Slot {
         }
     }
 
-    /// `expected` was loaded in that section: else it might be the address of a new object.
+    /// Exchanges `expected` for `new`. `expected` must have been loaded in that section: later it might be a new object's
+    /// address.
     fn exchange(
         &self,
         expected: *mut CtxData,
         new: &CtxRef,
         section: rcu::Token<'_>,
     ) -> Result<(), *mut CtxData> {
-        // In the models, this looks whether it has been freed.
+        // In models, this checks that `expected` has not been freed.
         let _ = deref(expected, section);
-        // AcqRel: Release publishes the new object to every load of the slot. Acquire on failure: what is found there
-        // is looked at.
+        // AcqRel: Release publishes the new object to every load of the slot. Acquire on failure: the caller dereferences the
+        // pointer that the exchange found.
         self.0
             .compare_exchange(expected, new.as_ptr(), Ordering::AcqRel, Ordering::Acquire)
             .map(drop)
     }
 }
 
-/// A reference that is given back when this is dropped, unless it is kept: for the time in which code runs that is not ours.
+/// Holds a reference while foreign code runs: gives the reference back on drop, unless it is kept.
 pub(crate) struct Holding<'a> {
     slot: &'a Slot,
     held: Option<CtxRef>,
@@ -340,7 +346,7 @@ impl<'a> Holding<'a> {
         Self { slot, held: Some(held) }
     }
 
-    /// Calls `f` with the object, and keeps the reference if it returns.
+    /// Calls `f` with the object, and keeps the reference if `f` returns.
     pub(crate) fn keep_after<R>(mut self, f: impl FnOnce(CtxView<'_>) -> R) -> (CtxRef, R) {
         let held = self.held.as_ref().unwrap_or_else(|| unreachable!("it is taken below"));
         let result = f(held.data());
@@ -377,6 +383,6 @@ fn deref(data: *mut CtxData, _section: rcu::Token<'_>) -> Option<CtxView<'_>> {
     if is_no_data(data) {
         return None;
     }
-    // SAFETY: data that was in the slot while the section ran; it is not freed before the section ends.
+    // SAFETY: the data was in the slot during the section, so it is not freed before the section ends.
     Some(unsafe { CtxView::new(NonNull::new_unchecked(data)) })
 }

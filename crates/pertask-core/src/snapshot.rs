@@ -1,4 +1,4 @@
-//! A snapshot: all counts of a PMU, those of the living and of those that have ended, each task once.
+//! A snapshot: all counts of a PMU, over live and ended tasks, with each task counted once.
 
 use crate::books::Books;
 use crate::count::Count;
@@ -10,17 +10,18 @@ use crate::task::Task;
 use std::collections::BTreeMap;
 
 impl<P: Pmu> PmuHandle<P> {
-    /// Reads all counts: those of the tasks that have ended, spawn path by spawn path, and of each that lives.
+    /// Reads all counts: those of ended tasks, added up by spawn path, and those of each live task.
     ///
-    /// `live` is called for each live task that has data, in an RCU section, as the hooks are. It may amend the count, before that
-    /// is added to the path's, by what has not reached the data yet; [`Live::read`] tells what has. A task that ends meanwhile is
-    /// counted once, among the living or the ended.
+    /// The snapshot calls `live` for each live task that has data, in an RCU section like that of a hook. `live` may correct
+    /// the count by what has not reached the data yet, before the count is added to the path's; [`Live::read`] reads the data
+    /// again. A task that ends meanwhile is counted once, either as live or as ended.
     ///
-    /// A snapshot walks over all tasks; spawn and exit do not wait for it. A PMU has one at a time: another thread's waits.
+    /// A snapshot walks all tasks; spawn and exit do not wait for it. A PMU takes one snapshot at a time, so snapshots on other
+    /// threads wait.
     ///
     /// # Panics
-    /// Inside another snapshot, or read of a global event, of the same PMU on the same thread; inside four of other PMUs; and at
-    /// a task's end, in [`Pmu::fold`] and what it calls.
+    /// If called inside another snapshot, or inside a read of a global event, of the same PMU on the same thread; inside four
+    /// snapshots of other PMUs; or during a task's exit, in [`Pmu::fold`] and what it calls.
     pub fn snapshot(self, mut live: impl FnMut(&mut Live<'_, P>)) -> Vec<PathCounts<P::Count>> {
         self.0.snapshot(&mut live)
     }
@@ -30,32 +31,32 @@ impl<P: Pmu> PmuHandle<P> {
 pub struct Live<'a, P: Pmu> {
     /// The task.
     pub task: &'a Task,
-    /// Its count, as it goes into the snapshot.
+    /// Its count, which goes into the snapshot.
     pub count: P::Count,
     pmu: &'a P,
     data: &'a P::Data,
 }
 
 impl<P: Pmu> Live<'_, P> {
-    /// Reads the task's data again, also when the task has ended meanwhile.
+    /// Reads the task's data again, even if the task has ended meanwhile.
     #[must_use]
     pub fn read(&self) -> P::Count {
         self.pmu.read(self.data)
     }
 }
 
-/// The counts of all tasks of one spawn path: these alone, without their descendants.
+/// The counts of all tasks of one spawn path, without their descendants.
 #[derive(Clone, Debug)]
 pub struct PathCounts<C> {
     /// The path of these tasks.
     ///
-    /// Its parents have rows of their own, if they have counts.
+    /// Its ancestors have rows of their own, if they have counts.
     pub path: &'static SpawnPath,
-    /// Tasks with data that have ended.
+    /// How many tasks with data have ended.
     pub exited: u64,
-    /// Tasks with data that live.
+    /// How many tasks with data are alive.
     pub live: u64,
-    /// The counts of both.
+    /// The counts of both together.
     pub count: C,
 }
 
@@ -65,7 +66,7 @@ impl<P: Pmu> Registered<P> {
         let is_ending = system.library().is_ending_here();
         assert!(
             !is_ending,
-            "counts are read by a PMU at a task's end, for which whoever reads waits"
+            "a PMU reads counts during a task's exit, and the read would wait for that exit"
         );
         let turn = self.turns.begin();
         let _depth = Depth::one_more();
@@ -103,9 +104,9 @@ impl<P: Pmu> Registered<P> {
         Some(Live { task, count: self.pmu.read(data), pmu: &self.pmu, data })
     }
 
-    /// The counts of those that have ended with these books, on that path, and that `walk` has not seen. `None`: nobody has.
+    /// The counts of tasks of that path that ended with these books and that `walk` has not seen. `None` if there are none.
     fn ended_on(&self, books: &Books, path: &SpawnPath, walk: u64) -> Option<Totals<P::Count>> {
-        // What there is none of yet may be made in a window that is open now: it is waited for as well.
+        // Inside the read, because an open window may be creating the tally right now: the read waits for that window, too.
         books.read(|| {
             let tally = self.ended.get(books.number())?.get(path)?;
             Some(tally.total_beside(&self.pmu, walk))
@@ -113,7 +114,7 @@ impl<P: Pmu> Registered<P> {
     }
 }
 
-/// How deep snapshots are nested on this thread: each holds a pin of the same task.
+/// How deep snapshots are nested on this thread. Each may pin the same task.
 struct Depth;
 
 #[cfg(not(any(pertask_loom, pertask_shuttle)))]
@@ -140,7 +141,7 @@ impl Depth {
     }
 }
 
-/// Fewer than walks can pin one entry.
+/// Fewer than the number of walks that can pin one entry.
 #[cfg(not(any(pertask_loom, pertask_shuttle)))]
 const MAX_DEPTH: u32 = 4;
 
@@ -149,7 +150,7 @@ std::thread_local! {
     static DEPTH: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }
 
-/// A snapshot under way: one row for each path that has any, by the path's number.
+/// A snapshot in progress: one row for each path with counts, by the path's number.
 struct ByPath<C>(BTreeMap<u32, PathCounts<C>>);
 
 impl<C> Default for ByPath<C> {

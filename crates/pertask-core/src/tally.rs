@@ -1,12 +1,13 @@
-//! The counts of tasks that have ended, kept so that a walk over the living counts nobody twice.
+//! The counts of ended tasks, kept so that a walk over the live tasks counts nobody twice.
 //!
-//! A walk reads the living one by one. Meanwhile some of them end, and their counts move here. Those that the walk has seen
-//! must not be counted again, those that it has not seen must not be missed. So there are two banks: what ended without having
-//! been seen by the latest walk is *settled*; what that walk had seen first is set *aside* until the next.
+//! A walk reads the live tasks one by one. Meanwhile some of them end, and their counts move here. The walk must not count
+//! again a task that it has seen, and must not miss a task that it has not seen. So a tally has two banks. A task that ends
+//! without having been seen by the latest walk goes into the *settled* bank. A task that the latest walk has seen goes into the
+//! *aside* bank until the next walk.
 //!
-//! One thread writes a tally, in a window of its books, and takes no lock. A reader that finds the window open, or closed since
-//! it began, reads again. A bank's total is an object of the PMU's data, as a task has it, into which the PMU folds the data of
-//! each task that ends. A PMU that does not fold is given a count instead, which is replaced each time.
+//! One thread writes a tally, in a window of its books and without a lock. A reader that finds the window open, or closed since
+//! it began, reads again. A bank's total is an object of the PMU's data type, into which the PMU folds the data of each task
+//! that ends. For a PMU that does not fold, the total also has a count, which is replaced each time.
 
 use crate::count::Count;
 use crate::foreign::quietly;
@@ -17,14 +18,14 @@ use crate::rcu;
 use bytemuck::Zeroable;
 use std::ptr::{self, NonNull};
 
-/// What is added up: a PMU, as far as tallies know it.
+/// The part of a PMU that tallies use.
 pub(crate) trait Folder {
     type Data: Zeroable;
     type Count: Count;
 
-    /// Adds an ended task's data to `totals`. False: nothing was added.
+    /// Adds an ended task's data to `totals`. Returns false if it added nothing.
     fn fold(&self, ended: &Self::Data, totals: &Self::Data) -> bool;
-    /// The counts in such data.
+    /// The counts in a task's data, or in totals.
     fn read(&self, data: &Self::Data) -> Self::Count;
 }
 
@@ -42,7 +43,7 @@ impl<C: Count> Totals<C> {
     }
 }
 
-/// Spawn paths whose tallies stand together.
+/// How many spawn paths have their tallies in one allocation.
 const PATHS: usize = if cfg!(pertask_loom) { 2 } else { 32 };
 
 /// The tallies of one thread's books, by spawn path.
@@ -68,10 +69,10 @@ impl<P: Folder> EndedPaths<P> {
     }
 }
 
-/// The ended tasks of one spawn path, of those that ended with one thread's books.
+/// The tasks of one spawn path that ended with one thread's books.
 ///
 /// INVARIANT: `aside` holds exactly the tasks that were folded after `walk` had seen them; every other folded task is in
-/// `settled`. A walk with a higher number finds `aside` settled.
+/// `settled`. For a walk with a higher number, `aside` counts as settled.
 pub(crate) struct Tally<P: Folder> {
     walk: AtomicU64,
     settled: Bank<P>,
@@ -80,18 +81,18 @@ pub(crate) struct Tally<P: Folder> {
 
 struct Bank<P: Folder> {
     tasks: AtomicU64,
-    /// INVARIANT: null, or a box that belongs to the bank: freed only when every section has ended that began before it was
-    /// taken out.
+    /// INVARIANT: null, or a box that belongs to the bank. The box is freed only after it was taken out and every section that
+    /// began before that has ended.
     total: AtomicPtr<Total<P>>,
 }
 
-/// What has been added up.
+/// The counts that a bank has added up.
 #[repr(C)]
 struct Total<P: Folder> {
     rcu: rcu::Head,
-    /// What whoever measures has folded.
+    /// The counts that the PMU has folded.
     data: P::Data,
-    /// What it has not. Never changes.
+    /// The counts that the PMU has not folded. Never changes.
     count: P::Count,
 }
 
@@ -108,11 +109,11 @@ impl<P: Folder> Default for Bank<P> {
 }
 
 impl<P: Folder> Tally<P> {
-    /// Adds a task that ends. `seen_in_walk` is the last walk that has read it while it lived; 0 for none.
+    /// Adds a task that ends. `seen_in_walk` is the last walk that read it while it was alive, or 0 for none.
     ///
-    /// For the owner of the books, in a window.
+    /// Only the owner of the books calls this, in a window.
     pub(crate) fn fold(&self, folder: &P, seen_in_walk: u64, ended: &P::Data) {
-        // Relaxed, here and below: the owner's own; readers are kept off by the window.
+        // Relaxed, here and below: only the owner writes, and the window makes readers retry.
         let mut walk = self.walk.load(Ordering::Relaxed);
         if seen_in_walk > walk {
             self.settle(folder);
@@ -124,7 +125,7 @@ impl<P: Folder> Tally<P> {
         bank.add(folder, 1, ended, None);
     }
 
-    /// The ended tasks that `walk`, which is the latest, has not seen among the living. For readers, within
+    /// The ended tasks that `walk`, the latest walk, has not seen alive. Readers call this in
     /// [`Books::read`](crate::books::Books::read).
     pub(crate) fn total_beside(&self, folder: &P, walk: u64) -> Totals<P::Count> {
         let mut total = self.settled.read(folder);
@@ -138,10 +139,10 @@ impl<P: Folder> Tally<P> {
         let tasks = self.aside.tasks.load(Ordering::Relaxed);
         self.aside.tasks.store(0, Ordering::Relaxed);
         if let Some(aside) = self.aside.take() {
-            // SAFETY: taken out by its owner, and retired below, once.
+            // SAFETY: only we, the owner, can take it out of the bank, and it is retired below, once.
             let total = unsafe { aside.as_ref() };
             self.settled.add(folder, tasks, &total.data, Some(&total.count));
-            // SAFETY: it is in the bank no more, and nobody else retires it.
+            // SAFETY: it is no longer in the bank, and nobody else retires it.
             unsafe { rcu::retire(aside.cast()) };
         }
     }
@@ -150,10 +151,10 @@ impl<P: Folder> Tally<P> {
 impl<P: Folder> Bank<P> {
     fn read(&self, folder: &P) -> Totals<P::Count> {
         let _section = rcu::enter();
-        // Relaxed: a figure; the window keeps readers off while it changes.
+        // Relaxed: a reader that overlaps a change finds the window changed, and reads again.
         let tasks = self.tasks.load(Ordering::Relaxed);
-        // Acquire: pairs with the Release in `replace`; the total is found whole.
-        // SAFETY: null, or a total that was in the bank in this section, and is not freed before the section ends.
+        // Acquire: pairs with the Release in `replace`, so that we see the total initialised.
+        // SAFETY: null, or a total that was in the bank during this section, so it is not freed before the section ends.
         let Some(total) = (unsafe { self.total.load(Ordering::Acquire).as_ref() }) else {
             return Totals { tasks, count: P::Count::default() };
         };
@@ -162,29 +163,29 @@ impl<P: Folder> Bank<P> {
         Totals { tasks, count }
     }
 
-    /// Adds so many tasks' data, and what was counted of them beside it.
+    /// Adds a number of tasks: their data, and optionally counts in addition to it.
     fn add(&self, folder: &P, tasks: u64, ended: &P::Data, counted: Option<&P::Count>) {
         let total = self.total();
         if counted.is_some() || !folder.fold(ended, &total.data) {
-            // All of it becomes a count, beside new data.
+            // Turn everything into one count, beside fresh data.
             let mut count = total.count.clone();
             count.add(&folder.read(&total.data));
             count.add(&folder.read(ended));
             counted.iter().for_each(|counted| count.add(counted));
             self.replace(Total::new(count));
         }
-        // Relaxed: as in `read`.
+        // Relaxed: a reader that overlaps a change finds the window changed, and reads again.
         self.tasks.store(self.tasks.load(Ordering::Relaxed) + tasks, Ordering::Relaxed);
     }
 
-    /// The total, for the owner.
+    /// The total, for the owner. Makes it if it does not exist.
     fn total(&self) -> &Total<P> {
-        // Relaxed: the owner's own.
+        // Relaxed: only the owner stores it.
         let mut total = self.total.load(Ordering::Relaxed);
         if total.is_null() {
             total = self.replace(Total::new(P::Count::default()));
         }
-        // SAFETY: the bank's, and nobody but the owner takes it out.
+        // SAFETY: the bank owns the total, and only the owner of the books takes it out.
         unsafe { &*total }
     }
 
@@ -192,7 +193,7 @@ impl<P: Folder> Bank<P> {
         let new = Box::into_raw(new);
         // AcqRel: Release pairs with the Acquire in `read`.
         if let Some(old) = NonNull::new(self.total.swap(new, Ordering::AcqRel)) {
-            // SAFETY: it is in the bank no more, and nobody else retires it.
+            // SAFETY: it is no longer in the bank, and nobody else retires it.
             unsafe { rcu::retire(old.cast()) };
         }
         new
@@ -212,14 +213,14 @@ impl<P: Folder> Total<P> {
 unsafe fn free<P: Folder>(head: NonNull<rcu::Head>) {
     // SAFETY: the head is the first field of a boxed total, which nobody can hold any more.
     let total = unsafe { Box::from_raw(head.cast::<Total<P>>().as_ptr()) };
-    // The count's destructor is not ours, and others wait behind it.
+    // The count's destructor is foreign code, and a panic in it must not keep other objects from being freed.
     quietly(|| drop(total));
 }
 
 impl<P: Folder> Drop for Bank<P> {
     fn drop(&mut self) {
         if let Some(total) = self.take() {
-            // SAFETY: a box, and nobody reads a bank that is dropped.
+            // SAFETY: the total was allocated as a box, and nobody reads a bank that is being dropped.
             drop(unsafe { Box::from_raw(total.as_ptr()) });
         }
     }
@@ -229,7 +230,7 @@ impl<P: Folder> Drop for Bank<P> {
 mod tests {
     use super::*;
 
-    /// Sums; folds as many times as it says, counted from the first.
+    /// A sum that folds only on the calls in this range, counted from 0.
     struct Folds(std::ops::Range<u64>, AtomicU64);
 
     impl Folder for Folds {
@@ -249,7 +250,7 @@ mod tests {
         }
     }
 
-    /// Whoever measures folds always, never, at first, and later.
+    /// Runs a test with PMUs that fold always, never, only at first, only later, and only once.
     fn each_folder(
         test: impl Fn(&dyn Fn(&Tally<Folds>, u64, u64), &dyn Fn(&Tally<Folds>, u64) -> (u64, u64)),
     ) {
@@ -270,7 +271,7 @@ mod tests {
         each_folder(|fold, total_beside| {
             let tally = Tally::default();
             fold(&tally, 0, 10);
-            // Walk 1 has seen this one alive; it ends before the walk reads the tally.
+            // Walk 1 saw this task alive. It ends before the walk reads the tally.
             fold(&tally, 1, 5);
             assert_eq!(total_beside(&tally, 1), (1, 10));
             assert_eq!(total_beside(&tally, 2), (2, 15));

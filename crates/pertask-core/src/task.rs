@@ -1,4 +1,4 @@
-//! A task: any unit of work that is switched in and out, seen by all who know of it, and owned by whoever runs it.
+//! A task: any unit of work that is switched in and out. One owner runs it; other threads hold handles to it.
 
 use crate::active::MAX_PMUS;
 use crate::books::Mine;
@@ -15,7 +15,7 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::ptr;
 
-/// A task's number: unique in its system, never used again.
+/// A task's number: unique in its system, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId(NonZeroU64);
 
@@ -38,27 +38,26 @@ impl fmt::Display for TaskId {
     }
 }
 
-/// A task as others see it (the kernel's `task_struct`): its identity, and a slot for each PMU's data.
+/// A task as other threads see it (the kernel's `task_struct`): its identity, and a slot for each PMU's data.
 ///
-/// Whoever holds one may attach events to the task; that keeps neither the task nor its data alive.
+/// Anyone who holds a `Task` may attach events to it. Holding one keeps neither the task running nor its data alive.
 #[repr(C)]
 pub struct Task {
-    // What each switch touches comes first, together.
+    // Fields that each switch touches come first, together.
     id: TaskId,
     system: &'static System,
-    /// While the task runs: the task that it was switched in over, on the same CPU. Null while it does not. Only that CPU
-    /// touches it.
+    /// While the task runs: the task that it was switched in over, on the same CPU. Otherwise null. Only that CPU touches it.
     outer: AtomicPtr<Task>,
     slots: [Slot; MAX_PMUS],
     parent: Option<TaskId>,
     path: &'static SpawnPath,
     /// Events that this task's children inherit.
     pub(crate) links: Links<Task>,
-    /// Where the task stands in the table, or null. Its owner's.
+    /// The task's entry in the table, or null. Only the task's owner touches it.
     entry: AtomicPtr<Entry<Task>>,
     /// See [`tag`](Self::tag).
     tag: AtomicU32,
-    /// Whether the CPU that runs the task has been given the right to it. Only that CPU touches it.
+    /// Whether the task's CPU owns the right to run it. Only that CPU touches it.
     carried: AtomicBool,
 }
 
@@ -90,13 +89,13 @@ impl Task {
         self.id
     }
 
-    /// The task that made it, which may have ended.
+    /// The task that made this task; it may have ended.
     #[must_use]
     pub fn parent(&self) -> Option<TaskId> {
         self.parent
     }
 
-    /// The site where it was made, with its name.
+    /// The site where this task was made, which has its name.
     #[must_use]
     pub fn site(&self) -> &'static Site {
         self.path.site()
@@ -109,7 +108,7 @@ impl Task {
         self.path
     }
 
-    /// The system that it belongs to.
+    /// The system that this task belongs to.
     #[must_use]
     #[inline]
     pub fn system(&self) -> &'static System {
@@ -118,28 +117,28 @@ impl Task {
 
     /// Whether the task has ended.
     ///
-    /// It may end at any time after the answer "no".
+    /// The task may end at any time after this returned false.
     #[must_use]
     pub fn has_exited(&self) -> bool {
         self.slots[0].is_tombstone()
     }
 
-    /// A number that the core's users hang on a task, for them to say what it stands for.
+    /// A number that users of the core attach to a task, with a meaning of their own.
     ///
-    /// A task begins with the tag of the task that makes it, or of the [CPU](crate::Cpu::tag), or with 0. Profilers keep the number
-    /// of a set of labels here: a signal handler can read it.
+    /// A task starts with the tag of the task that makes it; without such a task, with the tag of the [CPU](crate::Cpu::tag),
+    /// or with 0. Profilers store the number of a label set here, because a signal handler can read it.
     #[must_use]
     #[inline]
     pub fn tag(&self) -> u32 {
-        // Relaxed: a number.
+        // Relaxed: the number stands alone.
         self.tag.load(Ordering::Relaxed)
     }
 
-    /// Sets the [`tag`](Self::tag), and returns the one before.
+    /// Sets the [`tag`](Self::tag), and returns the old one.
     #[inline]
     pub fn set_tag(&self, tag: u32) -> u32 {
         let before = self.tag();
-        // Relaxed: a number, set by who runs the task.
+        // Relaxed: the number stands alone, and only the thread that runs the task sets it.
         self.tag.store(tag, Ordering::Relaxed);
         before
     }
@@ -153,10 +152,10 @@ impl Task {
         &self.slots
     }
 
-    /// The task's entry in the table, if it has entered.
+    /// The task's entry in the table, if the task is in the table.
     #[inline]
     pub(crate) fn entry(&self) -> Option<ptr::NonNull<Entry<Task>>> {
-        // Relaxed: its owner's.
+        // Relaxed: only the task's owner touches it.
         ptr::NonNull::new(self.entry.load(Ordering::Relaxed))
     }
 
@@ -167,23 +166,23 @@ impl Task {
 
     #[inline]
     pub(crate) fn outer(&self) -> *mut Task {
-        // Relaxed: one CPU's own chain.
+        // Relaxed: the chain belongs to one CPU.
         self.outer.load(Ordering::Relaxed)
     }
 
     #[inline(always)]
     pub(crate) fn set_outer(&self, outer: *mut Task) {
-        // Relaxed: one CPU's own chain.
+        // Relaxed: the chain belongs to one CPU.
         self.outer.store(outer, Ordering::Relaxed);
     }
 
     pub(crate) fn is_carried(&self) -> bool {
-        // Relaxed: one CPU's own.
+        // Relaxed: the flag belongs to one CPU.
         self.carried.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_carried(&self, carried: bool) {
-        // Relaxed: one CPU's own.
+        // Relaxed: the flag belongs to one CPU.
         self.carried.store(carried, Ordering::Relaxed);
     }
 }
@@ -198,43 +197,43 @@ impl fmt::Debug for Task {
     }
 }
 
-/// The one right to run a task.
+/// The exclusive right to run a task.
 ///
-/// Dropping it ends the task. It cannot be copied, and a run borrows it exclusively or takes it along: a task runs on one CPU
-/// at a time because nothing else can be written. Forgotten ([`std::mem::forget`]), the task stays in the table as one that is
-/// never polled again.
+/// Dropping it ends the task. An `OwnedTask` cannot be copied, and a run borrows it exclusively or moves it, so a task runs on
+/// at most one CPU at a time. A forgotten ([`std::mem::forget`]) task stays in the table like a task that is never polled
+/// again.
 #[must_use = "a task ends when this is dropped"]
 pub struct OwnedTask(pub(crate) Arc<Task>);
 
 impl OwnedTask {
-    /// The task, for others to look at and attach to.
+    /// The task, for others to inspect and attach events to.
     #[must_use]
     pub fn handle(&self) -> Arc<Task> {
         Arc::clone(&self.0)
     }
 
-    /// The task, borrowed, for others to look at and attach to.
+    /// The task, borrowed, for others to inspect and attach events to.
     #[must_use]
     pub fn handle_ref(&self) -> &Arc<Task> {
         &self.0
     }
 
-    /// Turns the right to the task into a pointer, to be kept in an atomic word.
+    /// Turns the right to the task into a pointer, which can be stored in an atomic.
     ///
-    /// The task lives until the right comes back through [`from_raw`](Self::from_raw) and is dropped.
+    /// The task lives until [`from_raw`](Self::from_raw) turns the pointer back and the result is dropped.
     #[cfg(not(pertask_loom))]
     #[must_use]
     pub fn into_raw(self) -> *const Task {
         Arc::as_ptr(&std::mem::ManuallyDrop::new(self).0)
     }
 
-    /// Takes the right to a task back from [`into_raw`](Self::into_raw).
+    /// Turns a pointer from [`into_raw`](Self::into_raw) back into the right to the task.
     ///
     /// # Safety
-    /// The pointer comes from `into_raw`, and is given back once.
+    /// The pointer comes from `into_raw`, and is turned back at most once.
     #[cfg(not(pertask_loom))]
     pub unsafe fn from_raw(task: *const Task) -> Self {
-        // SAFETY: `into_raw` kept one strong count of the `Arc` whose pointer this is; the rest is the caller's.
+        // SAFETY: the pointer is that of an `Arc` of which `into_raw` kept one strong count, and the caller turns it back once.
         Self(unsafe { Arc::from_raw(task) })
     }
 }
@@ -267,11 +266,11 @@ impl OwnedTask {
         }
     }
 
-    /// Ends the task, with the books of this thread.
+    /// Ends the task, using the calling thread's books.
     #[inline]
     pub(crate) fn exit_with(self, mine: Mine<'_>) {
         let mut ending = std::mem::ManuallyDrop::new(self);
-        // SAFETY: taken out once, and not dropped again.
+        // SAFETY: the task is moved out once, and `ManuallyDrop` does not drop it again.
         let mut task = unsafe { ptr::read(&raw mut ending.0) };
         task.system.exit(&mut task, mine);
     }

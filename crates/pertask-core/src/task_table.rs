@@ -1,17 +1,17 @@
-//! All that lives (the kernel's task list), in entries that are entered and left without a lock, and walked while others do.
+//! All live tasks (the kernel's task list): a lock-free table, walked while tasks enter and leave.
 //!
-//! Whoever enters takes a free entry that it has at hand and stores the item there. Whoever leaves empties the entry in one
-//! exchange. A walk that wants to look at an item must keep it from being freed meanwhile, and must not make whoever leaves
-//! wait: so it *pins* the entry, by a count in the pointer's low bits. Whoever leaves adds one strong count of the item for each
-//! pin, and exchanges the entry for an empty one if the pins are still those. A walk that unpins finds the item gone, and drops
-//! the count that was left for it.
+//! An entering thread takes one of the free entries it has at hand and stores the item there. A leaving thread empties the
+//! entry with one exchange. A walk must keep the item it looks at from being freed, and must not make the leaving thread wait.
+//! So the walk *pins* the entry, by a count in the pointer's low bits. The leaving thread adds one strong count to the item for
+//! each pin, and its exchange succeeds only if the number of pins is still the same. When the walk unpins and finds the item
+//! gone, it drops the strong count that was left for it.
 
 use crate::magazine::{Batch, Depot, Magazine};
 use crate::primitive::{Arc, AtomicPtr, Mutex, Ordering, fence, lock, yield_now};
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
 
-/// Entries allocated at a time, so that a growing table never moves what it holds.
+/// How many entries a block has. Blocks are never moved, so a growing table never moves an entry.
 const BLOCK: usize = if cfg!(pertask_loom) {
     2
 } else if cfg!(pertask_shuttle) {
@@ -24,7 +24,7 @@ const BLOCK: usize = if cfg!(pertask_loom) {
 
 const _: () = assert!(BLOCK.is_multiple_of(Batch::<()>::LEN), "a block is batches of free entries");
 
-/// Items that a walk holds at a time while it shows them to others' code.
+/// How many items a walk keeps alive at a time while it passes them to foreign code.
 const CHUNK: usize = if cfg!(pertask_loom) {
     1
 } else if cfg!(pertask_shuttle) {
@@ -38,18 +38,19 @@ const PINS: usize = 7;
 
 /// All live items.
 ///
-/// A walk sees every item that is in the table for the whole of the walk. Of those that come or go meanwhile it sees some.
+/// A walk sees every item that is in the table for the whole walk. It may or may not see an item that enters or leaves
+/// meanwhile.
 pub(crate) struct TaskTable<T> {
     /// INVARIANT: null, or the first block of a list that only grows, at its end.
     first: AtomicPtr<Block<T>>,
-    /// The last block, for whoever adds one.
+    /// The last block, for the thread that adds one.
     last: Mutex<*mut Block<T>>,
     free: Depot<Entry<T>>,
 }
 
-// SAFETY: the blocks are the table's; what they hold is shared as `Arc<T>` is.
+// SAFETY: the table owns its blocks, and shares the items in them as an `Arc<T>` does.
 unsafe impl<T: Send + Sync> Send for TaskTable<T> {}
-// SAFETY: entries are atomic, and `last` is locked.
+// SAFETY: entries are atomics, and `last` is behind a lock.
 unsafe impl<T: Send + Sync> Sync for TaskTable<T> {}
 
 struct Block<T> {
@@ -57,13 +58,13 @@ struct Block<T> {
     next: AtomicPtr<Block<T>>,
 }
 
-/// A place in the table.
+/// A place for one item.
 ///
-/// INVARIANT: null, or the pointer of an `Arc` with the number of its pins in the low bits. While a pointer stands here, the
-/// one who entered it keeps a strong count.
+/// INVARIANT: null, or the pointer of an `Arc`, with the number of pins in the low bits. While the entry holds a pointer, the
+/// thread that entered the item keeps a strong count.
 pub(crate) struct Entry<T>(AtomicPtr<T>);
 
-/// A pinned entry: its item stays.
+/// A pinned entry. Its item stays alive until the pin is dropped.
 pub(crate) struct Pin<'a, T> {
     entry: &'a Entry<T>,
     item: NonNull<T>,
@@ -75,12 +76,12 @@ impl<T> TaskTable<T> {
         Self {
             first: AtomicPtr::new(ptr::null_mut()),
             last: Mutex::new(ptr::null_mut()),
-            // Entries are never given back.
+            // No limit: entries are never freed.
             free: Depot::new(usize::MAX),
         }
     }
 
-    /// Enters an item in one of the free entries that the thread has at hand.
+    /// Enters an item, in one of the free entries that the thread has at hand.
     ///
     /// # Safety
     /// The caller keeps its strong count until [`leave`](Self::leave) has returned.
@@ -91,15 +92,17 @@ impl<T> TaskTable<T> {
         item: &Arc<T>,
     ) -> NonNull<Entry<T>> {
         let entry = at_hand.take().unwrap_or_else(|| self.more(at_hand));
-        // SAFETY: entries live as long as the table. Release: pairs with the Acquire in `pin`; the item is found whole.
+        // SAFETY: entries live as long as the table. Release: pairs with the Acquire in `pin`, so that the walk sees the whole
+        // item.
         unsafe { entry.as_ref() }.0.store(Arc::as_ptr(item).cast_mut(), Ordering::Release);
         entry
     }
 
-    /// Takes out an item. True if nobody looks at it at this moment: then nobody will who does not hold it already.
+    /// Takes an item out of the table. Returns true if no walk has the item pinned: then only threads that hold it already can
+    /// still reach it.
     ///
     /// # Safety
-    /// The entry is the one that `enter` gave for this item, which leaves once.
+    /// The entry is the one that `enter` returned for this item, and the item leaves once.
     #[inline]
     pub(crate) unsafe fn leave(
         &self,
@@ -115,7 +118,7 @@ impl<T> TaskTable<T> {
         pins == 0
     }
 
-    /// Calls `f` with each item, pinned, until it fails. Whoever leaves meanwhile does not wait for `f`.
+    /// Calls `f` with each item, pinned, until `f` fails. A thread that takes an item out meanwhile does not wait for `f`.
     pub(crate) fn try_for_each_pinned<E>(
         &self,
         mut f: impl FnMut(&T) -> Result<(), E>,
@@ -131,7 +134,7 @@ impl<T> TaskTable<T> {
         });
     }
 
-    /// Calls `f` with each item, until it fails.
+    /// Calls `f` with each item, until `f` fails.
     pub(crate) fn try_for_each<E>(
         &self,
         mut f: impl FnMut(&Arc<T>) -> Result<(), E>,
@@ -149,8 +152,8 @@ impl<T> TaskTable<T> {
     fn blocks(&self) -> impl Iterator<Item = &Block<T>> {
         let mut at = &self.first;
         std::iter::from_fn(move || {
-            // SAFETY: null, or a block, which lives as long as the table. Acquire: pairs with the Release in `add_block`; the
-            // block is found whole.
+            // SAFETY: null, or a block, and blocks live as long as the table. Acquire: pairs with the Release in `add_block`,
+            // so that we see the block initialised.
             let block = unsafe { at.load(Ordering::Acquire).as_ref()? };
             at = &block.next;
             Some(block)
@@ -175,7 +178,7 @@ impl<T> TaskTable<T> {
 
     #[cold]
     fn make_room(&self, at_hand: &Magazine<Entry<T>>, entry: NonNull<Entry<T>>) {
-        // The depot takes all that it is given.
+        // This depot has no limit, so it accepts every batch.
         let none = self.free.make_room(at_hand);
         debug_assert!(none.is_none());
         at_hand.put(entry);
@@ -187,15 +190,15 @@ impl<T> TaskTable<T> {
             next: AtomicPtr::new(ptr::null_mut()),
         }));
         let mut last = lock(&self.last);
-        // SAFETY: null, or a block, which lives as long as the table.
+        // SAFETY: the pointer is null or points to a block, and blocks live as long as the table.
         let link = unsafe { last.as_ref() }.map_or(&self.first, |last| &last.next);
         // Release: pairs with the Acquire in `blocks`.
         link.store(block, Ordering::Release);
         *last = block;
         drop(last);
-        // SAFETY: a block, which lives as long as the table.
+        // SAFETY: blocks live as long as the table.
         let entries = unsafe { &(*block).entries };
-        // What is put last is taken first.
+        // The depot hands out the batch put last first, so put them in reverse.
         for batch in entries.chunks_exact(Batch::<Entry<T>>::LEN).rev() {
             self.free.put(Batch::from_fn(|at| NonNull::from(&batch[at])));
         }
@@ -206,17 +209,17 @@ impl<T> Drop for TaskTable<T> {
     fn drop(&mut self) {
         let mut at = self.first.load(Ordering::Acquire);
         while !at.is_null() {
-            // SAFETY: nobody borrows the table any more; each block came from a box.
+            // SAFETY: nobody borrows the table any more, and each block was allocated as a box.
             at = unsafe { Box::from_raw(at) }.next.load(Ordering::Acquire);
         }
     }
 }
 
 impl<T> Entry<T> {
-    /// Pins what is here. It waits only if as many walks as can be counted look at it.
+    /// Pins the entry, if it holds an item. Waits only while as many walks have it pinned as the pin bits can count.
     fn pin(&self) -> Option<Pin<'_, T>> {
-        // Acquire, here and on failure: pairs with the exchange in `empty`, and with the fence in `begin_end` before it. Whoever
-        // finds an item gone finds the window open in which it went.
+        // Acquire, here and on failure: pairs with the exchange in `empty`, and so with the fence in `begin_end` before it. A
+        // walk that finds an item gone also finds open the window in which the item left.
         let mut now = self.0.load(Ordering::Acquire);
         while let Some(item) = item(now) {
             if now.addr() & PINS == PINS {
@@ -225,7 +228,7 @@ impl<T> Entry<T> {
                 continue;
             }
             let pinned = now.wrapping_byte_add(1);
-            // Acquire: pairs with the Release in `enter` as well.
+            // Acquire: also pairs with the Release in `enter`.
             match self.0.compare_exchange(now, pinned, Ordering::Acquire, Ordering::Acquire) {
                 Ok(_) => return Some(Pin { entry: self, item }),
                 Err(changed) => now = changed,
@@ -234,13 +237,13 @@ impl<T> Entry<T> {
         None
     }
 
-    /// Empties the entry of an item, and leaves one strong count of it for each walk that has it pinned: how many.
+    /// Empties the entry of an item, and leaves one strong count for each walk that has it pinned. Returns the number of pins.
     ///
-    /// The counts are there before the entry is empty: a walk that finds it empty drops one at once.
+    /// The counts are added before the entry is emptied, because a walk that finds the entry empty drops a count at once.
     #[inline]
     fn empty(&self, item: &Arc<T>) -> usize {
         let mut left = 0;
-        // Relaxed: what is found is exchanged.
+        // Relaxed: the value is only the expected value of the exchange.
         let mut now = self.0.load(Ordering::Relaxed);
         loop {
             let pins = now.addr() & PINS;
@@ -248,8 +251,9 @@ impl<T> Entry<T> {
                 leave_count(item);
                 left += 1;
             }
-            // Acquire: pairs with the Release in `unpin`: what walks did to the item comes before its end. Release: pairs with
-            // the fence in `unpin`: the counts that are left rise before a walk drops one. Relaxed on failure: tried again.
+            // Acquire: pairs with the Release in `unpin`, so that everything walks did to the item comes before its end.
+            // Release: pairs with the fence in `unpin`, so that the added counts rise before a walk drops one. Relaxed on
+            // failure: we only retry.
             match self.0.compare_exchange(now, ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed)
             {
                 Ok(_) => break,
@@ -257,33 +261,35 @@ impl<T> Entry<T> {
             }
         }
         let pins = now.addr() & PINS;
-        // SAFETY: left above, for a walk that has unpinned the entry since.
+        // SAFETY: the loop above added this count for a walk that has unpinned the entry since.
         (pins..left).for_each(|_| unsafe { drop_count(pointer(item)) });
         pins
     }
 
     fn unpin(&self, pinned: NonNull<T>) {
-        // Relaxed: it is compared.
+        // Relaxed: the value is only compared.
         let mut now = self.0.load(Ordering::Relaxed);
         while item(now) == Some(pinned) {
             let unpinned = now.wrapping_byte_sub(1);
-            // Release: pairs with the exchange in `empty`, so that all that was done to the item comes before its end.
+            // Release: pairs with the exchange in `empty`, so that everything we did to the item comes before its end.
             match self.0.compare_exchange(now, unpinned, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(changed) => now = changed,
             }
         }
-        // It has left. Its address cannot stand for another yet: it is not freed before what was left for us is dropped.
-        // Acquire: pairs with the Release in `empty`: the count that was left for us has risen before it falls.
+        // The item has left. The entry cannot hold another item at the same address, because the item is not freed before we
+        // drop the count that was left for us. Acquire: pairs with the Release in `empty`, so that the count left for us has
+        // risen before we drop it.
         fence(Ordering::Acquire);
-        // SAFETY: `empty` had left one strong count for this pin before it emptied the entry.
+        // SAFETY: `empty` left one strong count for this pin before it emptied the entry.
         unsafe { drop_count(pinned) };
     }
 }
 
-/// Leaves one strong count of an item behind.
+/// Adds one strong count to an item, for a walk to drop.
 fn leave_count<T>(item: &Arc<T>) {
-    // loom does not ask what the rise and the fall of a reference count do to each other, but for a word that both pass.
+    // loom tries both orders of an increment and a decrement of a reference count only if both threads also access another
+    // word.
     #[cfg(pertask_loom)]
     crate::membarrier::pass_the_door();
     std::mem::forget(Arc::clone(item));
@@ -292,16 +298,16 @@ fn leave_count<T>(item: &Arc<T>) {
 /// Drops a strong count.
 ///
 /// # Safety
-/// It was left by [`leave_count`], and is dropped once.
+/// The count was added by [`leave_count`], and is dropped once.
 unsafe fn drop_count<T>(item: NonNull<T>) {
     #[cfg(pertask_loom)]
     crate::membarrier::pass_the_door();
-    // SAFETY: the caller's.
+    // SAFETY: the caller promises that `leave_count` added this count and that it is dropped once.
     drop(unsafe { Arc::from_raw(item.as_ptr()) });
 }
 
 fn pointer<T>(item: &Arc<T>) -> NonNull<T> {
-    // SAFETY: an `Arc`'s pointer is not null.
+    // SAFETY: the pointer of an `Arc` is never null.
     unsafe { NonNull::new_unchecked(Arc::as_ptr(item).cast_mut()) }
 }
 
@@ -313,7 +319,7 @@ fn item<T>(word: *mut T) -> Option<NonNull<T>> {
 impl<T> Pin<'_, T> {
     /// A handle that outlives the pin.
     pub(crate) fn handle(&self) -> Arc<T> {
-        // SAFETY: the pointer of an `Arc`, of which there is a strong count while it is pinned; the count that is added is the
+        // SAFETY: the pointer is that of an `Arc` which has a strong count while the pin exists. The count added here is the
         // handle's.
         unsafe {
             Arc::increment_strong_count(self.item.as_ptr());
@@ -326,7 +332,7 @@ impl<T> Deref for Pin<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: whoever entered it leaves its strong count, or one for this pin.
+        // SAFETY: the entering thread keeps its strong count, or leaves one for this pin.
         unsafe { self.item.as_ref() }
     }
 }
@@ -343,7 +349,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicU64};
     use std::thread;
 
-    /// Looked at while it is pinned.
+    /// An item that is written while it is pinned.
     struct Item(AtomicU64);
 
     #[test]
@@ -365,10 +371,10 @@ mod tests {
             let at_hand = Magazine::default();
             for _ in 0..ITEMS {
                 let item = Arc::new(Item(AtomicU64::new(0)));
-                // SAFETY: it is kept until it has left.
+                // SAFETY: `item` is kept until it has left.
                 let entry = unsafe { table.enter(&at_hand, &item) };
                 thread::yield_now();
-                // SAFETY: the entry that it was given; it leaves once.
+                // SAFETY: `entry` is the one `enter` returned for this item, which leaves once.
                 unsafe { table.leave(&at_hand, entry, &item) };
                 item.0.fetch_add(1, Ordering::Relaxed);
             }

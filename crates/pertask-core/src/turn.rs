@@ -1,19 +1,19 @@
-//! Turns: one reader of counts at a time, because a task remembers only the last walk that has seen it.
+//! Turns: one thread reads counts at a time, because a task records only the last walk that saw it.
 
 use crate::primitive::plain::AtomicUsize;
 use crate::primitive::{Mutex, MutexGuard, Ordering, lock, thread_token};
 use std::sync::TryLockError;
 
-/// Whose turn it is to read, and how many turns there have been.
+/// The turn to read counts, and how many turns there have been.
 ///
-/// The reader calls code that is not ours while it has its turn. No fork, switch or end of a task waits for one.
+/// The reader calls foreign code during its turn. No fork, switch or exit waits for a turn.
 pub(crate) struct Turns {
     count: Mutex<u64>,
     /// The token of the thread whose turn it is, or 0.
     reader: AtomicUsize,
 }
 
-/// A turn, which ends when this is dropped.
+/// A turn. It ends when this is dropped.
 pub(crate) struct Turn<'a> {
     count: MutexGuard<'a, u64>,
     reader: &'a AtomicUsize,
@@ -27,9 +27,9 @@ impl Turns {
     /// Waits for a turn.
     ///
     /// # Panics
-    /// On a thread that has one already: it would wait for itself.
+    /// If this thread already has a turn, because it would wait for itself.
     pub(crate) fn begin(&self) -> Turn<'_> {
-        // Relaxed: a thread finds its own token only if it has put it there.
+        // Relaxed: a thread finds its own token only if it stored the token itself.
         let own = cfg!(not(any(pertask_loom, pertask_shuttle)))
             && self.reader.load(Ordering::Relaxed) == thread_token();
         assert!(
@@ -42,11 +42,11 @@ impl Turns {
         Turn { count, reader: &self.reader }
     }
 
-    /// A turn, if it is nobody's.
+    /// Takes a turn if no other thread has one.
     pub(crate) fn try_begin(&self) -> Option<Turn<'_>> {
         let mut count = match self.count.try_lock() {
             Ok(count) => count,
-            // Code that is not ours has panicked in its turn.
+            // Foreign code panicked during an earlier turn.
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
@@ -57,7 +57,7 @@ impl Turns {
 }
 
 impl Turn<'_> {
-    /// Its number, counted from 1.
+    /// The turn's number, counted from 1.
     pub(crate) fn number(&self) -> u64 {
         *self.count
     }

@@ -253,3 +253,8 @@ impl Profile {
         self.mappings.get(id.0 as usize)
     }
 }
+
+/// The README's example compiles, too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

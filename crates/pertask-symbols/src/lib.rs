@@ -44,3 +44,8 @@ pub use module::{Module, ModuleRange};
 pub use problem::{Problem, Reason};
 #[cfg(feature = "names")]
 pub use symbolizer::{Symbolizer, SymbolizerOptions};
+
+/// The README's example compiles, too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,34 +1,34 @@
-//! Why an operation was refused.
+//! The error of all operations that can be refused.
 
 use std::fmt;
 
-/// Why an operation was refused: what was tried, and what was found.
+/// Why an operation was refused.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// An event could not be attached.
+    /// The core could not attach an event.
     Attach(pertask_core::Error),
-    /// More events were asked for than a set has room for.
+    /// The caller asked for more events than one set can count.
     TooManyEvents {
-        /// How many.
+        /// The number of events that the caller asked for.
         wanted: usize,
-        /// How many there is room for.
+        /// The number of events that a set can count.
         limit: usize,
     },
-    /// No way to sample threads works here.
+    /// No mechanism to sample threads works on this machine.
     CannotSample {
-        /// Each way that was tried, and why it does not work.
+        /// Each mechanism that was tried, and the reason why it does not work.
         refused: Vec<String>,
     },
-    /// Other sets of events are being counted, and there is room for no more.
+    /// Other sets of events are being counted, and one more set cannot be.
     CountersBusy {
-        /// How many.
+        /// The number of sets that are being counted.
         sets: usize,
     },
 }
 
 impl Error {
-    /// Whether memory was refused: by the allocator, or by a limit on per-task data.
+    /// Whether the allocator, or a limit on per-task data, refused memory.
     #[must_use]
     pub fn is_out_of_memory(&self) -> bool {
         use pertask_core::Error::{CacheLimit, OutOfMemory};
@@ -57,12 +57,18 @@ impl fmt::Display for Error {
             }
             Self::TooManyEvents { wanted, limit } => write!(
                 f,
-                "cannot count {wanted} events at once: a set has room for {limit}; count some of them in a session of their own"
+                "cannot count {wanted} events at once: a set has at most {limit}; count some of them in another session"
             ),
-            Self::CountersBusy { sets } => write!(
-                f,
-                "cannot count these events: {sets} other sets are being counted, and there is room for no more; wait for one to end, or ask for the same events"
-            ),
+            Self::CountersBusy { sets } => {
+                let others = match sets {
+                    1 => "another set is being counted".to_owned(),
+                    sets => format!("{sets} other sets are being counted"),
+                };
+                write!(
+                    f,
+                    "cannot count these events: {others}, and no more can be; wait until one ends, or ask for the same events"
+                )
+            }
         }
     }
 }

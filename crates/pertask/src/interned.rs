@@ -1,23 +1,23 @@
-//! Values as small numbers, for ever: what a signal handler can copy, and a table can bound.
+//! Values as small numbers. A signal handler can copy a number, and a table of values is bounded.
 
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// All values of a kind that there have been, by number and by content.
+/// All values of one kind that the process has used, by number and by content. No value is ever removed.
 ///
-/// INVARIANT: numbers are from 1 on, below `limit`; a number that is found by content is found.
+/// INVARIANT: numbers run from 1 to `limit`; `by_number` has each number that `by_content` has.
 pub(crate) struct Interned<V> {
-    // Lock-free: both are looked into while tasks run.
+    // Lock-free: threads look values up while tasks run.
     by_content: papaya::HashMap<V, u32>,
     by_number: papaya::HashMap<u32, V>,
-    /// The last number given. Only a new value takes the lock.
+    /// The last number that was given away. Only a new value takes the lock.
     last: Mutex<u32>,
     limit: u32,
     overflowed: AtomicU64,
 }
 
-/// The number that stands for all values that found no place.
+/// The number that stands for all values beyond the limit.
 pub(crate) const OTHER: u32 = u32::MAX;
 
 impl<V: Clone + Eq + Hash> Interned<V> {
@@ -31,7 +31,7 @@ impl<V: Clone + Eq + Hash> Interned<V> {
         }
     }
 
-    /// The number of a value, or [`OTHER`].
+    /// The number of a value, or [`OTHER`] for a new value beyond the limit.
     pub(crate) fn number_of(&self, value: &V) -> u32 {
         let known = || self.by_content.pin().get(value).copied();
         known().unwrap_or_else(|| {
@@ -40,18 +40,18 @@ impl<V: Clone + Eq + Hash> Interned<V> {
         })
     }
 
-    /// The value of a number. `None` for [`OTHER`] and for what is no number of these.
+    /// The value of a number, or `None` for [`OTHER`] and for numbers that were never given away.
     pub(crate) fn get(&self, number: u32) -> Option<V> {
         self.by_number.pin().get(&number).cloned()
     }
 
-    /// How often a value found no place.
+    /// How often a value was beyond the limit.
     pub(crate) fn overflowed(&self) -> u64 {
         // Relaxed: a figure.
         self.overflowed.load(Ordering::Relaxed)
     }
 
-    /// Under the lock.
+    /// Adds a value. The caller holds the lock.
     fn add(&self, value: &V, last: &mut u32) -> u32 {
         if *last >= self.limit {
             // Relaxed: a figure.
@@ -59,7 +59,7 @@ impl<V: Clone + Eq + Hash> Interned<V> {
             return OTHER;
         }
         *last += 1;
-        // By number first: who finds the number finds the value.
+        // By number first: a thread that finds the number then finds its value.
         self.by_number.pin().insert(*last, value.clone());
         self.by_content.pin().insert(value.clone(), *last);
         *last

@@ -13,19 +13,20 @@
 //! # Ok::<(), pertask::Error>(())
 //! ```
 //!
-//! - [`TaskExt::task`] makes a task of any future. Until somebody attaches, a task costs next to nothing.
-//! - [`Session`] attaches to all tasks, or some, while the program runs, and detaches.
+//! - [`TaskExt::task`] makes any future a task. A task costs next to nothing until a session attaches to it.
+//! - [`Session`] attaches to all tasks, or to some, while the program runs, and detaches again.
 //! - [`Report`] says where the process's CPU time went: tasks by spawn site, workers outside tasks, other threads.
-//! - `pertask::profile` (feature `profile`) is a sampled profile, and its encoders: pprof, folded stacks, a flamegraph, and
-//!   the Firefox Profiler's format.
-//! - `pertask::tracing` (feature `tracing`) makes scopes of spans.
-//! - `pertask::tokio` (feature `tokio`) has tokio's spawn functions with tokio's return types.
+//! - `pertask::tokio` (feature `tokio`) has tokio's spawn functions, with tokio's return types.
+//! - `pertask::sampler` (feature `sampler`) samples where in the code each thread and task spends its CPU time.
+//! - `pertask::profile` (feature `profile`) is a sampled profile. It writes pprof, folded stacks, flamegraphs and the
+//!   Firefox Profiler's format.
+//! - `pertask::tracing` (feature `tracing`) turns spans into scopes.
 //!
-//! What is behind it is [`pertask_core`]: Linux perf's per-task data, for tasks that the kernel cannot see.
+//! The data behind it is [`pertask_core`]'s: Linux perf's per-task data, for tasks that the kernel cannot see.
 
 #![deny(unsafe_code)]
 
-// From what nothing here depends on to what depends on most.
+// In order of dependency: a module uses those before it.
 mod error;
 #[allow(unsafe_code)]
 mod interned;

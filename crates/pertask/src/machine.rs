@@ -1,10 +1,10 @@
-//! What this machine offers to measure with: each thing is tried, not looked up.
+//! What this machine offers to measure with. pertask tries each thing instead of looking up whether it should work.
 
 use crate::os::clock::{self, Choice};
 use crate::os::perf;
 use crate::pmus::counters::{self, CounterEvent, CounterSource};
 
-/// What this machine offers, found by trying.
+/// What this machine offers to measure with, found by trying.
 ///
 /// ```
 /// let machine = pertask::Machine::examine();
@@ -15,43 +15,45 @@ use crate::pmus::counters::{self, CounterEvent, CounterSource};
 pub struct Machine {
     /// The kernel's name, release and architecture.
     pub kernel: String,
-    /// CPUs that this process may use.
+    /// The number of CPUs that this process may use.
     pub cpus: usize,
-    /// The kernel's timer ticks in a second, or `None` where it does not tell.
+    /// The kernel's timer ticks per second, or `None` where the kernel does not say.
     pub tick_hz: Option<u32>,
-    /// Which clock measures tasks, as reports name it.
+    /// The clock that measures tasks, as reports name it.
     pub clock: String,
-    /// Each way to know a thread's CPU time, best first.
+    /// Each way to read a thread's CPU time, best first.
     pub clocks: Vec<Offer>,
-    /// `membarrier`, with which attaching waits for switches under way.
+    /// `membarrier`, with which an attach waits for switches under way.
     pub membarrier: Offer,
-    /// Each way to interrupt a thread for a sample, best first.
+    /// Each mechanism to interrupt a thread for a sample, best first.
     #[cfg(feature = "sampler")]
     pub sampling: Vec<Offer>,
-    /// Each event that has a name, and what counts it.
+    /// Each event that has a name, and what counts it here.
     pub events: Vec<CounterSource>,
     /// `kernel.perf_event_paranoid`, or `None` where it cannot be read.
     pub perf_event_paranoid: Option<i32>,
-    /// The user who asks; 0 is root.
+    /// The effective user id of the process; 0 is root.
     pub user: u32,
-    /// File descriptors that the process may open: counters take one for each event and worker.
+    /// The number of file descriptors that the process may open. Counters take one for each event and worker.
     pub open_files: Option<u64>,
-    /// Memory that the process may lock, in bytes; pages of perf events count. `None`: no limit is known.
+    /// The memory that the process may lock, in bytes, or `None` where no limit is known. Pages of perf events count.
     pub locked_memory_bytes: Option<u64>,
 }
 
-/// Something that a machine may offer.
+/// A facility that a machine may offer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 pub struct Offer {
-    /// What it is.
+    /// The facility's name.
     pub name: String,
-    /// Why it cannot be used, and what can be done about it. `None`: it works.
+    /// Why it cannot be used, and the remedy, or `None` where it works.
     pub refused: Option<String>,
 }
 
 impl Machine {
-    /// Tries everything. Takes some tens of milliseconds, or some hundreds where there are hardware counters.
+    /// Tries everything that pertask can measure with.
+    ///
+    /// This takes some tens of milliseconds, or some hundreds where there are hardware counters.
     #[must_use]
     pub fn examine() -> Self {
         let offer = |(name, tried): (&str, Result<(), String>)| Offer {
@@ -70,7 +72,7 @@ impl Machine {
             sampling: sampling(),
             events: CounterEvent::known().filter_map(source).collect(),
             perf_event_paranoid: perf::paranoid(),
-            // SAFETY: no arguments, no memory.
+            // SAFETY: `geteuid` takes no arguments and touches no memory.
             user: unsafe { libc::geteuid() },
             open_files: perf::open_files(),
             locked_memory_bytes: perf::locked_memory_bytes(),
@@ -82,7 +84,7 @@ impl Machine {
 fn sampling() -> Vec<Offer> {
     use crate::Error;
     let reason = |error| match error {
-        // Each reason begins with the name of what was tried.
+        // Each reason begins with the name of the mechanism.
         Error::CannotSample { refused } => refused
             .iter()
             .map(|why| why.split_once(": ").map_or(&**why, |(_, why)| why))
@@ -102,7 +104,8 @@ fn source(name: &str) -> Option<CounterSource> {
 }
 
 fn membarrier_remedy() -> String {
-    "the kernel or a seccomp filter refuses it: switches pay for a full fence instead".to_owned()
+    "the kernel or a seccomp filter refuses it: each switch pays for a full fence instead"
+        .to_owned()
 }
 
 fn kernel() -> String {

@@ -134,9 +134,7 @@ fn each_tasks_functions_stand_under_it_with_their_true_shares() {
             // It ends where the task is polled, or switched, and not where its worker began.
             let root = stack.last().expect("a function");
             assert!(
-                ["profiler::", "Tracked", "pertask::tracked::"]
-                    .iter()
-                    .any(|own| root.contains(own)),
+                ["profiler::", "Tracked", "pertask::tasks::"].iter().any(|own| root.contains(own)),
                 "{stack:?}"
             );
             assert_eq!(&*sample.labels[0].1, tenant);

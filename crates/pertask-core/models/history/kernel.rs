@@ -1,4 +1,4 @@
-//! As much of a kernel as the old versions of the protocol need: CPUs, tasks, the list of them, a percpu rwsem.
+//! As much of a kernel as the kernel's versions of the protocol need: CPUs, tasks, the list of tasks, a percpu rwsem.
 
 use super::memory::{CtxData, Gfp, Memory, Ptr, Refcount, Refused, Section, Slot};
 use super::trace::{self, Fault, fault};
@@ -7,7 +7,7 @@ use loom::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::fmt::{self, Display};
 use std::sync::Arc;
 
-/// A thread of a model: who does a step.
+/// A thread of a model, which makes the steps.
 pub(super) struct Cpu {
     number: usize,
     kernel: Arc<Kernel>,
@@ -19,7 +19,7 @@ pub(super) struct Task {
     pub(super) slot: Slot,
     /// `PF_EXITING`.
     exiting: AtomicBool,
-    /// V4's.
+    /// V4's lock.
     lock: Mutex<()>,
 }
 
@@ -29,7 +29,7 @@ struct Kernel {
     rwsem: RwLock<()>,
     /// Global events: `global_ctx_data_ref`, V4's `nr_task_data_sys_wide_events`.
     global_events: Refcount,
-    /// Plain figures: see `List`.
+    /// Plain numbers, outside loom.
     figures: std::sync::Mutex<Figures>,
 }
 
@@ -37,18 +37,18 @@ struct Kernel {
 struct Figures {
     tasks: usize,
     visits: usize,
-    /// The most tasks that walks of others visited while fork or exit waited.
+    /// The most tasks that walks of others visited while one fork or exit waited.
     waited: usize,
 }
 
-/// The list of tasks: RCU's, so each step of a walk stands alone. What has left it still leads on.
+/// The list of tasks. It is RCU's, so each step of a walk stands alone, and a task that has left still leads to the next.
 struct List {
     tasks: std::sync::Mutex<Vec<(Arc<Task>, bool)>>,
-    /// What orders the steps.
+    /// The word that orders the steps.
     order: AtomicUsize,
 }
 
-/// A kernel with one task, and two CPUs.
+/// A kernel with one task and two CPUs.
 pub(super) fn boot() -> ([Cpu; 2], Arc<Task>) {
     let list = List { tasks: std::sync::Mutex::default(), order: AtomicUsize::new(0) };
     let kernel = Arc::new(Kernel {
@@ -65,7 +65,7 @@ pub(super) fn boot() -> ([Cpu; 2], Arc<Task>) {
 }
 
 impl Cpu {
-    /// Notes a step.
+    /// Records a step.
     pub(super) fn step(&self, what: impl Display) {
         trace::step(self.number, what);
     }
@@ -94,12 +94,12 @@ impl Cpu {
         f(&mut self.kernel.figures.lock().unwrap_or_else(|failed| failed.into_inner()))
     }
 
-    /// Tasks that walks have visited, one as often as it was.
+    /// How many tasks walks have visited, counting repeated visits.
     pub(super) fn visits(&self) -> usize {
         self.figures(|figures| figures.visits)
     }
 
-    /// A task that is not in the list yet.
+    /// Makes a task that is not in the list yet.
     pub(super) fn new_task(&self) -> Arc<Task> {
         let number = self.figures(|figures| {
             figures.tasks += 1;
@@ -109,7 +109,7 @@ impl Cpu {
         Arc::new(Task { number, slot: Slot::new(), exiting, lock: Mutex::new(()) })
     }
 
-    /// A task in the list, behind the others, that no hook has seen.
+    /// Makes a task at the end of the list. No hook has seen it.
     pub(super) fn spawn_plain(&self) -> Arc<Task> {
         let task = self.new_task();
         let last = self.kernel.list.last();
@@ -117,7 +117,7 @@ impl Cpu {
         task
     }
 
-    /// Enters a task behind another: a thread stands behind the thread that made it.
+    /// Enters a task behind another, as a thread is listed behind the thread that made it.
     pub(super) fn enter_list(&self, task: &Arc<Task>, behind: Option<&Task>) {
         self.kernel.list.insert(task, behind);
         if behind.is_some() {
@@ -125,7 +125,7 @@ impl Cpu {
         }
     }
 
-    /// The task is gone, and with it its pointer to data.
+    /// Removes a task, and with it its pointer to data.
     pub(super) fn leave_list(&self, task: &Task) {
         self.kernel.list.remove(task);
         self.step(format_args!("exit: {task} is gone"));
@@ -162,7 +162,7 @@ impl Cpu {
         held
     }
 
-    /// Fault unless neither fork nor exit has waited for as many visits as there are tasks.
+    /// Reports a fault if fork or exit has waited for at least as many visits as there are tasks.
     pub(super) fn expect_no_wait(&self, tasks: usize) {
         let waited = self.figures(|figures| figures.waited);
         if waited >= tasks {
@@ -170,7 +170,7 @@ impl Cpu {
         }
     }
 
-    /// Fault unless the task has live data with so many references, and the global event's mark or not.
+    /// Reports a fault unless the task has live data with that many references, and the global event's mark if `global`.
     pub(super) fn expect_references(&self, task: &Task, references: u32, global: bool) {
         let _section = self.rcu_read_lock();
         let Some(data) = task.slot.load(self) else {
@@ -191,7 +191,7 @@ impl Cpu {
         }
     }
 
-    /// Fault if any data is left.
+    /// Reports a fault if any data is left.
     pub(super) fn expect_all_freed(&self, whose: &str) {
         let live = self.memory().live();
         if live != 0 {

@@ -1,12 +1,12 @@
-//! Memory as the old versions use it: `perf_ctx_data` from a cache, the pointer to it in a task, `refcount_t`, RCU.
+//! Memory as the kernel's versions use it: `perf_ctx_data` from a cache, a task's pointer to it, `refcount_t`, RCU.
 //!
-//! A pointer is an address, and an address is used again: the lowest free one is handed out next. So an exchange against
-//! an old pointer succeeds where it would in the kernel, and yet who follows an old pointer is caught, because a pointer
-//! also remembers which object it was loaded for. RCU frees at the first moment at which it may.
+//! A pointer is an address, and addresses are reused: the lowest free address is handed out next. So an exchange against an old
+//! pointer succeeds where it would succeed in the kernel. But a pointer also remembers which object it was loaded for, so
+//! following an old pointer is caught. RCU frees at the first moment the contract allows.
 //!
-//! Every access of shared words is a read-modify-write, which sees the newest value: what is found is found by interleaving
-//! alone, as on a machine that reorders nothing. So a version that passes here has not been shown to have its barriers
-//! right; the models of the code that ships are not so kind to it.
+//! Every access to a shared word is a read-modify-write, which sees the newest value. So the models find only faults of
+//! interleaving, as on a machine that reorders nothing. A version that passes here has not been shown to have correct barriers;
+//! the models of the code that ships are stricter.
 
 use super::kernel::Cpu;
 use super::trace::{Fault, fault};
@@ -15,14 +15,14 @@ use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-/// An attach that came to nothing: no memory, or too many users.
+/// An attach that failed: no memory, or too many users.
 #[derive(Debug)]
 pub(super) struct Refused;
 
-/// How badly memory is wanted.
+/// How hard an allocation tries.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gfp {
-    /// GFP_ATOMIC, GFP_NOWAIT: it may fail although there is memory.
+    /// GFP_ATOMIC, GFP_NOWAIT: it may fail even if there is memory.
     Quick,
     /// GFP_KERNEL.
     Wait,
@@ -35,7 +35,7 @@ pub(super) struct CtxData {
     looks: AtomicUsize,
 }
 
-/// A pointer to data. Who compares pointers sees the address alone.
+/// A pointer to data. Comparisons see only the address.
 #[derive(Clone, Copy)]
 pub(super) struct Ptr {
     address: usize,
@@ -47,22 +47,22 @@ pub(super) struct Slot(AtomicUsize);
 
 pub(super) struct Memory {
     books: Mutex<Books>,
-    /// What orders RCU's sections and callbacks.
+    /// The word that orders RCU's sections and callbacks.
     grace: AtomicUsize,
 }
 
-/// Plain: loom runs one thread at a time, and there is no loom operation while they are open.
+/// Plain data: loom runs one thread at a time, and no loom operation happens while this is locked.
 struct Books {
-    /// What stands at address 1, 2, ...: the memory, and the object that lives there.
+    /// The memory at address 1, 2, and so on, and the object that lives there.
     cells: Vec<(Arc<CtxData>, Option<u64>)>,
     objects: u64,
-    /// Quick allocations that succeed from now on.
+    /// How many quick allocations still succeed.
     quick: usize,
     no_memory: bool,
     slob: bool,
     sections: Vec<u64>,
     last_section: u64,
-    /// What waits to be freed, each with the sections that may look at it.
+    /// The objects that wait to be freed, each with the sections that may still access it.
     callbacks: Vec<(Vec<u64>, Ptr)>,
 }
 
@@ -82,36 +82,36 @@ impl Memory {
     }
 
     fn books<R>(&self, f: impl FnOnce(&mut Books) -> R) -> R {
-        // A model that failed has let go of it half-way.
+        // A model that failed may have poisoned the lock.
         f(&mut self.books.lock().unwrap_or_else(|failed| failed.into_inner()))
     }
 
-    /// Objects that are not freed.
+    /// How many objects are not freed.
     pub(super) fn live(&self) -> usize {
         self.books(|books| books.cells.iter().filter(|(_, object)| object.is_some()).count())
     }
 
-    /// Objects that were ever allocated.
+    /// How many objects were ever allocated.
     pub(super) fn allocated(&self) -> u64 {
         self.books(|books| books.objects)
     }
 
-    /// From now on so many quick allocations succeed.
+    /// Lets only `count` more quick allocations succeed.
     pub(super) fn limit_quick(&self, count: usize) {
         self.books(|books| books.quick = count);
     }
 
-    /// Whether every allocation fails.
+    /// Sets whether every allocation fails.
     pub(super) fn set_empty(&self, empty: bool) {
         self.books(|books| books.no_memory = empty);
     }
 
-    /// `alloc_perf_ctx_data`: one reference.
+    /// `alloc_perf_ctx_data`: the object has one reference.
     pub(super) fn alloc(&self, global: bool, gfp: Gfp) -> Result<Ptr, Refused> {
         self.books(|books| books.take_cell(gfp).map(|cell| books.construct(cell, global)))
     }
 
-    /// Has SLOB for an allocator, to which `kfree` and a cache are two things. Not so SLAB and SLUB, then or now.
+    /// Makes SLOB the allocator, for which `kfree` of a cache's object is wrong. It never was for SLAB and SLUB.
     pub(super) fn use_slob(&self) {
         self.books(|books| books.slob = true);
     }
@@ -124,13 +124,13 @@ impl Memory {
         self.free(ptr);
     }
 
-    /// `kmem_cache_free`: at once.
+    /// `kmem_cache_free`: frees at once.
     pub(super) fn free(&self, ptr: Ptr) {
         self.look(ptr);
         self.books(|books| books.cells[ptr.address - 1].1 = None);
     }
 
-    /// `call_rcu`: when nobody looks at it any more.
+    /// `call_rcu`: frees when no section can access the object any more.
     pub(super) fn free_rcu(&self, ptr: Ptr) {
         self.grace.fetch_add(1, AcqRel);
         self.look(ptr);
@@ -165,7 +165,7 @@ impl Memory {
 
     /// Follows a pointer.
     pub(super) fn look(&self, ptr: Ptr) -> Arc<CtxData> {
-        // For loom to see that a look and a freeing may come in either order.
+        // Shows loom that an access and a free may come in either order.
         self.find(ptr).looks.fetch_add(1, AcqRel);
         self.find(ptr)
     }
@@ -232,7 +232,7 @@ impl CtxData {
         Self { refcount: Refcount::new(1), global: AtomicBool::new(global), looks }
     }
 
-    /// A plain field in the kernel, as is `set_global`'s.
+    /// A plain field in the kernel; `set_global` writes the same one.
     pub(super) fn is_global(&self) -> bool {
         self.global.fetch_or(false, AcqRel)
     }
@@ -252,7 +252,7 @@ impl Slot {
         cpu.memory().pointer(self.0.fetch_or(0, AcqRel))
     }
 
-    /// `try_cmpxchg`: fully ordered. What was found instead, if it fails.
+    /// `try_cmpxchg`: fully ordered. On failure, returns what it found instead.
     pub(super) fn try_cmpxchg(
         &self,
         cpu: &Cpu,
@@ -270,7 +270,7 @@ impl Slot {
     }
 }
 
-/// A `refcount_t`. What the kernel warns of is a fault here.
+/// A `refcount_t`. Whatever the kernel warns of is a fault here.
 pub(super) struct Refcount(AtomicU32);
 
 impl Refcount {
@@ -286,7 +286,7 @@ impl Refcount {
         self.0.swap(count, AcqRel);
     }
 
-    /// `refcount_add`: the count before.
+    /// `refcount_add`. Returns the count before.
     pub(super) fn add(&self, references: u32) -> u32 {
         let before = self.0.fetch_add(references, AcqRel);
         if before == 0 {
@@ -295,18 +295,18 @@ impl Refcount {
         before
     }
 
-    /// `atomic_inc`, for what counts no owners.
+    /// `atomic_inc`, for a counter that does not count owners.
     pub(super) fn add_from_any(&self, number: u32) {
         self.0.fetch_add(number, AcqRel);
     }
 
-    /// `refcount_inc_not_zero`: the count after.
+    /// `refcount_inc_not_zero`. Returns the count after.
     pub(super) fn inc_not_zero(&self) -> Option<u32> {
         let inc = |count| if count == 0 { None } else { Some(count + 1) };
         self.0.fetch_update(AcqRel, Acquire, inc).map(|before| before + 1).ok()
     }
 
-    /// `refcount_sub_and_test`: the count after.
+    /// `refcount_sub_and_test`. Returns the count after.
     pub(super) fn sub(&self, references: u32) -> u32 {
         let before = self.0.fetch_sub(references, AcqRel);
         before.checked_sub(references).unwrap_or_else(|| {
@@ -314,7 +314,7 @@ impl Refcount {
         })
     }
 
-    /// `refcount_dec_and_test`: the count after.
+    /// `refcount_dec_and_test`. Returns the count after.
     pub(super) fn dec(&self) -> u32 {
         self.sub(1)
     }

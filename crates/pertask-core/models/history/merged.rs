@@ -1,4 +1,5 @@
-//! As merged in Linux 6.15 (506e64e710ff, "perf: attach/detach PMU specific data"): the sketch, with fork's hook and exit's.
+//! The version merged in Linux 6.15 (506e64e710ff, "perf: attach/detach PMU specific data"): the sketch, plus the hooks of fork
+//! and exit.
 
 use super::Version;
 use super::kernel::{Cpu, Task};
@@ -8,7 +9,7 @@ use super::sketch::{self, attach_global, attach_task, detach_task};
 pub(super) const MERGED: Version =
     Version { attach_task, detach_task, attach_global, detach_global, fork_hook, exit_hook };
 
-/// `perf_event_alloc` as far as data goes: an attach that failed ends in `__free_event`, which detaches.
+/// The part of `perf_event_alloc` that concerns data: a failed attach ends in `__free_event`, which detaches.
 pub(super) fn open_on_task(version: &Version, cpu: &Cpu, task: &Task) -> Result<(), Refused> {
     let opened = (version.attach_task)(cpu, task);
     if opened.is_err() {
@@ -22,7 +23,7 @@ fn detach_global(cpu: &Cpu) {
     sketch::detach_global_with(cpu, take_data_from_all);
 }
 
-/// Begins again at the first task after each that had data.
+/// Begins again at the first task after each task that had data.
 fn take_data_from_all(cpu: &Cpu) {
     loop {
         let marked = {
@@ -42,7 +43,7 @@ pub(super) fn fork_hook(cpu: &Cpu, child: &Task, parent: &Task) {
     }
     let cache_known = {
         let _section = cpu.rcu_read_lock();
-        // Where the cache comes from.
+        // The cache is taken from the parent's data.
         parent.slot.load(cpu).map(|data| cpu.look(data)).is_some()
     };
     if !cache_known {
@@ -55,7 +56,7 @@ pub(super) fn fork_hook(cpu: &Cpu, child: &Task, parent: &Task) {
     }
 }
 
-/// Marks data that the child has inherited. True if there is none, and a global event.
+/// Marks data that the child has inherited. Returns true if there is no data, and there is a global event.
 fn child_lacks_data(cpu: &Cpu, child: &Task) -> bool {
     let _section = cpu.rcu_read_lock();
     let Some(found) = child.slot.load(cpu) else { return cpu.global_events().read() != 0 };

@@ -1,7 +1,7 @@
-//! As repaired in 2026: exit takes no lock, attaches look at `PF_EXITING` before and after (4960626f956d, "perf/core: Fix
-//! slow perf_event_task_exit() with LBR callstacks"); the walks begin again only where a quick allocation fails
-//! (bec2ee2390c9, "perf/core: Try to allocate task_ctx_data quickly") and not at all in detach (da45c8d5f051, "perf/core:
-//! Simplify __detach_global_ctx_data()").
+//! The version repaired in 2026. Exit takes no lock, and attaches check `PF_EXITING` before and after (4960626f956d,
+//! "perf/core: Fix slow perf_event_task_exit() with LBR callstacks"). The walk of an attach begins again only where a quick
+//! allocation fails (bec2ee2390c9, "perf/core: Try to allocate task_ctx_data quickly"), and that of a detach never does
+//! (da45c8d5f051, "perf/core: Simplify __detach_global_ctx_data()").
 
 use super::Version;
 use super::kernel::{Cpu, Task};
@@ -16,7 +16,7 @@ fn attach_task(cpu: &Cpu, task: &Task) -> Result<(), Refused> {
     attach(cpu, task, false, Gfp::Wait)
 }
 
-/// The second look is for who has installed data while the task began to end.
+/// The second check is for data that was installed while the task began to end.
 fn attach(cpu: &Cpu, task: &Task, global: bool, gfp: Gfp) -> Result<(), Refused> {
     let attached = sketch::attach(cpu, task, global, gfp)?;
     if let Attached::Installed(new) = attached
@@ -66,7 +66,7 @@ fn detach_global(cpu: &Cpu) {
     sketch::detach_global_with(cpu, sketch::take_data_from_all);
 }
 
-/// Without the rwsem.
+/// Takes no rwsem.
 fn exit_hook(cpu: &Cpu, task: &Task) {
     task.set_exiting(cpu);
     detach_task(cpu, task);

@@ -1,5 +1,5 @@
-//! The reviewer's sketch of May 2021: no lock on a task, an exchange; a field `global` in place of the bias; a percpu
-//! rwsem around the global events. It leaves fork's hook and exit's open.
+//! The reviewer's sketch of May 2021: an exchange instead of a lock on each task, a field `global` instead of the bias, and a
+//! percpu rwsem around the global events. It leaves the hooks of fork and exit open.
 
 use super::Version;
 use super::kernel::{Cpu, Task};
@@ -14,7 +14,7 @@ pub(super) const SKETCH: Version = Version {
     exit_hook,
 };
 
-/// What came of an attach: new data is in the slot, or there was live data.
+/// The outcome of an attach: new data is in the slot, or there was live data.
 pub(super) enum Attached {
     Installed(Ptr),
     Shared,
@@ -25,7 +25,7 @@ pub(super) fn attach_task(cpu: &Cpu, task: &Task) -> Result<(), Refused> {
     attach(cpu, task, false, Gfp::Wait).map(drop)
 }
 
-/// `attach_task_ctx_data`, for whomever. No section is open while the data that was found is looked at.
+/// `attach_task_ctx_data`, for any caller. It accesses the data that it found without a section.
 pub(super) fn attach(cpu: &Cpu, task: &Task, global: bool, gfp: Gfp) -> Result<Attached, Refused> {
     let new = cpu.alloc(global, gfp)?;
     let mut old = None;
@@ -68,7 +68,7 @@ pub(super) fn attach_global(cpu: &Cpu) -> Result<(), Refused> {
     Ok(())
 }
 
-/// An allocation may sleep, so the section ends, and with it the walk: it begins again at the first task.
+/// An allocation may sleep, so the section ends, and the walk with it. The walk begins again at the first task.
 fn give_data_to_all(cpu: &Cpu) -> Result<(), Refused> {
     loop {
         let lacking = {
@@ -80,7 +80,7 @@ fn give_data_to_all(cpu: &Cpu) -> Result<(), Refused> {
     }
 }
 
-/// Marks data that is there, and takes a reference. True if there is none, or none that lives.
+/// Marks the data that is there, and takes a reference. Returns true if there is no live data.
 pub(super) fn lacks_data(cpu: &Cpu, task: &Task) -> bool {
     let Some(found) = task.slot.load(cpu) else {
         cpu.step(format_args!("attach_global: {task} has no data"));
@@ -98,7 +98,7 @@ pub(super) fn lacks_data(cpu: &Cpu, task: &Task) -> bool {
     count.is_none()
 }
 
-/// `detach_task_ctx_data`: drops a reference to whatever is in the slot.
+/// `detach_task_ctx_data`: drops a reference to whatever data is in the slot.
 pub(super) fn detach_task(cpu: &Cpu, task: &Task) {
     let dead = {
         let _section = cpu.rcu_read_lock();
@@ -141,7 +141,7 @@ pub(super) fn take_data_from_all(cpu: &Cpu) {
     }
 }
 
-/// Takes the mark off. True if there was one.
+/// Removes the mark. Returns true if there was one.
 pub(super) fn unmark(cpu: &Cpu, task: &Task) -> bool {
     let Some(found) = task.slot.load(cpu) else { return false };
     let data = cpu.look(found);

@@ -1,5 +1,5 @@
-//! V4 as posted in 2021, "perf: Save PMU specific data in task_struct": a spinlock on each task, and a bias in the
-//! reference count for the system-wide events.
+//! V4 as posted in 2021, "perf: Save PMU specific data in task_struct": a spinlock on each task, and a bias in the reference
+//! count for the system-wide events.
 
 use super::Version;
 use super::kernel::{Cpu, Task};
@@ -8,7 +8,7 @@ use super::memory::{Gfp, Ptr, Refused};
 pub(super) const V4: Version =
     Version { attach_task, detach_task, attach_global, detach_global, fork_hook, exit_hook };
 
-/// `TASK_DATA_SYS_WIDE`: 2^24 there, scaled down so that the limit is in reach.
+/// `TASK_DATA_SYS_WIDE`: 2^24 in the kernel, scaled down so that a model can reach the limit.
 const SYS_WIDE: u32 = 8;
 /// `MAX_NR_TASK_DATA_EVENTS`.
 pub(super) const MAX_EVENTS: u32 = SYS_WIDE / 2;
@@ -46,7 +46,7 @@ fn attach_global(cpu: &Cpu) -> Result<(), Refused> {
     let mut spare = allocate(cpu, tasks, Gfp::Quick);
     let mut failed = hand_out(cpu, &mut spare);
     if failed == 0 {
-        // Meant for the tasks that are still without: as many as failed.
+        // Meant for the tasks that still have no data: as many as failed.
         spare = allocate(cpu, failed, Gfp::Wait);
         failed = hand_out(cpu, &mut spare);
     }
@@ -61,7 +61,7 @@ fn allocate(cpu: &Cpu, count: usize, gfp: Gfp) -> Vec<Ptr> {
     (0..count).map_while(|_| cpu.alloc(false, gfp).ok()).collect()
 }
 
-/// Gives each task data, or the bias to what it has. How many tasks went without.
+/// Gives each task data, or adds the bias to the data it has. Returns how many tasks got neither.
 fn hand_out(cpu: &Cpu, spare: &mut Vec<Ptr>) -> usize {
     let mut failed = 0;
     let _section = cpu.rcu_read_lock();
@@ -101,7 +101,7 @@ fn detach_global(cpu: &Cpu) {
     let _section = cpu.rcu_read_lock();
     for task in cpu.tasks() {
         let _lock = task.lock();
-        // Another has come.
+        // Another event has come.
         if cpu.global_events().read() != 0 {
             return;
         }
@@ -138,7 +138,7 @@ fn fork_hook(cpu: &Cpu, child: &Task, _parent: &Task) {
     }
 }
 
-/// `detach_task_ctx_data(task, force)`: whoever else holds it.
+/// `detach_task_ctx_data(task, force)`: no matter who else holds the data.
 fn exit_hook(cpu: &Cpu, task: &Task) {
     let _lock = task.lock();
     if let Some(found) = task.slot.load(cpu) {

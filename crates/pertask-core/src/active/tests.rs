@@ -1,4 +1,4 @@
-//! Nothing attached costs nothing: however an event ends, or does not come about, it is counted no more, and no hook is called.
+//! A PMU without events costs nothing: when an event ends, or an attach fails, the event is no longer counted and no hook runs.
 
 use super::*;
 use crate::{Cpu, Event, Inherit, OwnedTask, Pmu, PmuHandle, Retention, Switch, System, Task};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex as StdMutex};
 use std::thread;
 
-/// A PMU that counts the calls of its hooks, and does in the next one what a test says.
+/// A PMU that counts the calls of its hooks, and in the next call does what a test tells it.
 struct Told<D> {
     calls: AtomicU64,
     next: StdMutex<Option<Box<dyn FnOnce() + Send>>>,
@@ -53,7 +53,7 @@ impl<D: Zeroable + Send + Sync + 'static> Pmu for Told<D> {
     fn read(&self, _: &D) {}
 }
 
-/// A system with three PMUs, the second of which keeps no data.
+/// A system with three PMUs. The second keeps no data.
 struct Scene {
     system: &'static System,
     cpu: Cpu,
@@ -74,12 +74,12 @@ impl Scene {
         self.cpu.fork(self.cpu.site(None, Location::caller()))
     }
 
-    /// A task that has ended, as others still have it.
+    /// A handle to a task that has ended.
     fn ended(&self) -> Arc<Task> {
         self.fork().handle()
     }
 
-    /// The three PMUs have so many events, and the hooks of those that have any are called: by one run, twice.
+    /// Asserts how many events each of the three PMUs has, and that one run calls the hooks of those with events twice.
     #[track_caller]
     fn assert_events(&self, expected: [u32; 3]) {
         let states = [&self.pmu.0.state, &self.hollow.0.state, &self.other.0.state];
@@ -97,7 +97,7 @@ impl Scene {
         assert_eq!(calls, expected.map(|events| 2 * u64::from(events != 0)), "calls of hooks");
     }
 
-    /// Nothing is attached, and that costs nothing.
+    /// Asserts that nothing is attached, and that a run calls no hook.
     #[track_caller]
     fn assert_idle(&self) {
         self.assert_events([0; 3]);
@@ -129,7 +129,7 @@ fn event_on_a_task_that_ends_first() {
         let task = scene.fork();
         let event = scene.pmu.attach_task(task.handle_ref(), inherit).unwrap();
         drop(task);
-        // It can be read, so it is attached.
+        // The event can still be read, so it is still attached.
         scene.assert_events([1, 0, 0]);
         drop(event);
         scene.assert_idle();
@@ -208,7 +208,7 @@ fn events_of_several_pmus() {
     scene.assert_idle();
 }
 
-/// Data that stays for the next event costs a switch nothing.
+/// Data that is retained for the next event costs a switch nothing.
 #[test]
 fn event_whose_data_is_retained() {
     let scene = Scene::new();
@@ -223,7 +223,7 @@ fn event_whose_data_is_retained() {
     scene.assert_idle();
 }
 
-/// Each attach that can be refused is, once with nothing attached and once beside an event.
+/// Asserts that an attach is refused, once with nothing attached and once beside other events.
 #[track_caller]
 fn assert_refused<P: Pmu>(
     scene: &Scene,
@@ -268,7 +268,7 @@ fn refused_because_the_cache_is_full() {
     let scene = Scene::new();
     let tasks = [scene.fork(), scene.fork()];
     let cache = scene.pmu.cache();
-    // For one of the tasks there is data.
+    // There is memory for the data of one task.
     let limit_bytes = cache.object_bytes();
     cache.set_limit_bytes(Some(limit_bytes));
     let refused = Some(Error::CacheLimit { pmu: "told", limit_bytes });
@@ -286,7 +286,7 @@ fn refused_because_the_cache_is_full() {
     scene.assert_idle();
 }
 
-/// The child is refused data, which is no attach of its own; the event goes as it would have.
+/// The child gets no data, and nothing of its own is counted. The event detaches as usual.
 #[test]
 fn inherited_event_that_a_child_is_refused() {
     let scene = Scene::new();
@@ -315,7 +315,7 @@ fn refused_in_a_section() {
     scene.assert_idle();
 }
 
-/// Does `in_hook` in a hook of the other PMU's.
+/// Runs `in_hook` in a hook of the other PMU.
 fn in_a_hook(scene: &Scene, in_hook: impl FnOnce() + Send + 'static) {
     let event = scene.other.attach_global().unwrap();
     *scene.other.pmu().next.lock().unwrap() = Some(Box::new(in_hook));
@@ -338,7 +338,7 @@ fn refused_in_a_hook() {
     scene.assert_idle();
 }
 
-/// What a hook should not do, and is harmless.
+/// A hook should not do this, but it does no harm.
 #[test]
 fn attached_and_dropped_in_a_hook() {
     let scene = Scene::new();
@@ -402,7 +402,7 @@ fn event_dropped_elsewhere() {
     };
     assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
     scene.assert_idle();
-    // In a turn of the task's, and in another's.
+    // During a run of another task.
     for inherit in BOTH {
         let event = scene.pmu.attach_task(task.handle_ref(), inherit).unwrap();
         scene.cpu.run(&mut scene.fork(), || drop(event));
@@ -410,7 +410,7 @@ fn event_dropped_elsewhere() {
     }
 }
 
-/// A PMU that does not want to be read.
+/// A PMU that panics when it is read.
 struct Shy;
 
 impl Pmu for Shy {
@@ -440,7 +440,7 @@ fn attach_in_which_the_pmu_panics() {
     assert_eq!(shy.cache().live(), 0);
 }
 
-/// Many come and go at once, on the one PMU and the other: none is forgotten, and none is counted off twice.
+/// Many events of two PMUs are attached and dropped concurrently: each is counted, and none is uncounted twice.
 #[test]
 fn events_that_come_and_go_at_once() {
     const ROUNDS: usize = if cfg!(miri) { 20 } else { 1000 };
@@ -455,7 +455,7 @@ fn events_that_come_and_go_at_once() {
                 for round in 0..ROUNDS {
                     let own = pmu.attach_task(task, BOTH[round % 2]).unwrap();
                     let without_data = hollow.attach_global().unwrap();
-                    // Others' comings and goings do not hide them from switches.
+                    // The events of other threads do not hide ours from switches.
                     let expected = 1 << pmu.0.state.index | 1 << hollow.0.state.index;
                     assert_eq!(pmu.system().active_mask() & expected, expected);
                     drop((own, without_data));

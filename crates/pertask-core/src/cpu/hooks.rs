@@ -1,4 +1,4 @@
-//! The hooks of one switch: each is called once, whatever the others do.
+//! The hooks of one switch: each is called once, even if another panics.
 
 use super::record::{CpuRecord, IN_HOOKS};
 use crate::active::MAX_PMUS;
@@ -7,8 +7,10 @@ use crate::pmu::Edge;
 use crate::rcu;
 use crate::task::Task;
 
-/// The hooks of one switch. While they run, `owed` of the record says how far they are, beside [`IN_HOOKS`]: first which PMUs
-/// are still to be told that a task leaves, then which have been told that one comes.
+/// The hooks of one switch.
+///
+/// While they run, the record's `owed` shows how far they have come, next to [`IN_HOOKS`]: first the PMUs that must still be
+/// told that the task leaves, then the PMUs that have been told that the other task comes.
 #[derive(Clone, Copy)]
 pub(super) struct Hooks<'a> {
     pub(super) record: &'static CpuRecord,
@@ -19,17 +21,17 @@ pub(super) struct Hooks<'a> {
 }
 
 impl Hooks<'_> {
-    /// Calls all hooks, also if one panics. Not in a hook.
+    /// Calls all hooks, even if one panics. Must not be called in a hook.
     #[inline(always)]
     pub(super) fn call(self) {
         let record = self.record;
         let owed = record.owed();
-        // One section for all hooks: each finds data that stays as long as they run.
+        // One section for all hooks, so that the data each finds stays alive while they run.
         let section = rcu::enter();
         let active = record.system.active_mask();
         if let Some(outgoing) = self.outgoing {
             let others = OnUnwind(move || self.finish_sched_out());
-            // Also for the PMUs that were attached while the task ran.
+            // Also tells the PMUs whose first event was attached while the task ran.
             self.sched_out(outgoing, owed | active, section.token());
             std::mem::forget(others);
         }
@@ -47,7 +49,7 @@ impl Hooks<'_> {
     fn sched_out(self, outgoing: &Task, rest: u32, section: rcu::Token<'_>) {
         let (record, system) = (self.record, self.record.system);
         let mut rest = rest & !IN_HOOKS;
-        // By counting, not by the lowest bit: a guess of where the PMU is need not wait for the mask.
+        // Counts up instead of finding the lowest bit: the processor can then predict the PMU before it has the mask.
         for index in 0..MAX_PMUS as u32 {
             if rest >> index == 0 {
                 break;
@@ -56,7 +58,7 @@ impl Hooks<'_> {
                 continue;
             }
             rest &= !(1 << index);
-            // Crossed off before it is called: so none is called twice.
+            // Cleared before the call, so that no hook is called twice.
             record.set_owed(IN_HOOKS | rest);
             if let Some(pmu) = system.pmu(index) {
                 pmu.sched_out(record, outgoing, self.leaves, section);
@@ -64,7 +66,7 @@ impl Hooks<'_> {
         }
     }
 
-    /// Tells the PMUs of `rest` that the incoming task comes. Those that have been told, and those of `told`.
+    /// Tells the PMUs of `rest` that the incoming task comes. Returns them together with `told`.
     #[inline(always)]
     fn sched_in(self, incoming: &Task, rest: u32, told: u32, section: rcu::Token<'_>) -> u32 {
         let (record, system) = (self.record, self.record.system);
@@ -77,7 +79,7 @@ impl Hooks<'_> {
                 && let Some(pmu) = system.pmu(index)
             {
                 told |= 1 << index;
-                // Noted before it is called: so it is owed a `sched_out` also if it panics.
+                // Set before the call, so that the PMU gets its `sched_out` even if this hook panics.
                 record.set_owed(told);
                 pmu.sched_in(record, incoming, self.comes, section);
             }
@@ -85,7 +87,7 @@ impl Hooks<'_> {
         told & !IN_HOOKS
     }
 
-    /// Calls the hooks that are left, after one has panicked as a task left.
+    /// Calls the remaining hooks after one panicked while a task left.
     #[cold]
     #[inline(never)]
     fn finish_sched_out(self) {
@@ -96,7 +98,7 @@ impl Hooks<'_> {
         self.finish_sched_in();
     }
 
-    /// Calls the hooks that are left, after one has panicked as a task left or came.
+    /// Calls the remaining hooks after one panicked while a task left or came.
     #[cold]
     #[inline(never)]
     fn finish_sched_in(self) {

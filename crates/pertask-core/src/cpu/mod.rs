@@ -1,7 +1,7 @@
-//! A CPU: one thread that runs tasks, what runs on it now, and the switch.
+//! A CPU: one thread that runs tasks, the tasks that run on it now, and the switch.
 //!
-//! The tasks that run hang in a chain: the current one, the one that it was switched in over, and so on. Whatever safe code
-//! does, each task leaves the chain before it ends: so whoever follows the chain finds no freed task in it.
+//! The running tasks form a chain: the current task, the task that it was switched in over, and so on. Whatever safe code does,
+//! each task leaves the chain before it ends, so following the chain never reaches a freed task.
 
 mod hooks;
 mod record;
@@ -28,26 +28,25 @@ use std::ptr;
 /// How many spawn sites a CPU remembers, so that making a task takes no lock.
 const SITE_CACHE: usize = 64;
 
-/// How many numbers for tasks a CPU takes at a time, so that CPUs do not fight for one word at each task they make.
+/// How many task numbers a CPU takes at a time, so that CPUs do not contend for one word each time they make a task.
 const NUMBERS: u64 = 64;
 
-/// A CPU as its own thread has it: the right to switch tasks in and out.
+/// A CPU for its own thread: the right to switch tasks in and out.
 ///
-/// Neither `Send` nor `Sync`: all that it writes is written by one thread. Most users reach it through
-/// [`Cpu::with`].
+/// Neither `Send` nor `Sync`: only one thread writes what belongs to a CPU. Most users reach it through [`Cpu::with`].
 pub struct Cpu {
     record: &'static CpuRecord,
     mine: Mine<'static>,
     sites: [Cell<Option<&'static Site>>; SITE_CACHE],
-    /// Numbers for the tasks that are made here.
+    /// Task numbers for the tasks that are made here.
     numbers: Cell<(u64, u64)>,
     not_send: PhantomData<*const ()>,
 }
 
 impl Cpu {
-    /// A CPU of a system, for the calling thread: a record that no thread has, or a new one.
+    /// A CPU of `system` for the calling thread: an unused record if there is one, otherwise a new one.
     ///
-    /// Simulations and tests make their own. A program's threads get theirs from [`Cpu::with`] and
+    /// Simulations and tests make their own CPUs. The threads of a program get theirs from [`Cpu::with`] and
     /// [`System::with_cpu`].
     pub fn new(system: &'static System) -> Self {
         let cpu = Self::claim(system);
@@ -55,7 +54,7 @@ impl Cpu {
         cpu
     }
 
-    /// A CPU of which no PMU has been told yet.
+    /// A CPU that no PMU has been told of yet.
     pub(crate) fn claim(system: &'static System) -> Self {
         let record = system.claim_cpu_record();
         let mine = system.library().claim(record.index() as usize);
@@ -69,7 +68,7 @@ impl Cpu {
         }
     }
 
-    /// Tells all PMUs, also if one panics.
+    /// Tells all PMUs of this CPU, even if one of them panics.
     pub(crate) fn tell_online(&self) {
         let mut panics = Delayed::default();
         self.record.system.for_each_pmu(u32::MAX, |pmu| {
@@ -84,7 +83,7 @@ impl Cpu {
         self.record
     }
 
-    /// The task that runs here now: the innermost, if they are nested.
+    /// The task that runs here now: the innermost one, if runs are nested.
     #[cfg(not(pertask_loom))]
     #[must_use]
     pub fn current(&self) -> Option<Arc<Task>> {
@@ -92,23 +91,23 @@ impl Cpu {
         if task.is_null() {
             return None;
         }
-        // SAFETY: every task that runs is in an `Arc`, whose pointer this is, and is kept alive by its runner.
+        // SAFETY: `current` is the pointer of an `Arc`, and the runner of a task keeps the task alive.
         unsafe {
             Arc::increment_strong_count(task);
             Some(Arc::from_raw(task))
         }
     }
 
-    /// The task that runs here, borrowed for as long as it certainly runs.
+    /// The current task, borrowed for as long as it is sure to run.
     #[inline]
     fn current_task(&self) -> Option<&Task> {
-        // SAFETY: null, or a task that its runner keeps alive until it is switched out, on this thread.
+        // SAFETY: null, or a task that its runner keeps alive until it is switched out, which happens on this thread.
         unsafe { self.record.current().as_ref() }
     }
 
-    /// The site of that name and place.
+    /// The site of that name and location.
     ///
-    /// A CPU that has asked for it before takes no lock.
+    /// Takes no lock if this CPU has been asked for the site before.
     #[must_use]
     pub fn site(&self, name: Option<&str>, location: &'static Location<'static>) -> &'static Site {
         let place = &self.sites[site_place(name, location)];
@@ -118,16 +117,16 @@ impl Cpu {
             return site;
         }
         let site = self.record.system.site(name, location);
-        // What overflowed is asked for again each time, and counted each time.
+        // The overflow site is not cached, so that each task without a site of its own is counted.
         if !site.is_other() {
             place.set(Some(site));
         }
         site
     }
 
-    /// Makes a task, as a child of the one that runs here.
+    /// Makes a task, as a child of the current task.
     ///
-    /// It has data of every globally attached PMU before it is returned, and its parent's inherited events.
+    /// Before `fork` returns, the task has data of every globally attached PMU, and its parent's inherited events.
     pub fn fork(&self, site: &'static Site) -> OwnedTask {
         let current = self.current_task();
         let task = self.record.system.fork_as(self.next_number(), site, current, self.mine);
@@ -137,14 +136,14 @@ impl Cpu {
         task
     }
 
-    /// The [tag](Task::tag) of the task that runs here, or the CPU's own where none does.
+    /// The [tag](Task::tag) of the current task, or the CPU's own tag if no task runs here.
     #[must_use]
     #[inline]
     pub fn tag(&self) -> u32 {
         self.current_task().map_or_else(|| self.record.own_tag(), Task::tag)
     }
 
-    /// Sets the [`tag`](Self::tag) of the task that runs here, or the CPU's own, and returns the one before.
+    /// Sets the [`tag`](Self::tag) of the current task, or the CPU's own tag, and returns the old one.
     #[inline]
     pub fn set_tag(&self, tag: u32) -> u32 {
         match self.current_task() {
@@ -162,48 +161,48 @@ impl Cpu {
         next
     }
 
-    /// Ends a task: what its drop does, and a little faster.
+    /// Ends a task. The same as dropping it, but a little faster.
     pub fn exit(&self, task: OwnedTask) {
         if ptr::eq(task.system(), self.record.system) {
             task.exit_with(self.mine);
         }
     }
 
-    /// Runs `f` as `task`: switches it in, and out again however `f` ends.
+    /// Runs `f` as `task`: switches the task in, and out again however `f` ends.
     ///
-    /// The task that ran here until now is switched out for the time. A run does not allocate, and takes no lock.
+    /// The task that ran here until now is switched out meanwhile. A run does not allocate, and takes no lock.
     ///
-    /// Runs should end in the order in which they began, the last first. One that does not (`f` suspends a coroutine, and
-    /// another run begins before that goes on) is brought to its end where it stands, and [counted](CpuRecord::disorders).
-    /// Executors whose switches are no function calls call [`switch_in`](Self::switch_in) and
+    /// Runs should end in the reverse order of their beginnings. If `f` suspends a coroutine and another run begins before the
+    /// coroutine resumes, the order is broken: the earlier run is then ended from the middle of the chain, and
+    /// [counted](CpuRecord::disorders). Executors that switch without a function call use [`switch_in`](Self::switch_in) and
     /// [`switch_out`](Self::switch_out).
     ///
-    /// In a PMU's hook, or with a task of another system, `f` runs without being seen.
+    /// In a PMU's hook, or with a task of another system, `f` runs unseen.
     ///
     /// # Panics
-    /// If `f` does, or a hook. All is finished before.
+    /// If `f` or a hook panics. The switch is finished first.
     #[inline]
     pub fn run<R>(&self, task: &mut OwnedTask, f: impl FnOnce() -> R) -> R {
         self.run_with_edge(task, Edge::Turn, f)
     }
 
-    /// Runs `f` as `task`, as [`run`](Self::run) does, for what is no turn of the task's: its destructor.
+    /// Runs `f` as `task`, like [`run`](Self::run), but not as a turn of the task: for its destructor.
     ///
     /// # Panics
-    /// If `f` does, or a hook. All is finished before.
+    /// If `f` or a hook panics. The switch is finished first.
     pub fn run_aside<R>(&self, task: &mut OwnedTask, f: impl FnOnce() -> R) -> R {
         self.run_with_edge(task, Edge::Aside, f)
     }
 
     #[inline(always)]
     fn run_with_edge<R>(&self, task: &mut OwnedTask, edge: Edge, f: impl FnOnce() -> R) -> R {
-        // Looked up once: what `f` does to memory cannot change them, which the compiler does not know.
+        // Loaded once: `f` cannot change them, but the compiler does not know that.
         let record = self.record;
         let system = record.system;
         if !ptr::eq(task.system(), system) {
             return unseen(f);
         }
-        // The `Arc`'s own pointer: a handle may be made of it.
+        // The `Arc`'s own pointer, because a handle may be made from it.
         let task = Arc::as_ptr(&task.0);
         let panicking = Panicking { cpu: self, task, edge };
         if !self.begin(record, system, task.cast_mut(), edge) {
@@ -211,27 +210,27 @@ impl Cpu {
             return unseen(f);
         }
         let result = f();
-        // Not left to its drop, for which it would have to be in memory.
+        // Called here and not in the guard's drop, for which the guard would have to be in memory.
         std::mem::forget(panicking);
         self.end(record, system, task, edge);
         result
     }
 
-    /// Switches a task in, for executors whose switches are no function calls.
+    /// Switches a task in, for executors that switch without a function call.
     ///
     /// The CPU keeps the task until it is [switched out](Self::switch_out), and ends it if the thread ends first.
     ///
     /// # Errors
-    /// The task itself, if it belongs to another system, or if this is called in a PMU's hook.
+    /// Returns the task if it belongs to another system, or if this is called in a PMU's hook.
     ///
     /// # Panics
-    /// If a hook does. The task has come all the same.
+    /// If a hook panics. The task is switched in nevertheless.
     pub fn switch_in(&self, task: OwnedTask) -> Result<(), OwnedTask> {
         if !ptr::eq(task.system(), self.record.system) || self.is_in_hooks() {
             return Err(task);
         }
         task.set_carried(true);
-        // The CPU has the right to run the task now: `OwnedTask`'s drop must not run.
+        // The CPU now has the right to run the task, so the drop of `OwnedTask` must not run.
         let task = std::mem::ManuallyDrop::new(task);
         let record = self.record;
         self.begin(record, record.system, Arc::as_ptr(&task.0).cast_mut(), Edge::Turn);
@@ -240,10 +239,11 @@ impl Cpu {
 
     /// Switches out the task that was last given to [`switch_in`](Self::switch_in), and returns it.
     ///
-    /// `None` if the current task is not of that kind: nothing runs, or a [`run`](Self::run) does. Also in a PMU's hook.
+    /// Returns `None` if the current task was not switched in that way (no task runs, or a [`run`](Self::run) does), and in a
+    /// PMU's hook.
     ///
     /// # Panics
-    /// If a hook does. The task has ended then.
+    /// If a hook panics. The task then ends.
     #[must_use = "a task ends when this is dropped"]
     pub fn switch_out(&self) -> Option<OwnedTask> {
         if self.is_in_hooks() {
@@ -251,8 +251,8 @@ impl Cpu {
         }
         let task: *const Task = self.record.current();
         self.current_task().filter(|task| task.is_carried())?.set_carried(false);
-        // SAFETY: `switch_in` kept one strong count of exactly this `Arc`, and `carried` said that it is still ours. It is given
-        // to the caller, or dropped if a hook panics.
+        // SAFETY: `switch_in` kept one strong count of exactly this `Arc`, and `carried` shows that the count is still ours. We
+        // pass it to the caller, or drop it if a hook panics.
         let owned = OwnedTask(unsafe { Arc::from_raw(task) });
         self.end(self.record, self.record.system, task, Edge::Turn);
         Some(owned)
@@ -262,7 +262,7 @@ impl Cpu {
         self.record.owed() & IN_HOOKS != 0
     }
 
-    /// Switches `task` in. False in a hook: nothing has changed.
+    /// Switches `task` in. Returns false in a hook, where it changes nothing.
     #[inline(always)]
     fn begin(
         &self,
@@ -271,25 +271,25 @@ impl Cpu {
         task: *mut Task,
         edge: Edge,
     ) -> bool {
-        // SAFETY: the caller has the right to run it, and with it a strong count.
+        // SAFETY: the caller has the right to run the task, and with it a strong count.
         let incoming = unsafe { &*task };
         let owed = record.owed();
         if (system.active_mask() | owed) != 0 {
             if owed & IN_HOOKS != 0 {
                 return false;
             }
-            // Should a hook panic, the task has come all the same, and is switched out like any other.
-            // SAFETY: the caller's right to run it.
+            // If a hook panics, the task is switched in nevertheless, and is switched out like any other.
+            // SAFETY: the caller has the right to run the task, and keeps a strong count until the task has left the chain.
             let arrived = OnUnwind(|| unsafe { record.arrive(task) });
             record.switch(Some(incoming), Edge::Nested, edge);
             std::mem::forget(arrived);
         }
-        // SAFETY: the caller's right to run it.
+        // SAFETY: the caller has the right to run the task, and keeps a strong count until the task has left the chain.
         unsafe { record.arrive(task) };
         true
     }
 
-    /// Switches `task` out, which is somewhere in the chain.
+    /// Switches out `task`, which is somewhere in the chain.
     #[inline(always)]
     fn end(
         &self,
@@ -301,7 +301,7 @@ impl Cpu {
         if !ptr::eq(record.current(), task) {
             return self.end_below(task, edge);
         }
-        // SAFETY: it is current, so its runner keeps it alive.
+        // SAFETY: the task is current, so its runner keeps it alive.
         let outgoing = unsafe { &*task };
         let owed = record.owed();
         if (system.active_mask() | owed) != 0 {
@@ -309,29 +309,29 @@ impl Cpu {
                 self.keep_for_hooks(task);
                 return record.depart(outgoing);
             }
-            // Should a hook panic, the task has gone all the same.
+            // If a hook panics, the task leaves the chain nevertheless.
             let gone = OnUnwind(|| record.depart(outgoing));
-            // SAFETY: null, or a task whose turn goes on.
+            // SAFETY: null, or a task whose run goes on, so its runner keeps it alive.
             record.switch(unsafe { outgoing.outer().as_ref() }, edge, Edge::Nested);
             std::mem::forget(gone);
         }
         record.depart(outgoing);
     }
 
-    /// As [`end`](Self::end), while a panic is on its way.
+    /// Switches `task` out while a panic unwinds: a second panic is caught and counted.
     #[cold]
     #[inline(never)]
     fn end_quietly(&self, task: *const Task, edge: Edge) {
         quietly(|| self.end(self.record, self.record.system, task, edge));
     }
 
-    /// Ends a run whose task is not on top.
+    /// Ends a run whose task is not at the top of the chain.
     #[cold]
     #[inline(never)]
     fn end_below(&self, task: *const Task, edge: Edge) {
         if !self.is_in_hooks() {
-            // What was switched in over it, in its turn, and not out again, ends with it.
-            // Should a hook panic, or the end of one, the rest ends all the same: the run is over when this returns.
+            // Tasks that were switched in during this run with `switch_in`, and not switched out, end with the run. If a hook
+            // or the end of such a task panics, the rest still ends: the run is over when this returns.
             let rest = OnUnwind(|| self.end_quietly(task, edge));
             while self.is_left_behind_by(task) {
                 drop(self.switch_out());
@@ -342,11 +342,11 @@ impl Cpu {
             }
         }
         self.record.count_disorder();
-        // SAFETY: the run that ends here keeps it alive.
+        // SAFETY: the run that ends here keeps the task alive.
         self.unlink(unsafe { &*task }, edge);
     }
 
-    /// Whether all that stands above a task was switched in by `switch_in`, and something does.
+    /// Whether there are tasks above `task`, and all of them were switched in by `switch_in`.
     fn is_left_behind_by(&self, task: *const Task) -> bool {
         let above = self.chain().take_while(|at| at.is_carried() && !ptr::eq(*at, task)).count();
         above != 0 && self.chain().nth(above).is_some_and(|at| ptr::eq(at, task))
@@ -354,20 +354,19 @@ impl Cpu {
 
     /// The tasks that run here, the current one first.
     fn chain(&self) -> impl Iterator<Item = &Task> {
-        // SAFETY: null, or a task of the chain, which leaves it before it ends; on this thread.
+        // SAFETY: null, or a task in the chain, and a task leaves the chain, on this thread, before it ends.
         let next = |task: *mut Task| unsafe { task.as_ref() };
         std::iter::successors(next(self.record.current()), move |task| next(task.outer()))
     }
 
-    /// Takes a task out of the middle of the chain. The hooks are told that it comes to the top, ends its turn there, and gives
-    /// back.
+    /// Takes a task out of the middle of the chain. The hooks see it come to the top, end its run there, and give the CPU back.
     fn unlink(&self, task: &Task, edge: Edge) {
         if self.is_in_hooks() {
             self.keep_for_hooks(task);
         } else if let Some(top) = self.current_task()
             && (self.record.system.active_mask() | self.record.owed()) != 0
         {
-            // What a hook ends of these is kept for it.
+            // If a hook ends one of these tasks, the task's memory is kept, so the references stay valid.
             let record = self.record;
             let between = |outgoing, incoming, leaves| {
                 let comes = Edge::Nested;
@@ -377,7 +376,7 @@ impl Cpu {
             between(Some(top), Some(task), Edge::Nested);
             between(Some(task), Some(top), edge);
         }
-        // Looked for only now, for hooks have run.
+        // Searched only now, because the hooks may have changed the chain.
         if ptr::eq(self.record.current(), task) {
             return self.record.depart(task);
         }
@@ -387,20 +386,22 @@ impl Cpu {
         }
     }
 
-    /// Keeps the memory of a task that ends inside a hook, for good: the switch that calls the hook may hold a reference to it.
+    /// Leaks the memory of a task that ends inside a hook, because the switch that calls the hook may hold a reference to it.
     #[cold]
     fn keep_for_hooks(&self, task: *const Task) {
         self.record.count_disorder();
-        // SAFETY: the pointer of an `Arc` that the run which ends here has.
+        // SAFETY: the pointer is that of the `Arc` which the ending run keeps.
         unsafe { Arc::increment_strong_count(task) };
     }
 }
 
 impl Cpu {
-    /// Gives back what the thread has as a CPU. True: all of it, and this is of no use any more. False: a run is suspended
-    /// here, and may still end; all that it could touch stays as it is, for good.
+    /// Gives back what the thread has as a CPU.
+    ///
+    /// Returns true if it gave back everything, so that this `Cpu` is no longer needed. Returns false if a suspended run may
+    /// still end here; everything that the run could touch then stays as it is, for good.
     fn go_offline(&self) -> bool {
-        // What was switched in and left here ends.
+        // Tasks that were switched in and left here end now.
         while self.current_task().is_some_and(Task::is_carried) && !self.is_in_hooks() {
             quietly(|| self.switch_out());
         }
@@ -411,22 +412,22 @@ impl Cpu {
         if is_free {
             self.mine.release();
         } else {
-            // No hook is called here any more.
+            // From now on no hook is called here.
             self.record.set_owed(IN_HOOKS);
         }
         self.record.go_offline();
         is_free
     }
 
-    /// Ends the CPU of a thread that ends, which was made by `Box::into_raw`.
+    /// Ends the CPU of an ending thread. The CPU was made by `Box::into_raw`.
     ///
     /// # Safety
-    /// Nobody borrows it but runs that are suspended on it.
+    /// Nobody borrows the CPU except runs that are suspended on it.
     #[cfg(not(any(pertask_loom, pertask_shuttle)))]
     pub(crate) unsafe fn end_boxed(cpu: ptr::NonNull<Self>) {
-        // SAFETY: the caller's.
+        // SAFETY: the CPU is a live box, by the caller's contract.
         if unsafe { cpu.as_ref() }.go_offline() {
-            // It has nothing left to do in its drop. SAFETY: no run is suspended on it, so nobody borrows it.
+            // `go_offline` has done the work of its drop. SAFETY: no run is suspended on the CPU, so nobody borrows it.
             drop(unsafe { Box::from_raw(cpu.cast::<std::mem::ManuallyDrop<Self>>().as_ptr()) });
         }
     }
@@ -438,7 +439,7 @@ impl Drop for Cpu {
     }
 }
 
-/// One `run`: ends it when the closure panics.
+/// A `run` in progress, which ends when the closure panics.
 struct Panicking<'a> {
     cpu: &'a Cpu,
     task: *const Task,
@@ -452,14 +453,14 @@ impl Drop for Panicking<'_> {
     }
 }
 
-/// Runs what belongs to another system's task, or to none. Kept away from the path of those that are switched.
+/// Runs the closure without a switch. Kept out of the path of runs that switch.
 #[cold]
 #[inline(never)]
 fn unseen<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Where in the cache a site stands. Cheap: a collision costs a look into the table, no more.
+/// The index of a site in the cache. The hash is cheap: a collision costs only a lookup in the table.
 fn site_place(name: Option<&str>, location: &'static Location<'static>) -> usize {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
     let name = name.unwrap_or_default().as_bytes();

@@ -1,4 +1,4 @@
-//! What a CPU shows to others, and the words that its switches write.
+//! The part of a CPU that other threads may read, and the words that its switches write.
 
 use super::hooks::Hooks;
 use crate::active::MAX_PMUS;
@@ -10,50 +10,50 @@ use crate::system::System;
 use crate::task::{Task, TaskId};
 use std::ptr;
 
-/// In `owed`: hooks run at this moment. It makes every switch take the slow path, where it is looked at.
+/// A bit of `owed`: hooks run right now. It makes every switch take the slow path, which checks it.
 pub(super) const IN_HOOKS: u32 = 1 << 31;
 
-/// A CPU as others see it: which thread it is, and what runs there.
+/// A CPU as other threads see it: its thread, and the task that runs there.
 ///
-/// Written by its thread alone. Another thread reads numbers; a signal handler on the CPU's own thread may also follow
+/// Only the CPU's thread writes it. Other threads read numbers; a signal handler on the CPU's own thread may also follow
 /// `current`, which stays valid while the handler runs.
 #[repr(C, align(128))]
 pub struct CpuRecord {
-    // What each switch touches comes first, together.
+    // Fields that each switch touches come first, together.
     pub(super) system: &'static System,
-    /// INVARIANT: null, or the task that runs here. The tasks it was switched in over hang behind it, each from its `outer`.
-    /// Each of them is kept alive by whoever runs it, and leaves the chain before it ends.
+    /// INVARIANT: null, or the task that runs here. Its `outer` points to the task it was switched in over, and so on. The
+    /// runner of each task keeps it alive, and each task leaves the chain before it ends.
     current: AtomicPtr<Task>,
     /// Grows with every switch, so that another thread can tell one turn from the next.
     switches: AtomicU64,
-    /// The number of the task that runs here, or 0, after an even number of switches and after an odd one. One switch writes the
-    /// one place, the next the other; so while the number stays the same, so does the task.
+    /// The number of the current task, or 0, after an even number of switches and after an odd number. Consecutive switches
+    /// write the two places in turn. So while the number of switches stays the same, so does the task.
     ids: [AtomicU64; 2],
-    /// The PMUs whose `sched_in` the current task has had, and whose `sched_out` it is owed; and [`IN_HOOKS`].
+    /// The PMUs whose `sched_in` was called for the current task and whose `sched_out` is still due; and [`IN_HOOKS`].
     owed: AtomicU32,
     index: u32,
-    /// The tag while no task runs.
+    /// The tag that holds while no task runs.
     own_tag: AtomicU32,
-    /// The kernel's number of the thread, or 0 while no thread has this record.
+    /// The kernel's thread ID, or 0 while no thread has this record.
     thread: AtomicU32,
     online: AtomicBool,
-    /// Runs that ended in another order than they began, and what else was out of order.
+    /// How many runs ended in the wrong order, and other disorders.
     disorders: plain::AtomicU64,
-    /// The PMUs' data.
+    /// The PMUs' per-CPU data.
     ///
-    /// INVARIANT: each is null, or what the PMU of that index keeps for this CPU.
+    /// INVARIANT: each pointer is null, or points to the data that the PMU of that index keeps for this CPU.
     data: [AtomicPtr<()>; MAX_PMUS],
-    /// Whether the PMU in each place has been told of the thread: one of [`AWAY`] and so on.
+    /// Whether the PMU in each place has been told of the thread: [`AWAY`], [`HERE`], [`TELLING`] or [`TOLD`].
     told: [AtomicU32; MAX_PMUS],
 }
 
-/// No thread has the record: nobody is to be told.
+/// No thread has the record, so no PMU is to be told.
 const AWAY: u32 = 0;
-/// A thread has it, and no PMU has been told.
+/// A thread has the record, and no PMU has been told.
 const HERE: u32 = 1;
-/// Somebody is telling a PMU: this, with the PMU's serial number above.
+/// A thread is telling a PMU. The PMU's serial number is in the bits above.
 const TELLING: u32 = 2;
-/// A PMU has been told: this, with the PMU's serial number above. Another that comes to its place has not.
+/// A PMU has been told. Its serial number is in the bits above: the next PMU in that place has not been told.
 const TOLD: u32 = 3;
 const STATE: u32 = 3;
 
@@ -81,28 +81,28 @@ impl CpuRecord {
 
     /// The CPU's number, dense from 0.
     ///
-    /// When a thread ends, the next new one gets its number.
+    /// When a thread ends, the next new thread gets its number.
     #[must_use]
     pub fn index(&self) -> u32 {
         self.index
     }
 
-    /// The kernel's number of the thread (`gettid`), or `None` while no thread has this CPU.
+    /// The kernel's thread ID (`gettid`), or `None` while no thread has this CPU.
     #[must_use]
     pub fn thread(&self) -> Option<u32> {
-        // Relaxed: a figure.
+        // Relaxed: the number stands alone.
         Some(self.thread.load(Ordering::Relaxed)).filter(|thread| *thread != 0)
     }
 
-    /// The task that runs here, by number: what another thread may know.
+    /// The number of the task that runs here, for other threads.
     ///
-    /// Acquire: pairs with the Release of the switch, with what the hooks have written before it.
+    /// Acquire: pairs with the Release of the switch, so that the caller sees what the hooks wrote before it.
     #[must_use]
     pub fn current_id(&self) -> Option<TaskId> {
         loop {
             let switches = self.switches();
-            // Acquire: pairs with the Release in `set_current`. A number that belongs to a later switch brings the number of
-            // switches before it, which is then found to have changed.
+            // Acquire: pairs with the Release in `set_current_and_id`. If the number is from a later switch, this load also makes
+            // visible the `switches` stored before it, so the check below finds a change.
             let id = self.ids[(switches & 1) as usize].load(Ordering::Acquire);
             if self.switches() == switches {
                 return TaskId::new(id);
@@ -112,7 +112,7 @@ impl CpuRecord {
 
     /// How many switches there have been.
     ///
-    /// While the number stays as it is, so does [`current_id`](Self::current_id).
+    /// While this number stays the same, so does [`current_id`](Self::current_id).
     ///
     /// Acquire: pairs with the Release of the switch.
     #[must_use]
@@ -121,42 +121,42 @@ impl CpuRecord {
         self.switches.load(Ordering::Acquire)
     }
 
-    /// How often something was out of order here.
+    /// How often something happened out of order here.
     ///
-    /// That is: a run that ended below another that goes on, as those of coroutines may that are suspended in a poll; a run
-    /// that a hook began or ended; a thread that ended with a run suspended on it. Until such a run ends, what its coroutine
-    /// does is charged to the task on top of it.
+    /// That is: a run that ended below another run that goes on, as can happen with coroutines that suspend inside a poll; a
+    /// run that a hook began or ended; a thread that ended with a run suspended on it. Until a run that is out of order ends,
+    /// the work of its coroutine is charged to the task at the top of the chain.
     #[must_use]
     pub fn disorders(&self) -> u64 {
-        // Relaxed: a figure.
+        // Relaxed: for statistics.
         self.disorders.load(Ordering::Relaxed)
     }
 
     /// Calls `f` with the task that runs here, for a signal handler on the CPU's own thread.
     ///
-    /// The handler may have interrupted anything, a switch included.
+    /// The handler may have interrupted anything, even a switch.
     ///
     /// # Safety
-    /// The calling thread is the one that has this CPU: [`thread`](Self::thread) is its own number.
+    /// The calling thread is the one that has this CPU: [`thread`](Self::thread) is its own ID.
     pub unsafe fn with_current<R>(&self, f: impl FnOnce(Option<&Task>) -> R) -> R {
-        // SAFETY: null, or a task that its runner keeps alive until it is switched out on this thread, which is not
+        // SAFETY: null, or a task that its runner keeps alive until it is switched out on this thread, which cannot happen
         // before `f` has returned.
         f(unsafe { self.current().as_ref() })
     }
 
     /// The CPU's own [tag](crate::Cpu::tag), which holds while no task runs here.
     ///
-    /// A signal handler may ask for it, too.
+    /// A signal handler may read it, too.
     #[must_use]
     #[inline]
     pub fn own_tag(&self) -> u32 {
-        // Relaxed: a number that means the same to whoever sees it.
+        // Relaxed: the number stands alone.
         self.own_tag.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_own_tag(&self, tag: u32) -> u32 {
         let before = self.own_tag();
-        // Relaxed: a number, which this thread alone writes.
+        // Relaxed: the number stands alone, and only this thread writes it.
         self.own_tag.store(tag, Ordering::Relaxed);
         before
     }
@@ -165,41 +165,42 @@ impl CpuRecord {
         ptr::eq(self.system, system)
     }
 
-    /// A PMU's data, or null. It lives as long as the PMU is registered, and until all sections have ended in which it was.
+    /// A PMU's per-CPU data, or null. The data lives while the PMU is registered, and until every section in which it was has
+    /// ended.
     #[inline(always)]
     pub(crate) fn data(&self, pmu: usize) -> *const () {
         // Acquire: pairs with the Release in `set_data`.
         self.data[pmu].load(Ordering::Acquire)
     }
 
-    /// Shows a PMU's data for this CPU to switches.
+    /// Shows switches a PMU's data for this CPU.
     pub(crate) fn set_data(&self, pmu: &dyn AnyPmu) {
         let data = pmu.cpu_data(self.index as usize);
         // Release: pairs with the Acquire in `data`.
         self.data[pmu.state().index].store(data.cast_mut(), Ordering::Release);
     }
 
-    /// Takes the data of a PMU away that has been let go.
+    /// Removes the data of a PMU that was unregistered.
     pub(crate) fn take_data(&self, pmu: usize) {
-        // Relaxed: a grace period has passed since a hook could be called that looks here.
+        // Relaxed: a grace period has passed since the last hook that could load the pointer.
         self.data[pmu].store(ptr::null_mut(), Ordering::Relaxed);
     }
 
-    /// Whether a PMU is told of this CPU at this moment.
+    /// Whether a thread is telling the PMU of this CPU right now.
     pub(crate) fn is_telling(&self, pmu: &dyn AnyPmu) -> bool {
         let told = self.told[pmu.state().index].load(Ordering::Relaxed);
         told == with_serial(pmu, TELLING)
     }
 
-    /// Claims the record for the calling thread. Under the system's lock.
+    /// Claims the record for the calling thread. The caller holds the system's lock.
     pub(crate) fn go_online(&self) -> bool {
-        // Acquire: pairs with the Release in `go_offline`; the former owner's writes come first.
+        // Acquire: pairs with the Release in `go_offline`, so that we see the former owner's writes.
         if self.online.swap(true, Ordering::Acquire) {
             return false;
         }
         self.own_tag.store(0, Ordering::Relaxed);
         self.thread.store(thread_number(), Ordering::Relaxed);
-        // Relaxed: ordered by the lock, under which PMUs are registered, too.
+        // Relaxed: the system's lock orders this, and PMUs are registered under that lock, too.
         self.told.iter().for_each(|told| told.store(HERE, Ordering::Relaxed));
         true
     }
@@ -207,14 +208,14 @@ impl CpuRecord {
     pub(super) fn go_offline(&self) {
         self.thread.store(0, Ordering::Relaxed);
         if !self.current().is_null() {
-            // A run is suspended here that may still end. The record is not used again.
+            // A suspended run may still end here, so the record is not reused.
             return self.count_disorder();
         }
         // Release: pairs with the Acquire in `go_online`.
         self.online.store(false, Ordering::Release);
     }
 
-    /// Tells a PMU that this CPU has come, once: both the CPU's own thread and whoever registers the PMU try to.
+    /// Tells a PMU of this CPU, once. Both the CPU's own thread and the thread that registers the PMU try to.
     pub(crate) fn tell_online(&self, pmu: &dyn AnyPmu) {
         let told = &self.told[pmu.state().index];
         loop {
@@ -222,7 +223,8 @@ impl CpuRecord {
             if now == AWAY || now >> 2 == pmu.state().serial {
                 return;
             }
-            // Acquire: pairs with the Release of the last one who changed it. A hook of the PMU that was here before is waited for.
+            // Acquire: pairs with the Release of the last change. If the place's former PMU is still being told, we wait for
+            // its hook.
             if now & STATE != TELLING
                 && told
                     .compare_exchange(
@@ -237,19 +239,21 @@ impl CpuRecord {
             }
             yield_now();
         }
-        // Release: pairs with the Acquire in `tell_offline`. Also if the hook panics.
+        // Release: pairs with the Acquire in `tell_offline`. Stored even if the hook panics.
         let done = OnUnwind(|| told.store(with_serial(pmu, TOLD), Ordering::Release));
         pmu.cpu_online(self);
         drop(done);
     }
 
-    /// Tells the PMU in that place that this CPU goes, if it has been told that it came; from here on it is not told that. For the
-    /// CPU's thread, which waits for a hook that another thread calls at this moment.
+    /// Tells the PMU in that place that this CPU goes, if the PMU was told that it came. From then on no PMU is told that it
+    /// came.
+    ///
+    /// The CPU's own thread calls this, and waits for a hook that another thread is calling.
     pub(super) fn tell_offline(&self, place: usize) {
         let told = &self.told[place];
         loop {
             let now = told.load(Ordering::Relaxed);
-            // AcqRel: Acquire pairs with the Release in `tell_online`, Release with the Acquire there.
+            // AcqRel: Acquire pairs with the Release in `tell_online`, and Release with the Acquire there.
             if now & STATE == TELLING
                 || told.compare_exchange(now, AWAY, Ordering::AcqRel, Ordering::Relaxed).is_err()
             {
@@ -266,58 +270,60 @@ impl CpuRecord {
 
     #[cold]
     pub(super) fn count_disorder(&self) {
-        // Relaxed: a figure.
+        // Relaxed: for statistics.
         self.disorders.fetch_add(1, Ordering::Relaxed);
     }
 
     #[inline]
     pub(super) fn current(&self) -> *mut Task {
-        // Relaxed: read by the thread that writes it.
+        // Relaxed: only the thread that writes it reads it here.
         self.current.load(Ordering::Relaxed)
     }
 
     #[inline(always)]
     pub(super) fn owed(&self) -> u32 {
-        // Relaxed: this thread's own.
+        // Relaxed: only this thread uses it.
         self.owed.load(Ordering::Relaxed)
     }
 
     #[inline(always)]
     pub(super) fn set_owed(&self, owed: u32) {
-        // Relaxed: this thread's own.
+        // Relaxed: only this thread uses it.
         self.owed.store(owed, Ordering::Relaxed);
     }
 
-    /// The hooks' side of a switch: the current task leaves, `incoming` comes. Not in a hook.
+    /// The hooks of a switch: the current task leaves, and `incoming` comes. Must not be called in a hook.
     #[inline(never)]
     pub(super) fn switch(&'static self, incoming: Option<&Task>, leaves: Edge, comes: Edge) {
-        // SAFETY: null, or a task that its runner keeps alive until it is switched out, on this thread.
+        // SAFETY: null, or a task that its runner keeps alive until it is switched out, which happens on this thread.
         let outgoing = unsafe { self.current().as_ref() };
         Hooks { record: self, outgoing, incoming, leaves, comes }.call();
     }
 
-    /// Counts a switch that leaves the current task what it is.
+    /// Counts a switch that does not change the current task.
     pub(super) fn count_switch(&self) {
         self.set_current(self.current());
     }
 
-    /// Puts a task on top of the chain: as it is now, for hooks have run.
+    /// Puts a task on top of the chain as it is now, after the hooks have run.
     ///
     /// # Safety
-    /// It is the pointer of an `Arc` with a strong count, which whoever runs the task keeps until it has left the chain.
+    /// `task` is the pointer of an `Arc` with a strong count, which the runner of the task keeps until the task has left the
+    /// chain.
     #[inline(always)]
     pub(super) unsafe fn arrive(&self, task: *mut Task) {
         let below = self.current();
-        // A handle may be made of the pointer, so it is kept as it came. SAFETY: the caller's.
+        // The pointer is stored as it came, because a handle may be made from it. SAFETY: the task is alive, by the caller's
+        // contract.
         let (at, task) = (task, unsafe { &*task });
-        // Nearly always nothing runs here, and a task that is in no chain has nothing below it.
+        // Nearly always no task runs here, and a task that is in no chain has a null `outer`.
         if !below.is_null() {
             task.set_outer(below);
         }
         self.set_current_and_id(at, task.id().get());
     }
 
-    /// Takes a task off the top of the chain: as it is now, for hooks have run.
+    /// Takes a task off the top of the chain as it is now, after the hooks have run.
     #[inline(always)]
     pub(super) fn depart(&self, task: &Task) {
         let below = task.outer();
@@ -337,9 +343,9 @@ impl CpuRecord {
 
     #[inline(always)]
     fn set_current_and_id(&self, task: *mut Task, id: u64) {
-        // Relaxed: other threads do not follow the pointer; this thread's signal handlers see it in program order.
+        // Relaxed: other threads do not follow the pointer, and this thread's signal handlers see it in program order.
         self.current.store(task, Ordering::Relaxed);
-        // Relaxed: this thread alone writes it.
+        // Relaxed: only this thread writes it.
         let switches = self.switches.load(Ordering::Relaxed) + 1;
         // Release: pairs with the Acquire in `current_id`.
         self.ids[(switches & 1) as usize].store(id, Ordering::Release);
@@ -350,7 +356,7 @@ impl CpuRecord {
 
 #[cfg(target_os = "linux")]
 fn thread_number() -> u32 {
-    // SAFETY: no arguments, no memory.
+    // SAFETY: `gettid` takes no arguments and touches no memory.
     unsafe { libc::gettid() }.cast_unsigned()
 }
 

@@ -1,4 +1,4 @@
-//! What measures: a source of counts that is told of each switch, and the data it keeps for each task.
+//! PMUs: sources of counts that are told of each switch, and that keep data for each task.
 
 mod registered;
 
@@ -18,23 +18,25 @@ use std::fmt;
 
 /// A source of counts that is saved and restored with each task (the kernel's `struct pmu`).
 ///
-/// The hooks run on the thread that switches, at each switch while any event of this PMU is attached, inside an RCU section.
-/// They must not block, allocate, attach or detach events, make tasks, or panic.
+/// A switch calls the hooks on its own thread, inside an RCU section, while any event of this PMU is attached. Hooks must not
+/// block, allocate, attach or detach events, make tasks, or panic.
 ///
-/// Where a hook does so, memory is safe all the same. What would wait for the hook itself is an [`Error::InsideHook`]; tasks that
+/// A hook that does so anyway cannot break memory safety. A call that would wait for the hook itself returns
+/// [`Error::InsideHook`]; tasks that a hook runs are not seen; a panic goes on to the caller of the switch, once the switch is
+/// finished.
 /// a hook runs are not seen; a panic goes on to whoever switched, once the switch is finished.
 pub trait Pmu: Send + Sync + Sized + 'static {
     /// The PMU's name, for messages.
     const NAME: &'static str;
 
-    /// The data that the core keeps for each task: all-zero when new, shared between threads, freed without being dropped.
+    /// The data that the core keeps for each task: all-zero when new, shared between threads, and freed without being dropped.
     ///
-    /// Atomics will do, and arrays and tuples of them, and structs that derive `Zeroable` (bytemuck's feature `derive`). A
-    /// type without size means that the PMU keeps nothing: an attach then allocates and walks nothing, and the hooks get
+    /// Atomics qualify, and so do arrays and tuples of them, and structs that derive `Zeroable` (bytemuck's feature `derive`).
+    /// A zero-sized type means that the PMU keeps no data: an attach then allocates and walks nothing, and the hooks get
     /// `None`.
     type Data: Zeroable + Send + Sync + 'static;
 
-    /// The data that the core keeps for each [`Cpu`](crate::Cpu), such as since when its task runs.
+    /// The data that the core keeps for each [`Cpu`](crate::Cpu), such as when its task was switched in.
     type CpuData: Default + Send + Sync + 'static;
 
     /// The counts that an event of this PMU reads.
@@ -45,13 +47,13 @@ pub trait Pmu: Send + Sync + Sized + 'static {
 
     /// Called when a task leaves its CPU (the kernel's `sched_task(ctx, task, false)`).
     ///
-    /// Every `sched_in` is answered by a `sched_out` on the same CPU; the task's data may have come or gone in between. A
-    /// `sched_out` that answers no `sched_in` is for a task that was running when the PMU's first event was attached.
+    /// Every `sched_in` is followed by a `sched_out` on the same CPU; the task's data may appear or disappear in between. A
+    /// `sched_out` without a `sched_in` is for a task that was running when the PMU's first event was attached.
     fn sched_out(&self, switch: Switch<'_, Self>);
 
-    /// Called when a thread has begun to be a CPU, and for each that is one when the PMU is registered.
+    /// Called when a thread becomes a CPU, and for each existing CPU when the PMU is registered.
     ///
-    /// The data is new, or that of a thread which has ended.
+    /// The data is new, or left by a thread that has ended.
     fn cpu_online(&self, _cpu: &CpuRecord, _cpu_data: &Self::CpuData) {}
 
     /// Called when the thread behind a CPU ends, on that thread.
@@ -60,24 +62,24 @@ pub trait Pmu: Send + Sync + Sized + 'static {
     /// The counts in a task's data, on any thread.
     fn read(&self, data: &Self::Data) -> Self::Count;
 
-    /// Adds the data of a task that has ended to `totals`, which is such data, too, and is read as any other.
+    /// Adds an ended task's data to `totals`, which is data of the same type, and is read in the same way.
     ///
-    /// False: nothing was added, and the core keeps the sum as a [`Count`](Pmu::Count), which costs an allocation each time.
-    /// One thread at a time writes to `totals`, while others read; each CPU has its own.
+    /// Returns false if it added nothing. The core then keeps the sum as a [`Count`](Pmu::Count), at the cost of an allocation
+    /// each time. One thread at a time writes `totals` while others read it; each CPU has totals of its own.
     fn fold(&self, ended: &Self::Data, totals: &Self::Data) -> bool {
         let _ = (ended, totals);
         false
     }
 }
 
-/// Why a task comes or goes.
+/// Why a task is switched in or out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Edge {
-    /// Its turn begins or ends: a poll of a future, a run of a fiber.
+    /// The task's turn begins or ends: a poll of a future, a run of a fiber.
     Turn,
-    /// A task inside it takes over for a while, or gives back.
+    /// A nested task takes over for a while, or ends its turn and gives the CPU back.
     Nested,
-    /// It runs outside its turns: its destructor.
+    /// The task runs outside its turns: in its destructor.
     Aside,
 }
 
@@ -87,15 +89,15 @@ pub struct Switch<'a, P: Pmu> {
     pub cpu: &'a CpuRecord,
     /// The PMU's own data for the CPU.
     pub cpu_data: &'a P::CpuData,
-    /// The task that comes or goes.
+    /// The task that is switched in or out.
     pub task: &'a Task,
-    /// The PMU's data for the task, if anybody is attached to it.
+    /// The PMU's data for the task, if any event is attached to the task.
     pub data: Option<&'a P::Data>,
-    /// Why it comes or goes.
+    /// Why the task is switched in or out.
     pub edge: Edge,
 }
 
-/// A PMU's place in a system, through which events are attached.
+/// A registered PMU, through which events are attached.
 pub struct PmuHandle<P: Pmu>(pub(crate) &'static Registered<P>);
 
 impl<P: Pmu> Clone for PmuHandle<P> {
@@ -119,7 +121,7 @@ impl<P: Pmu> PmuHandle<P> {
         &self.0.pmu
     }
 
-    /// The cache that the PMU's per-task data comes from: how much there is, and its limit.
+    /// The cache of the PMU's per-task data, which tells its size and sets its limit.
     #[must_use]
     pub fn cache(self) -> &'static CtxCache {
         &self.0.state.cache
@@ -131,7 +133,7 @@ impl<P: Pmu> PmuHandle<P> {
         self.0.state.system
     }
 
-    /// The PMU's data for a CPU; `None` if that belongs to another system.
+    /// The PMU's data for a CPU; `None` if the CPU belongs to another system.
     #[must_use]
     pub fn cpu_data(self, cpu: &CpuRecord) -> Option<&P::CpuData> {
         if !cpu.is_of(self.0.state.system) {
@@ -140,45 +142,47 @@ impl<P: Pmu> PmuHandle<P> {
         self.0.cpus.get(cpu.index() as usize)?.0.get()
     }
 
-    /// How many tasks were born without data although a global event was attached, and have been given none since.
+    /// How many tasks were forked without data while a global event was attached, and have got none since.
     ///
-    /// An event that is attached to such a task, or globally while there are any, gives them data if there is memory.
+    /// The next event that is attached to such a task, or globally, gives it data if there is memory.
     #[must_use]
     pub fn tasks_without_data(self) -> u64 {
         self.0.state.global.tasks_without_data()
     }
 
-    /// Says how long a task's data stays.
+    /// Sets how long a task's data stays.
     ///
-    /// Data that was retained and is no more goes at once, if no global event is attached.
+    /// Data that is no longer retained is released at once, unless a global event is attached.
     ///
-    /// Where events come and go in quick succession (a scraper every ten seconds, on a million tasks), data that stays saves
-    /// the walk of each detach, and the allocations of each attach but the first. It costs the memory meanwhile. What it has
-    /// counted stays, too.
+    /// If events come and go in quick succession (a scraper every ten seconds, over a million tasks), retained data saves the
+    /// walk of each detach, and the allocations of every attach but the first. It costs the memory in between. The counts in
+    /// the data stay, too.
     ///
     /// # Errors
-    /// [`Error::Unregistered`] if the PMU has been [let go](Self::unregister). [`Error::InsideHook`] and [`Error::BarrierRefused`]:
-    /// then data that is retained no more may stay until its task ends.
+    /// [`Error::Unregistered`] if the PMU has been [unregistered](Self::unregister). After [`Error::InsideHook`] or
+    /// [`Error::BarrierRefused`], data that should no longer be retained may stay until its task ends.
     pub fn set_retention(self, retention: Retention) -> Result<(), Error> {
         let (state, retains) = (&self.0.state, retention == Retention::UntilExit);
         state.events.while_open(|| state.global.set_retains(state, retains))
     }
 
-    /// Lets the PMU go: its place in the system is free for the next [`register`](System::register).
+    /// Unregisters the PMU: its place in the system is free for the next [`register`](System::register).
     ///
-    /// Handles of it remain, and nothing can be attached through them. What it keeps for CPUs is not freed, for others may hold
-    /// references to it. Its `cpu_offline` is not called for the CPUs that are online.
+    /// Handles to the PMU remain, but attaching through them fails. The PMU's per-CPU data is not freed, because others may
+    /// hold references to it. `cpu_offline` is not called for the CPUs that are online.
     ///
     /// # Errors
-    /// [`Error::InUse`] while it has events, [`Error::Unregistered`] if it has been let go, [`Error::InsideHook`] also while the
-    /// PMU is told of a CPU, [`Error::BarrierRefused`]. Then nothing has changed.
+    /// [`Error::InUse`] while the PMU has events; [`Error::Unregistered`] if it was unregistered before; [`Error::InsideHook`]
+    /// in a hook, or while the PMU is being told of a CPU; [`Error::BarrierRefused`]. An `unregister` that fails changes
+    /// nothing.
     pub fn unregister(self) -> Result<(), Error> {
         self.0.state.system.unregister(self.0)
     }
 
     /// Calls `f` with the PMU's data for a task, in an RCU section.
     ///
-    /// `None` if nobody is attached to the task, or if it belongs to another system. `f` must not wait for another thread.
+    /// Returns `None` if no event is attached to the task, or if the task belongs to another system. `f` must not wait for
+    /// another thread.
     pub fn with_data<R>(self, task: &Task, f: impl FnOnce(&P::Data) -> R) -> Option<R> {
         if !std::ptr::eq(task.system(), self.0.state.system) {
             return None;
@@ -189,10 +193,10 @@ impl<P: Pmu> PmuHandle<P> {
     }
 }
 
-/// The time for which a task's data stays.
+/// How long a task's data stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Retention {
-    /// Until the last event on the task goes.
+    /// Until the last event on the task is detached.
     #[default]
     UntilDetached,
     /// Until the task ends.

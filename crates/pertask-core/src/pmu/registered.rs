@@ -1,4 +1,4 @@
-//! A registered PMU, as the core has it: with its types for handles and events, and without them for switches, forks and ends.
+//! A registered PMU: with its types for handles and events, and type-erased for switches, forks and exits.
 
 use super::{Edge, Pmu, Switch};
 use crate::active::{Counted, Events, MAX_PMUS};
@@ -19,12 +19,12 @@ use crate::task::Task;
 use crate::turn::Turns;
 use std::ptr::NonNull;
 
-/// What the core keeps of a PMU, whatever its types.
+/// The state of a registered PMU that does not depend on its types.
 pub(crate) struct PmuState {
     pub(crate) system: &'static System,
     /// INVARIANT: below [`MAX_PMUS`].
     pub(crate) index: usize,
-    /// A number that no other PMU of the system has, and not 0.
+    /// A nonzero number that no other PMU of the system has.
     pub(crate) serial: u32,
     pub(crate) has_data: bool,
     pub(crate) events: Events,
@@ -45,14 +45,14 @@ impl PmuState {
         }
     }
 
-    /// For fork, in a section and before the child is published.
+    /// Gives a child its data, for fork, in a section and before the child is published.
     pub(crate) fn fork(&self, child: &Task, mine: Mine<'_>) {
         if child.slot(self.index).install_unshared(&self.cache, mine).is_err() {
             self.global.count_hole();
         }
     }
 
-    /// Counts an event among those for which switches call hooks, unless it comes to nothing.
+    /// Counts an event, so that switches call the PMU's hooks. The count is taken back if the attach fails.
     pub(crate) fn count_event(&self) -> Result<Counted<'_>, Error> {
         self.system.active().count(self.index, &self.events)
     }
@@ -61,7 +61,7 @@ impl PmuState {
         self.system.active().uncount(self.index, &self.events);
     }
 
-    /// A reference to a task's data.
+    /// Takes a reference to a task's data.
     fn attach(&self, slot: &Slot) -> Result<CtxRef, Error> {
         let attached = slot.attach(&self.cache)?;
         let held = match attached {
@@ -118,39 +118,40 @@ pub(crate) struct Registered<P: Pmu> {
     head: PmuHead,
     pub(crate) pmu: P,
     pub(crate) state: PmuState,
-    /// What it keeps for each CPU, by the CPU's index.
+    /// The PMU's per-CPU data, by the CPU's index.
     pub(super) cpus: PerCpu<Padded<OnceLock<P::CpuData>>>,
-    /// The counts of the tasks that have ended, by the number of the books that they ended with.
+    /// The counts of ended tasks, by the number of the books that they ended with.
     pub(crate) ended: PerCpu<EndedPaths<P>>,
     pub(crate) turns: Turns,
 }
 
-/// What switches need of a PMU, where one look finds it: a hook's address is on the way to the first reading of a clock.
+/// The part of a PMU that switches use. Loading a hook's address from it takes one access, which matters because that comes
+/// before the first reading of a clock.
 pub(crate) struct PmuHead {
     sched_in: Hook,
     sched_out: Hook,
     any: unsafe fn(NonNull<PmuHead>) -> &'static dyn AnyPmu,
 }
 
-/// Calls a PMU's hook. In a section.
+/// Calls a PMU's hook. The caller is in a section.
 ///
 /// # Safety
 /// The pointer is that of the `Registered<P>` which begins with the head.
 type Hook = unsafe fn(NonNull<PmuHead>, &CpuRecord, &Task, Edge, rcu::Token<'_>);
 
-/// A registered PMU, its types forgotten.
+/// A registered PMU, type-erased for switches.
 #[derive(Clone, Copy)]
 pub(crate) struct ErasedPmu(NonNull<PmuHead>);
 
 impl ErasedPmu {
     /// # Safety
-    /// Null, or what [`Registered::head`] gave.
+    /// `head` is null or came from [`Registered::head`].
     #[inline(always)]
     pub(crate) unsafe fn new(head: *mut PmuHead) -> Option<Self> {
         NonNull::new(head).map(Self)
     }
 
-    /// Tells the PMU that a task comes. In a section.
+    /// Tells the PMU that a task is switched in.
     #[inline(always)]
     pub(crate) fn sched_in(
         self,
@@ -159,11 +160,11 @@ impl ErasedPmu {
         edge: Edge,
         section: rcu::Token<'_>,
     ) {
-        // SAFETY: the head of a PMU, which is never freed, and its own hook.
+        // SAFETY: the pointer is the head of a PMU, which is never freed, and the hook is from the same head.
         unsafe { (self.0.as_ref().sched_in)(self.0, cpu, task, edge, section) }
     }
 
-    /// Tells the PMU that a task goes. In a section.
+    /// Tells the PMU that a task is switched out.
     #[inline(always)]
     pub(crate) fn sched_out(
         self,
@@ -172,28 +173,29 @@ impl ErasedPmu {
         edge: Edge,
         section: rcu::Token<'_>,
     ) {
-        // SAFETY: the head of a PMU, which is never freed, and its own hook.
+        // SAFETY: the pointer is the head of a PMU, which is never freed, and the hook is from the same head.
         unsafe { (self.0.as_ref().sched_out)(self.0, cpu, task, edge, section) }
     }
 
-    /// The PMU, for all that is not counted in nanoseconds.
+    /// The PMU's other operations, which are not as time-critical as the hooks.
     pub(crate) fn any(self) -> &'static dyn AnyPmu {
-        // SAFETY: the head of a PMU, which is never freed.
+        // SAFETY: the pointer is the head of a PMU, which is never freed, and the function is from the same head.
         unsafe { (self.0.as_ref().any)(self.0) }
     }
 }
 
-/// A registered PMU, its types forgotten.
+/// A registered PMU, type-erased for everything except switches.
 pub(crate) trait AnyPmu: Send + Sync {
     fn state(&self) -> &PmuState;
-    /// Makes the PMU's data for the CPU of that index, unless there is some.
+    /// Makes the PMU's data for the CPU of that index, unless it exists.
     fn prepare_cpu(&self, index: usize);
     /// The data for the CPU of that index, or null. It lives as long as the PMU.
     fn cpu_data(&self, index: usize) -> *const ();
     fn cpu_online(&self, cpu: &CpuRecord);
     fn cpu_offline(&self, cpu: &CpuRecord);
-    /// Folds the counts of a task that ends into its path's, in a window of the books. In a section. `shared`: others may look
-    /// at the task.
+    /// Folds an ending task's counts into those of its path, in a window of the books.
+    ///
+    /// `shared` says that other threads may look at the task.
     fn fold(&self, task: &Task, mine: Mine<'_>, shared: bool, section: rcu::Token<'_>);
 }
 
@@ -209,7 +211,7 @@ impl<P: Pmu> Registered<P> {
         }
     }
 
-    /// The PMU with its types forgotten, as a pointer that fits into a word. It is good for all of the PMU.
+    /// The type-erased PMU, as a pointer that fits into one word. It is valid for the whole `Registered`.
     pub(crate) fn head(&'static self) -> *mut PmuHead {
         std::ptr::from_ref(self).cast::<PmuHead>().cast_mut()
     }
@@ -217,16 +219,16 @@ impl<P: Pmu> Registered<P> {
     /// The payload of this PMU's data.
     ///
     /// # Safety
-    /// The data came from this PMU's cache: it was found in its slot while it was registered.
+    /// The data came from this PMU's cache: it was found in the PMU's slot while the PMU was registered.
     #[inline(always)]
     unsafe fn payload<'d>(&self, view: CtxView<'d>) -> &'d P::Data {
-        // SAFETY: the caller's; the cache is for payloads of this type.
+        // SAFETY: the caller promises that the data came from this PMU's cache, and the cache is for payloads of this type.
         unsafe { view.payload() }
     }
 
-    /// The payload, if the data is this PMU's. A slot may hold another's once this one has been let go.
+    /// The payload, if the data belongs to this PMU. Once this PMU is unregistered, its slot may hold another PMU's data.
     pub(crate) fn own_payload<'d>(&self, view: CtxView<'d>) -> Option<&'d P::Data> {
-        // SAFETY: it has just been asked where the data came from.
+        // SAFETY: `is_from` has just checked that the data came from this PMU's cache.
         view.is_from(&self.state.cache).then(|| unsafe { self.payload(view) })
     }
 
@@ -235,7 +237,7 @@ impl<P: Pmu> Registered<P> {
         self.own_payload(view).map_or_else(P::Count::default, |data| self.pmu.read(data))
     }
 
-    /// A reference to a task's data, and its counts at that moment.
+    /// Takes a reference to a task's data, and reads its counts at that moment.
     pub(crate) fn attach(&self, task: &Task) -> Result<(CtxRef, P::Count), Error> {
         let slot = task.slot(self.state.index);
         let held = self.state.attach(slot)?;
@@ -251,13 +253,14 @@ impl<P: Pmu> Registered<P> {
         section: rcu::Token<'s>,
     ) -> Option<Switch<'s, P>> {
         let index = self.state.index;
-        // SAFETY: the index is a place's, of which there are so many. Looking twice would cost each switch some instructions.
+        // SAFETY: by `PmuState`'s invariant the index is below `MAX_PMUS`. Two bounds checks would cost each switch some
+        // instructions.
         unsafe { std::hint::assert_unchecked(index < MAX_PMUS) };
-        // SAFETY: null, or this PMU's data for this CPU: it stands there while the PMU is registered, which it was when the
-        // section began.
+        // SAFETY: null, or this PMU's data for this CPU. The pointer is there while the PMU is registered, and the PMU was
+        // registered when the section began.
         let cpu_data = unsafe { cpu.data(index).cast::<P::CpuData>().as_ref() }?;
         let data = task.slot(index).data(section);
-        // SAFETY: what is in a PMU's slot while it is registered is its own.
+        // SAFETY: while a PMU is registered, the data in its slot is its own.
         let data = data.map(|data| unsafe { self.payload(data) });
         Some(Switch { cpu, cpu_data, task, data, edge })
     }
@@ -271,7 +274,7 @@ impl<P: Pmu> AnyPmu for Registered<P> {
     fn prepare_cpu(&self, index: usize) {
         let cell = &self.cpus.of(index).0;
         if cell.get().is_none() {
-            // Made first: no code that is not ours runs inside the cell.
+            // Made before the call to `set`, so that no foreign code runs inside the cell.
             let data = P::CpuData::default();
             let _ = cell.set(data);
         }
@@ -308,7 +311,7 @@ impl<P: Pmu> AnyPmu for Registered<P> {
 }
 
 unsafe fn any<P: Pmu>(head: NonNull<PmuHead>) -> &'static dyn AnyPmu {
-    // SAFETY: the pointer of a `Registered<P>`, by the caller's word, which is never freed.
+    // SAFETY: the caller promises that the pointer is that of a `Registered<P>`, which is never freed.
     unsafe { head.cast::<Registered<P>>().as_ref() }
 }
 
@@ -319,7 +322,7 @@ unsafe fn sched_in<P: Pmu>(
     edge: Edge,
     section: rcu::Token<'_>,
 ) {
-    // SAFETY: the pointer of a `Registered<P>`, by the caller's word.
+    // SAFETY: the caller promises that the pointer is that of a `Registered<P>`, which is never freed.
     let registered = unsafe { head.cast::<Registered<P>>().as_ref() };
     if let Some(switch) = registered.switch(cpu, task, edge, section) {
         registered.pmu.sched_in(switch);
@@ -333,7 +336,7 @@ unsafe fn sched_out<P: Pmu>(
     edge: Edge,
     section: rcu::Token<'_>,
 ) {
-    // SAFETY: the pointer of a `Registered<P>`, by the caller's word.
+    // SAFETY: the caller promises that the pointer is that of a `Registered<P>`, which is never freed.
     let registered = unsafe { head.cast::<Registered<P>>().as_ref() };
     if let Some(switch) = registered.switch(cpu, task, edge, section) {
         registered.pmu.sched_out(switch);

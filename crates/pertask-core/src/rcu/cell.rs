@@ -1,4 +1,4 @@
-//! A place that readers in sections look into, and others replace.
+//! A pointer that readers follow in a section while other threads replace the value behind it.
 
 use super::{enter, synchronize};
 use crate::error::Error;
@@ -6,9 +6,11 @@ use crate::primitive::{AtomicPtr, Ordering};
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 
-/// A value that hooks read while others replace it: what a PMU keeps for a CPU, and does not write from hooks alone.
+/// A value that hooks read while other threads replace it.
 ///
-/// Readers never wait; [`replace`](Self::replace) waits for those that may hold the old value.
+/// A PMU uses it for per-CPU state that code outside the hooks also writes.
+///
+/// Readers never wait; [`replace`](Self::replace) waits for the readers that may hold the old value.
 ///
 /// ```
 /// use pertask_core::rcu::RcuCell;
@@ -21,8 +23,8 @@ use std::ptr::{self, NonNull};
 /// ```
 #[derive(Debug)]
 pub struct RcuCell<T> {
-    /// INVARIANT: null, or a box that belongs to the cell: freed only after it was taken out of here and every section
-    /// that began before has ended.
+    /// INVARIANT: null, or a box that the cell owns. The box is freed only after it was taken out of the cell and every section
+    /// that began before that has ended.
     at: AtomicPtr<T>,
     owns: PhantomData<Box<T>>,
 }
@@ -40,22 +42,25 @@ impl<T: Send + Sync> RcuCell<T> {
     #[inline(always)]
     pub fn with<R>(&self, f: impl FnOnce(Option<&T>) -> R) -> R {
         let _section = enter();
-        // Acquire: pairs with the Release in `replace`, for what the box holds.
+        // Acquire: pairs with the Release in `replace`, so that we see the box's contents.
         let value = NonNull::new(self.at.load(Ordering::Acquire));
-        // SAFETY: it was in the cell inside this section, so it is not freed before the section's end.
+        // SAFETY: the box was in the cell during this section, so it is not freed before the section ends.
         f(value.map(|value| unsafe { value.as_ref() }))
     }
 
-    /// Puts another value in, and returns the old one when nobody looks at it any more.
+    /// Replaces the value, and returns the old one once no reader can hold it any more.
     ///
     /// # Errors
-    /// [`Error::InsideHook`], [`Error::BarrierRefused`]: then the new value is in, and the old one is never freed.
+    /// [`Error::InsideHook`] when called in a section; [`Error::BarrierRefused`] when the kernel refuses the barrier. In both
+    /// cases the new value is in place, and the old one is never freed.
     pub fn replace(&self, new: Option<Box<T>>) -> Result<Option<Box<T>>, Error> {
         let new = new.map_or(ptr::null_mut(), Box::into_raw);
-        // Release: pairs with the Acquire in `with`. Acquire: pairs with the Release of whoever put the old value in.
+        // Release: pairs with the Acquire in `with`. Acquire: pairs with the Release of the `replace` that stored the old
+        // value.
         let Some(old) = NonNull::new(self.at.swap(new, Ordering::AcqRel)) else { return Ok(None) };
         synchronize()?;
-        // SAFETY: a box, taken out by us alone; every section that could hold it has ended.
+        // SAFETY: the pointer came from a box, and we alone took it out of the cell; every section that could hold it has
+        // ended.
         Ok(Some(unsafe { Box::from_raw(old.as_ptr()) }))
     }
 }
@@ -65,7 +70,7 @@ impl<T> Drop for RcuCell<T> {
         // Acquire: pairs with the Release in `replace`.
         let value = self.at.swap(ptr::null_mut(), Ordering::Acquire);
         if !value.is_null() {
-            // SAFETY: the cell is dropped, so nobody borrows it, and sections borrow it.
+            // SAFETY: the cell is being dropped and readers borrow the cell, so nobody holds the box.
             drop(unsafe { Box::from_raw(value) });
         }
     }

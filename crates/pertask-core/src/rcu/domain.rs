@@ -1,13 +1,13 @@
 //! The algorithm: epochs, one record for each reading thread, and an asymmetric barrier.
 //!
-//! A reader announces the epoch in its record and passes the light barrier; that is all it does. Who wants to free
-//! takes objects off the threads' bags, opens a new epoch (the batch's *tag*), passes the heavy barrier and then
-//! looks at the records: a reader whose epoch is at least the tag began after the objects were unlinked, one that is
-//! outside holds nothing. When no record shows an older epoch, the batch is freed.
+//! A reader announces the current epoch in its record and passes the light barrier, and does no more. A reclaimer takes the
+//! retired objects out of the threads' bags, opens a new epoch (the batch's *tag*), passes the heavy barrier and then reads the
+//! records. A reader whose epoch is at least the tag began after the objects were unlinked; a reader outside any section holds
+//! nothing. When no record shows an older epoch, the reclaimer frees the batch.
 //!
-//! Why that is enough, in two cases. If a reader's announcement comes before the heavy barrier, the look that
-//! follows sees it, and the batch waits. If it comes after, the reader's own loads come after the heavy barrier too
-//! and see the objects unlinked. A reader that announced the new epoch acquired it, and with it the unlinking.
+//! There are two cases. If a reader's announcement comes before the heavy barrier, the reclaimer's scan after the barrier sees
+//! it, and the batch waits. If the announcement comes after, the reader's loads also come after the heavy barrier and see the
+//! objects unlinked. A reader that announces the new epoch loaded it with Acquire, and so sees the unlinking too.
 
 use super::Head;
 use crate::membarrier;
@@ -16,57 +16,58 @@ use crate::primitive::{
 };
 use std::ptr::{self, NonNull};
 
-/// Objects in one thread's bag before that thread tries to free: bounds what a thread holds back, and shares the
-/// price of a heavy barrier.
+/// How many objects a thread puts into its bag before it tries to reclaim.
+///
+/// This bounds what one thread holds back, and spreads the cost of a heavy barrier over many objects.
 #[cfg(not(pertask_shuttle))]
 const BATCH: u32 = 128;
-/// So that schedules free now and then.
+/// Small enough that a schedule reclaims now and then.
 #[cfg(pertask_shuttle)]
 const BATCH: u32 = 4;
 
-/// What all readers and all who free share.
+/// The state that all readers and reclaimers share.
 pub(crate) struct Domain {
-    /// INVARIANT: never zero, only grows.
+    /// INVARIANT: never zero; it only grows.
     epoch: AtomicU64,
-    /// INVARIANT: a list that only grows; records are reused, never freed while the domain lives.
+    /// INVARIANT: a list that only grows. Records are reused, and never freed while the domain lives.
     readers: AtomicPtr<Reader>,
     waiting: Mutex<Waiting>,
 }
 
-/// One thread's announcement. Written by its owner, read by whoever frees.
+/// One thread's record. Its owner writes it; reclaimers read it.
 #[repr(align(128))]
 pub(crate) struct Reader {
-    /// Zero outside a section, else the epoch at its beginning.
+    /// Zero outside a section, otherwise the epoch that the section announced at its beginning.
     section: AtomicU64,
     /// How many sections are nested. The owner alone touches it.
     depth: AtomicU32,
-    /// Retired objects. The owner pushes; whoever frees takes them all.
+    /// Retired objects. The owner pushes them; the reclaimer takes all of them at once.
     bag: AtomicPtr<Head>,
-    /// Objects pushed since the owner last tried to free. The owner alone touches it.
+    /// How many objects the owner has pushed since it last tried to reclaim. The owner alone touches it.
     pushed: AtomicU32,
-    /// Whether the owner has it for one section, and those inside it. The owner alone touches it.
+    /// Whether the owner has the record only for one section and those nested in it. The owner alone touches it.
     is_lent: AtomicBool,
     claimed: AtomicBool,
     /// Fixed once the record is in the list.
     next: *mut Reader,
 }
 
-/// Objects taken off the bags, by the epoch from which on no reader can hold them.
+/// Objects taken out of the bags, in batches tagged with the epoch from which on no reader can hold them.
 #[derive(Default)]
 struct Waiting {
     batches: Vec<Batch>,
 }
 
 struct Batch {
-    /// `None` while the heavy barrier that makes the tag good was refused: such a batch is kept.
+    /// `None` if the kernel refused the heavy barrier that would make the tag valid. Such a batch is kept.
     tag: Option<u64>,
     objects: *mut Head,
 }
 
-// SAFETY: the pointers are to retired objects, which belong to the domain and may be freed on any thread.
+// SAFETY: the batch points to retired objects, which belong to the domain and may be freed on any thread.
 unsafe impl Send for Batch {}
 
-// SAFETY: `next` is fixed before the record is shared; the rest are atomics.
+// SAFETY: `next` is fixed before the record is shared; the other fields are atomics.
 unsafe impl Sync for Reader {}
 // SAFETY: nothing in a record is bound to a thread.
 unsafe impl Send for Reader {}
@@ -80,19 +81,20 @@ impl Domain {
         }
     }
 
-    /// A record for the calling thread: a free one, or a new one.
+    /// Claims a record for the calling thread: a free one if there is one, otherwise a new one.
     pub(crate) fn claim(&self) -> &Reader {
         self.readers().find(|reader| reader.try_claim()).unwrap_or_else(|| self.add_reader())
     }
 
     fn add_reader(&self) -> &Reader {
         let reader = Box::into_raw(Box::new(Reader::new()));
-        // Acquire: pairs with the Release below, for the `next` of the record that becomes ours.
+        // Acquire: pairs with the Release below, so that we see the `next` of the record we link to.
         let mut head = self.readers.load(Ordering::Acquire);
         loop {
-            // SAFETY: the record is ours alone until the exchange succeeds.
+            // SAFETY: no other thread can reach the record until the exchange succeeds.
             unsafe { (*reader).next = head };
-            // Release: publishes the record. Acquire on failure: pairs with it, for the `next` of the record that becomes ours.
+            // Release: publishes the record. Acquire on failure: pairs with that Release, so that we see the `next` of the
+            // record we link to.
             match self.readers.compare_exchange(head, reader, Ordering::Release, Ordering::Acquire)
             {
                 // SAFETY: records live as long as the domain.
@@ -103,48 +105,49 @@ impl Domain {
     }
 
     fn readers(&self) -> impl Iterator<Item = &Reader> {
-        // Acquire: pairs with the Release in `add_reader`; `next` was written before it.
+        // Acquire: pairs with the Release in `add_reader`, so that we see the `next` that was written before it.
         let mut at = self.readers.load(Ordering::Acquire);
         std::iter::from_fn(move || {
-            // SAFETY: null, or a record, which lives as long as the domain.
+            // SAFETY: the pointer is null or points to a record, and records live as long as the domain.
             let reader = unsafe { at.as_ref()? };
             at = reader.next;
             Some(reader)
         })
     }
 
-    /// Begins a section on the record's own thread. Sections nest, and end in any order.
+    /// Begins a section on the thread that owns the record. Sections nest, and may end in any order.
     ///
-    /// What decides is whether an epoch is announced, not the depth: so the section is whole also for a signal handler that
-    /// comes between any two of these steps and enters one of its own. Either it finds the announcement, and leaves it
-    /// there because the depth says that another goes on; or it makes one, which the interrupted thread then finds or makes
-    /// again, before it has looked at anything.
+    /// A section announces an epoch whenever none is announced, whatever the depth. So a section is complete even if a signal
+    /// handler runs between any two of these steps and enters a section of its own. Either the handler finds the announcement
+    /// and leaves it in place, because the depth shows an outer section. Or the handler announces an epoch itself, and the
+    /// interrupted thread then finds that announcement, or makes it again, before it loads anything else.
     #[inline(always)]
     pub(crate) fn enter(&self, reader: &Reader) {
-        // Relaxed: both words are the owner's.
+        // Relaxed: only the owner writes these words.
         let depth = reader.depth.load(Ordering::Relaxed);
         reader.depth.store(depth + 1, Ordering::Relaxed);
         if reader.section.load(Ordering::Relaxed) == 0 {
-            // Acquire: pairs with the Release in `open_epoch`; who announces an epoch has seen what was unlinked
-            // before it was opened.
+            // Acquire: pairs with the Release in `open_epoch`. A reader that announces an epoch sees everything that was
+            // unlinked before the epoch was opened.
             let epoch = self.epoch.load(Ordering::Acquire);
-            // Release: pairs with the Acquire in `section`; who sees that this section is young enough need not see the end of
-            // the one before. The barrier below orders it before this section's loads.
+            // Release: pairs with the Acquire in `Reader::section`. A reclaimer may see this section's young epoch without
+            // having seen the end of the previous section; the Release orders the previous section's accesses before it. The
+            // barrier below orders the announcement before this section's loads.
             reader.section.store(epoch, Ordering::Release);
             membarrier::light();
         }
     }
 
-    /// Hands `object` over to be freed. Frees some that wait, now and then.
+    /// Queues `object` to be freed, and now and then tries to free objects that are ready.
     ///
     /// # Safety
-    /// The object is no longer reachable for new readers, and is retired once.
+    /// The object is no longer reachable for new readers, and the caller retires it once.
     pub(crate) unsafe fn retire(&self, reader: &Reader, object: NonNull<Head>) {
         let mut head = reader.bag.load(Ordering::Relaxed);
         loop {
-            // SAFETY: a retired object's link is ours to use. Relaxed: published by the exchange below.
+            // SAFETY: a retired object's link belongs to the domain. Relaxed: the exchange below publishes the store.
             unsafe { object.as_ref() }.next.store(head, Ordering::Relaxed);
-            // Release: pairs with the Acquire in `take_bags`; carries the unlinking of the object with it.
+            // Release: pairs with the Acquire in `collect`, and carries the unlinking of the object with it.
             match reader.bag.compare_exchange(
                 head,
                 object.as_ptr(),
@@ -155,7 +158,7 @@ impl Domain {
                 Err(now) => head = now,
             }
         }
-        // Relaxed: the owner's own count.
+        // Relaxed: only the owner uses this count.
         let pushed = reader.pushed.load(Ordering::Relaxed) + 1;
         reader.pushed.store(pushed % BATCH, Ordering::Relaxed);
         if pushed == BATCH {
@@ -163,10 +166,10 @@ impl Domain {
         }
     }
 
-    /// Frees what can be freed, unless another thread is at it.
+    /// Frees what can be freed, unless another thread is already reclaiming.
     pub(crate) fn try_reclaim(&self) {
         if let Ok(mut waiting) = self.waiting.try_lock() {
-            // A refusal is none of the caller's: what is not tagged waits for the next time.
+            // A refused barrier is not the caller's problem: the untagged batches wait until the next attempt.
             let _ = self.collect(&mut waiting);
             free_all(self.ripe(&mut waiting));
         }
@@ -184,30 +187,34 @@ impl Domain {
         Ok(())
     }
 
-    /// Waits until everything that was retired before has been freed. The caller, whose record is `reader`, must be outside any
+    /// Waits until everything retired before the call has been freed. The caller, whose record is `reader`, must be outside any
     /// section.
     pub(crate) fn barrier(&self, reader: &Reader) -> Result<(), membarrier::Refused> {
         self.collect(&mut lock(&self.waiting))?;
-        // Acquire: what has just been collected has this tag or an older one.
+        // Acquire: the objects just collected have this tag or an older one.
         let tag = self.epoch.load(Ordering::Acquire);
         loop {
             self.synchronize()?;
-            // Under the lock: what another thread took out before us it has also freed.
+            // Under the lock: a thread that took batches out before us has also freed them.
             let mut waiting = lock(&self.waiting);
-            // In a section: a destructor that is not ours may ask for a barrier, which is refused there, and would wait for us.
+            // In a section: a foreign destructor may call `barrier`, which would wait for us; inside a section the call is
+            // refused.
             self.enter(reader);
             free_all(self.ripe(&mut waiting));
             // The caller gives a lent record back.
             let _ = reader.leave();
-            // A reader may announce an epoch long after it has loaded it, and hold up what it cannot hold: wait for it too.
+            // A reader may announce an epoch long after it loaded it, and so hold up a batch that it cannot hold: wait for that
+            // reader too.
             if !waiting.batches.iter().any(|batch| batch.tag.is_some_and(|old| old <= tag)) {
                 return Ok(());
             }
         }
     }
 
-    /// How many objects wait to be freed: an exact figure only while nothing else runs. `inside`: the caller is in a section,
-    /// perhaps that of whoever frees, for whom it must not wait; then what is being freed is not counted.
+    /// How many objects wait to be freed; exact only while nothing else runs.
+    ///
+    /// `inside` says that the caller is in a section. The section may belong to the reclaimer itself, so the caller must not
+    /// wait for the reclaimer; `pending` then returns 0 while somebody reclaims.
     pub(crate) fn pending(&self, inside: bool) -> usize {
         let waiting = match self.waiting.try_lock() {
             Ok(waiting) => waiting,
@@ -215,23 +222,25 @@ impl Domain {
             Err(_) => lock(&self.waiting),
         };
         let in_bags = self.readers().map(|reader| {
-            // Acquire: pairs with the Release in `retire`, for the links. Nobody frees: we hold `waiting`.
+            // Acquire: pairs with the Release in `retire`, so that we see the links. We hold `waiting`, so nobody frees
+            // meanwhile.
             length(reader.bag.load(Ordering::Acquire))
         });
         in_bags.sum::<usize>()
             + waiting.batches.iter().map(|batch| length(batch.objects)).sum::<usize>()
     }
 
-    /// Opens a new epoch, such that a reader which shows an older one, or will, may hold what was unlinked before,
-    /// and no other can.
+    /// Opens a new epoch. Once the barrier has passed, only a reader whose epoch is older can hold an object that was unlinked
+    /// before the call.
     fn open_epoch(&self) -> Result<u64, membarrier::Refused> {
-        // AcqRel: Release pairs with the Acquire in `enter`; Acquire keeps the epochs of several who free in line.
+        // AcqRel: Release pairs with the Acquire in `enter`; Acquire orders the epochs of concurrent reclaimers.
         let tag = self.epoch.fetch_add(1, Ordering::AcqRel) + 1;
         membarrier::heavy()?;
         Ok(tag)
     }
 
-    /// Takes the bags into new batches, with a tag that is good for all that have none. Refused, they wait for the next.
+    /// Moves the bags into new batches, and tags every untagged batch with one new epoch. If the kernel refuses the barrier,
+    /// the batches stay untagged until the next call.
     fn collect(&self, waiting: &mut MutexGuard<'_, Waiting>) -> Result<(), membarrier::Refused> {
         for reader in self.readers() {
             if reader.bag.load(Ordering::Relaxed).is_null() {
@@ -250,13 +259,13 @@ impl Domain {
         Ok(())
     }
 
-    /// Takes out the batches that no reader can hold any more.
+    /// Removes and returns the batches that no reader can hold any more.
     fn ripe(&self, waiting: &mut MutexGuard<'_, Waiting>) -> Vec<Batch> {
         let oldest = self.oldest_section();
         waiting.batches.extract_if(.., |batch| batch.tag.is_some_and(|tag| tag <= oldest)).collect()
     }
 
-    /// The oldest epoch that a reader shows now.
+    /// The oldest epoch that any reader shows now.
     fn oldest_section(&self) -> u64 {
         self.readers().filter_map(Reader::section).min().unwrap_or(u64::MAX)
     }
@@ -267,7 +276,7 @@ impl Drop for Domain {
         let mut waiting = std::mem::take(&mut *lock(&self.waiting)).batches;
         let mut at = self.readers.load(Ordering::Acquire);
         while !at.is_null() {
-            // SAFETY: nobody borrows the domain any more; each record came from a box.
+            // SAFETY: nobody borrows the domain any more, and each record was allocated as a box.
             let reader = unsafe { Box::from_raw(at) };
             waiting.push(Batch { tag: None, objects: reader.bag.load(Ordering::Acquire) });
             at = reader.next;
@@ -277,10 +286,10 @@ impl Drop for Domain {
 }
 
 impl Domain {
-    /// Makes the domain that of the one thread which `fork(2)` has left in this process, whose record is `own`: the
-    /// others' sections will never end, and their records are free. What they had retired is freed as usual.
+    /// Resets the domain in the child of a `fork(2)`, where only the calling thread is left. Its record is `own`.
     ///
-    /// For `pthread_atfork`: writes atomics and nothing else.
+    /// The sections of the other threads will never end, so their records become free. The objects they had retired are freed
+    /// as usual. This runs in a `pthread_atfork` handler, so it only writes atomics.
     #[cfg(not(any(pertask_loom, pertask_shuttle)))]
     pub(crate) fn keep_only(&self, own: Option<&Reader>) {
         let others = self.readers().filter(|reader| own.is_none_or(|own| !ptr::eq(*reader, own)));
@@ -308,7 +317,7 @@ impl Reader {
     }
 
     fn try_claim(&self) -> bool {
-        // Acquire: pairs with the Release in `release`; the former owner's plain use of the record is over.
+        // Acquire: pairs with the Release in `release`, so the former owner's use of the record is over.
         !self.claimed.load(Ordering::Relaxed)
             && self
                 .claimed
@@ -316,7 +325,7 @@ impl Reader {
                 .is_ok()
     }
 
-    /// Ends a section. True if the record was [lent](Self::lend), and must be given back now.
+    /// Ends a section. Returns true if the record was [lent](Self::lend) and must be given back now.
     #[inline(always)]
     #[must_use]
     pub(crate) fn leave(&self) -> bool {
@@ -325,32 +334,32 @@ impl Reader {
         if depth != 0 {
             return false;
         }
-        // Release: pairs with the Acquire in `oldest_section`; the section's accesses come before any freeing.
+        // Release: pairs with the Acquire in `Reader::section`. The section's accesses come before any freeing.
         self.section.store(0, Ordering::Release);
-        // Relaxed: the owner's own.
+        // Relaxed: only the owner uses this flag.
         self.is_lent.load(Ordering::Relaxed)
     }
 
-    /// For the owner: whether it has the record for one section alone, and for those inside it.
+    /// Sets whether the calling owner has the record only for one section and those nested in it.
     #[cfg(not(pertask_loom))]
     pub(crate) fn lend(&self, is_lent: bool) {
-        // Relaxed: the owner's own.
+        // Relaxed: only the owner uses this flag.
         self.is_lent.store(is_lent, Ordering::Relaxed);
     }
 
-    /// Gives the record back. What its bag holds is freed by others.
+    /// Gives the record back. Another thread frees the objects in its bag.
     pub(crate) fn release(&self) {
         // Release: pairs with the Acquire in `try_claim`.
         self.claimed.store(false, Ordering::Release);
     }
 
-    /// Whether the record's own thread is inside a section.
+    /// Whether the owning thread is inside a section.
     pub(crate) fn inside(&self) -> bool {
         self.depth.load(Ordering::Relaxed) != 0
     }
 
     fn section(&self) -> Option<u64> {
-        // Acquire: pairs with the Release in `leave`.
+        // Acquire: pairs with the Release in `leave` and in `enter`.
         match self.section.load(Ordering::Acquire) {
             0 => None,
             epoch => Some(epoch),
@@ -362,7 +371,7 @@ impl Reader {
     }
 }
 
-/// Waits for a section to end: they are short, but their thread may be off its CPU.
+/// Waits for a section to end. Sections are short, but the thread in one may be off its CPU.
 #[derive(Default)]
 struct Backoff(u32);
 
@@ -383,7 +392,7 @@ fn free_all(batches: Vec<Batch>) {
     for batch in batches {
         let mut at = batch.objects;
         while let Some(object) = NonNull::new(at) {
-            // SAFETY: the object is in one batch only, and no reader can hold it; its link is read before it goes.
+            // SAFETY: each object is in one batch only, and no reader can hold it. Its link is read before it is freed.
             unsafe {
                 at = object.as_ref().next.load(Ordering::Relaxed);
                 (object.as_ref().free)(object);
@@ -394,7 +403,7 @@ fn free_all(batches: Vec<Batch>) {
 
 fn length(mut at: *mut Head) -> usize {
     let mut length = 0;
-    // SAFETY: called under the lock without which nothing on the list is freed.
+    // SAFETY: the caller holds the lock without which nothing on the list is freed.
     while let Some(object) = unsafe { at.as_ref() } {
         length += 1;
         at = object.next.load(Ordering::Relaxed);
@@ -402,15 +411,15 @@ fn length(mut at: *mut Head) -> usize {
     length
 }
 
-/// What the tests of a thread's end look at.
+/// Inspection for the tests of a thread's end.
 #[cfg(all(test, not(any(pertask_loom, pertask_shuttle))))]
 impl Domain {
-    /// How many records there are.
+    /// How many records the domain has.
     pub(super) fn records(&self) -> usize {
         self.readers().count()
     }
 
-    /// How many of them a thread has.
+    /// How many records are claimed by a thread.
     pub(super) fn claimed_records(&self) -> usize {
         self.readers().filter(|reader| reader.is_claimed()).count()
     }
@@ -418,7 +427,7 @@ impl Domain {
 
 #[cfg(all(test, not(any(pertask_loom, pertask_shuttle))))]
 impl Reader {
-    /// Whether a thread has the record.
+    /// Whether a thread has claimed the record.
     pub(super) fn is_claimed(&self) -> bool {
         // Acquire: pairs with the Release in `release`.
         self.claimed.load(Ordering::Acquire)

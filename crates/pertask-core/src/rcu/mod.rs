@@ -1,9 +1,9 @@
-//! Read-copy-update: readers never wait and never see freed memory; the freeing thread waits for them.
+//! Read-copy-update: readers never wait and never see freed memory; the reclaimer waits for the readers.
 //!
-//! The four calls are the kernel's: `enter` is `rcu_read_lock`, `retire` is `call_rcu`, `synchronize` is
-//! `synchronize_rcu`, [`barrier`] is `rcu_barrier`. The algorithm is in `domain.rs`; `thread.rs` binds one process-wide
-//! domain to each thread. Models of the rest of the core run on `stand_in.rs`, which frees at the first moment that the
-//! contract allows and notices what is used afterwards.
+//! The four operations are the kernel's: `enter` is `rcu_read_lock`, `retire` is `call_rcu`, `synchronize` is
+//! `synchronize_rcu`, [`barrier`] is `rcu_barrier`. `domain.rs` holds the algorithm; `thread.rs` gives each thread a record in
+//! one process-wide domain. Models of the rest of the core run on `stand_in.rs`, which frees each object at the first moment
+//! the contract allows and reports any later use.
 
 mod cell;
 pub(crate) mod domain;
@@ -24,7 +24,7 @@ pub(crate) use thread::{Guard, enter, held, retire, synchronize};
 #[cfg(not(pertask_loom))]
 pub use thread::{asymmetric, barrier, pending};
 
-/// A section as others see it for as long as it lasts: what is found in it stays. It takes no room.
+/// A zero-sized proof that a section lasts for `'g`: objects that were reachable in the section are not freed before it ends.
 #[derive(Clone, Copy)]
 pub(crate) struct Token<'g>(std::marker::PhantomData<&'g Guard>);
 
@@ -35,17 +35,17 @@ impl Guard {
     }
 }
 
-/// What a retired object carries: the link of the list it waits in, and how to free it.
+/// The header of an object that can be retired: its link in the list of retired objects, and the function that frees it.
 ///
-/// It stands first in the object (`repr(C)`), so that a pointer to it is a pointer to the object.
+/// The header is the object's first field (`repr(C)`), so a pointer to the header is also a pointer to the object.
 pub(crate) struct Head {
-    /// Used only while the object is retired.
+    /// The next retired object. Used only once this object is retired.
     next: AtomicPtr<Head>,
     free: unsafe fn(NonNull<Head>),
 }
 
 impl Head {
-    /// `free` is called once, on any thread, when no reader can hold the object any more.
+    /// RCU calls `free` once, on any thread, when no reader can hold the object any more.
     pub(crate) fn new(free: unsafe fn(NonNull<Head>)) -> Self {
         Self { next: AtomicPtr::new(std::ptr::null_mut()), free }
     }

@@ -1,15 +1,17 @@
-//! What the models use for [`rcu`](super): the contract, taken at its word.
+//! The RCU that models use instead of [`rcu`](super): the contract, taken literally.
 //!
-//! An object is freed at the very moment at which the contract first allows it, so that who relies on more is
-//! caught; its memory is kept until the model ends, so that a late use is seen and not just undefined, and no address is
-//! used twice. (What could match an address that is used again looks at the [`Life`] behind it first.)
+//! The stand-in frees an object at the very moment the contract first allows it, so it catches code that relies on more. It
+//! keeps the memory until the model ends, so a late use is detected instead of being undefined behaviour, and no address is
+//! used twice. (Code that could match a reused address checks the [`Life`] behind it first.)
 //!
-//! The books are plain (loom runs one thread at a time); the only orderings are those that the real one gives: from
-//! whoever calls [`retire`] or [`synchronize`] to sections that begin later (they do not see what was unlinked before),
-//! and from the end of a section to a [`synchronize`] that waited for it and to the freeing of what it could hold.
+//! The bookkeeping is plain data, because loom runs one thread at a time. It adds only the orderings that the real RCU gives:
+//! from a call of [`retire`] or [`synchronize`] to each section that begins later (which does not see what was unlinked
+//! before), and from the end of a section to a [`synchronize`] that waited for it and to the freeing of objects that it could
+//! hold.
 //!
-//! It panics on: a use after the object was freed, or not ordered before that; a second retirement or freeing; an object
-//! that is never freed, or a section never left; a look outside a section. `models/stand_in.rs` shows each.
+//! The stand-in panics on a use of a freed object, or a use that is not ordered before the freeing; on a second retirement or
+//! freeing; on an object that is never freed, or a section that never ends; and on an access outside a section.
+//! `models/stand_in.rs` shows each.
 
 use super::Head;
 use crate::error::Error;
@@ -26,7 +28,7 @@ struct Books {
     next: u64,
     /// The sections that run now, oldest first.
     sections: Vec<Section>,
-    /// Retired objects, each with the sections that may hold it.
+    /// Retired objects, each with the sections that may still hold it.
     retired: Vec<(Vec<u64>, NonNull<Head>)>,
     /// How many objects with a [`Life`] there are.
     alive: usize,
@@ -39,14 +41,14 @@ struct Section {
     thread: ThreadId,
 }
 
-/// The orderings.
+/// The atomics that give the orderings.
 struct Words {
     grace: AtomicUsize,
     ended: AtomicUsize,
 }
 
 thread_local! {
-    // loom runs all threads of a model on one thread of the system.
+    // loom runs all threads of a model on one thread of the system, so this is shared by all of them.
     static BOOKS: RefCell<Books> = RefCell::default();
 }
 
@@ -60,9 +62,9 @@ fn words() -> Rc<Words> {
     BOOKS.with_borrow(|books| books.words.clone()).expect("not in a model")
 }
 
-/// Whether an object is still there. Part of each object in a model.
+/// Whether an object is still alive. Every object in a model has one.
 ///
-/// loom reports a look that is not ordered after the object's making, and an end that is not ordered after all looks.
+/// loom reports an access that is not ordered after the object's creation, and an end that is not ordered after every access.
 pub(crate) struct Life(UnsafeCell<bool>);
 
 impl Life {
@@ -72,12 +74,12 @@ impl Life {
     }
 
     pub(crate) fn assert_not_freed(&self) {
-        // SAFETY: loom reports it if somebody writes meanwhile.
+        // SAFETY: loom reports a concurrent write.
         assert!(self.0.with(|alive| unsafe { *alive }), "used after it was freed");
     }
 
     pub(crate) fn end(&self) {
-        // SAFETY: loom reports it if somebody else is at it.
+        // SAFETY: loom reports any concurrent access.
         let alive = self.0.with_mut(|alive| unsafe { std::mem::replace(&mut *alive, false) });
         assert!(alive, "freed twice");
         BOOKS.with_borrow_mut(|books| books.alive -= 1);
@@ -91,7 +93,7 @@ pub(crate) struct Guard {
 }
 
 pub(crate) fn enter() -> Guard {
-    // Acquire, and a read-modify-write so that it reads the newest: pairs with `retire` and `synchronize`.
+    // Acquire: pairs with the Release in `retire` and `synchronize`. A read-modify-write, so that it reads the newest value.
     words().grace.fetch_add(0, Ordering::Acquire);
     let thread = thread::current().id();
     BOOKS.with_borrow_mut(|books| {
@@ -119,7 +121,7 @@ impl Drop for Guard {
 }
 
 pub(crate) unsafe fn retire(object: NonNull<Head>) {
-    // Release, read-modify-write: pairs with `enter` and `free`.
+    // Release, in a read-modify-write: pairs with the Acquire in `enter` and `free`.
     words().grace.fetch_add(1, Ordering::Release);
     let now = BOOKS.with_borrow_mut(|books| {
         let holders = books.running();
@@ -137,13 +139,13 @@ pub(crate) fn synchronize() -> Result<(), Error> {
     if held() {
         return Err(Error::InsideHook);
     }
-    // Release, read-modify-write: pairs with `enter`.
+    // Release, in a read-modify-write: pairs with the Acquire in `enter`.
     words().grace.fetch_add(1, Ordering::Release);
     let running = BOOKS.with_borrow(Books::running);
     while BOOKS.with_borrow(|books| books.running().iter().any(|s| running.contains(s))) {
         thread::yield_now();
     }
-    // Acquire, and reads the newest: pairs with the end of the sections waited for.
+    // Acquire, on the newest value: pairs with the Release at the end of each section that was waited for.
     words().ended.fetch_add(0, Ordering::Acquire);
     Ok(())
 }
@@ -154,7 +156,7 @@ pub(crate) fn held() -> bool {
     BOOKS.with_borrow(|books| books.sections.iter().any(|section| section.thread == thread))
 }
 
-/// For whoever looks at what only a section keeps.
+/// Panics outside a section, for code that reads what only a section keeps alive.
 pub(crate) fn assert_held() {
     assert!(held(), "read outside a section");
 }
@@ -164,13 +166,13 @@ pub(crate) fn sections_begun() -> u64 {
     BOOKS.with_borrow(|books| books.next)
 }
 
-/// Ends a model: no section left open, nothing left unfreed.
+/// Ends a model: panics if a section is still open or an object was never freed.
 pub(crate) fn finish() {
     let books = BOOKS.take();
     assert!(books.sections.is_empty(), "a section was left open");
     assert!(books.retired.is_empty(), "retired and never freed");
     assert_eq!(books.alive, 0, "never freed");
-    // SAFETY: the model is over.
+    // SAFETY: the model is over, so nothing uses the memory any more.
     unsafe { quarantine::release() };
 }
 
@@ -184,11 +186,12 @@ fn free(objects: &[NonNull<Head>]) {
     if objects.is_empty() {
         return;
     }
-    // Acquire, and each reads the newest: pairs with `retire`, and with the end of the sections that may have held them.
+    // Acquire, on the newest values: pairs with the Release in `retire`, and with the end of each section that may have held
+    // the objects.
     words().grace.fetch_add(0, Ordering::Acquire);
     words().ended.fetch_add(0, Ordering::Acquire);
     for object in objects {
-        // SAFETY: retired, and no section that could hold it runs any more.
+        // SAFETY: the object is retired, and no section that could hold it runs any more.
         unsafe { (object.as_ref().free)(*object) };
     }
 }

@@ -1,7 +1,7 @@
 //! The process-wide domain, and each thread's record in it.
 //!
-//! A thread claims its record at its first section and gives it back when it ends. What still runs on it after that
-//! (destructors of other thread-locals) claims a record for one section and those inside it.
+//! A thread claims its record at its first section and gives it back when it ends. Code that still runs on the thread after
+//! that (destructors of other thread-locals) claims a record for one section and those nested in it.
 
 use super::{Head, domain::Domain, domain::Reader};
 use crate::error::Error;
@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-/// The process's domain.
+/// The one domain of the process.
 #[cfg(not(pertask_shuttle))]
 static DOMAIN: std::sync::OnceLock<Domain> = std::sync::OnceLock::new();
 
@@ -24,7 +24,8 @@ fn domain() -> &'static Domain {
     })
 }
 
-/// Has the child of a `fork(2)` forget the sections of the threads that it does not have: it would wait for them for ever.
+/// Makes the child of a `fork(2)` forget the sections of threads that it does not have; otherwise it would wait for them for
+/// ever.
 #[cfg(all(unix, not(any(pertask_shuttle, miri))))]
 fn after_fork_keep_only_this_thread() {
     extern "C" fn in_child() {
@@ -34,14 +35,14 @@ fn after_fork_keep_only_this_thread() {
             crate::books::after_fork();
         }
     }
-    // SAFETY: the handler may run in the child of a process with threads: it makes a system call and writes atomics.
+    // SAFETY: the handler may run in the child of a multi-threaded process: it only makes a system call and writes atomics.
     unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
 }
 
 #[cfg(not(any(pertask_shuttle, all(unix, not(miri)))))]
 fn after_fork_keep_only_this_thread() {}
 
-/// Each schedule's own.
+/// The domain of the current schedule.
 #[cfg(pertask_shuttle)]
 fn domain() -> &'static Domain {
     static DOMAIN: shuttle::lazy_static::Lazy<Domain> =
@@ -50,15 +51,15 @@ fn domain() -> &'static Domain {
 }
 
 thread_local! {
-    /// `None` before the thread's first section and after its end.
+    /// `None` before the thread's first section, and again once the thread has given its record back.
     static LOCAL: Cell<Option<Local>> = const { Cell::new(None) };
     static OWNER: Owner = const { Owner(Cell::new(None)) };
 }
 
-/// What a thread has of the domain.
+/// A thread's own view of the domain.
 #[derive(Clone, Copy)]
 struct Local {
-    /// The domain itself, so that a section need not ask whether there is one.
+    /// The domain itself, so that entering a section need not check whether it exists.
     domain: &'static Domain,
     reader: &'static Reader,
 }
@@ -75,16 +76,16 @@ impl Drop for Owner {
     }
 }
 
-/// A section: while it lives, nothing that was reachable in it is freed.
+/// A read-side section: while it lives, no object that was reachable in it is freed.
 ///
-/// It belongs to its thread and must not be held over a wait for another thread.
+/// A section belongs to its thread, and must not be held while that thread waits for another.
 #[must_use]
 pub(crate) struct Guard {
     reader: &'static Reader,
     not_send: PhantomData<*const ()>,
 }
 
-/// Begins a section on this thread. Sections nest. Neither allocates nor locks after the thread's first.
+/// Begins a section on this thread. Sections nest. After the thread's first section, `enter` neither allocates nor locks.
 #[inline(always)]
 pub(crate) fn enter() -> Guard {
     let local = local().unwrap_or_else(claim);
@@ -94,7 +95,7 @@ pub(crate) fn enter() -> Guard {
 
 #[inline(always)]
 fn local() -> Option<Local> {
-    // It needs no destructor, so a thread has it to its last moment.
+    // The thread-local needs no destructor, so the thread can use it until its very end.
     LOCAL.try_with(Cell::get).ok().flatten()
 }
 
@@ -107,8 +108,8 @@ impl Drop for Guard {
     }
 }
 
-/// Gives back a record that was claimed for one section, and for those inside it; unless a signal handler, in a section of its
-/// own, has just done so.
+/// Gives back a record that was claimed for one section and those nested in it, unless a signal handler has just done so at the
+/// end of its own section.
 #[cold]
 fn give_back(reader: &'static Reader) {
     if let Ok(Some(_)) = LOCAL.try_with(Cell::take) {
@@ -119,10 +120,10 @@ fn give_back(reader: &'static Reader) {
 /// Frees `object` once no section that runs now can hold it.
 ///
 /// # Safety
-/// The object is no longer reachable for new readers, and is retired once.
+/// The object is no longer reachable for new readers, and the caller retires it once.
 pub(crate) unsafe fn retire(object: NonNull<Head>) {
     let guard = enter();
-    // SAFETY: the caller's.
+    // SAFETY: the caller promises that new readers cannot reach the object and that it is retired once.
     unsafe { domain().retire(guard.reader, object) };
 }
 
@@ -141,7 +142,7 @@ pub(crate) fn held() -> bool {
 
 /// Waits until all data that was released before the call has been freed (the kernel's `rcu_barrier`).
 ///
-/// Useful before memory is measured. Nothing needs it for correctness.
+/// Call it before you measure memory. Correctness never depends on it.
 ///
 /// # Errors
 /// [`Error::InsideHook`] when called from a PMU's hook; [`Error::BarrierRefused`] when the kernel refuses
@@ -152,14 +153,14 @@ pub fn barrier() -> Result<(), Error> {
     }
     let local = local().unwrap_or_else(claim);
     let result = local.domain.barrier(local.reader).map_err(|_| Error::BarrierRefused);
-    // A record that was claimed for this goes as a section ends.
+    // If `claim` got the record for this call only, the end of a section gives it back.
     drop(enter());
     result
 }
 
 /// Whether sections are nearly free here, because the kernel grants `membarrier(2)`.
 ///
-/// If not, each costs a full fence.
+/// Where the kernel refuses it, each section costs a full fence.
 #[must_use]
 pub fn asymmetric() -> bool {
     membarrier::is_asymmetric()
@@ -171,7 +172,7 @@ pub fn pending() -> usize {
     domain().pending(held())
 }
 
-/// A record for this thread; for one section, if the thread is ending.
+/// Claims a record for this thread; if the thread is ending, for one section only.
 #[cold]
 #[inline(never)]
 fn claim() -> Local {
@@ -179,7 +180,7 @@ fn claim() -> Local {
     let local = Local { domain, reader: domain.claim() };
     let is_ending = OWNER.try_with(|owner| owner.0.set(Some(local.reader))).is_err();
     local.reader.lend(is_ending);
-    // Also on a thread that is ending: what comes inside the section must find that it is inside one.
+    // An ending thread notes the record too: nested sections must find that they are inside one.
     let _ = LOCAL.try_with(|mine| mine.set(Some(local)));
     local
 }

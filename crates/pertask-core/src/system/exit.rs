@@ -1,4 +1,4 @@
-//! The end of a task: out of the table, its counts folded, its data given back.
+//! The exit of a task: it leaves the table, its counts are folded, and its data is given back.
 
 use super::System;
 use crate::books::Mine;
@@ -9,10 +9,10 @@ use crate::slot::Left;
 use crate::task::Task;
 
 impl System {
-    /// Ends a task (the kernel's `perf_event_exit_task`), with the books of this thread.
+    /// Ends a task (the kernel's `perf_event_exit_task`), using the calling thread's books.
     ///
-    /// It takes no lock, and writes nothing that the end of another task on another CPU writes or waits for; but for a task that
-    /// has inherited events. It is finished also if a PMU panics, which goes on then.
+    /// The exit takes no lock, and writes nothing that the exit of another task on another CPU writes or waits for, unless the
+    /// task has inherited events. It is finished even if a PMU panics, and the panic then goes on.
     #[inline]
     pub(crate) fn exit(&self, task: &mut Arc<Task>, mine: Mine<'_>) {
         mine.task_ended();
@@ -21,22 +21,22 @@ impl System {
         });
         let shared = self.leave_and_fold(task, mine);
         std::mem::forget(rest);
-        // Whoever holds it, holds it already: it is out of the table.
+        // The task is out of the table, so only those that hold it already can reach it.
         match Arc::get_mut(task) {
             Some(unshared) if !shared => self.exit_unshared(unshared, mine),
             _ => self.exit_shared(task),
         }
     }
 
-    /// Takes the task out of the table, and folds its counts: one for whoever reads both. True if a walk looks at the task at
-    /// this moment.
+    /// Takes the task out of the table and folds its counts, in one step for a reader of both. Returns true if a walk has the
+    /// task pinned.
     #[allow(unsafe_code)]
     #[inline]
     fn leave_and_fold(&self, task: &Arc<Task>, mine: Mine<'_>) -> bool {
         let _window = mine.begin_end();
         let at_hand = &self.entries.of(mine.number()).0;
         let shared = task.entry().is_some_and(|entry| {
-            // SAFETY: the entry that `enter` gave it; a task ends once.
+            // SAFETY: this is the entry that `enter` returned for this task, and a task ends once.
             let alone = unsafe { self.tasks.leave(at_hand, entry, task) };
             !alone
         });
@@ -44,7 +44,7 @@ impl System {
         shared
     }
 
-    /// Folds the counts of all PMUs from that index on.
+    /// Folds the counts of all PMUs from index `from` on.
     #[inline]
     fn fold(&self, task: &Arc<Task>, mine: Mine<'_>, shared: bool, from: usize) {
         for (index, slot) in task.slots().iter().enumerate().skip(from) {
@@ -63,7 +63,7 @@ impl System {
 
     #[inline]
     fn exit_unshared(&self, task: &Task, mine: Mine<'_>) {
-        // Nobody shares a family with it: a family holds its members.
+        // The task shares no family, because a family holds handles to its members.
         for (index, slot) in task.slots().iter().enumerate() {
             if !slot.is_empty() {
                 self.count_left(index, slot.exit_unshared(mine));

@@ -1,4 +1,4 @@
-//! The whole: its PMUs, its tasks, its CPUs; and fork.
+//! A system: PMUs, tasks and CPUs that belong together; and fork.
 
 mod exit;
 mod places;
@@ -23,13 +23,13 @@ use std::ptr;
 
 /// PMUs, tasks and CPUs that belong together.
 ///
-/// A program has one, [`System::global`]. Tests and simulations make their own; a system is never freed.
+/// A program has one, [`System::global`]. Tests and simulations make their own. A system is never freed.
 pub struct System {
-    /// Which PMUs have events: the one word that a switch looks at while nothing is attached.
+    /// Which PMUs have events: the one word that a switch loads while nothing is attached.
     active: ActivePmus,
-    /// INVARIANT: each is null, or a registered PMU; PMUs are never freed.
+    /// INVARIANT: each is null, or a registered PMU. PMUs are never freed.
     pmus: [AtomicPtr<PmuHead>; MAX_PMUS],
-    /// Which PMUs have a global event: what fork reads.
+    /// Which PMUs have a global event; forks read it.
     global: GlobalMask,
     tasks: TaskTable<Task>,
     library: Library,
@@ -38,7 +38,7 @@ pub struct System {
     sites: SiteTable,
     paths: PathTable,
     cpus: Mutex<Cpus>,
-    /// Written by forks, now and then; `active` is read by every switch.
+    /// On cache lines of its own: forks write it now and then, and every switch reads `active`.
     last_task: Padded<AtomicU64>,
 }
 
@@ -55,11 +55,11 @@ struct Cpus {
     records: Vec<&'static CpuRecord>,
     /// The index of the next record.
     next: u32,
-    /// The places for PMUs that are taken.
+    /// Which places for PMUs are taken.
     places: u32,
     /// The serial number of the last PMU.
     serial: u32,
-    /// Grows with each PMU that comes or goes.
+    /// Grows whenever a PMU is registered or unregistered.
     changes: u64,
 }
 
@@ -71,7 +71,7 @@ impl System {
         GLOBAL.get_or_init(Self::leak)
     }
 
-    /// A system of its own, which is never freed.
+    /// A new system, which is never freed.
     #[must_use]
     pub fn leak() -> &'static Self {
         Box::leak(Box::new(Self::new()))
@@ -98,17 +98,17 @@ impl System {
         }
     }
 
-    /// The PMU of that index. For as long as a section lasts in which it was found, it is registered.
+    /// The PMU in that place. A PMU that is found in a section counts as registered until the section ends.
     #[inline(always)]
     #[allow(unsafe_code)]
     pub(crate) fn pmu(&self, index: u32) -> Option<ErasedPmu> {
-        // Acquire: pairs with the Release in `publish`; the PMU is found whole.
+        // Acquire: pairs with the Release in `publish`, so that we see the whole PMU.
         let head = self.pmus[index as usize].load(Ordering::Acquire);
-        // SAFETY: null, or what `head` gave, of a PMU that is never freed.
+        // SAFETY: null, or the head of a PMU, and PMUs are never freed.
         unsafe { ErasedPmu::new(head) }
     }
 
-    /// The site of that name and place.
+    /// The site of that name and location.
     ///
     /// [`Cpu::site`](crate::Cpu::site) is faster.
     #[must_use]
@@ -116,14 +116,14 @@ impl System {
         self.sites.intern(name, location)
     }
 
-    /// How many tasks found no place for their site, because there are [`MAX_SITES`](crate::MAX_SITES) already.
+    /// How many tasks have no site of their own, because there are [`MAX_SITES`](crate::MAX_SITES) already.
     #[must_use]
     pub fn tasks_without_site(&self) -> u64 {
         self.sites.overflowed()
     }
 
-    /// How many tasks found no place for their spawn path, because there are [`MAX_PATHS`](crate::MAX_PATHS) already, or
-    /// because it would be longer than [`MAX_DEPTH`](crate::MAX_DEPTH).
+    /// How many tasks have no spawn path of their own, because there are [`MAX_PATHS`](crate::MAX_PATHS) already, or because
+    /// the path would be longer than [`MAX_DEPTH`](crate::MAX_DEPTH).
     ///
     /// Each is counted at its site's root.
     #[must_use]
@@ -131,7 +131,7 @@ impl System {
         self.paths.overflowed()
     }
 
-    /// The spawn path of that [`id`](crate::SpawnPath::id).
+    /// The spawn path with that [`id`](crate::SpawnPath::id).
     #[must_use]
     pub fn path(&self, id: u32) -> Option<&'static crate::SpawnPath> {
         self.paths.get(id)
@@ -139,9 +139,9 @@ impl System {
 
     /// Makes a task (the kernel's `perf_event_fork`).
     ///
-    /// It has data of every globally attached PMU before it is returned, and its parent's inherited events.
-    /// [`Cpu::fork`](crate::Cpu::fork) makes one as a child of the current task, and faster. Threads that are no CPUs, and fork at
-    /// one time, should give different `hint`s: then they seldom look at the same words.
+    /// Before `fork` returns, the task has data of every globally attached PMU, and its parent's inherited events.
+    /// [`Cpu::fork`](crate::Cpu::fork) makes a child of the current task, and is faster. Threads that are no CPUs and fork at
+    /// the same time should pass different `hint`s, so that they seldom touch the same words.
     pub fn fork(
         &'static self,
         site: &'static Site,
@@ -165,14 +165,14 @@ impl System {
         let id = TaskId::new(number).unwrap_or_else(|| unreachable!("2^64 tasks"));
         let parent = parent.filter(|parent| ptr::eq(parent.system(), self));
         let path = self.paths.of(parent.map(Task::path), self.sites.own(site));
-        // From here on it ends as a task does, also when something below panics.
+        // From here on the task's drop ends it properly, even if something below panics.
         let task = OwnedTask(Arc::new(Task::new(id, parent.map(Task::id), path, self)));
         mine.task_made();
         task.set_tag(parent.map_or(0, Task::tag));
         {
             let section = rcu::enter();
-            // In the section: a global attach waits for these allocations, and no longer. The kernel's fork allocates inside the
-            // read side of its rwsem, too.
+            // In the section, so that a global attach waits for these allocations and for nothing else of a fork. The kernel's
+            // fork also allocates inside the read side of its rwsem.
             self.for_each_pmu(self.global.read(&section), |pmu| pmu.state().fork(&task, mine));
             let at_hand = &self.entries.of(mine.number()).0;
             // SAFETY: the `OwnedTask` keeps its strong count until its drop has called `exit`, in which the task leaves.
@@ -184,14 +184,14 @@ impl System {
         task
     }
 
-    /// As many numbers for tasks, which nobody else gets.
+    /// Reserves `count` task numbers.
     pub(crate) fn task_numbers(&self, count: u64) -> Range<u64> {
-        // Relaxed: numbers need only differ.
+        // Relaxed: the numbers need only be different.
         let first = self.last_task.0.fetch_add(count, Ordering::Relaxed) + 1;
         first..first + count
     }
 
-    /// How many tasks live.
+    /// How many tasks are alive.
     #[must_use]
     pub fn live_tasks(&self) -> usize {
         self.library.live()
@@ -199,12 +199,12 @@ impl System {
 
     /// Calls `f` with each live task.
     ///
-    /// Those that come or go meanwhile are seen or not.
+    /// It may or may not see a task that is made or ends meanwhile.
     pub fn for_each_task(&self, f: impl FnMut(&Arc<Task>)) {
         self.tasks.for_each(f);
     }
 
-    /// The live task of that number.
+    /// The live task with that number.
     ///
     /// The search looks at all live tasks.
     #[must_use]
@@ -216,13 +216,14 @@ impl System {
         found.err()
     }
 
-    /// Calls `f` with each CPU, those included that no thread has at the moment.
+    /// Calls `f` with each CPU, including CPUs that no thread has at the moment.
     pub fn for_each_cpu(&self, f: impl FnMut(&'static CpuRecord)) {
         let records = lock(&self.cpus).records.clone();
         records.into_iter().for_each(f);
     }
 
-    /// A record for the calling thread, of which no PMU has been told: one that no thread has, or a new one.
+    /// Claims a record that no PMU has been told of, for the calling thread: an unused one if there is one, otherwise a new
+    /// one.
     pub(crate) fn claim_cpu_record(&'static self) -> &'static CpuRecord {
         let free = || lock(&self.cpus).records.iter().copied().find(|record| record.go_online());
         free().unwrap_or_else(|| self.add_cpu_record())
@@ -245,7 +246,7 @@ impl System {
             }
             changes = Some(cpus.changes);
             drop(cpus);
-            // Under no lock: what makes the data is not ours.
+            // Not under the lock: foreign code makes the data.
             (0..MAX_PMUS).for_each(|pmu| record.take_data(pmu));
             self.for_each_pmu(u32::MAX, |pmu| {
                 pmu.prepare_cpu(index as usize);
@@ -254,33 +255,34 @@ impl System {
         }
     }
 
-    /// Frees a system of which there are too many to be kept, and all that a program's keeps for good: a model's, or a
-    /// fuzzer's.
+    /// Frees a system, with everything that a program's system keeps for good. For models and fuzzers, which make too many
+    /// systems to keep.
     ///
     /// # Safety
-    /// Nothing of the system is used any more, and nothing that it has released waits to be freed.
+    /// Nothing of the system is used any more, and nothing that it has released still waits to be freed.
     #[cfg(any(pertask_loom, pertask_shuttle, fuzzing))]
     #[allow(unsafe_code)]
     pub unsafe fn dispose(&'static self) {
         self.paths.for_each(|path| {
-            // SAFETY: made by `Box::leak`; the rest is the caller's.
+            // SAFETY: the path was made by `Box::leak`, and nothing of the system is used any more, by the caller's contract.
             drop(unsafe { Box::from_raw(std::ptr::from_ref(path).cast_mut()) });
         });
         self.sites.for_each(|site| {
-            // SAFETY: made by `Box::leak`; the rest is the caller's.
+            // SAFETY: the site was made by `Box::leak`, and nothing of the system is used any more, by the caller's contract.
             drop(unsafe { Box::from_raw(std::ptr::from_ref(site).cast_mut()) });
         });
         self.for_each_cpu(|cpu| {
-            // SAFETY: made by `Box::leak`; the rest is the caller's.
+            // SAFETY: the record was made by `Box::leak`, and nothing of the system is used any more, by the caller's contract.
             drop(unsafe { Box::from_raw(std::ptr::from_ref(cpu).cast_mut()) });
         });
         self.for_each_pmu(u32::MAX, |pmu| {
-            // SAFETY: made by `Box::leak`; the rest is the caller's.
+            // SAFETY: the PMU was made by `Box::into_raw`, and nothing of the system is used any more, by the caller's
+            // contract.
             drop(unsafe { Box::from_raw(std::ptr::from_ref(pmu).cast_mut()) });
         });
-        // SAFETY: made by `Box::leak`; the rest is the caller's.
+        // SAFETY: the system was made by `Box::leak`, and nothing of it is used any more, by the caller's contract.
         drop(unsafe { Box::from_raw(std::ptr::from_ref(self).cast_mut()) });
-        // SAFETY: the caller's.
+        // SAFETY: nothing that the system released is used any more, by the caller's contract.
         #[cfg(any(pertask_loom, pertask_shuttle))]
         unsafe {
             crate::quarantine::release();
@@ -325,5 +327,5 @@ impl System {
     }
 }
 
-/// A bit for each place.
+/// One bit for each place.
 const PLACES: u32 = (1 << MAX_PMUS) - 1;

@@ -1,4 +1,4 @@
-//! The places of PMUs: how one comes, and how it goes.
+//! The places of PMUs: how a PMU is registered and unregistered.
 
 use super::System;
 use crate::active::MAX_PMUS;
@@ -11,23 +11,22 @@ use crate::rcu;
 use std::ptr;
 
 impl System {
-    /// Gives a PMU its place: a slot in every task and data on every CPU, until it is
-    /// [let go](PmuHandle::unregister).
+    /// Gives a PMU a place: a slot in every task and data on every CPU, until it is [unregistered](PmuHandle::unregister).
     ///
     /// # Errors
     /// [`Error::TooManyPmus`] if all [`MAX_PMUS`] places are taken.
     ///
     /// # Panics
-    /// If the PMU does: as its data for a CPU is made, when it has no place yet; or in `cpu_online`, when it has, and all CPUs
-    /// have been told.
+    /// If the PMU panics. If it panics while it makes its data for a CPU, it is not registered. If it panics in `cpu_online`, it
+    /// is registered, and all CPUs have been told.
     #[allow(unsafe_code)]
     pub fn register<P: Pmu>(&'static self, pmu: P) -> Result<PmuHandle<P>, Error> {
         let (index, serial) = self.reserve_place()?;
         let give_back = OnUnwind(|| self.give_place_back(index));
         let registered = Box::into_raw(Box::new(Registered::new(pmu, self, index, serial)));
-        // SAFETY: until it is published nobody else has a reference to it.
+        // SAFETY: the pointer came from a box, and until `publish` nobody else has a reference to it.
         let free = OnUnwind(|| drop(unsafe { Box::from_raw(registered) }));
-        // SAFETY: a box; once it is published it is never freed.
+        // SAFETY: the pointer came from a box, and a published PMU is never freed.
         let registered: &'static Registered<P> = unsafe { &*registered };
         let records = self.publish(registered);
         std::mem::forget((free, give_back));
@@ -39,13 +38,13 @@ impl System {
         Ok(PmuHandle(registered))
     }
 
-    /// A place, and a serial number for the PMU that comes to it.
+    /// Reserves a place, and a serial number for the PMU that takes it.
     fn reserve_place(&self) -> Result<(usize, u32), Error> {
         let mut cpus = lock(&self.cpus);
         let free = (0..MAX_PMUS).find(|index| cpus.places & (1 << index) == 0);
         let index = free.ok_or(Error::TooManyPmus)?;
         cpus.places |= 1 << index;
-        // It wraps around after a thousand million: nobody remembers the first by then.
+        // The number wraps around after about a billion PMUs; nobody remembers the first ones by then.
         cpus.serial = (cpus.serial + 1) % (1 << 30);
         cpus.serial += u32::from(cpus.serial == 0);
         Ok((index, cpus.serial))
@@ -55,11 +54,11 @@ impl System {
         lock(&self.cpus).places &= !(1 << index);
     }
 
-    /// Shows a PMU to switches, with data for each CPU. All CPUs that there are.
+    /// Shows a PMU to switches, with data for each CPU. Returns all CPUs.
     fn publish<P: Pmu>(&self, registered: &'static Registered<P>) -> Vec<&'static CpuRecord> {
         let mut records = Vec::new();
         loop {
-            // Under no lock: what makes the data is not ours.
+            // Not under the lock: foreign code makes the data.
             records
                 .iter()
                 .for_each(|cpu: &&CpuRecord| registered.prepare_cpu(cpu.index() as usize));
@@ -86,7 +85,7 @@ impl System {
         if !self.is_registered(pmu) {
             return Err(Error::Unregistered);
         }
-        // It would wait for that hook, which may be the one that calls this.
+        // Otherwise this would wait for the hook that is being called, which may be its own caller.
         if lock(&self.cpus).records.iter().any(|cpu| cpu.is_telling(pmu)) {
             return Err(Error::InsideHook);
         }
@@ -94,12 +93,12 @@ impl System {
         // AcqRel: pairs with the Acquire in `pmu`.
         self.pmus[state.index].swap(ptr::null_mut(), Ordering::AcqRel);
         lock(&self.cpus).changes += 1;
-        // Whoever has found it in a section has then left that.
+        // Afterwards, every section in which a thread found the PMU has ended.
         if let Err(refused) = rcu::synchronize() {
             self.publish(pmu).into_iter().for_each(|cpu| cpu.tell_online(pmu));
             return Err(refused);
         }
-        // Retained data goes. Should the barrier be refused just now, it goes with its tasks.
+        // Release retained data. If the kernel refuses the barrier now, the data is released when its tasks end.
         let _ = state.global.set_retains(state, false);
         let mut cpus = lock(&self.cpus);
         cpus.records.iter().for_each(|cpu| cpu.take_data(state.index));

@@ -1,4 +1,4 @@
-//! The PMUs: what is measured of tasks, each by hooks at their switches.
+//! The PMUs. Each measures something of tasks, by hooks that the core calls when it switches them.
 
 #[allow(unsafe_code)]
 pub(crate) mod call_stack;

@@ -1,14 +1,17 @@
-//! Stints: what a task has used since it was last switched in, and has not been charged yet.
+//! Stints: what a task has used since it was last switched in, and what the PMU has not charged to it yet.
 
 use pertask_core::{CpuRecord, Pmu};
 
-/// A PMU that can be asked by other threads about the stint that runs now on a CPU.
+/// A PMU that tells other threads about the stint that runs on a CPU.
 pub(crate) trait Stints: Pmu {
-    /// Starts counting for the task that runs at this moment, if it is not counted yet. By who has just attached.
+    /// Starts to count for the task that runs on the CPU at this moment, unless it is counted already. The thread that has just
+    /// attached calls this.
     fn adopt_running(&self, cpu: &CpuRecord, cpu_data: &Self::CpuData);
 
-    /// What the stint has used that runs now, if it is the one of `switches`, and what has been read before this call of
-    /// what it will be added to does not have it yet.
+    /// What the running stint has used so far, or `None` if it may have been charged already.
+    ///
+    /// The caller has read the CPU's count of switches, and then the counts to which the stint is charged at its end. If this returns
+    /// a count, the stint is the one of `switches`, and those counts do not include it.
     fn running(
         &self,
         cpu: &CpuRecord,

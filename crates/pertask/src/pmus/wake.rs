@@ -1,8 +1,8 @@
 //! The wake-latency PMU: how long a task waits between being woken and being polled.
 //!
-//! While somebody measures it, tracked futures are polled with a waker of our own around the executor's; it notes the time
-//! at which the task was first woken, and the next poll takes it away again. Executors and futures may compare wakers or
-//! look into them, so this is done only for those who ask.
+//! While a session measures it, tracked futures are polled with a waker of ours around the executor's. Our waker notes the time of
+//! the first wake, and the next poll takes that time. Executors and futures may compare wakers, or look into them, so tracked futures
+//! have our waker only while a session measures.
 
 use crate::error::Error;
 use crate::os::clock::Choice;
@@ -14,8 +14,9 @@ use std::task::{Wake, Waker};
 
 use crate::pmus::stint::Stints;
 
-/// Measures how long each task waits between being woken and being polled. Users set
-/// [`SessionOptions::wake_latency`](crate::SessionOptions::wake_latency).
+/// Measures how long each task waits between being woken and being polled.
+///
+/// Users set [`SessionOptions::wake_latency`](crate::SessionOptions::wake_latency).
 #[derive(Debug)]
 pub struct WakeLatency {
     clock: &'static Choice,
@@ -25,8 +26,10 @@ pub struct WakeLatency {
 #[derive(Debug)]
 #[repr(C)]
 pub struct WakeData {
-    /// When the task was woken that has not been polled since, by the clock; 0: it was not.
+    /// When the task was woken, by the clock, or 0 if it was not woken since its last poll.
     woken_ns: AtomicU64,
+    /// Polls with a waker that notes when it wakes the task. 0 if nobody measures the task's waits.
+    measured_polls: AtomicU64,
     buckets: [AtomicU32; BUCKETS],
 }
 
@@ -35,15 +38,17 @@ unsafe impl Zeroable for WakeData {}
 
 /// A histogram of latencies.
 ///
-/// Its buckets are four to each doubling, from [`LEAST_NS`](Self::LEAST_NS) on: what it tells of a latency is at most a
-/// quarter too much.
+/// It has four buckets to each doubling, from [`LEAST_NS`](Self::LEAST_NS) on. So a bucket's bound is at most a quarter more than a
+/// latency in the bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Latencies {
-    /// The buckets that are not empty, by number, and how many latencies lie in each. Most tasks have a few.
+    /// Polls whose waker noted wakes. 0 if nothing was measured.
+    measured_polls: u64,
+    /// The buckets that are not empty, by number, with the number of latencies in each. Most tasks have a few.
     buckets: Vec<(u8, u64)>,
 }
 
-/// Doublings, from 256 ns to 17 s, four buckets each, and one bucket below and one above.
+/// Doublings, from 256 ns to 17 s. Each has four buckets; there is one bucket below them and one above.
 const OCTAVES: usize = 26;
 const STEPS: usize = 4;
 const BUCKETS: usize = OCTAVES * STEPS + 2;
@@ -56,7 +61,7 @@ impl Pmu for WakeLatency {
 
     fn sched_in(&self, switch: Switch<'_, Self>) {
         let (Some(data), Edge::Turn) = (switch.data, switch.edge) else { return };
-        // Relaxed: a time; the executor orders the wake before the poll.
+        // Relaxed: a time. The executor orders the wake before the poll.
         let woken_ns = data.woken_ns.swap(0, Ordering::Relaxed);
         if woken_ns != 0 {
             data.count(self.clock.wall_ns().saturating_sub(woken_ns));
@@ -66,12 +71,13 @@ impl Pmu for WakeLatency {
     fn sched_out(&self, _: Switch<'_, Self>) {}
 
     fn read(&self, data: &WakeData) -> Latencies {
-        // Relaxed: each is right for itself.
+        // Relaxed: each number is right by itself.
         let read = |(bucket, count): (usize, &AtomicU32)| {
             Some((u8::try_from(bucket).ok()?, u64::from(count.load(Ordering::Relaxed))))
         };
         let all = data.buckets.iter().enumerate().filter_map(read);
-        Latencies { buckets: all.filter(|(_, count)| *count != 0).collect() }
+        let buckets = all.filter(|(_, count)| *count != 0).collect();
+        Latencies { measured_polls: data.measured_polls.load(Ordering::Relaxed), buckets }
     }
 
     fn fold(&self, ended: &WakeData, totals: &WakeData) -> bool {
@@ -79,18 +85,19 @@ impl Pmu for WakeLatency {
         let of = |bucket: &AtomicU32| bucket.load(Ordering::Relaxed);
         let buckets =
             || ended.buckets.iter().zip(&totals.buckets).filter(|(ours, _)| of(ours) != 0);
-        // A bucket of the totals may be full one day.
+        // A bucket of the totals may be full.
         let there_is_room =
             buckets().all(|(ours, total)| of(total).checked_add(of(ours)).is_some());
         if there_is_room {
             buckets()
                 .for_each(|(ours, total)| total.store(of(total) + of(ours), Ordering::Relaxed));
+            add(&totals.measured_polls, ended.measured_polls.load(Ordering::Relaxed));
         }
         there_is_room
     }
 }
 
-/// A poll is counted when it begins: nothing of it is under way.
+/// A wait is counted when its poll begins, so no count is under way.
 impl Stints for WakeLatency {
     fn adopt_running(&self, _: &CpuRecord, (): &()) {}
 
@@ -109,20 +116,30 @@ impl WakeLatency {
 }
 
 impl WakeData {
+    fn begin_measured_poll(&self) {
+        add(&self.measured_polls, 1);
+    }
+
     fn count(&self, latency_ns: u64) {
         // Relaxed: a figure, written by the CPU that runs the task.
         let bucket = &self.buckets[bucket_of(latency_ns)];
-        // One task's bucket is full at 4,294,967,295; what comes then is missing.
+        // A task's bucket is full at 4,294,967,295. Later latencies are missing.
         bucket.store(bucket.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
     }
 }
 
-/// The bucket of a latency: the first whose upper bound it does not pass.
+/// Adds to a figure that one thread writes at a time.
+fn add(figure: &AtomicU64, amount: u64) {
+    // Relaxed: a figure.
+    figure.store(figure.load(Ordering::Relaxed) + amount, Ordering::Relaxed);
+}
+
+/// The bucket of a latency: the first bucket whose upper bound is not below the latency.
 fn bucket_of(latency_ns: u64) -> usize {
     if latency_ns <= Latencies::LEAST_NS {
         return 0;
     }
-    // Bounds belong to the bucket below them.
+    // A bound belongs to the bucket below it.
     let below = latency_ns - 1;
     let octave = (below / Latencies::LEAST_NS).ilog2() as usize;
     if octave >= OCTAVES {
@@ -132,7 +149,7 @@ fn bucket_of(latency_ns: u64) -> usize {
     1 + octave * STEPS + step
 }
 
-/// A bucket's upper bound; `None` for the last, which has none.
+/// The upper bound of a bucket, or `None` for the last bucket, which has none.
 fn bound_of(bucket: usize) -> Option<u64> {
     if bucket == 0 {
         return Some(Latencies::LEAST_NS);
@@ -143,27 +160,33 @@ fn bound_of(bucket: usize) -> Option<u64> {
 }
 
 impl Latencies {
-    /// What is shorter is in the first bucket.
+    /// The bound of the first bucket, which holds all shorter latencies.
     pub const LEAST_NS: u64 = 256;
 
-    /// How many there are.
+    /// The number of latencies.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.buckets.iter().map(|(_, count)| count).sum()
     }
 
-    /// Whether there are none.
+    /// Whether there are no latencies.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.buckets.is_empty()
     }
 
-    /// A bound which so many of a thousand latencies do not pass. `None` if there are none, or if it lies beyond the
-    /// histogram's end, which is at 17 s.
+    /// Whether anything was measured. A task that was measured may have had no wait.
+    pub(crate) fn were_measured(&self) -> bool {
+        self.measured_polls > 0 || !self.is_empty()
+    }
+
+    /// The bound below which `permille` of a thousand latencies lie.
+    ///
+    /// Returns `None` if there are no latencies, or if the bound lies beyond the end of the histogram, at 17 s.
     #[must_use]
     pub fn permille_ns(&self, permille: u32) -> Option<u64> {
         let all = self.len();
-        // The one of that rank, counted from 1.
+        // The rank of the latency, counted from 1.
         let rank = (u128::from(all) * u128::from(permille)).div_ceil(1_000).max(1);
         let mut seen = 0;
         let reached = |(_, count): &&(u8, u64)| {
@@ -173,7 +196,7 @@ impl Latencies {
         self.buckets.iter().find(reached).and_then(|(bucket, _)| bound_of((*bucket).into()))
     }
 
-    /// The buckets that are not empty: upper bound (`None`: none) and how many latencies lie in them.
+    /// The buckets that are not empty: the upper bound of each, or `None` for the last bucket, and its number of latencies.
     pub fn buckets(&self) -> impl Iterator<Item = (Option<u64>, u64)> + '_ {
         self.buckets.iter().map(|(bucket, count)| (bound_of((*bucket).into()), *count))
     }
@@ -181,6 +204,7 @@ impl Latencies {
 
 impl Count for Latencies {
     fn add(&mut self, other: &Self) {
+        self.measured_polls += other.measured_polls;
         for (bucket, count) in &other.buckets {
             match self.buckets.binary_search_by_key(bucket, |(bucket, _)| *bucket) {
                 Ok(place) => self.buckets[place].1 += count,
@@ -196,14 +220,17 @@ impl Count for Latencies {
         };
         let since = |(bucket, count): &(u8, u64)| (*bucket, count.saturating_sub(before(*bucket)));
         let all = self.buckets.iter().map(since);
-        Self { buckets: all.filter(|(_, count)| *count != 0).collect() }
+        Self {
+            measured_polls: self.measured_polls.saturating_sub(base.measured_polls),
+            buckets: all.filter(|(_, count)| *count != 0).collect(),
+        }
     }
 }
 
-/// Sessions that want it.
+/// The number of sessions that measure wakes.
 static WANTED: AtomicU32 = AtomicU32::new(0);
 
-/// While one lives, tracked futures are polled with our waker.
+/// While a value of this type lives, tracked futures are polled with our waker.
 #[derive(Debug)]
 pub(crate) struct Wakes {
     pub(crate) handle: PmuHandle<WakeLatency>,
@@ -212,7 +239,7 @@ pub(crate) struct Wakes {
 impl Wakes {
     pub(crate) fn begin() -> Result<Self, Error> {
         let handle = WakeLatency::handle()?;
-        // Relaxed, here and below: a future polled at this moment is measured from now on or from the next poll on.
+        // Relaxed: a future that is polled at this moment is measured from this poll on, or from its next.
         WANTED.fetch_add(1, Ordering::Relaxed);
         Ok(Self { handle })
     }
@@ -220,26 +247,28 @@ impl Wakes {
 
 impl Drop for Wakes {
     fn drop(&mut self) {
+        // Relaxed: a future that is polled at this moment may keep our waker for one poll more.
         WANTED.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Whether anybody measures wakes.
+/// Whether a session measures wakes.
 #[inline(always)]
 pub(crate) fn is_wanted() -> bool {
+    // Relaxed: see `Wakes::begin`.
     WANTED.load(Ordering::Relaxed) != 0
 }
 
-/// A task's waker: notes the time, and wakes the executor.
+/// A waker that notes the time, and then wakes the task by the executor's waker.
 ///
-/// A future keeps its own from poll to poll, as long as the executor's stays the same: futures may compare wakers.
+/// A tracked future keeps one from poll to poll, as long as the executor's waker stays the same, because futures may compare wakers.
 #[derive(Debug)]
 pub(crate) struct NotingWaker {
     inner: Waker,
     task: Arc<Task>,
 }
 
-/// A waker that notes when it wakes `task`, kept in `own`. `None` if nobody measures that task.
+/// A waker that notes when it wakes `task`, kept in `own`, or `None` if nobody measures the task.
 #[cold]
 pub(crate) fn noting(
     task: &Arc<Task>,
@@ -247,7 +276,7 @@ pub(crate) fn noting(
     own: &mut Option<Arc<NotingWaker>>,
 ) -> Option<Waker> {
     let handle = WakeLatency::handle().ok()?;
-    handle.with_data(task, |_| ())?;
+    handle.with_data(task, WakeData::begin_measured_poll)?;
     let kept = own.take().filter(|noting| noting.inner.will_wake(inner));
     let noting = kept
         .unwrap_or_else(|| Arc::new(NotingWaker { inner: inner.clone(), task: Arc::clone(task) }));
@@ -258,7 +287,7 @@ impl NotingWaker {
     fn note(&self) {
         let Ok(handle) = WakeLatency::handle() else { return };
         let now_ns = handle.pmu().clock.wall_ns().max(1);
-        // The first wake counts. Relaxed: a time.
+        // Only the first wake counts. Relaxed: a time.
         let note = |data: &WakeData| {
             data.woken_ns.compare_exchange(0, now_ns, Ordering::Relaxed, Ordering::Relaxed)
         };
@@ -285,7 +314,7 @@ mod tests {
         let mut all = Latencies::default();
         for ns in latencies {
             let bucket = u8::try_from(bucket_of(ns)).unwrap();
-            all.add(&Latencies { buckets: vec![(bucket, 1)] });
+            all.add(&Latencies { measured_polls: 1, buckets: vec![(bucket, 1)] });
         }
         all
     }

@@ -1,24 +1,25 @@
-//! Ratios of counts, as perf stat prints them.
+//! Ratios of counts, as `perf stat` prints them.
 
 use crate::pmus::counters::Counter;
 
 /// A ratio of two counts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ratio {
-    /// The ratio.
+    /// The ratio's value.
     pub value: f64,
-    /// Whether one of the counts is an estimate.
+    /// Whether one of the two counts is an estimate.
     pub estimated: bool,
 }
 
-/// Instructions per cycle, of that event of instructions, if cycles were counted in the same modes.
+/// Instructions per cycle: `instructions` is an event's name, and the event `cycles` must have been counted in the same modes.
 #[must_use]
 pub fn ipc(counters: &[Counter], instructions: &str) -> Option<Ratio> {
     let cycles = find(counters, &format!("cycles{}", modes(instructions)))?;
     ratio(find(counters, instructions)?, cycles, 1.0)
 }
 
-/// Misses of that event per thousand instructions, if both were counted in the same modes.
+/// Misses per thousand instructions: `misses` is an event's name, and the event `instructions` must have been counted in the same
+/// modes.
 #[must_use]
 pub fn mpki(counters: &[Counter], misses: &str) -> Option<Ratio> {
     let instructions = find(counters, &format!("instructions{}", modes(misses)))?;

@@ -1,22 +1,22 @@
-//! The report as JSON: its fields, by name.
+//! Reports and machines as JSON objects, whose fields have the names of the structs' fields.
 
 use super::Report;
 use crate::machine::Machine;
 
 impl Report {
-    /// This report as JSON, indented, as `docs/REPORT.md` describes it.
+    /// Renders this report as indented JSON, in the schema that `docs/REPORT.md` describes.
     #[must_use]
     pub fn to_json(&self) -> String {
-        // Plain data under string keys: serde_json fails on neither, nor does writing to memory.
+        // Serialisation cannot fail: the report is plain data, its keys are strings, and it is written to memory.
         serde_json::to_string_pretty(self).expect("a report is plain data")
     }
 }
 
 impl Machine {
-    /// What was found, as JSON: the fields, by name.
+    /// Renders this description as indented JSON, each field under its name.
     #[must_use]
     pub fn to_json(&self) -> String {
-        // As above.
+        // Serialisation cannot fail: the machine is plain data, its keys are strings, and it is written to memory.
         let mut json = serde_json::to_string_pretty(self).expect("a machine is plain data");
         json.push('\n');
         json
@@ -37,7 +37,7 @@ mod tests {
     };
     use super::*;
 
-    /// The documented objects: the heading in `docs/REPORT.md`, and where one lies in the JSON.
+    /// The documented objects: the heading in `docs/REPORT.md`, and the pointer to an example in the JSON.
     const OBJECTS: [(&str, &str); 10] = [
         ("The report", ""),
         ("A source of counts", "/counters/0"),
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(json["lost"]["polls_untracked"], 1);
     }
 
-    /// A line of a table of fields.
+    /// A row of a table of fields.
     struct Field {
         name: String,
         kind: String,
@@ -126,7 +126,7 @@ mod tests {
         .collect()
     }
 
-    /// Read when the test runs: a packaged crate does not have the file.
+    /// Reads the file when the test runs, because a packaged crate does not have it.
     fn docs() -> String {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/REPORT.md");
         fs::read_to_string(path).expect("docs/REPORT.md")
@@ -152,7 +152,7 @@ mod tests {
         }
     }
 
-    /// The example of the documentation: every field has a value in the row that is looked at.
+    /// The example of the documentation: every field has a value in the row that `OBJECTS` points to.
     fn example() -> Report {
         Report {
             schema: SCHEMA,
@@ -209,7 +209,7 @@ mod tests {
         }
     }
 
-    /// Those of which nothing is known.
+    /// Waits of which no percentile is known.
     fn no_waits() -> WakeReport {
         let histogram = vec![WakeBucket { most_ns: None, count: 1 }];
         WakeReport { count: 1, histogram, ..WakeReport::default() }

@@ -1,7 +1,7 @@
-//! What a session saw: plain data, and its two renderings.
+//! The report of a session: plain data, and its two renderings.
 //!
-//! A [`Report`] is made by a `Session` and is never changed by rendering. Its fields *are* the JSON schema: a field
-//! added is a minor change, a field renamed or removed raises [`SCHEMA`].
+//! A `Session` makes a [`Report`], and rendering never changes it. Its fields *are* the JSON schema: a new field is a minor change;
+//! to rename or remove a field raises [`SCHEMA`].
 
 pub(crate) mod derived;
 #[cfg(feature = "json")]
@@ -19,13 +19,13 @@ pub use table::{Table, TableStyle};
 /// The name and version of the report's JSON schema.
 pub const SCHEMA: &str = "pertask.report/1";
 
-/// What was seen between two moments: which tasks, threads and spawn sites spent the process's CPU time.
+/// Which tasks, threads and spawn sites spent the process's CPU time during a session.
 ///
-/// `tasks_cpu_ns + workers_cpu_ns + other_cpu_ns` is `process_cpu_ns`, up to the time it takes to read the clocks.
+/// `tasks_cpu_ns + workers_cpu_ns + other_cpu_ns` equals `process_cpu_ns`, up to the time that it takes to read the clocks.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 pub struct Report {
-    /// [`SCHEMA`].
+    /// The name and version of the schema: [`SCHEMA`].
     pub schema: &'static str,
     /// Wall time from the start of the session to this report.
     pub duration_ns: u64,
@@ -33,28 +33,30 @@ pub struct Report {
     pub process_cpu_ns: u64,
     /// CPU time inside tasks.
     pub tasks_cpu_ns: u64,
-    /// CPU time of the threads that run tasks, outside any task: scheduler, I/O driver, untracked futures.
+    /// CPU time of the threads that run tasks, outside any task: scheduler, I/O driver, futures that are not tracked.
     pub workers_cpu_ns: u64,
     /// CPU time of the threads that ran no task.
     pub other_cpu_ns: u64,
-    /// Which clock measured the tasks, and why when a better one was refused.
+    /// The clock that measured the tasks, and why no better clock could be used.
     pub clock: String,
-    /// Where the counts of each event come from, in the order of the columns. Empty where none are counted.
+    /// The source of each event's counts, in the order of the columns. Empty where no events are counted.
     pub counters: Vec<CounterSource>,
     /// One row for each spawn site and name, most CPU time first.
     pub sites: Vec<SiteReport>,
-    /// The tree of spawns: one row for each spawn path of which, or of one below which, anything was seen. Depth first:
-    /// each is followed by what was spawned from it, most inclusive CPU time first.
+    /// The tree of spawns: one row for each spawn path that was active, and for each of its ancestors.
+    ///
+    /// The rows are in depth-first order: the children of a path follow it, most inclusive CPU time first.
     pub tree: Vec<TreeReport>,
-    /// The live tasks with the most CPU time, most first. How many is the session's choice.
+    /// The live tasks with the most CPU time, most first. [`SessionOptions::max_tasks`](crate::SessionOptions::max_tasks) is their
+    /// number.
     pub tasks: Vec<TaskReport>,
     /// One row for each thread of the process, most CPU time first.
     pub threads: Vec<ThreadReport>,
-    /// What could not be counted.
+    /// What the session could not count.
     pub lost: Lost,
 }
 
-/// The tasks of one spawn site and name, taken together.
+/// All tasks of one spawn site and name.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 pub struct SiteReport {
@@ -64,28 +66,28 @@ pub struct SiteReport {
     pub file: String,
     /// Line of the spawn site.
     pub line: u32,
-    /// Tasks born during the session.
+    /// The number of tasks that were made during the session.
     pub tasks_started: u64,
-    /// Tasks alive at the end.
+    /// The number of tasks that were alive at the end.
     pub tasks_live: u64,
-    /// Times that such a task was polled.
+    /// The number of polls of these tasks.
     pub polls: u64,
     /// CPU time inside these tasks.
     pub cpu_ns: u64,
     /// Wall time inside their polls.
     pub wall_ns: u64,
-    /// Wall time of their longest poll, or `None` where it may date from before the session.
+    /// Wall time of their longest poll, or `None` where that poll may be older than the session.
     pub max_poll_ns: Option<u64>,
-    /// How often each event happened in them, in the order of the report's.
+    /// How often each event happened in these tasks, in the order of [`Report::counters`].
     pub counters: Vec<Counter>,
-    /// How long they waited between being woken and being polled. `None` where that was not measured.
+    /// How long these tasks waited between being woken and being polled, or `None` where nobody measured that.
     pub wakes: Option<WakeReport>,
 }
 
-/// The tasks of one spawn path, taken together: of one site, spawned from one path.
+/// All tasks of one spawn path: of one site and name, spawned from one path.
 ///
-/// Where a task spawns its own site again, directly or through others, its descendant is counted with it. In a session on
-/// some tasks, what an event has counted of a task's descendants is the task's own.
+/// Where a task spawns its own site again, directly or through other tasks, its row includes that descendant. In a session on some
+/// tasks, the row of a task includes what its event has counted of the task's descendants.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 pub struct TreeReport {
@@ -93,7 +95,7 @@ pub struct TreeReport {
     pub id: u32,
     /// The path from which they were spawned, or `None` where no task spawned them.
     pub parent: Option<u32>,
-    /// How many ancestors the path has.
+    /// The number of ancestors that the path has.
     pub depth: u32,
     /// The tasks' name, or `None` where the site alone names them.
     pub name: Option<String>,
@@ -101,15 +103,15 @@ pub struct TreeReport {
     pub file: String,
     /// Line of the spawn site.
     pub line: u32,
-    /// Tasks born during the session.
+    /// The number of tasks that were made during the session.
     pub tasks_started: u64,
-    /// Tasks alive at the end.
+    /// The number of tasks that were alive at the end.
     pub tasks_live: u64,
-    /// Times that such a task was polled.
+    /// The number of polls of these tasks.
     pub polls: u64,
-    /// CPU time inside these tasks.
+    /// CPU time inside these tasks, without their descendants.
     pub cpu_ns: u64,
-    /// The same and that of all paths below: of these tasks and their descendants, ended ones included.
+    /// CPU time inside these tasks and all their descendants, ended ones included.
     pub inclusive_cpu_ns: u64,
 }
 
@@ -119,71 +121,72 @@ pub struct TreeReport {
 pub struct TaskReport {
     /// The task's number, unique in the process.
     pub id: u64,
-    /// Its name, or `None` where the site alone names it.
+    /// The task's name, or `None` where the site alone names it.
     pub name: Option<String>,
-    /// The task that spawned it.
+    /// The number of the task that spawned it, or `None` where no task did.
     pub parent: Option<u64>,
     /// Source file of its spawn site.
     pub file: String,
     /// Line of its spawn site.
     pub line: u32,
-    /// Times it was polled.
+    /// The number of its polls.
     pub polls: u64,
     /// CPU time inside it.
     pub cpu_ns: u64,
     /// Wall time inside its polls.
     pub wall_ns: u64,
-    /// Wall time of its longest poll, or `None` where it may date from before the session.
+    /// Wall time of its longest poll, or `None` where that poll may be older than the session.
     pub max_poll_ns: Option<u64>,
-    /// How often each event happened in it, in the order of the report's.
+    /// How often each event happened in it, in the order of [`Report::counters`].
     pub counters: Vec<Counter>,
-    /// How long they waited between being woken and being polled. `None` where that was not measured.
+    /// How long it waited between being woken and being polled, or `None` where nobody measured that.
     pub wakes: Option<WakeReport>,
 }
 
 /// How long tasks waited between being woken and being polled.
 ///
-/// Of a percentile only the bucket is known in which it lies; what is given is the bucket's bound, at most a quarter too
-/// much.
+/// Each percentile is the upper bound of the bucket in which it lies, so it is at most a quarter too large. A percentile is `None`
+/// where there were no waits, or where it lies beyond the end of the histogram, at 17 s.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 pub struct WakeReport {
-    /// How often they were woken and then polled.
+    /// The number of waits: how often a task was woken and then polled.
     pub count: u64,
-    /// Half of the waits were no longer. `None` where there were none, or where it is beyond the histogram's end, at 17 s;
-    /// so with the others.
+    /// The median: half of the waits were no longer.
     pub p50_ns: Option<u64>,
-    /// Nine of ten were no longer.
+    /// The 90th percentile: nine of ten waits were no longer.
     pub p90_ns: Option<u64>,
-    /// 99 of 100 were no longer.
+    /// The 99th percentile: 99 of 100 waits were no longer.
     pub p99_ns: Option<u64>,
-    /// None was longer.
+    /// The maximum: no wait was longer.
     pub max_ns: Option<u64>,
     /// The histogram, without its empty buckets.
     pub histogram: Vec<WakeBucket>,
 }
 
-/// A bucket of a histogram.
+/// A bucket of a histogram of waits.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 pub struct WakeBucket {
-    /// The waits in it were no longer, and longer than the bound of the bucket before. `None`: it has no bound.
+    /// The upper bound of the waits in this bucket, or `None` for the last bucket, which has none. The waits are longer than the
+    /// bound of the bucket before.
     pub most_ns: Option<u64>,
-    /// How many they were.
+    /// The number of waits in this bucket.
     pub count: u64,
 }
 
 impl WakeReport {
-    pub(crate) fn of(latencies: &Latencies) -> Self {
+    /// `None` where nothing was measured.
+    pub(crate) fn of(latencies: &Latencies) -> Option<Self> {
         let bucket = |(most_ns, count)| WakeBucket { most_ns, count };
-        Self {
+        latencies.were_measured().then(|| Self {
             count: latencies.len(),
             p50_ns: latencies.permille_ns(500),
             p90_ns: latencies.permille_ns(900),
             p99_ns: latencies.permille_ns(990),
             max_ns: latencies.permille_ns(1_000),
             histogram: latencies.buckets().map(bucket).collect(),
-        }
+        })
     }
 }
 
@@ -193,35 +196,35 @@ impl WakeReport {
 pub struct ThreadReport {
     /// The thread's name, as the kernel knows it.
     pub name: String,
-    /// Its kernel id, or `None` for the row that gathers the threads which ended during the session.
+    /// The thread's kernel id, or `None` for the row of all threads that ended during the session.
     pub tid: Option<u32>,
-    /// Whether it runs tasks.
+    /// Whether the thread runs tasks.
     pub worker: bool,
-    /// Its CPU time during the session.
+    /// The thread's CPU time during the session.
     pub cpu_ns: u64,
-    /// The part of it spent inside tasks.
+    /// The part of that CPU time inside tasks.
     pub tasks_cpu_ns: u64,
 }
 
-/// What could not be counted. All zero in a healthy session.
+/// What a session could not count. All fields are zero in a healthy session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 pub struct Lost {
-    /// Tasks born during the session that could be given no data; their time is in `workers_cpu_ns`.
+    /// Tasks that were made during the session and for which there was no memory. Their time is in `workers_cpu_ns`.
     pub tasks_without_data: u64,
-    /// Tasks whose spawn site found no place in the bounded table of sites; they share the row `(other)`.
+    /// Tasks whose spawn site found no place in the bounded table of sites. They share the row `(other)`.
     pub tasks_without_site: u64,
-    /// Tasks whose spawn path found no place in the bounded tree; they are counted as if no task had spawned them.
+    /// Tasks whose spawn path found no place in the bounded tree. They are counted as if no task had spawned them.
     pub tasks_without_path: u64,
-    /// Polls that could not be followed, because tokio polled the task before its last poll was seen to end; their time is in
-    /// `workers_cpu_ns`.
+    /// Polls that the hooks could not follow, because tokio polled the task again before it called the hook that ends the last
+    /// poll. Their time is in `workers_cpu_ns`.
     pub polls_untracked: u64,
-    /// Polls that ended in another order than they began, as those of coroutines may that are suspended in a poll. What such
-    /// a coroutine did while another poll was on top of it is counted for that one's task.
+    /// Polls that did not end in the order in which they began, for example because a coroutine was suspended in a poll. What the
+    /// coroutine did while another poll was on top of its own is counted for the other poll's task.
     pub polls_out_of_order: u64,
-    /// Turns of tasks that were not counted: on workers whose counters could not be opened.
+    /// Turns of tasks whose events were not counted, because the worker's counters could not be opened.
     pub turns_without_counters: u64,
-    /// Workers whose counters could not be opened, at the end.
+    /// Workers that had no counters at the end, because those could not be opened.
     pub workers_without_counters: u64,
 }
 
@@ -233,7 +236,7 @@ impl Lost {
     }
 }
 
-/// Where tasks of a site are made. The site that stands for all others has no place.
+/// The file and line of a site. The site that stands for all others has neither.
 pub(crate) fn place(site: &Site) -> (String, u32) {
     if site.is_other() {
         return (String::new(), 0);

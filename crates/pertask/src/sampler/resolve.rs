@@ -232,7 +232,7 @@ fn is_task_root(frame: &Frame) -> bool {
     // Where there are line tables only, inlined functions have neither type nor module.
     let bare = || ["poll<", "drop<"].iter().any(|name| frame.function.starts_with(name));
     let here = || frame.file.as_deref().is_some_and(|file| file.ends_with(tracked::FILE));
-    frame.function.starts_with("<pertask::tracked::Tracked<") || bare() && here()
+    frame.function.starts_with(tracked::FUNCTIONS) || bare() && here()
 }
 
 /// The numbers of the modules, the program's own first.

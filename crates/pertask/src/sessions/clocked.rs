@@ -1,14 +1,14 @@
-//! CPU time by the clock during a session, told apart as samples can be.
+//! CPU time by the clock during a session, divided in the same way as samples can be.
 
 use std::collections::HashMap;
 
-/// CPU time by the clock, during a session.
+/// CPU time by the clock during a session.
 #[derive(Debug, Default)]
 pub(crate) struct Clocked {
-    /// Of the tasks of each spawn path, by the path's number.
+    /// The CPU time of the tasks of each spawn path, by the path's number.
     pub(crate) paths_ns: HashMap<u32, u64>,
-    /// Of each thread that lives, outside of tasks. `None`: it is no worker, and all its time is its own.
+    /// The CPU time of each live thread outside tasks, or `None` for a thread that is no worker: all its time is outside tasks.
     pub(crate) threads_ns: HashMap<u32, Option<u64>>,
-    /// Of all threads that have ended, outside of tasks.
+    /// The CPU time outside tasks of all threads that have ended.
     pub(crate) ended_ns: u64,
 }

@@ -1,10 +1,9 @@
-//! What a session measures, of which tasks, and their counts as rows.
+//! What a session measures, and of which tasks; and their counts as rows.
 
 use super::rows::{Rows, Running};
 use crate::pmus::counters::{Counter, CounterCounts, Counters, CountersPmu};
 use crate::pmus::cpu_time::{CpuTime, CpuTimeCount};
 use crate::pmus::wake::{Latencies, WakeLatency, Wakes};
-use crate::report::WakeReport;
 use pertask_core::{Event, Inherit, PmuHandle, Task};
 use std::sync::Arc;
 
@@ -16,20 +15,21 @@ pub(crate) struct Measured {
     pub(crate) wakes: Option<Wakes>,
 }
 
-/// Whose counts are read, and which.
+/// Which counts are read, and of which tasks.
 #[derive(Clone, Copy)]
 pub(crate) struct Sources<'a> {
     pub(crate) measured: &'a Measured,
     pub(crate) of: Selection<'a>,
 }
 
+/// The tasks that a session measures.
 #[derive(Clone, Copy)]
 pub(crate) enum Selection<'a> {
     All,
     Tasks(&'a [Attached]),
 }
 
-/// A task, and a session's events on it.
+/// A task, with a session's events on it.
 #[derive(Debug)]
 pub(crate) struct Attached {
     pub(crate) task: Arc<Task>,
@@ -39,7 +39,7 @@ pub(crate) struct Attached {
 }
 
 impl Measured {
-    /// A session's events on a task.
+    /// Attaches a session's events to a task.
     pub(crate) fn attach(
         &self,
         task: &Arc<Task>,
@@ -58,10 +58,6 @@ impl Measured {
 
     pub(crate) fn values(&self, counts: &CounterCounts) -> Vec<Counter> {
         self.counters.as_ref().map(|counters| counters.values(counts)).unwrap_or_default()
-    }
-
-    pub(crate) fn latencies(&self, latencies: &Latencies) -> Option<WakeReport> {
-        self.wakes.as_ref().map(|_| WakeReport::of(latencies))
     }
 }
 
@@ -95,13 +91,13 @@ impl Sources<'_> {
     }
 
     pub(crate) fn wake_rows(&self) -> Rows<Latencies> {
-        // What is counted when a poll begins is never under way.
+        // A wait is counted when its poll begins, so no count is under way.
         let running = &[];
         let Some(handle) = self.measured.wakes.as_ref().map(|wakes| wakes.handle) else {
             return Rows::default();
         };
         match self.of {
-            Selection::All => Rows::of_all(handle, running, Latencies::is_empty),
+            Selection::All => Rows::of_all(handle, running, |it| !it.were_measured()),
             Selection::Tasks(tasks) => {
                 let events = tasks
                     .iter()

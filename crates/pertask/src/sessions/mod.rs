@@ -1,4 +1,4 @@
-//! Sessions: from when to when is measured, and what of it goes into a report.
+//! Sessions: they measure from a start to a stop, and make reports.
 
 #[cfg(feature = "sampler")]
 mod clocked;

@@ -20,23 +20,23 @@ use pertask_core::{Count, CpuRecord, PathCounts, PmuHandle, Site, System, TaskId
 use std::collections::HashMap;
 use std::sync::MutexGuard;
 
-/// Everything, at one moment. Costs memory for each live task that has used the CPU.
+/// A reading of everything at one moment. It costs memory for each live task that has used the CPU.
 #[derive(Debug, Default)]
 pub(crate) struct Reading {
     wall_ns: u64,
     threads: Threads,
     workers: HashMap<u32, Worker>,
-    /// What the workers have used that have ended since the session began.
+    /// What workers have used since the session began, of those that have ended.
     ended: Used,
     cpu_time: Rows<CpuTimeCount>,
-    /// Nothing, where no events are counted.
+    /// Empty where no events are counted.
     counters: Rows<CounterCounts>,
-    /// Nothing, where wakes are not measured.
+    /// Empty where wakes are not measured.
     wakes: Rows<Latencies>,
     lost: Losses,
-    /// Time stolen from the CPUs by a hypervisor, as far as the clock has noticed.
+    /// The time that a hypervisor has stolen from the CPUs, as far as the clock has noticed.
     stolen_ns: u64,
-    /// Whether only some tasks are measured: then a worker's time in tasks may be in tasks that are not.
+    /// Whether the session measures only some tasks. Then a worker's time in tasks includes tasks that the session does not measure.
     selected: bool,
 }
 
@@ -51,14 +51,14 @@ struct Losses {
     counters: CountersLost,
 }
 
-/// A thread that has been a CPU.
+/// The figures of a thread that is a CPU.
 #[derive(Clone, Copy, Debug, Default)]
 struct Worker {
     tasks_ns: u64,
     ran_tasks: bool,
 }
 
-/// What the tasks of one site did during a session, whoever spawned them.
+/// What the tasks of one site did during a session, on whatever path.
 struct SiteSince {
     site: &'static Site,
     started: u64,
@@ -67,7 +67,7 @@ struct SiteSince {
 }
 
 impl Reading {
-    /// The first reading of a session, and its account in the ledger.
+    /// Takes the first reading of a session, and opens the session's account in the ledger.
     pub(crate) fn first(sources: Sources<'_>) -> (Self, AccountId) {
         let ledger = sources.measured.cpu_time.pmu().ledger();
         let (reading, mut entries) = Self::take(sources);
@@ -75,14 +75,14 @@ impl Reading {
         (reading, account)
     }
 
-    /// A later reading.
+    /// Takes a later reading of a session.
     pub(crate) fn next(sources: Sources<'_>, account: &AccountId) -> Self {
         let (mut reading, entries) = Self::take(sources);
         reading.ended = entries.ended(account);
         reading
     }
 
-    /// Everything, with the ledger locked in the state that belongs to it.
+    /// Reads everything. Returns the reading, and the ledger in the state that belongs to it, locked.
     fn take(sources: Sources<'_>) -> (Self, MutexGuard<'static, Entries>) {
         let handle = sources.measured.cpu_time;
         let running = Running::everywhere();
@@ -93,7 +93,7 @@ impl Reading {
             selected: matches!(sources.of, Selection::Tasks(_)),
             ..Self::default()
         };
-        // Before the ledger is locked: for this, another lock is.
+        // Before the ledger is locked, because this takes another lock.
         let counters = sources.measured.counters.as_ref();
         let counters = counters.map(Counters::lost).unwrap_or_default();
         let entries = handle.pmu().ledger().lock();
@@ -111,7 +111,7 @@ impl Reading {
         (reading, entries)
     }
 
-    /// What each thread has used.
+    /// What each live thread has used.
     fn used(&self) -> HashMap<u32, Used> {
         let used = self.threads.live.iter().filter(|thread| !thread.entered).map(|thread| {
             let tasks_ns = self.workers.get(&thread.number).map_or(0, |worker| worker.tasks_ns);
@@ -120,7 +120,7 @@ impl Reading {
         used.collect()
     }
 
-    /// The report of what has come since `base`.
+    /// The report of the time since `base`.
     pub(crate) fn since(&self, base: &Self, measured: &Measured, max_tasks: usize) -> Report {
         let spawned = self.spawned_since(base);
         let mut sites = self.sites_since(base, &spawned, measured);
@@ -133,7 +133,7 @@ impl Reading {
             of_kind.map(|thread| thread.cpu_ns).sum::<u64>()
         };
         let in_tasks: u64 = threads.iter().map(|thread| thread.tasks_cpu_ns).sum();
-        // From the threads' own books, so that the sum shows whether the two agree.
+        // The threads' own figures, so that the sum shows whether they agree with those of the tasks.
         let in_tasks = if self.selected { tasks_cpu_ns } else { in_tasks };
         Report {
             schema: SCHEMA,
@@ -152,13 +152,13 @@ impl Reading {
         }
     }
 
-    /// CPU time since `base`, of each spawn path's tasks and of threads outside of them.
+    /// The CPU time since `base`, of each spawn path's tasks and of the threads outside tasks.
     #[cfg(feature = "sampler")]
     pub(crate) fn clocked_since(&self, base: &Self) -> Clocked {
         let spawned = self.spawned_since(base);
         let paths = spawned.iter().map(|row| (row.path.id(), row.count.cpu_ns));
         let outside = |thread: &ThreadReport| thread.cpu_ns.saturating_sub(thread.tasks_cpu_ns);
-        // One that has entered the ledger is at its end, and most of its time is with that of those that have ended.
+        // A thread with an entry in the ledger is about to end. Most of its time is in the figure of ended threads.
         let (ending, live): (Vec<_>, Vec<_>) =
             self.threads.live.iter().partition(|thread| thread.entered);
         let rows = |threads: Vec<_>| threads.into_iter().map(|it| self.thread_since(it, base));
@@ -185,7 +185,7 @@ impl Reading {
         });
     }
 
-    /// What each spawn path's own tasks have done.
+    /// What each spawn path's own tasks have done since `base`.
     fn spawned_since(&self, base: &Self) -> Vec<Spawned> {
         let since = |now: &PathCounts<CpuTimeCount>| {
             let before = base.cpu_time.paths.get(&now.path.id());
@@ -200,7 +200,8 @@ impl Reading {
         self.cpu_time.paths.values().map(since).collect()
     }
 
-    /// A site's figures are the sums of its paths'; but whether its longest poll is new is known of the site as a whole.
+    /// The rows of the sites. A site's figures are the sums of its paths' figures, except the longest poll: whether that is new is only
+    /// known for the site as a whole.
     fn sites_since(
         &self,
         base: &Self,
@@ -219,7 +220,7 @@ impl Reading {
             site.count.longest_poll_ns = cpu_time.get(&id).and_then(|whole| whole.longest_poll_ns);
             let counts = counted.get(&id).cloned().unwrap_or_default();
             let latencies = woken.get(&id).cloned().unwrap_or_default();
-            site.report(measured.values(&counts), measured.latencies(&latencies))
+            site.report(measured.values(&counts), WakeReport::of(&latencies))
         };
         sites.into_iter().map(report).collect()
     }
@@ -254,7 +255,7 @@ impl Reading {
             wall_ns: count.wall_ns,
             max_poll_ns: count.longest_poll_ns,
             counters: measured.values(&counts),
-            wakes: measured.latencies(&self.wakes.task_since(id, &base.wakes)),
+            wakes: WakeReport::of(&self.wakes.task_since(id, &base.wakes)),
         }
     }
 
@@ -266,7 +267,7 @@ impl Reading {
     }
 
     fn thread_since(&self, thread: &Thread, base: &Self) -> ThreadReport {
-        // One that has entered the ledger is no worker any more, whatever it was.
+        // A thread with an entry in the ledger is no longer a worker.
         let worker_in = |reading: &Self| match thread.entered {
             false => reading.workers.get(&thread.number).copied().unwrap_or_default(),
             true => Worker::default(),
@@ -282,7 +283,8 @@ impl Reading {
         }
     }
 
-    /// The threads that have ended: workers by the ledger; others by what the process has used and no live thread has.
+    /// The rows of ended threads. The ledger has the workers' time. The other threads' time is what the process has used, and no worker
+    /// and no live thread has.
     fn ended_since(&self, base: &Self) -> impl Iterator<Item = ThreadReport> {
         let gone = base.threads.live.iter().filter(|was| self.threads.find(was).is_none());
         let before_ns: u64 = gone.map(|was| was.cpu_ns).sum();
@@ -291,7 +293,7 @@ impl Reading {
             - i128::from(before_ns)
             - i128::from(self.ended.cpu_ns);
         let others_ns = u64::try_from(all_ns).unwrap_or(0);
-        // Less than that cannot be told from the time that the readings took.
+        // A smaller figure cannot be told from the time that the readings took.
         let uncertain_ns = self.threads.uncertain_ns + base.threads.uncertain_ns;
         let row = |worker, cpu_ns, tasks_cpu_ns| ThreadReport {
             name: "(ended threads)".to_owned(),
@@ -306,7 +308,7 @@ impl Reading {
         workers.into_iter().chain(others)
     }
 
-    /// Which clock, and how much time it took for tasks' for a while that was stolen from the CPUs, if that is much.
+    /// The clock's name, and how much stolen time the clock first counted for tasks, if that is much.
     fn clock_since(&self, base: &Self) -> String {
         let clock = Choice::of_process();
         let stolen_ns = self.stolen_ns - base.stolen_ns;
@@ -314,17 +316,21 @@ impl Reading {
         if stolen_ns < cpu_ns / 1_000 {
             return clock.to_string();
         }
-        format!("{clock}; {:.1} ms stolen from the CPUs, made good", stolen_ns as f64 / 1e6)
+        format!("{clock}; corrected for {:.1} ms stolen from the CPUs", stolen_ns as f64 / 1e6)
     }
 
-    /// Where each event's counts come from; and why they do not come from every worker, if they do not.
+    /// The source of each event's counts, and why some workers have none, if so.
     fn sources(&self, measured: &Measured) -> Vec<CounterSource> {
         let counters = measured.counters.as_ref();
         let mut sources = counters.map(Counters::sources).unwrap_or_default();
         let CountersLost { workers, reason, .. } = &self.lost.counters;
         if let Some(reason) = reason {
             for source in &mut sources {
-                let why = format!("not on {workers} of the workers: {reason}");
+                let workers = match workers {
+                    1 => "1 worker".to_owned(),
+                    workers => format!("{workers} workers"),
+                };
+                let why = format!("not counted on {workers}: {reason}");
                 source.refused = Some(match source.refused.take() {
                     Some(refused) => format!("{refused}; {why}"),
                     None => why,
@@ -337,7 +343,7 @@ impl Reading {
     fn lost_since(&self, base: &Self) -> Lost {
         let (now, base) = (&self.lost, &base.lost);
         Lost {
-            // Some of those that there were may have been given data since.
+            // Tasks that had no data at `base` may have been given some since.
             tasks_without_data: now.tasks_without_data.saturating_sub(base.tasks_without_data),
             tasks_without_site: now.tasks_without_site - base.tasks_without_site,
             tasks_without_path: now.tasks_without_path - base.tasks_without_path,
@@ -378,14 +384,14 @@ impl SiteSince {
     }
 }
 
-/// What was out of order on all CPUs.
+/// The polls that ended out of order, on all CPUs.
 fn disorders() -> u64 {
     let mut sum = 0;
     System::global().for_each_cpu(|cpu| sum += cpu.disorders());
     sum
 }
 
-/// CPU time that a worker has spent in tasks, the running stint included.
+/// The CPU time that a worker has spent in tasks, including the running stint.
 fn tasks_ns(handle: PmuHandle<CpuTime>, cpu: &CpuRecord, data: &CpuTimeCpu) -> u64 {
     let read = || data.tasks_ns();
     with_running(handle, cpu, cpu.current_id(), &read, |tasks_ns, stint| tasks_ns + stint.cpu_ns)

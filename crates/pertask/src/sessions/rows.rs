@@ -1,4 +1,4 @@
-//! The counts of one PMU at one moment, spawn path by spawn path and task by task.
+//! The counts of one PMU at one moment, for each spawn path and each task.
 
 use crate::pmus::stint::Stints;
 use pertask_core::{Count, CpuRecord, Event, PathCounts, PmuHandle, Site, System, Task, TaskId};
@@ -7,7 +7,7 @@ use std::collections::HashMap;
 /// The counts of all tasks, or of some.
 #[derive(Debug)]
 pub(crate) struct Rows<C> {
-    /// By the path's number.
+    /// The counts of each spawn path, by the path's number.
     pub(crate) paths: HashMap<u32, PathCounts<C>>,
     pub(crate) tasks: HashMap<TaskId, LiveTask<C>>,
 }
@@ -19,13 +19,13 @@ pub(crate) struct LiveTask<C> {
     pub(crate) count: C,
 }
 
-/// A CPU on which a task ran when a reading began.
+/// A CPU on which a task ran when the reading began.
 pub(crate) struct Running {
     cpu: &'static CpuRecord,
     task: TaskId,
 }
 
-/// Tries to read a task's data and its running stint without one ending in between.
+/// How often a reading tries to read a task's data and its running stint without a switch in between.
 const TRIES: usize = 16;
 
 impl<C> Default for Rows<C> {
@@ -35,7 +35,7 @@ impl<C> Default for Rows<C> {
 }
 
 impl<C: Count + PartialEq> Rows<C> {
-    /// Those of all tasks. `is_idle` tells which live tasks need not be remembered.
+    /// Reads the counts of all tasks. Live tasks whose count `is_idle` have no row of their own.
     pub(crate) fn of_all<P: Stints<Count = C>>(
         handle: PmuHandle<P>,
         running: &[Running],
@@ -55,7 +55,7 @@ impl<C: Count + PartialEq> Rows<C> {
         Self { paths, tasks }
     }
 
-    /// Those of the tasks that have these events.
+    /// Reads the counts of the tasks that have these events.
     pub(crate) fn of_some<'a, P: Stints<Count = C>>(
         handle: PmuHandle<P>,
         running: &[Running],
@@ -72,7 +72,7 @@ impl<C: Count + PartialEq> Rows<C> {
     }
 
     fn add(&mut self, task: &Task, count: &C) {
-        // What its descendants have used, inherited and ended ones included, is in the event's count, so in this row.
+        // The event's count includes what the task's descendants have used, so this row does, too.
         let path = task.path();
         let new = || PathCounts { path, exited: 0, live: 0, count: C::default() };
         let row = self.paths.entry(path.id()).or_insert_with(new);
@@ -85,13 +85,13 @@ impl<C: Count + PartialEq> Rows<C> {
         }
     }
 
-    /// What a path's tasks have had since `base`.
+    /// The count of a path's tasks since `base`.
     pub(crate) fn path_since(&self, path: u32, base: &Self) -> C {
         let count = |rows: &Self| rows.paths.get(&path).map(|row| row.count.clone());
         difference(count(self), count(base))
     }
 
-    /// The counts of each site's tasks, whoever spawned them, by the site's number.
+    /// The counts of each site's tasks, on whatever path, by the site's number.
     pub(crate) fn by_site(&self) -> HashMap<u32, C> {
         let mut sites: HashMap<u32, C> = HashMap::new();
         for row in self.paths.values() {
@@ -100,14 +100,14 @@ impl<C: Count + PartialEq> Rows<C> {
         sites
     }
 
-    /// What a live task has had since `base`.
+    /// The count of a live task since `base`.
     pub(crate) fn task_since(&self, task: TaskId, base: &Self) -> C {
         let count = |rows: &Self| rows.tasks.get(&task).map(|row| row.count.clone());
         difference(count(self), count(base))
     }
 }
 
-/// The differences of each number's counts.
+/// The difference of the counts for each number.
 pub(crate) fn since<C: Count>(now: &HashMap<u32, C>, base: &HashMap<u32, C>) -> HashMap<u32, C> {
     let since = |(id, now): (&u32, &C)| (*id, difference(Some(now.clone()), base.get(id).cloned()));
     now.iter().map(since).collect()
@@ -127,6 +127,7 @@ impl<C: Clone> LiveTask<C> {
 }
 
 impl Running {
+    /// The CPUs that run a task at this moment.
     pub(crate) fn everywhere() -> Vec<Self> {
         let mut running = Vec::new();
         System::global().for_each_cpu(|cpu| {
@@ -137,7 +138,7 @@ impl Running {
         running
     }
 
-    /// The count of the task's data, which `read` reads, and of the stint that it runs here, if it still does.
+    /// The count of the task's data, which `read` reads, plus the running stint if the task still runs on this CPU.
     fn count<P: Stints>(&self, handle: PmuHandle<P>, read: impl Fn() -> P::Count) -> P::Count {
         with_running(handle, self.cpu, Some(self.task), &read, |mut count, stint| {
             count.add(&stint);
@@ -146,8 +147,8 @@ impl Running {
     }
 }
 
-/// What `read` reads of what is charged at the end of a stint, and the stint that runs on `cpu` now if it is `task`'s; the
-/// same stint neither twice nor not at all.
+/// Reads, with `read`, the counts to which a stint is charged at its end, and adds the stint that runs on `cpu` if it is `task`'s. The
+/// stint is counted once, even if it ends meanwhile.
 pub(crate) fn with_running<P: Stints, T>(
     handle: PmuHandle<P>,
     cpu: &CpuRecord,
@@ -160,7 +161,7 @@ pub(crate) fn with_running<P: Stints, T>(
         let switches = cpu.switches();
         let settled = read();
         if task.is_none() || cpu.current_id() != task {
-            // Read again: it was charged before the task was seen to be gone.
+            // Read again: if the stint has ended, it was charged before this thread saw that the task no longer runs.
             return read();
         }
         if let Some(stint) = handle.pmu().running(cpu, data, switches) {

@@ -1,7 +1,7 @@
-//! A session: from when to when is measured, and what of it goes into a report.
+//! A session, which measures from its start to its stop.
 //!
-//! A session takes a reading of everything when it starts and another when a report is wanted; the report is the
-//! difference. Any number of sessions may run at once.
+//! A session takes a reading of everything when it starts, and another one for each report. The report is the difference of the two.
+//! Any number of sessions may run at once.
 
 use super::measured::{Attached, Measured, Selection, Sources};
 use super::reading::Reading;
@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// ```
 #[derive(Debug)]
 pub struct Session {
-    // Before `measured`: events are detached while what they count is still counted.
+    // Dropped before `measured`, so that events are detached while their counters are still open.
     events: Events,
     measured: Measured,
     max_tasks: usize,
@@ -54,13 +54,18 @@ pub struct Session {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionOptions {
-    /// How many live tasks a report lists, those with the most CPU time. Default: 20.
+    /// The number of live tasks that a report lists, those with the most CPU time.
+    ///
+    /// The default is 20.
     pub max_tasks: usize,
-    /// Perf events to count for each task, beside its CPU time. Default: none. One that cannot be counted on this machine
-    /// is no error: its column says why.
+    /// The perf events to count for each task, in addition to its CPU time.
+    ///
+    /// By default there are none. An event that cannot be counted on this machine is no error: the report says why.
     pub counters: Vec<CounterEvent>,
-    /// Whether to measure how long tasks wait between being woken and being polled. Default: no. Futures are then polled
-    /// with a waker around the executor's; tasks that are known by tokio's hooks alone are not measured.
+    /// Whether to measure how long tasks wait between being woken and being polled.
+    ///
+    /// By default this is off. If it is on, tracked futures are polled with a waker around the executor's. Tasks that only tokio's hooks
+    /// track are not measured.
     pub wake_latency: bool,
 }
 
@@ -70,7 +75,7 @@ impl Default for SessionOptions {
     }
 }
 
-/// A session's events. For all tasks, counts are read from all tasks' data: the events are held for what their drop does.
+/// A session's events. A session on all tasks reads the counts from the tasks' data, and holds its events only to detach them.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "one for each session")]
 enum Events {
@@ -83,13 +88,15 @@ enum Events {
 }
 
 impl SessionOptions {
-    /// Attaches to every task of the process, those to come included.
+    /// Attaches to all tasks of the process, including tasks that are made later.
     ///
-    /// The first session of a process also finds the best clock by trying, on a thread of its own; that takes some tens of
-    /// milliseconds. Each event is tried, too: see [`Counters::open`].
+    /// The first session of a process keeps its caller for some tens of milliseconds, while a thread finds the best clock by trying.
+    /// Counting events takes longer, because each is tried first: see [`Counters::open`]. Async code should call this on a thread of its
+    /// own, or with `spawn_blocking`, because a runtime's worker runs no other task meanwhile.
     ///
     /// # Errors
-    /// When the attach is refused, or there is no room for more counters: see [`Error`]. Nothing is left behind.
+    /// Returns [`Error::Attach`] if the core refuses the attach, and [`Error::TooManyEvents`] or [`Error::CountersBusy`] if the events
+    /// cannot be counted. After an error, nothing stays attached.
     pub fn start(self) -> Result<Session, Error> {
         let measured = self.measured()?;
         let cpu_time = measured.cpu_time.attach_global()?;
@@ -103,12 +110,12 @@ impl SessionOptions {
         Ok(Session::begin(measured, events, self.max_tasks))
     }
 
-    /// Attaches to some tasks, and to what they will spawn if `inherit` says so.
+    /// Attaches to some tasks, and to the tasks that they will spawn if `inherit` says so.
     ///
-    /// A task that has ended is left out; its event would count nothing.
+    /// The session leaves out tasks that have ended. Like [`start`](Self::start), this may keep its caller for a while.
     ///
     /// # Errors
-    /// As [`start`](Self::start).
+    /// Returns the errors of [`start`](Self::start).
     pub fn start_on<'a>(
         self,
         tasks: impl IntoIterator<Item = &'a Arc<Task>>,
@@ -137,10 +144,12 @@ impl SessionOptions {
 }
 
 impl Session {
-    /// Attaches to every task of the process, with [`SessionOptions::default`].
+    /// Attaches to all tasks of the process, with [`SessionOptions::default`].
+    ///
+    /// The first session of a process keeps its caller for some tens of milliseconds: see [`SessionOptions::start`].
     ///
     /// # Errors
-    /// As [`SessionOptions::start`].
+    /// Returns [`Error::Attach`] if the core refuses the attach.
     pub fn start() -> Result<Self, Error> {
         SessionOptions::default().start()
     }
@@ -148,7 +157,7 @@ impl Session {
     /// Attaches to some tasks, with [`SessionOptions::default`].
     ///
     /// # Errors
-    /// As [`SessionOptions::start_on`].
+    /// Returns [`Error::Attach`] if the core refuses an attach.
     pub fn start_on<'a>(
         tasks: impl IntoIterator<Item = &'a Arc<Task>>,
         inherit: Inherit,
@@ -156,20 +165,22 @@ impl Session {
         SessionOptions::default().start_on(tasks, inherit)
     }
 
-    /// What has been seen so far. The session goes on.
+    /// Makes a report of the session so far.
+    ///
+    /// The session goes on.
     #[must_use]
     pub fn snapshot(&self) -> Report {
         let reading = Reading::next(self.events.sources(&self.measured), &self.account);
         reading.since(&self.base, &self.measured, self.max_tasks)
     }
 
-    /// What has been seen, and the end of the session.
+    /// Makes the last report, and ends the session.
     #[must_use]
     pub fn stop(self) -> Report {
         self.snapshot()
     }
 
-    /// CPU time by the clock so far.
+    /// The CPU time by the clock so far.
     #[cfg(feature = "sampler")]
     pub(crate) fn clocked(&self) -> super::clocked::Clocked {
         let reading = Reading::next(self.events.sources(&self.measured), &self.account);
@@ -186,9 +197,9 @@ impl Session {
     }
 }
 
-/// Starts counting for the tasks that run at this moment.
+/// Starts to count for the tasks that run at this moment.
 fn adopt_running<P: Stints>(handle: PmuHandle<P>) {
-    // A stint is adopted by one: two would take each other's start away.
+    // Only one thread adopts stints at a time: two would overwrite each other's starts.
     static ADOPTING: Mutex<()> = Mutex::new(());
     let _adopting = ADOPTING.lock().unwrap_or_else(PoisonError::into_inner);
     System::global().for_each_cpu(|cpu| {

@@ -1,4 +1,4 @@
-//! All threads of the process at one moment, with their CPU time: each once, as a thread or in the ledger.
+//! All threads of the process at one moment, with their CPU time. Each is found once: as a thread, or in the ledger.
 
 use crate::os::{clock, threads::numbers};
 use crate::pmus::cpu_time::ledger::Entries;
@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 #[derive(Debug, Default)]
 pub(crate) struct Threads {
     pub(crate) live: Vec<Thread>,
-    /// CPU time of the process at that moment, threads that have ended included.
+    /// The process's CPU time at that moment, including threads that have ended.
     pub(crate) process_cpu_ns: u64,
-    /// How much CPU time the process used while the list was made: the figures cannot be compared more closely.
+    /// The CPU time that the process used while the list was made. Figures cannot be compared more closely than this.
     pub(crate) uncertain_ns: u64,
 }
 
@@ -18,17 +18,17 @@ pub(crate) struct Threads {
 pub(crate) struct Thread {
     pub(crate) number: u32,
     pub(crate) cpu_ns: u64,
-    /// It has been a worker and entered its figures in the ledger; `cpu_ns` is what has come since.
+    /// Whether the thread has an entry in the ledger, as a worker that ended. Then `cpu_ns` is what it has used since.
     pub(crate) entered: bool,
 }
 
 impl Threads {
-    /// Under the ledger's lock, so that no worker ends in between.
+    /// Lists the threads. The caller holds the ledger's lock, so no worker ends meanwhile.
     ///
-    /// `workers` are threads that are known to be there.
+    /// `workers` are threads that are known to exist.
     pub(crate) fn read(ledger: &Entries, workers: impl Iterator<Item = u32>) -> Self {
         let before_ns = clock::process_cpu_ns();
-        // While threads end, the kernel's list of them may skip others: it is read twice.
+        // While threads end, the kernel's list may skip others, so this reads it twice.
         let numbers: BTreeSet<u32> =
             numbers().into_iter().chain(numbers()).chain(workers).collect();
         let live: Vec<_> =
@@ -38,13 +38,13 @@ impl Threads {
         Self { live, process_cpu_ns: before_ns + uncertain_ns / 2, uncertain_ns }
     }
 
-    /// CPU time of the threads that had ended by then, or entered the ledger.
+    /// The CPU time of threads that had ended by then, or had an entry in the ledger.
     pub(crate) fn ended_cpu_ns(&self) -> i128 {
         let live: u64 = self.live.iter().map(|thread| thread.cpu_ns).sum();
         i128::from(self.process_cpu_ns) - i128::from(live)
     }
 
-    /// The same thread, in this list: one that has entered the ledger since is another.
+    /// Finds a thread of another list in this one. A thread that has made its entry in the ledger since is not the same.
     pub(crate) fn find(&self, thread: &Thread) -> Option<&Thread> {
         let same =
             |other: &&Thread| (other.number, other.entered) == (thread.number, thread.entered);
@@ -53,7 +53,7 @@ impl Threads {
 }
 
 impl Thread {
-    /// `None` when it has ended.
+    /// Reads a thread's CPU time. Returns `None` if the thread has ended.
     fn read(number: u32, ledger: &Entries) -> Option<Self> {
         let cpu_ns = clock::cpu_ns_of_thread(number)?;
         Some(match ledger.entered_ns(number, cpu_ns) {

@@ -1,4 +1,4 @@
-//! The spawn tree of a report: what tasks did by themselves and with all that they spawned, path by path.
+//! The spawn tree of a report: for each path, what its tasks did by themselves, and with all that they spawned.
 
 use crate::pmus::cpu_time::CpuTimeCount;
 use crate::report::{TreeReport, place};
@@ -15,10 +15,10 @@ pub(crate) struct Spawned {
     pub(crate) count: CpuTimeCount,
 }
 
-/// The tree under way. By path number: a parent comes before its children.
+/// The nodes of the tree, by path number. A parent's number is lower than those of its children.
 type Nodes = BTreeMap<u32, TreeReport>;
 
-/// The tree's rows, depth first, the children of each by their inclusive CPU time.
+/// The rows of the tree, depth first. Children are sorted by inclusive CPU time.
 pub(crate) fn rows(spawned: &[Spawned]) -> Vec<TreeReport> {
     let seen = |row: &&Spawned| row.count.polls | row.count.cpu_ns | row.started | row.live != 0;
     let mut nodes = Nodes::new();
@@ -27,7 +27,7 @@ pub(crate) fn rows(spawned: &[Spawned]) -> Vec<TreeReport> {
     depth_first(nodes)
 }
 
-/// Adds a path's row and those of its ancestors.
+/// Adds the row of a path, and the rows of its ancestors.
 fn plant(nodes: &mut Nodes, row: &Spawned) {
     for path in std::iter::successors(Some(row.path), |path| path.parent()) {
         nodes.entry(path.id()).or_insert_with(|| empty(path));
@@ -41,7 +41,7 @@ fn plant(nodes: &mut Nodes, row: &Spawned) {
     }
 }
 
-/// Adds what each path has to its parent, the children first.
+/// Adds each path's inclusive time to its parent, children first.
 fn add_up(nodes: &mut Nodes) {
     let ids: Vec<u32> = nodes.keys().rev().copied().collect();
     for id in ids {
@@ -57,7 +57,7 @@ fn depth_first(nodes: Nodes) -> Vec<TreeReport> {
     for node in nodes.into_values() {
         below.entry(node.parent).or_default().push(node);
     }
-    // The next is at the end; of equals, the one that was there first.
+    // The next row is at the end. Of two equal rows, the one with the lower number comes first.
     let next_last = |node: &TreeReport| (node.inclusive_cpu_ns, Reverse(node.id));
     below.values_mut().for_each(|children| children.sort_by_key(next_last));
     let mut rows = Vec::new();

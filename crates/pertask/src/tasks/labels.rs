@@ -1,7 +1,7 @@
-//! Labels, in the manner of Go's pprof: set for a future, seen while it is polled, inherited by the tasks that it spawns.
+//! Labels, as in Go's pprof: a future sets them, they hold while it is polled, and the tasks that it spawns inherit them.
 //!
-//! A set of labels is interned to a small number, which the running task carries; so a switch moves nothing, and a signal
-//! handler can read which labels hold.
+//! A set of labels is interned to a small number, the tag, which the running task carries. So a switch moves no labels, and a
+//! signal handler can read which labels hold.
 
 use crate::interned::Interned;
 use crate::tasks::tracked::Tracked;
@@ -13,20 +13,23 @@ use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 
-/// How many different sets of labels a process can have, of those that its futures were given and of those that came of
-/// putting them together. What comes later is `(other)`.
+/// The number of different sets of labels that a process can have.
+///
+/// The sets that futures were given count, and so do the sets that pertask joined from them. Later sets are `(other)`.
 pub const MAX_LABEL_SETS: usize = 65_536;
 
-/// Labels: keys and their values, by key, each key once.
+/// A set of labels: keys with their values, sorted by key, each key once.
 ///
-/// Cheap to clone; two of the same content are equal.
+/// A set is cheap to clone. Two sets with the same content are equal.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Labels(Arc<[(Box<str>, Box<str>)]>);
 
 /// Sets labels for a future.
 pub trait LabelExt: Future + Sized {
-    /// While this future is polled, these labels hold, beside those that hold already; of the same key the inner one holds.
-    /// Tasks that are made meanwhile begin with them.
+    /// Sets labels that hold while this future is polled.
+    ///
+    /// They are added to the labels that hold already; for a key in both, the new value holds. Tasks that are made during such a
+    /// poll begin with these labels.
     ///
     /// ```
     /// use pertask::{LabelExt, Labels, TaskExt};
@@ -46,20 +49,20 @@ pub trait LabelExt: Future + Sized {
 impl<F: Future> LabelExt for F {}
 
 pin_project! {
-    /// A future with labels. Made by [`LabelExt::labels`].
+    /// A future with labels, made by [`LabelExt::labels`].
     #[must_use = "futures do nothing unless polled"]
     #[derive(Debug)]
     pub struct Labeled<F> {
         #[pin]
         future: F,
         own: Labels,
-        // The tag that was found around it at the last poll, and the one of both together.
+        // The tag that held around the future at its last poll, and the tag of both sets joined.
         last: Option<(u32, u32)>,
     }
 }
 
 impl Labels {
-    /// These labels. Of the same key the last one holds.
+    /// Makes a set of these labels. For a key that comes twice, the last value holds.
     pub fn new<K: AsRef<str>, V: AsRef<str>>(labels: impl IntoIterator<Item = (K, V)>) -> Self {
         let none = Self::default();
         none.with(
@@ -67,7 +70,7 @@ impl Labels {
         )
     }
 
-    /// Those that hold here.
+    /// The labels that hold on the calling thread at this moment.
     #[must_use]
     pub fn current() -> Self {
         Self::of_tag(Cpu::with(Cpu::tag))
@@ -80,18 +83,18 @@ impl Labels {
         Some(&self.0[place].1)
     }
 
-    /// Keys and values, by key.
+    /// The keys and values, sorted by key.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
         self.0.iter().map(|(key, value)| (&**key, &**value))
     }
 
-    /// Whether there are none.
+    /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The set of that number.
+    /// The set of a tag.
     pub(crate) fn of_tag(tag: u32) -> Self {
         match tag {
             NONE => Self::default(),
@@ -132,7 +135,7 @@ impl<F: Future> Future for Labeled<F> {
     }
 }
 
-/// The tag of the set that holds inside, of the one around and a future's own.
+/// The tag of the set that holds in a future: the set around it joined with its own labels.
 fn joined(around: u32, own: &Labels) -> u32 {
     let both = Labels::of_tag(around).with(own.0.to_vec());
     if both.is_empty() { NONE } else { INTERNED.number_of(&both) }
@@ -142,8 +145,9 @@ fn joined(around: u32, own: &Labels) -> u32 {
 const NONE: u32 = 0;
 
 impl<F> Tracked<F> {
-    /// The task has these labels from now on, beside those that it has. As [`LabelExt::labels`], for a future that is a task
-    /// already.
+    /// Gives the task these labels from now on, in addition to those that it has.
+    ///
+    /// For a key that the task has already, the new value holds. [`LabelExt::labels`] labels futures that are no task yet.
     pub fn labels<K: AsRef<str>, V: AsRef<str>>(
         self,
         labels: impl IntoIterator<Item = (K, V)>,
@@ -155,7 +159,7 @@ impl<F> Tracked<F> {
     }
 }
 
-/// A poll with labels: ends them however it ends.
+/// A poll with labels. Its drop restores the labels around it, also when the poll panics.
 struct Holding {
     around: u32,
 }
@@ -177,7 +181,7 @@ fn set(tag: u32) {
     Cpu::with(|cpu| cpu.set_tag(tag));
 }
 
-/// How often a set of labels found no place.
+/// How often a set of labels was beyond [`MAX_LABEL_SETS`].
 #[must_use]
 pub fn label_sets_without_place() -> u64 {
     INTERNED.overflowed()

@@ -1,4 +1,5 @@
-//! Making tasks: of any future, by tokio's spawn functions or its hooks; and what they carry, labels and scopes of spans.
+//! How tasks are made (from any future, by tokio's spawn functions, by its hooks), and what they carry: labels, and scopes
+//! from spans.
 
 pub(crate) mod labels;
 pub(crate) mod run;

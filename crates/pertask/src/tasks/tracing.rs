@@ -1,4 +1,4 @@
-//! Scopes from [`tracing`](https://docs.rs/tracing)'s spans: whoever has instrumented a program need not do so again.
+//! Scopes from [`tracing`](https://docs.rs/tracing)'s spans: a program that has spans needs no scopes of its own.
 //!
 //! ```
 //! use pertask::{CallStack, TaskExt, current_scopes, tracing::ScopeLayer};
@@ -13,8 +13,8 @@
 //! # Ok::<(), pertask::Error>(())
 //! ```
 //!
-//! While nobody records scopes, entering a span costs a look at a number more than without the layer. While somebody does,
-//! it takes no lock and allocates nothing, but for the first time that a span's place in the source is met.
+//! While nobody records scopes, the layer adds one load of a number to entering a span. While somebody records them, the layer
+//! takes no lock and allocates nothing, except when it meets a span of a new place in the source.
 
 use crate::pmus::call_stack::{self, CallStack};
 use papaya::HashMap;
@@ -24,23 +24,22 @@ use tracing_core::{Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
-/// The numbers of spans' names, by where the spans' metadata is: one for each place in the source that makes spans.
+/// The numbers of spans' names, by the address of the spans' metadata: one for each place in the source that makes spans.
 static NUMBERS: LazyLock<HashMap<usize, u32>> = LazyLock::new(HashMap::new);
 
-/// A layer that enters a scope of a span's name when a task enters the span, and leaves it when the task leaves the span.
+/// A layer that turns spans into scopes: a task that enters a span enters a scope with the span's name.
 ///
-/// A task keeps its spans while others run, also those that a guard wrongly holds across `.await`. Spans may be left in another
-/// order than that in which they were entered, as far as the stack is no deeper than [`MAX_SCOPES`](crate::MAX_SCOPES). An
-/// instrumented future leaves its span after each poll: entered again, the span is where it was, outside the scopes that are
-/// open in it. A span that was entered while nobody recorded scopes is not known later.
+/// A task keeps its spans while other tasks run, even those that a guard wrongly holds across `.await`. A program may leave spans
+/// in any order, as long as the stack is no deeper than [`MAX_SCOPES`](crate::MAX_SCOPES). An instrumented future leaves its span
+/// after each poll and enters it again at the next: the span then has its old place, outside the scopes that are open in it. The
+/// layer does not know spans that were entered while nobody recorded scopes.
 ///
-/// To have scopes of some spans only, filter it as any layer:
-/// `ScopeLayer::new().with_filter(LevelFilter::INFO)`.
+/// To turn only some spans into scopes, filter the layer: `ScopeLayer::new().with_filter(LevelFilter::INFO)`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ScopeLayer(());
 
 impl ScopeLayer {
-    /// The layer.
+    /// Makes the layer.
     #[must_use]
     pub fn new() -> Self {
         Self(())

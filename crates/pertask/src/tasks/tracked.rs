@@ -1,22 +1,23 @@
-//! A future that is a task: switched in at each poll, on whatever thread polls it.
+//! A future that is a task: each poll switches the task in, on whatever thread polls it.
 
 use super::run::{fork, run_as};
 use crate::pmus::wake::{self, NotingWaker};
 use pertask_core::{Cpu, OwnedTask, Task};
 use std::future::Future;
 use std::mem::ManuallyDrop;
-use std::panic::Location;
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-/// Makes a task of any future.
+/// Makes any future a task.
 pub trait TaskExt: Future + Sized {
-    /// Makes this future a task of that name. Its spawn site is where this is called, its parent the task that runs
-    /// here now.
+    /// Makes this future a task with that name.
     ///
-    /// A name is a kind of task (`"GET /users"`), not one task: all tasks of one name and site share a row in reports,
-    /// and there is room for [`MAX_SITES`](pertask_core::MAX_SITES) of them.
+    /// The task's spawn site is the place of this call. Its parent is the task that makes the call, if one runs here.
+    ///
+    /// A name is a kind of task (`"GET /users"`), not one task. All tasks with the same name and site share a row in
+    /// reports, and the process can have [`MAX_SITES`](pertask_core::MAX_SITES) such rows.
     ///
     /// ```
     /// use pertask::TaskExt;
@@ -29,7 +30,7 @@ pub trait TaskExt: Future + Sized {
         Tracked::new(self, Some(name.as_ref()), Location::caller())
     }
 
-    /// Makes this future a task that is known by its spawn site alone.
+    /// Makes this future a task without a name. Reports show it by its spawn site, the place of this call.
     #[track_caller]
     fn task_here(self) -> Tracked<Self> {
         Tracked::new(self, None, Location::caller())
@@ -41,21 +42,34 @@ impl<F: Future> TaskExt for F {}
 /// A future that is a task. Made by [`TaskExt::task`].
 ///
 /// The task begins when the wrapper is made, and ends when the future is ready or dropped. The future's own destructor
-/// runs as part of the task.
+/// runs as part of the task. The wrapper is as unwind-safe as the future.
 #[must_use = "futures do nothing unless polled"]
 #[derive(Debug)]
 pub struct Tracked<F> {
-    /// `None` when the task has ended.
+    /// `None` once the task has ended.
     task: Option<OwnedTask>,
-    /// The waker that it is polled with while somebody measures its waits.
+    /// The waker that the future is polled with while a session measures the task's waits.
     waker: Option<Arc<NotingWaker>>,
     /// INVARIANT: pinned when the wrapper is; dropped once, by the wrapper's `drop`.
     future: ManuallyDrop<F>,
 }
 
-/// Where debug information says that the code below is.
+// What the wrapper has beside the future is whole after a panic, whatever panicked:
+// - In a poll: the run ends as it unwinds, so the task is switched out, and it is charged. It lives until the wrapper is
+//   dropped, and can be polled again.
+// - In the executor's waker, as it is cloned or compared: `waker` is `None` or as it was.
+// - In a PMU's hook as the task ends: the end is finished all the same, and `task` is `None`.
+// Others see the task by its `Arc<Task>`, which has atomic words only, and is as whole.
+impl<F: UnwindSafe> UnwindSafe for Tracked<F> {}
+impl<F: RefUnwindSafe> RefUnwindSafe for Tracked<F> {}
+
+/// The source file of the code below, as debug information names it.
 #[cfg(feature = "profiler")]
 pub(crate) const FILE: &str = file!();
+
+/// How the names of the wrapper's functions begin, as debug information has them.
+#[cfg(feature = "profiler")]
+pub(crate) const FUNCTIONS: &str = concat!("<", module_path!(), "::Tracked<");
 
 impl<F> Tracked<F> {
     pub(crate) fn new(future: F, name: Option<&str>, location: &'static Location<'static>) -> Self {
@@ -65,7 +79,7 @@ impl<F> Tracked<F> {
         Self { task: Some(task), waker: None, future: ManuallyDrop::new(future) }
     }
 
-    /// The task, to attach events to. `None` when it has ended.
+    /// The task, to which events can be attached, or `None` once it has ended.
     #[must_use]
     pub fn handle(&self) -> Option<&Arc<Task>> {
         self.task.as_ref().map(OwnedTask::handle_ref)
@@ -77,12 +91,12 @@ impl<F: Future> Future for Tracked<F> {
 
     #[inline]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        // SAFETY: `future` is not moved, here or elsewhere, once the wrapper is pinned; the rest is not pinned.
+        // SAFETY: once the wrapper is pinned, `future` is moved neither here nor elsewhere; the other fields are not pinned.
         let (task, waker, future) = unsafe {
             let this = self.get_unchecked_mut();
             (&mut this.task, &mut this.waker, Pin::new_unchecked(&mut *this.future))
         };
-        // Polled on after its end.
+        // The executor polls the future after it was ready.
         let Some(running) = task else { return future.poll(context) };
         #[cfg(all(tokio_unstable, feature = "tokio"))]
         crate::tasks::tokio::hooks::polled(running.id());
@@ -100,14 +114,14 @@ impl<F: Future> Future for Tracked<F> {
 impl<F> Drop for Tracked<F> {
     fn drop(&mut self) {
         let Self { task, future, .. } = self;
-        // SAFETY: dropped here and nowhere else, in place.
+        // SAFETY: the future is dropped here, in place, and nowhere else.
         let mut drop = || unsafe { ManuallyDrop::drop(future) };
         let Some(task) = task else { return drop() };
         Cpu::with(|cpu| cpu.run_aside(task, drop));
     }
 }
 
-/// A waker to poll the task with instead of the context's, while somebody measures how long it waits for its polls.
+/// The waker to poll the task with in place of the context's, while a session measures how long the task waits for its polls.
 #[inline(always)]
 fn noting_waker(
     task: &OwnedTask,

@@ -1,10 +1,10 @@
-//! Pointers that are looked at, or compared, outside a section.
+//! Pointers that are followed or compared outside a section.
 
 use super::*;
 use crate::quarantine;
 use loom::thread;
 
-/// One event comes while another goes.
+/// One event is attached while another is detached.
 fn attach_task_meets_detach_task(version: &'static Version) {
     let ([cpu0, cpu1], task) = boot();
     (version.attach_task)(&cpu1, &task).unwrap();
@@ -48,8 +48,8 @@ fn ours_looks_at_no_freed_data() {
     });
 }
 
-/// An event goes while another comes and goes, and a third comes: it gets the address of the first one's data. The attaches
-/// are in sections here, as the repaired walk's are, so that the detach alone is to blame.
+/// One event is detached while another comes and goes, and a third is attached, whose data gets the first one's address. The
+/// attaches are in sections here, as in the repaired walk, so that only the detach can be at fault.
 fn detach_task_meets_a_reused_address(version: &'static Version) {
     let ([cpu0, cpu1], task) = boot();
     (version.attach_task)(&cpu1, &task).unwrap();

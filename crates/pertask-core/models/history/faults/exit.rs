@@ -1,9 +1,9 @@
-//! A task ends while others look at its slot.
+//! Tasks that end while other threads access their slots.
 
 use super::*;
 use loom::thread;
 
-/// The task ends while the global event comes; then that goes.
+/// The task ends while the global event is attached, and then the event is detached.
 fn exit_meets_attach_global(version: &'static Version) {
     let ([cpu0, cpu1], task) = boot();
     let exiter = thread::spawn(move || exit(version, &cpu1, &task));
@@ -37,7 +37,7 @@ fn ours_gives_no_data_to_a_task_after_its_exit_hook() {
     });
 }
 
-/// The task ends while its one event is closed; there is no global event.
+/// The task ends while its only event is closed. There is no global event.
 fn exit_meets_detach_task(version: &'static Version) {
     let ([cpu0, cpu1], task) = boot();
     (version.attach_task)(&cpu0, &task).unwrap();
@@ -75,7 +75,7 @@ fn ours_exit_drops_no_reference_that_it_does_not_hold() {
     });
 }
 
-/// The task ends while the global event goes, which holds the one reference.
+/// The task ends while the global event, which holds the only reference, is detached.
 fn exit_meets_detach_global(version: &'static Version) {
     let ([cpu0, cpu1], task) = boot();
     (version.attach_global)(&cpu0).unwrap();
@@ -90,7 +90,7 @@ fn merged_exit_and_detach_drop_the_global_events_reference_once() {
     passes(|| exit_meets_detach_global(&MERGED));
 }
 
-/// It was the rwsem that kept them apart.
+/// Only the rwsem had kept them apart.
 #[test]
 fn repaired_exit_and_detach_drop_the_global_events_reference_twice() {
     finds(Fault::Underflow, || exit_meets_detach_global(&REPAIRED));

@@ -1,9 +1,9 @@
-//! Tasks that are born without the data that they were promised.
+//! Tasks that are forked without the data that they were promised.
 
 use super::*;
 use loom::thread;
 
-/// A thread is made while the global event comes.
+/// A thread is made while the global event is attached.
 fn fork_meets_attach_global(version: &'static Version) {
     let ([cpu0, cpu1], parent) = boot();
     let forker = {
@@ -42,7 +42,7 @@ fn ours_fork_behind_the_walk_gets_data() {
     });
 }
 
-/// There is no memory for a child's data for a moment; later it makes a child of its own.
+/// For a moment there is no memory for a child's data. Later the child makes a child of its own.
 fn fork_from_a_parent_without_data(version: &Version) {
     let ([cpu, _], first) = boot();
     (version.attach_global)(&cpu).unwrap();

@@ -1,4 +1,4 @@
-//! The faults, in pairs: a version has it, ours has it not.
+//! The faults, in pairs: the kernel's versions have them, and ours does not.
 
 mod address;
 mod exit;
@@ -17,13 +17,13 @@ use super::v4::{self, V4};
 use crate::models::{World, check};
 use std::sync::Arc;
 
-/// The end of a task: perf's hook, then it is gone.
+/// Ends a task: perf's hook runs, then the task is gone.
 fn exit(version: &Version, cpu: &Cpu, task: &Task) {
     (version.exit_hook)(cpu, task);
     cpu.leave_list(task);
 }
 
-/// A task is made by another, without inherited events.
+/// A task makes another, without inherited events.
 fn fork(version: &Version, cpu: &Cpu, parent: &Task) -> Arc<Task> {
     let child = cpu.new_task();
     cpu.enter_list(&child, Some(parent));

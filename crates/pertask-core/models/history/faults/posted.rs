@@ -1,4 +1,4 @@
-//! V4 as posted: most of its faults need no race.
+//! V4 as posted. Most of its faults need no race.
 
 use super::*;
 use crate::{Error, Inherit};
@@ -26,7 +26,7 @@ fn ours_does_not_limit_the_events_of_a_task() {
     });
 }
 
-/// Two events on one task: what the second has allocated is not needed.
+/// Attaches two events to one task. The second attach allocates data that it does not need.
 fn free_unused_data(cpu: &Cpu, task: &Task) {
     (V4.attach_task)(cpu, task).unwrap();
     (V4.attach_task)(cpu, task).unwrap();
@@ -78,7 +78,7 @@ fn v4_retries_only_when_nothing_failed() {
     });
 }
 
-/// An attach that cannot give all tasks data fails, and leaves nothing.
+/// An attach that cannot give all tasks data fails, and leaves nothing behind.
 #[test]
 fn ours_succeeds_for_all_or_fails() {
     check(|| {
@@ -105,7 +105,7 @@ fn v4_allocates_for_all_tasks_at_each_event() {
     });
 }
 
-/// The inverted condition again: nothing failed, so what was allocated is forgotten.
+/// Again the inverted condition: nothing failed, so V4 forgets what it allocated.
 #[test]
 fn v4_leaks_what_it_allocated_for_tasks_that_had_data() {
     finds(Fault::Leak, || {
@@ -134,7 +134,7 @@ fn ours_allocates_nothing_for_a_second_event() {
     });
 }
 
-/// The race of V4's own comment: its second look under the lock closes it.
+/// The race that V4's own comment describes. V4's second check under the lock closes it.
 #[test]
 fn v4_leaves_no_data_to_a_child_without_events() {
     passes(|| {
@@ -147,8 +147,8 @@ fn v4_leaves_no_data_to_a_child_without_events() {
     });
 }
 
-/// The child inherits an event before it is in the list: its data gets the bias, and no walk takes it off. In this order, so
-/// that none of V4's other faults on the way is found first.
+/// The child inherits an event before it is in the list. Its data gets the bias, and no walk removes it. The order avoids
+/// finding any of V4's other faults first.
 #[test]
 fn v4_leaves_data_to_a_child_with_an_inherited_event() {
     finds(Fault::Leak, || {
@@ -185,13 +185,13 @@ fn ours_leaves_no_data_to_a_child_with_an_inherited_event() {
     });
 }
 
-/// An event comes, on a task without data, between the count of the last system-wide event and its walk.
+/// An event is attached to a task without data, between the count of the last system-wide event and its walk.
 #[test]
 fn v4_detach_takes_off_a_bias_that_is_not_there() {
     finds(Fault::Underflow, || {
         let ([cpu0, cpu1], _) = boot();
         (V4.attach_global)(&cpu0).unwrap();
-        // In the list, and not yet at fork's hook.
+        // The task is in the list, and has not yet reached fork's hook.
         let child = cpu0.spawn_plain();
         let attacher = thread::spawn(move || (V4.attach_task)(&cpu1, &child).unwrap());
         (V4.detach_global)(&cpu0);

@@ -1,10 +1,10 @@
-//! Who holds a reference, and who gives it back.
+//! References: which holders have one, and which of them gives it back.
 
 use super::*;
 use crate::Inherit;
 use loom::thread;
 
-/// A task's own event and the global event come at once: two holders.
+/// A task's own event and the global event are attached concurrently. There are two holders.
 fn attach_global_meets_attach_task(version: &'static Version) {
     let ([cpu0, cpu1], task) = boot();
     let attacher = {
@@ -26,13 +26,13 @@ fn merged_takes_two_references_for_the_global_event() {
     finds(Fault::References, || attach_global_meets_attach_task(&MERGED));
 }
 
-/// The walk goes on where it did begin again: nobody sets the mark.
+/// The walk goes on where it once began again, so nobody sets the mark.
 #[test]
 fn repaired_takes_a_reference_for_the_global_event_without_a_mark() {
     finds(Fault::References, || attach_global_meets_attach_task(&REPAIRED));
 }
 
-/// A global attach meets a task's, and both go: what is left.
+/// A global attach races a task's attach, and both events are detached. The model checks what is left.
 fn attach_global_meets_attach_task_and_both_go(version: &'static Version) {
     let ([cpu0, cpu1], task) = boot();
     let attacher = {
@@ -78,7 +78,7 @@ fn ours_takes_one_reference_for_the_global_event() {
     });
 }
 
-/// An event cannot be opened for want of memory, on a task that has another.
+/// Opening an event fails for lack of memory, on a task that has another event.
 fn open_fails_on_a_task_with_an_event(version: &Version) {
     let ([cpu0, cpu1], task) = boot();
     merged::open_on_task(version, &cpu0, &task).unwrap();
@@ -97,7 +97,7 @@ fn repaired_attach_that_fails_drops_anothers_reference_too() {
     finds(Fault::Hole, || open_fails_on_a_task_with_an_event(&REPAIRED));
 }
 
-/// One that needs no memory does not fail; one that fails gives back nothing.
+/// An attach that needs no memory does not fail. An attach that fails gives nothing back.
 #[test]
 fn ours_attach_that_fails_drops_nothing() {
     check(|| {
@@ -114,7 +114,7 @@ fn ours_attach_that_fails_drops_nothing() {
     });
 }
 
-/// A child has an inherited event, which goes while the child's fork reaches perf's hook.
+/// A child has an inherited event, which is detached while the child's fork reaches perf's hook.
 fn fork_hook_meets_detach_of_the_inherited_event(version: &'static Version) {
     let ([cpu0, cpu1], parent) = boot();
     (version.attach_global)(&cpu0).unwrap();

@@ -1,11 +1,11 @@
-//! What a walk over tasks costs, and who waits for it.
+//! The cost of a walk over tasks, and the threads that wait for it.
 
 use super::*;
 use crate::rcu;
 use loom::thread;
 use std::cell::RefCell;
 
-/// Visits of tasks in a global attach and in the detach that follows, for so many tasks.
+/// How many visits to tasks a global attach makes, and the detach that follows, with that many tasks.
 fn visits(version: &Version, tasks: usize, quick: usize) -> [usize; 2] {
     let ([cpu, _], _) = boot();
     (1..tasks).for_each(|_| drop(cpu.spawn_plain()));
@@ -17,7 +17,7 @@ fn visits(version: &Version, tasks: usize, quick: usize) -> [usize; 2] {
     [attach, cpu.visits() - attach]
 }
 
-/// The first task, the first two, and so on; and all once more, to see that nothing is left.
+/// The first task, the first two, and so on; and all of them once more, to see that no task is left.
 fn restarted(tasks: usize) -> usize {
     tasks * (tasks + 1) / 2 + tasks
 }
@@ -42,11 +42,11 @@ fn repaired_walk_is_quadratic_where_quick_allocations_fail() {
     passes(|| assert_eq!(visits(&REPAIRED, 10, 0), [restarted(10), 10]));
 }
 
-/// Counted in RCU sections: each look at a slot needs one.
+/// Counted in RCU sections, because each access to a slot needs one.
 #[test]
 fn ours_walks_are_linear() {
     fn sections(tasks: usize) -> u64 {
-        // The world before has closed the books.
+        // The previous world has closed the books.
         rcu::stand_in::begin();
         let world = World::new();
         let tasks = (0..tasks).map(|_| world.fork()).collect::<Vec<_>>();
@@ -63,7 +63,7 @@ fn ours_walks_are_linear() {
     });
 }
 
-/// A task ends while the global event comes, among three.
+/// One of three tasks ends while the global event is attached.
 fn exit_meets_attach_global(version: &'static Version) {
     let ([cpu0, cpu1], task) = boot();
     (0..2).for_each(|_| drop(cpu0.spawn_plain()));
@@ -83,7 +83,7 @@ fn repaired_exit_waits_for_no_walk() {
     passes(|| exit_meets_attach_global(&REPAIRED));
 }
 
-/// A task is made while the global event goes, among three.
+/// A task is made, beside three others, while the global event is detached.
 fn fork_meets_detach_global(version: &'static Version) {
     let ([cpu0, cpu1], parent) = boot();
     (0..2).for_each(|_| drop(cpu0.spawn_plain()));
@@ -104,8 +104,8 @@ fn repaired_fork_waits_for_a_whole_walk_too() {
     finds(Fault::Waited, || fork_meets_detach_global(&REPAIRED));
 }
 
-/// The attach is held up, with every lock that it has while it walks, until fork and exit are done. A lock that they need
-/// would stop the model.
+/// The attach is held up until fork and exit are done, with every lock that it holds while it walks. A lock that fork or exit
+/// needs would stop the model.
 #[test]
 fn ours_neither_fork_nor_exit_waits_for_an_attach() {
     check(|| {
@@ -123,7 +123,7 @@ fn ours_neither_fork_nor_exit_waits_for_an_attach() {
     });
 }
 
-/// A walk, which every attach uses, is held up in its middle until fork and exit are done.
+/// A walk, of the kind every attach uses, is held up in its middle until fork and exit are done.
 #[test]
 fn ours_neither_fork_nor_exit_waits_for_a_walk() {
     check(|| {

@@ -1,6 +1,6 @@
-//! A thread's end: what becomes of its record, and which record the destructors have that run after it was given back.
+//! A thread's end: what happens to its record, and which record its late destructors use.
 //!
-//! A thread's end is seen from outside in `tests/thread_end.rs`.
+//! `tests/thread_end.rs` tests a thread's end through the public API.
 
 use super::*;
 use std::cell::RefCell;
@@ -10,10 +10,10 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-/// Threads that come and go, one after the other.
+/// How many threads a test runs, one after the other.
 const THREADS: usize = if cfg!(miri) { 20 } else { 200 };
 
-/// Lets one of these tests run at a time: they look at records that all threads claim.
+/// Runs one of these tests at a time, because each inspects records that all threads claim.
 fn alone() -> MutexGuard<'static, ()> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
@@ -34,7 +34,7 @@ impl Drop for AtEnd {
     }
 }
 
-/// Runs a thread that has a record and gives it back, and then calls `late` on it. Returns when the thread has ended.
+/// Runs a thread that claims a record and gives it back, then calls `late` on that thread. Returns when the thread has ended.
 fn on_an_ending_thread<R: Send + 'static>(late: impl FnOnce() -> R + Send + 'static) -> R {
     let (tell, told) = channel();
     let late = move || {
@@ -43,30 +43,30 @@ fn on_an_ending_thread<R: Send + 'static>(late: impl FnOnce() -> R + Send + 'sta
         tell.send((is_late, catch_unwind(AssertUnwindSafe(late)))).unwrap();
     };
     let thread = thread::spawn(move || {
-        // Used before the thread's first section, and so destroyed after its record has gone.
+        // The thread uses this before its first section, so it is destroyed after the record has been given back.
         AT_END.with(|at_end| *at_end.0.borrow_mut() = Some(Box::new(late)));
         drop(enter());
     });
     thread.join().unwrap();
     let (is_late, result) = told.recv().unwrap();
-    assert!(is_late, "the destructor has run before the record was given back");
+    assert!(is_late, "the destructor ran before the record was given back");
     result.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// The record of a section, which must be this thread's while the section lasts.
+/// The address of a section's record, which must be claimed while the section lasts.
 fn record_of(section: &Guard) -> usize {
-    assert!(section.reader.is_claimed(), "a section with a record that is anybody's");
+    assert!(section.reader.is_claimed(), "the record of a running section is unclaimed");
     std::ptr::from_ref(section.reader).addr()
 }
 
-/// After `f` has been done by so many threads, one at a time, and each has ended: all their records are free.
+/// Runs `f` many times, one thread at a time, and asserts that each ended thread has freed its record.
 fn assert_leaves_its_record_to_others(f: fn()) {
     let _alone = alone();
     let claimed = || domain().claimed_records();
     let before = claimed();
     (0..THREADS).for_each(|_| f());
     let kept = claimed().saturating_sub(before);
-    // Other tests of the program, which may have begun since, have far fewer threads.
+    // Other tests of this program may have started threads since, but far fewer.
     assert!(kept < THREADS / 2, "{kept} records are claimed by {THREADS} threads that have ended");
 }
 
@@ -94,7 +94,7 @@ fn barrier_on_an_ending_thread_leaves_its_record_to_others() {
 fn section_on_an_ending_thread_has_a_record_as_long_as_it_lasts() {
     let _alone = alone();
     on_an_ending_thread(|| {
-        // The second time, too.
+        // The second iteration checks that the first gave the record back.
         for _ in 0..2 {
             let outer = enter();
             let record = record_of(&outer);
@@ -106,7 +106,7 @@ fn section_on_an_ending_thread_has_a_record_as_long_as_it_lasts() {
     });
 }
 
-/// A thread that gets a record which an ending thread had for one section has it until its own end.
+/// A thread that claims a record which an ending thread had for one section keeps that record until its own end.
 #[test]
 fn thread_keeps_its_record_between_sections() {
     let _alone = alone();
@@ -116,11 +116,11 @@ fn thread_keeps_its_record_between_sections() {
             drop(enter());
             local().is_some_and(|local| local.reader.is_claimed())
         };
-        assert!(thread::spawn(keeps).join().unwrap(), "the record is anybody's");
+        assert!(thread::spawn(keeps).join().unwrap(), "the record is unclaimed");
     }
 }
 
-/// A call that would wait for this thread's own section must find that there is one, to be refused.
+/// A call that would wait for this thread's own section must notice the section and be refused.
 #[test]
 fn section_on_an_ending_thread_is_known_to_be_one() {
     let _alone = alone();
@@ -138,7 +138,7 @@ fn section_on_an_ending_thread_is_known_to_be_one() {
     });
 }
 
-/// A thread that is ending is in a section, and in one inside that, while others claim every record that is free.
+/// An ending thread is in a nested section while other threads claim every free record.
 #[test]
 fn no_record_has_two_owners() {
     let _alone = alone();
@@ -163,7 +163,7 @@ fn no_record_has_two_owners() {
         let together = Arc::clone(&together);
         thread::spawn(move || {
             let section = enter();
-            // Nobody gives a record back before all have one.
+            // No thread gives its record back before all threads have one.
             together.wait();
             record_of(&section)
         })
@@ -179,7 +179,7 @@ fn no_record_has_two_owners() {
     assert_eq!(records.len(), others, "one record, two threads");
 }
 
-/// An object that says when it is freed.
+/// An object that records when it is freed.
 #[repr(C)]
 struct Object {
     head: Head,
@@ -187,20 +187,21 @@ struct Object {
 }
 
 unsafe fn free(head: NonNull<Head>) {
-    // SAFETY: the head is the first field of an object that came from a box; the domain frees it once.
+    // SAFETY: the head is the first field of an object that came from a box, and the domain frees it once.
     let object = unsafe { Box::from_raw(head.cast::<Object>().as_ptr()) };
     object.freed.fetch_add(1, SeqCst);
 }
 
-/// Retires an object, which counts when it is freed.
+/// Retires an object that counts up when it is freed.
 fn retire_one(freed: &Arc<AtomicUsize>) {
     let object = Object { head: Head::new(free), freed: Arc::clone(freed) };
     let object = NonNull::from(Box::leak(Box::new(object)));
-    // SAFETY: nobody else has ever seen it.
+    // SAFETY: the object was never shared, so no reader can reach it, and it is retired once.
     unsafe { retire(object.cast()) };
 }
 
-/// A section on an ending thread holds up what was retired after its beginning, whoever enters and leaves sections meanwhile.
+/// A section on an ending thread holds up objects retired after the section began, whichever threads enter and leave sections
+/// meanwhile.
 #[test]
 fn section_on_an_ending_thread_keeps_what_it_may_have_seen() {
     let _alone = alone();
@@ -235,7 +236,7 @@ fn section_on_an_ending_thread_keeps_what_it_may_have_seen() {
     assert_eq!(freed.load(SeqCst), 1);
 }
 
-/// What a thread retires at its very end is freed by others.
+/// Other threads free the objects that a thread retires at its very end.
 #[test]
 fn what_an_ending_thread_retires_is_freed() {
     let _alone = alone();

@@ -1,8 +1,8 @@
-//! The call-stack PMU: in which scopes a task is, innermost last, wherever it is polled.
+//! The call-stack PMU: the scopes in which a task is, innermost last, on whatever thread it is polled.
 //!
-//! A CPU has a register file of scopes, as a processor has last-branch records. Guards push and pop it; the core's switches
-//! save it with the task that leaves and load that of the task which comes, so that a guard held across `.await` is the
-//! task's and not the thread's.
+//! A CPU has a register file of scopes, as a processor has last-branch records. Guards push scopes and pop them. The core's switches
+//! save the registers of the task that is switched out and load those of the task that is switched in. So a guard that is held across
+//! `.await` belongs to the task and not to the thread.
 
 mod names;
 mod pmu;

@@ -4,21 +4,23 @@ use crate::interned::{Interned, OTHER};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 
-/// How many different names of scopes a process can have. What comes later is `(other)`.
+/// The number of different names of scopes that a process can have. Later names are `(other)`.
 const MAX_NAMES: u32 = 16_384;
 
-/// The name of a scope, interned when it is first used.
+/// The name of a scope, which is interned when it is first used.
 #[derive(Debug)]
 pub struct ScopeName {
     name: &'static str,
-    /// 0: not asked for yet.
+    /// The name's number, or 0 before its first use.
     number: AtomicU32,
 }
 
 static NAMES: LazyLock<Interned<Arc<str>>> = LazyLock::new(|| Interned::new(MAX_NAMES));
 
 impl ScopeName {
-    /// A name, for a `static`. [`scope!`](crate::scope) makes one.
+    /// Makes a name, for a `static`.
+    ///
+    /// [`scope!`](crate::scope) does this for its caller.
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
         Self { name, number: AtomicU32::new(0) }
@@ -26,7 +28,7 @@ impl ScopeName {
 
     #[inline]
     pub(super) fn number(&self) -> u32 {
-        // Relaxed: the number says all; who reads 0 asks again.
+        // Relaxed: the table of names has its own orderings, and a thread that reads 0 interns the name again.
         match self.number.load(Ordering::Relaxed) {
             0 => self.intern(),
             number => number,
@@ -36,12 +38,13 @@ impl ScopeName {
     #[cold]
     fn intern(&self) -> u32 {
         let number = number_of(self.name);
+        // Relaxed: see `number`.
         self.number.store(number, Ordering::Relaxed);
         number
     }
 }
 
-/// The number of a name that is known only when the program runs.
+/// The number of a name that is known only at run time.
 pub(crate) fn number_of(name: &str) -> u32 {
     NAMES.number_of(&Arc::from(name))
 }

@@ -1,4 +1,4 @@
-//! The PMU: saves the register file with the task that leaves, and loads that of the task which comes.
+//! The call-stack PMU: it saves the registers of the task that is switched out, and loads those of the task that is switched in.
 
 #[cfg(feature = "sampler")]
 use super::registers::MAX_SCOPES;
@@ -9,13 +9,15 @@ use pertask_core::{Cpu, CpuRecord, Event, Inherit, Pmu, PmuHandle, Switch, Syste
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// Keeps, for each task, in which scopes it is. It counts nothing: samplers read the CPU's registers.
+/// Keeps for each task the scopes in which it is.
+///
+/// This PMU counts nothing. Samplers read the CPU's registers.
 #[derive(Debug)]
 pub struct CallStack {
     deeper: Deeper,
 }
 
-/// What the PMU keeps for a task: its scopes, while it does not run.
+/// What the PMU keeps for a task: its scopes while it does not run.
 #[derive(Debug)]
 #[repr(C)]
 pub struct CallStackData(Registers);
@@ -23,21 +25,21 @@ pub struct CallStackData(Registers);
 // SAFETY: all fields are integers, for which zero is a value.
 unsafe impl Zeroable for CallStackData {}
 
-/// What the PMU keeps for a CPU. Written by its own thread.
+/// What the PMU keeps for a CPU. Only the CPU's own thread writes it.
 #[derive(Debug, Default)]
 pub struct CallStackCpu {
-    /// The scopes of whatever runs now.
+    /// The scopes of the task that runs now, or of the thread if no task does.
     now: Registers,
-    /// Those of the thread itself, while it runs a task.
+    /// The scopes of the thread itself, while it runs a task.
     own: Registers,
-    /// When they were last written: compared with [`GENERATION`].
+    /// The [`GENERATION`] of both registers.
     generation: AtomicU32,
 }
 
-/// While it lives, scopes are recorded, for all tasks or for one.
+/// A recording of scopes, of all tasks or of one, which lasts as long as this value lives.
 #[derive(Debug)]
 pub struct CallStacks {
-    // Before the user: what scopes were in is forgotten before the next user begins.
+    // Dropped before the user, so that tasks lose their data before the next user begins.
     _event: Event<CallStack>,
     _user: User,
 }
@@ -45,10 +47,10 @@ pub struct CallStacks {
 #[derive(Debug)]
 struct User;
 
-/// How many record scopes now.
+/// The number of recordings at this moment.
 static USERS: AtomicU32 = AtomicU32::new(0);
 
-/// How often recording has begun: what registers hold from an earlier time is out of date.
+/// How often recording has begun. Registers of an earlier generation are out of date.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 
 static HANDLE: OnceLock<Result<PmuHandle<CallStack>, pertask_core::Error>> = OnceLock::new();
@@ -65,7 +67,7 @@ impl Pmu for CallStack {
         cpu.own.load(&cpu.now);
         match switch.data {
             Some(data) => cpu.now.load(&data.0),
-            // As last-branch records are reset for a task without data: better none than another task's.
+            // A task without data gets empty registers, and not those of another task. The kernel resets last-branch records alike.
             None => cpu.now.clear(),
         }
     }
@@ -92,40 +94,41 @@ impl Pmu for CallStack {
 }
 
 impl CallStack {
-    /// Records the scopes of every task, those to come included, and of threads that run none.
+    /// Records the scopes of all tasks, including tasks that are made later, and of threads outside tasks.
     ///
-    /// A scope that was entered before is not known: stacks begin with what is entered from now on.
+    /// Scopes that were entered before are not known. Stacks begin with the first scope that is entered from now on.
     ///
     /// # Errors
-    /// When the attach is refused: see [`Error`].
+    /// Returns [`Error::Attach`] if the core refuses the attach.
     pub fn record() -> Result<CallStacks, Error> {
-        // Before there is data, so that no guard between the two is left out of a task that has it.
+        // The user begins before tasks have data, so that each guard of a task with data is recorded.
         let user = User::begin();
         Ok(CallStacks { _event: Self::handle()?.attach_global()?, _user: user })
     }
 
-    /// Records the scopes of one task.
+    /// Records the scopes of one task, and of its descendants if `inherit` says so.
     ///
     /// # Errors
-    /// As [`record`](Self::record).
+    /// Returns [`Error::Attach`] if the core refuses the attach, for example because the task has ended.
     pub fn record_task(task: &Arc<Task>, inherit: Inherit) -> Result<CallStacks, Error> {
         let user = User::begin();
         Ok(CallStacks { _event: Self::handle()?.attach_task(task, inherit)?, _user: user })
     }
 
-    /// How many scopes were entered beyond the [`MAX_SCOPES`](super::MAX_SCOPES) that are kept, since the program began.
+    /// How many scopes were entered beyond the [`MAX_SCOPES`](super::MAX_SCOPES) that a stack keeps, since the program began.
     #[must_use]
     pub fn deeper_scopes() -> u64 {
         Self::handle().map_or(0, |handle| handle.pmu().deeper.get())
     }
 
-    /// The scopes that hold on a CPU, outermost first, into `names`: how many are kept, and how many are deeper. For a signal
-    /// handler on the CPU's own thread: neither allocates nor locks.
+    /// Writes the scopes that are open on a CPU into `names`, outermost first. Returns how many it wrote, and how many more are open.
+    ///
+    /// This is for a signal handler on the CPU's own thread: it neither allocates nor locks.
     #[cfg(feature = "sampler")]
     pub(crate) fn read_on(cpu: &CpuRecord, names: &mut [u32; MAX_SCOPES]) -> (usize, u32) {
         let handle = HANDLE.get().and_then(|handle| handle.as_ref().ok());
         let data = handle.filter(|_| Self::is_recording()).and_then(|handle| handle.cpu_data(cpu));
-        // What an earlier recording left means nothing now. Relaxed: see `be_up_to_date`.
+        // Registers of an earlier recording are out of date. Relaxed: see `be_up_to_date`.
         let current = data.filter(|data| data.generation() == GENERATION.load(Ordering::Relaxed));
         current.map_or((0, 0), |data| data.now.read(names))
     }
@@ -135,14 +138,14 @@ impl CallStack {
         HANDLE.get_or_init(register).map_err(Error::from)
     }
 
-    /// Whether anybody records scopes.
+    /// Whether there is a recording of scopes.
     #[inline(always)]
     pub(crate) fn is_recording() -> bool {
-        // Relaxed: a scope that is entered at this moment is recorded or is not.
+        // Relaxed: a scope that is entered while a recording begins or ends may be recorded or not.
         USERS.load(Ordering::Relaxed) != 0
     }
 
-    /// The registers of the CPU that this thread is, up to date.
+    /// Calls `f` with the registers of the CPU that the calling thread is, up to date.
     #[inline]
     pub(super) fn here<R>(
         handle: PmuHandle<Self>,
@@ -166,12 +169,12 @@ impl CallStackCpu {
     }
 
     pub(super) fn generation(&self) -> u32 {
-        // Relaxed: this thread's own.
+        // Relaxed: only this thread writes it.
         self.generation.load(Ordering::Relaxed)
     }
 
     fn be_up_to_date(&self) {
-        // Relaxed: recording begins for this thread when it sees the new number.
+        // Relaxed: for this thread, recording begins when it sees the new number.
         let generation = GENERATION.load(Ordering::Relaxed);
         if self.generation() != generation {
             self.clear();
@@ -187,7 +190,7 @@ impl CallStackCpu {
 
 impl User {
     fn begin() -> Self {
-        // Relaxed, here and below: numbers; see `be_up_to_date` and `is_recording`.
+        // Relaxed, here and in `drop`: see `be_up_to_date` and `is_recording`.
         if USERS.fetch_add(1, Ordering::Relaxed) == 0 {
             GENERATION.fetch_add(1, Ordering::Relaxed);
         }

@@ -3,32 +3,34 @@
 use crate::interned::OTHER;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 
-/// How many scopes are kept of a stack: the outermost. Deeper ones are counted.
+/// The number of scopes that a stack keeps, outermost first.
+///
+/// Deeper scopes are only counted.
 pub const MAX_SCOPES: usize = 32;
 
-/// Marks a name whose scope has been left, by itself, while scopes inside it are open: the span of a future that is not polled
-/// at the moment, with a guard in it that is held across its `.await`.
+/// Marks a scope that has been left while scopes inside it are still open. Such a scope is the span of a future that is not being
+/// polled, and a guard in the future is held across its `.await`.
 const LEFT: u32 = 1 << 31;
 
-/// A stack of scopes, by the numbers of their names. All-zero when empty.
+/// A stack of scopes, as the numbers of their names. It is all-zero when empty.
 ///
-/// Written by one thread at a time. A signal handler on that thread may read it at any moment: what is below `depth` is always
+/// One thread at a time writes it. A signal handler on that thread may read it at any moment: the names below `depth` are always
 /// whole.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(super) struct Registers {
-    /// How many scopes there are, those beyond `MAX_SCOPES` included.
+    /// The number of scopes, including those beyond `MAX_SCOPES`.
     depth: AtomicU32,
     names: [AtomicU32; MAX_SCOPES],
 }
 
 impl Registers {
     pub(super) fn depth(&self) -> u32 {
-        // Relaxed, here and below: one thread's own, and its signal handlers' (the fences are for those).
+        // Relaxed, here and below: only one thread and its signal handlers use these words. The compiler fences are for the handlers.
         self.depth.load(Ordering::Relaxed)
     }
 
-    /// Enters a scope. Returns its place; what is beyond the last register is only counted.
+    /// Enters a scope and returns its place. A scope beyond the last register is only counted.
     #[inline]
     pub(super) fn push(&self, name: u32) -> u32 {
         let place = self.depth();
@@ -40,7 +42,7 @@ impl Registers {
         place
     }
 
-    /// Leaves the scope at `place`, and those inside it. Nothing is done if it is not there any more.
+    /// Leaves the scope at `place`, and those inside it. Does nothing if the scope is no longer there.
     #[inline]
     pub(super) fn pop(&self, place: u32, name: u32) {
         let is_there = match self.names.get(place as usize) {
@@ -52,8 +54,8 @@ impl Registers {
         }
     }
 
-    /// Enters a scope that may have been left for a while by [`leave`](Self::leave): then it is where it was, outside the scopes
-    /// that have been entered in it. Whether it was.
+    /// Enters again a scope that [`leave`](Self::leave) has marked as left. The scope has its old place, outside the scopes that are
+    /// open in it. Returns whether there was such a scope.
     #[cfg(feature = "tracing")]
     pub(super) fn enter_again(&self, name: u32) -> bool {
         let open = &self.names[..(self.depth() as usize).min(MAX_SCOPES)];
@@ -62,9 +64,9 @@ impl Registers {
         register.map(|register| register.store(name, Ordering::Relaxed)).is_some()
     }
 
-    /// Leaves the innermost scope of that name, and none inside it. Nothing is done if there is none.
+    /// Leaves the innermost scope of that name, and none inside it. Does nothing if there is no such scope.
     ///
-    /// Beyond the last register names are not known: there it is the innermost scope that is left.
+    /// Beyond the last register, names are not known. There this leaves the innermost scope.
     #[cfg(feature = "tracing")]
     pub(super) fn leave(&self, name: u32) {
         let depth = self.depth();
@@ -80,7 +82,7 @@ impl Registers {
         open[place].store(name | LEFT, Ordering::Relaxed);
     }
 
-    /// Ends the stack at `depth`, or before it if what is innermost there has been left.
+    /// Cuts the stack at `depth`, or before it if the innermost scopes there are marked as left.
     fn end_at(&self, depth: u32) {
         let open = &self.names[..(depth as usize).min(MAX_SCOPES)];
         let is_open = |register: &AtomicU32| !is_left(register.load(Ordering::Relaxed));
@@ -94,7 +96,7 @@ impl Registers {
         compiler_fence(Ordering::Release);
     }
 
-    /// Takes over what stands in `other`.
+    /// Copies the scopes of `other`.
     #[inline]
     pub(super) fn load(&self, other: &Self) {
         self.clear();
@@ -106,9 +108,9 @@ impl Registers {
         self.depth.store(depth, Ordering::Relaxed);
     }
 
-    /// The scopes that are kept, outermost first, into `names`; how many there are, and how many deeper ones.
+    /// Writes the scopes into `names`, outermost first. Returns how many it wrote, and how many deeper scopes there are.
     ///
-    /// Neither allocates nor locks: for signal handlers, too.
+    /// This neither allocates nor locks, so signal handlers may call it.
     pub(super) fn read(&self, names: &mut [u32; MAX_SCOPES]) -> (usize, u32) {
         let depth = self.depth();
         compiler_fence(Ordering::Acquire);
@@ -123,7 +125,7 @@ impl Registers {
     }
 }
 
-/// What stands for names that found no place is no number that could be marked.
+/// Whether a scope is marked as left. [`OTHER`] has the mark's bit, but never is.
 fn is_left(name: u32) -> bool {
     name & LEFT != 0 && name != OTHER
 }
@@ -133,7 +135,7 @@ fn can_be_left(name: u32) -> bool {
     name & LEFT == 0
 }
 
-/// How many scopes were too deep for a register, for ever.
+/// How many scopes were too deep for a register, since the program began.
 #[derive(Debug, Default)]
 pub(super) struct Deeper(AtomicU64);
 

@@ -1,11 +1,13 @@
-//! Guards: while one lives, the task is in a scope.
+//! Guards of scopes: while a guard lives, its task is in the scope.
 
 use super::names::{self, ScopeName};
 use super::pmu::CallStack;
 use super::registers::MAX_SCOPES;
 use std::sync::Arc;
 
-/// Enters a scope of that name until the guard is dropped, wherever the task is polled meanwhile.
+/// Enters a scope, and leaves it when the returned guard is dropped.
+///
+/// The scope belongs to the task that enters it, on whatever thread the task is polled.
 ///
 /// ```
 /// use pertask::{CallStack, TaskExt, current_scopes, scope};
@@ -31,21 +33,24 @@ macro_rules! scope {
     }};
 }
 
-/// A scope that has been entered. Dropping it leaves the scope, and those inside it that have not been left.
+/// The guard of a scope that has been entered.
 ///
-/// It belongs to the task in which it was made: dropped in another, it leaves nothing there, but where that one has a scope of
-/// the same name at the same depth. While nobody records scopes, making one costs a look at a number.
+/// Its drop leaves the scope, and all scopes inside it. The guard belongs to the task in which it was made. If another task drops it,
+/// that task leaves nothing, except a scope of the same name at the same depth. While nobody records scopes, a guard costs one load of a
+/// number.
 #[must_use = "a scope ends when its guard is dropped"]
 #[derive(Debug)]
 pub struct Scope {
     place: u32,
     name: u32,
-    /// When it was entered; 0: it was not recorded.
+    /// The generation in which the scope was entered, or 0 if it was not recorded.
     generation: u32,
 }
 
 impl Scope {
-    /// Enters a scope. [`scope!`](crate::scope) does, for a name that is known when the program is compiled.
+    /// Enters a scope.
+    ///
+    /// [`scope!`](crate::scope) does this for a name that is known at compile time.
     #[inline]
     pub fn enter(name: &ScopeName) -> Self {
         if !CallStack::is_recording() {
@@ -54,7 +59,9 @@ impl Scope {
         Self::enter_number(name.number())
     }
 
-    /// Enters a scope whose name is known only now. Names are kept for ever, and there is room for 16,384 of them.
+    /// Enters a scope whose name is known only at run time.
+    ///
+    /// Names are kept as long as the process lives, and there is room for 16,384 of them.
     pub fn enter_named(name: &str) -> Self {
         if !CallStack::is_recording() {
             return Self::UNRECORDED;
@@ -95,7 +102,7 @@ fn leave(scope: &Scope) {
     });
 }
 
-/// Enters a scope that is left by [`leave_number`], and not by a guard.
+/// Enters a scope that has no guard. [`leave_number`] leaves it.
 #[cfg(feature = "tracing")]
 pub(crate) fn enter_number(name: u32) {
     let Ok(handle) = CallStack::handle() else { return };
@@ -104,14 +111,14 @@ pub(crate) fn enter_number(name: u32) {
     }
 }
 
-/// Leaves the innermost scope of that name, and none inside it. Entered again, it is where it was.
+/// Leaves the innermost scope of that name, and none inside it. If it is entered again, it has its old place.
 #[cfg(feature = "tracing")]
 pub(crate) fn leave_number(name: u32) {
     let Ok(handle) = CallStack::handle() else { return };
     CallStack::here(handle, |cpu| cpu.now().leave(name));
 }
 
-/// The names of the scopes that hold here, outermost first, as far as they were recorded.
+/// The names of the scopes that are open on the calling thread, outermost first, as far as they were recorded.
 #[must_use]
 pub fn current_scopes() -> Vec<Arc<str>> {
     let Ok(handle) = CallStack::handle() else { return Vec::new() };

@@ -1,4 +1,4 @@
-//! The counters of one thread, open.
+//! A bank: the open counters of one thread.
 
 use super::counts::Counts;
 use super::set::Set;
@@ -6,10 +6,10 @@ use super::usage::{Figure, Usage, current_cpu};
 use crate::os::perf::{Group, Refused};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// A set's counters on one thread. They count from when they were opened.
+/// The counters of a set on one thread. They count from the moment at which they were opened.
 #[derive(Debug)]
 pub(super) struct Bank {
-    /// Unique, so that readings of two banks are not compared.
+    /// A unique number, so that readings of two banks are never compared.
     pub(super) id: u64,
     thread: u32,
     groups: Vec<Group>,
@@ -17,17 +17,17 @@ pub(super) struct Bank {
     migrations: Option<Migrations>,
 }
 
-/// Changes of the CPU, seen when somebody looks. Written by the thread alone.
+/// CPU migrations of a thread, as far as the thread has seen them. Only the thread writes them.
 #[derive(Debug)]
 struct Migrations {
     place: usize,
-    /// The CPU at the last look, plus one.
+    /// The CPU at the last look, plus one; 0 before the first.
     last_cpu: AtomicU32,
     seen: AtomicU64,
 }
 
 impl Bank {
-    /// Opens a set's counters on a thread of this process.
+    /// Opens the counters of a set on a thread of this process.
     pub(super) fn open(set: &Set, thread: u32) -> Result<Self, Refused> {
         static LAST: AtomicU64 = AtomicU64::new(0);
         let groups =
@@ -39,7 +39,7 @@ impl Bank {
             seen: AtomicU64::new(0),
         });
         Ok(Self {
-            // Relaxed: a number that differs from all others.
+            // Relaxed: the number only has to differ from all others.
             id: LAST.fetch_add(1, Ordering::Relaxed) + 1,
             thread,
             groups,
@@ -48,7 +48,7 @@ impl Bank {
         })
     }
 
-    /// All counts, on the bank's own thread. `None` when the kernel refuses one.
+    /// Reads all counts, on the bank's own thread. Returns `None` if the kernel refuses one.
     #[inline]
     pub(super) fn read(&self) -> Option<Counts> {
         let mut counts = self.read_groups(Group::read)?;
@@ -61,7 +61,7 @@ impl Bank {
         Some(counts)
     }
 
-    /// The same, on any thread; what the bank's thread alone can see is as old as its last look.
+    /// Reads all counts, on any thread. Migrations, which only the bank's thread can see, are as old as that thread's last look.
     pub(super) fn read_from_outside(&self) -> Option<Counts> {
         let mut counts = self.read_groups(Group::read_by_system_call)?;
         if !self.figures.is_empty() {
@@ -97,7 +97,7 @@ impl Bank {
 
 impl Migrations {
     fn look(&self) -> u64 {
-        // Relaxed: this thread's own; others read a figure.
+        // Relaxed, here and below: only this thread writes them, and other threads read a figure.
         let seen = self.seen.load(Ordering::Relaxed);
         let Some(cpu) = current_cpu() else { return seen };
         let last = self.last_cpu.load(Ordering::Relaxed);

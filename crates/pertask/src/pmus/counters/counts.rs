@@ -1,15 +1,15 @@
-//! What is counted: plain numbers, one for each place of a set, and how long each group ran.
+//! Counts: plain numbers, one for each place of a set, and how long each group ran.
 
 use crate::os::perf::{self, Times};
 use pertask_core::Count;
 
-/// Events in a set at most.
+/// The most events in a set.
 pub(crate) const MAX_COLUMNS: usize = perf::MAX_MEMBERS;
-/// Groups that they are split into at most: hardware events where the processor has too few counters for all at once, and
-/// one of software events.
+/// The most groups in a set: hardware events are split into several where the processor has too few counters for all at once, and
+/// software events are one group.
 pub(super) const MAX_GROUPS: usize = 5;
 
-/// Counts of a task, or of several; what they mean is known to the [`Counters`](super::Counters) that counted them.
+/// The counts of one task, or of several, which [`Counters::values`](super::Counters::values) gives their meaning.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CounterCounts(pub(super) Counts);
 
@@ -17,23 +17,23 @@ pub struct CounterCounts(pub(super) Counts);
 pub(super) struct Counts {
     pub(super) counts: [u64; MAX_COLUMNS],
     pub(super) times: [Times; MAX_GROUPS],
-    /// Stints that were counted, and that could not be.
+    /// The number of stints that were counted, and of those that could not be.
     pub(super) stints: u64,
     pub(super) lost: u64,
 }
 
-/// What stands in one place.
+/// The count in one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     Exact(u64),
-    /// Scaled up to the time in which it was meant to count.
+    /// The count, scaled up to the time in which the event was meant to count.
     Scaled(u64),
-    /// The group never got its turn in the counters.
+    /// The event's group never had its turn in the counters.
     NeverRan,
 }
 
 impl Counts {
-    /// What has come since `base`, of the same bank.
+    /// What was counted since `base`, a reading of the same bank.
     pub(super) fn since(&self, base: &Self) -> Self {
         self.zip(base, u64::saturating_sub)
     }
@@ -57,7 +57,7 @@ impl Counts {
         result
     }
 
-    /// The count in a place of a group.
+    /// The count in a place that belongs to a group.
     pub(super) fn of_group(&self, place: usize, group: usize) -> Value {
         let (count, times) = (self.counts[place], self.times[group]);
         if times.running_ns >= times.enabled_ns {
@@ -82,14 +82,14 @@ impl Count for CounterCounts {
     }
 }
 
-/// What could not be counted.
+/// What [`Counters`](super::Counters) could not count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CountersLost {
-    /// Turns of tasks, since the program began.
+    /// The turns of tasks that were not counted, since the program began.
     pub turns: u64,
-    /// Workers, at this moment, whose counters could not be opened; the turns on them are among those lost.
+    /// The workers whose counters could not be opened, at this moment. The turns on them are not counted.
     pub workers: u64,
-    /// Why the last of them could not.
+    /// Why the counters of the last such worker could not be opened.
     pub reason: Option<String>,
 }
 

@@ -1,14 +1,14 @@
-//! What can be counted: perf's events, by perf's names.
+//! The events that can be counted, by perf's names.
 
 use crate::os::perf::What;
 use perf_event_open_sys::bindings as sys;
 use std::fmt;
 use std::str::FromStr;
 
-/// An event to count for each task, by the name that `perf list` has for it.
+/// An event to count for each task, named as in `perf list`.
 ///
-/// A modifier limits it to a mode, as perf's do: `instructions:u` counts in user mode, `:k` in the kernel. A raw event of the
-/// processor is `r` and its code in hexadecimal: `r00c0`.
+/// A modifier limits the event to a mode, as in perf: `instructions:u` counts in user mode, `instructions:k` in the kernel. A raw event
+/// of the processor is `r` followed by its code in hexadecimal: `r00c0`.
 ///
 /// ```
 /// use pertask::CounterEvent;
@@ -28,7 +28,9 @@ pub struct CounterEvent {
     pub(super) modes_given: bool,
 }
 
-/// A name that is no event's. Its message lists those that are.
+/// The error for a name that no event has.
+///
+/// Its message lists the names that there are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownEvent {
     name: String,
@@ -120,29 +122,29 @@ const KNOWN: [Known; 36] = [
 ];
 
 impl CounterEvent {
-    /// Its name, with the modifier if it has one; perf's own where an alias was given.
+    /// The event's name, with its modifier. For an alias this is perf's own name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The names of all events that have one.
+    /// The names of all events that have a name.
     pub fn known() -> impl Iterator<Item = &'static str> {
         KNOWN.iter().map(|known| known.name)
     }
 
-    /// Whether the kernel counts it, not the processor.
+    /// Whether the kernel counts the event, and not the processor.
     #[must_use]
     pub fn is_software(&self) -> bool {
         self.what.kind == sys::PERF_TYPE_SOFTWARE
     }
 
-    /// Whether it counts nanoseconds.
+    /// Whether the event counts nanoseconds.
     pub(super) fn is_clock(&self) -> bool {
         self.is(sys::PERF_COUNT_SW_CPU_CLOCK) || self.is(sys::PERF_COUNT_SW_TASK_CLOCK)
     }
 
-    /// Whether it is the event of that software number.
+    /// Whether this is the software event with that number.
     pub(super) fn is(&self, software: u32) -> bool {
         self.is_software() && self.what.config == u64::from(software)
     }
@@ -174,7 +176,7 @@ impl FromStr for CounterEvent {
     }
 }
 
-/// `r` and hexadecimal digits.
+/// The code of a raw event: `r` followed by hexadecimal digits.
 fn raw_code(name: &str) -> Option<u64> {
     let digits = name.strip_prefix('r').filter(|digits| !digits.starts_with('+'))?;
     u64::from_str_radix(digits, 16).ok()
@@ -191,7 +193,7 @@ impl fmt::Display for UnknownEvent {
         let known: Vec<_> = CounterEvent::known().collect();
         write!(
             f,
-            "no event is called “{}”. Known are {}, raw codes such as r00c0, and all of them with :u or :k for one mode",
+            "no event has the name “{}”. The names are {}, and raw codes such as r00c0, each with :u or :k for one mode",
             self.name.escape_debug(),
             known.join(", ")
         )

@@ -1,7 +1,7 @@
 //! Perf events, counted for each task.
 //!
-//! [`event`] knows perf's names; [`set`] finds by trying where each event can be counted on this machine; [`bank`] is a set
-//! open on one worker; [`pmu`] charges to each task what was counted while it ran; [`usage`] is the fallback where the kernel
+//! [`event`] knows perf's names. [`set`] finds by trying how each event can be counted on this machine. [`bank`] is a set that is open
+//! on one worker. [`pmu`] charges each task with what its worker counted while the task ran. [`usage`] is the fallback where the kernel
 //! refuses perf.
 
 mod bank;
@@ -22,8 +22,9 @@ use pertask_core::PmuHandle;
 use set::{Column, Set, Source};
 use std::sync::Arc;
 
-/// A set of events that is counted on every worker for as long as this lives, for the tasks that have an event of
-/// [`handle`](Self::handle) attached.
+/// A set of events that every worker counts as long as this value lives.
+///
+/// The counts are charged to tasks that have an event of [`handle`](Self::handle) attached.
 ///
 /// ```
 /// use pertask::{Counters, Inherit, TaskExt};
@@ -41,73 +42,79 @@ use std::sync::Arc;
 pub struct Counters {
     handle: PmuHandle<CountersPmu>,
     set: Arc<Set>,
-    /// The columns, in the order in which they were asked for here.
+    /// The columns, in the order of this caller's request.
     order: Vec<usize>,
 }
 
-/// What would count an event, found by trying.
+/// Finds by trying what would count an event.
 pub(crate) fn examine(event: &CounterEvent) -> CounterSource {
     Set::plan_one(event).describe()
 }
 
-/// One event's count.
+/// The count of one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 pub struct Counter {
     /// The event's name.
     pub event: String,
-    /// How often it happened. `None` where it could not be counted.
+    /// How often the event happened, or `None` where it could not be counted.
     pub count: Option<u64>,
-    /// Whether the count is an estimate: scaled up because the processor has too few counters for all events at once, seen
-    /// only at switches, or too low because some of the workers had no counters.
+    /// Whether the count is an estimate.
+    ///
+    /// An estimate is scaled up because the processor has too few counters for all events at once, or was seen only at switches, or is
+    /// too low because some workers had no counters.
     pub estimated: bool,
 }
 
-/// Where an event's counts come from.
+/// The source of an event's counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 pub struct CounterSource {
     /// The event's name.
     pub event: String,
-    /// What the counts are in: `ns` for clocks, `None` for events that are counted one by one.
+    /// The unit of the counts: `ns` for clocks, or `None` for events that are counted one by one.
     pub unit: Option<&'static str>,
-    /// In which modes it is counted: `u`, `k` or `uk`, for user and kernel. Less than was asked for where `refused` says so.
+    /// The modes in which the event is counted: `u`, `k` or `uk`, for user and kernel.
+    ///
+    /// This is less than the caller asked for where `refused` says so.
     pub modes: &'static str,
-    /// What counts it, for people. `None`: nothing does.
+    /// What counts the event, for people to read, or `None` where nothing does.
     pub source: Option<String>,
-    /// Why no better source is used, and what can be done about it, for people.
+    /// Why no better source is used, and the remedy, for people to read.
     pub refused: Option<String>,
 }
 
 impl Counters {
-    /// Begins to count these events on every worker, those to come included. Each is tried first, which takes some
-    /// milliseconds, and up to a tenth of a second where the processor has too few counters; one that cannot be counted here
-    /// is no error, see [`sources`](Self::sources).
+    /// Begins to count these events on every worker, including workers that begin later.
     ///
-    /// Two different sets can be counted at the same time. What a worker's counting costs while no task on it has an event
-    /// attached is what perf events cost the kernel at its switches.
+    /// This tries each event first, which takes some milliseconds, and up to a tenth of a second where the processor has too few
+    /// counters. An event that cannot be counted here is no error: [`sources`](Self::sources) says why.
+    ///
+    /// Two different sets can be counted at the same time. While no task has an event attached, a worker's counters cost only what perf
+    /// events cost the kernel at its switches.
     ///
     /// # Errors
-    /// [`Error::TooManyEvents`], [`Error::CountersBusy`].
+    /// Returns [`Error::TooManyEvents`] if there are more events than a set can count, [`Error::CountersBusy`] if two other sets are
+    /// being counted, and [`Error::Attach`] if the system has no place for the PMU.
     pub fn open(events: &[CounterEvent]) -> Result<Self, Error> {
         let (handle, set) = CountersPmu::claim(events)?;
         let order = set.order_of(events);
         Ok(Self { handle, set, order })
     }
 
-    /// What events are attached through.
+    /// The handle through which events are attached to tasks.
     #[must_use]
     pub fn handle(&self) -> PmuHandle<CountersPmu> {
         self.handle
     }
 
-    /// Where each event's counts come from, in the order in which they were asked for, each once.
+    /// The source of each event's counts, in the order of the request, each event once.
     #[must_use]
     pub fn sources(&self) -> Vec<CounterSource> {
         self.columns().map(Column::describe).collect()
     }
 
-    /// What counts of a task mean, in the same order.
+    /// The counts of each event, in the order of [`sources`](Self::sources).
     #[must_use]
     pub fn values(&self, counts: &CounterCounts) -> Vec<Counter> {
         self.columns().map(|column| column.value(counts)).collect()
@@ -117,7 +124,7 @@ impl Counters {
         self.order.iter().map(|place| &self.set.columns[*place])
     }
 
-    /// What cannot be counted.
+    /// What could not be counted so far.
     #[must_use]
     pub fn lost(&self) -> CountersLost {
         self.handle.pmu().lost(self.handle)
@@ -144,7 +151,7 @@ impl Column {
             Value::Scaled(count) => (Some(count), true),
             Value::NeverRan => (None, false),
         };
-        // What ran on workers without counters is missing.
+        // The count lacks what ran on workers without counters.
         let count = count.filter(|_| counts.lost == 0 || counts.stints > 0);
         let estimated = count.is_some() && (estimated || counts.lost > 0);
         Counter { event: self.event.name().to_owned(), count, estimated }

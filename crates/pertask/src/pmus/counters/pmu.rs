@@ -1,7 +1,7 @@
-//! The PMU: charges to each task what its worker's counters counted while it ran.
+//! The counters PMU: it charges each task with what its worker's counters counted while the task ran.
 //!
-//! Where one task leaves and another comes, one reading serves both. Counters are opened for each worker by who begins to
-//! use a set, and by workers that begin later; a switch only reads.
+//! Where a switch takes one task out and another in, one reading serves both. The thread that begins to use a set opens the counters of
+//! all workers, and workers that begin later open their own. A switch only reads.
 
 use super::bank::Bank;
 use super::counts::{CounterCounts, CountersLost, Counts, MAX_COLUMNS, MAX_GROUPS};
@@ -16,30 +16,32 @@ use pertask_core::{CpuRecord, Pmu, PmuHandle, Switch, System};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// Counts perf events for each task. Users open [`Counters`](super::Counters).
+/// Counts perf events for each task.
+///
+/// Users open [`Counters`](super::Counters).
 #[derive(Debug, Default)]
 pub struct CountersPmu {
     state: Mutex<State>,
-    /// Turns of tasks that could not be counted.
+    /// The turns of tasks that could not be counted.
     lost_turns: AtomicU64,
 }
 
-/// The set in use, if any.
+/// The set in use, if there is one.
 #[derive(Debug, Default)]
 struct State {
     set: Option<Arc<Set>>,
     uses: usize,
-    /// Why the last worker's counters did not open.
+    /// Why counters could not be opened on a worker, the last time that this happened.
     refused: Option<Refused>,
 }
 
-/// What the PMU keeps for a task. Written by the CPU that runs the task, read by all.
+/// What the PMU keeps for a task. The CPU that runs the task writes it; any thread reads it.
 #[derive(Debug)]
 #[repr(C)]
 pub struct CountersData {
     counts: [AtomicU64; MAX_COLUMNS],
     times: [[AtomicU64; 2]; MAX_GROUPS],
-    /// Stints that were counted, and that could not be.
+    /// The number of stints that were counted, and of those that could not be.
     stints: AtomicU64,
     lost: AtomicU64,
 }
@@ -48,35 +50,35 @@ pub struct CountersData {
 unsafe impl Zeroable for CountersData {}
 
 impl CountersData {
-    /// Each of its numbers.
+    /// All its numbers.
     fn all(&self) -> impl Iterator<Item = &AtomicU64> {
         self.counts.iter().chain(self.times.as_flattened()).chain([&self.stints, &self.lost])
     }
 }
 
-/// What the PMU keeps for a CPU. Written by the CPU's own thread but for `bank` and `adopted`.
+/// What the PMU keeps for a CPU. The CPU's own thread writes all fields except `bank` and `adopted`.
 #[derive(Debug, Default)]
 pub struct CountersCpu {
     bank: RcuCell<Bank>,
-    /// Two readings: that which began the stint under way, and the last one. At a switch the last becomes the first.
+    /// Two readings: the one that began the running stint, and the last one. A switch turns the last one into the first.
     readings: [Reading; 2],
-    /// Which of them begins the stint under way.
+    /// The index of the reading that began the running stint.
     start: AtomicU64,
-    /// The beginning of a stint that ran already when somebody attached: written by them.
+    /// The start of a stint that ran already when a session attached. The attaching thread writes it.
     adopted: Reading,
 }
 
-/// A reading of a bank, good for one stint: the time between two switches of a CPU.
+/// A reading of a bank, valid for one stint: the time between two switches of a CPU.
 #[derive(Debug, Default)]
 struct Reading {
-    /// The CPU's count of switches during the stint that it begins; 0 for none.
+    /// The CPU's count of switches during the stint that this reading begins; 0 for no stint.
     stint: AtomicU64,
     bank: AtomicU64,
     counts: [AtomicU64; MAX_COLUMNS],
     times: [[AtomicU64; 2]; MAX_GROUPS],
 }
 
-/// Sets that can be counted at the same time: each has its own data in each task.
+/// The number of sets that can be counted at the same time. Each has its own data in each task.
 const SETS: usize = 2;
 
 impl Pmu for CountersPmu {
@@ -98,7 +100,7 @@ impl Pmu for CountersPmu {
         let now = switch.cpu.switches();
         let end = switch.cpu_data.read(now + 1);
         let Some((bank, end)) = end else {
-            // If it was begun, it is lost now; if not, it was lost then.
+            // A stint that was begun is lost now. One that was not begun was counted as lost at its start.
             if switch.cpu_data.has_begun(now) {
                 switch.cpu_data.end_stint();
                 self.lose_stint(data);
@@ -112,7 +114,7 @@ impl Pmu for CountersPmu {
 
     fn read(&self, data: &CountersData) -> CounterCounts {
         let counts = load(&data.counts, &data.times);
-        // Relaxed: as the rest.
+        // Relaxed: each number is right by itself; together they may be one stint apart.
         let (stints, lost) =
             (data.stints.load(Ordering::Relaxed), data.lost.load(Ordering::Relaxed));
         CounterCounts(Counts { stints, lost, ..counts })
@@ -137,13 +139,14 @@ impl Pmu for CountersPmu {
 
     fn cpu_offline(&self, _cpu: &CpuRecord, data: &CountersCpu) {
         let _state = self.lock();
-        // Refused inside hooks, where no thread ends, or if `membarrier` is: then the counters stay open as long as the process.
+        // `replace` is refused inside hooks, where no thread ends, and where the kernel refuses `membarrier`. Then the counters stay
+        // open as long as the process.
         let _ = data.bank.replace(None);
     }
 }
 
 impl CountersPmu {
-    /// Takes part in what is being counted, if it is these events.
+    /// Joins the users of the set in use, if it has these events.
     fn join(&self, events: &[CounterEvent]) -> Option<Arc<Set>> {
         let mut state = self.lock();
         let set = state.set.clone().filter(|set| set.is_of(events))?;
@@ -151,7 +154,7 @@ impl CountersPmu {
         Some(set)
     }
 
-    /// Begins to count a set on all workers. False if another is being counted.
+    /// Begins to count a set on all workers. Returns false if another set is in use.
     fn begin(&self, handle: PmuHandle<Self>, set: &Arc<Set>) -> bool {
         let mut state = self.lock();
         if state.set.is_some() {
@@ -168,7 +171,7 @@ impl CountersPmu {
         true
     }
 
-    /// Ends a use; the last one closes the counters of all workers.
+    /// Ends a use. The last one closes the counters of all workers.
     pub(super) fn end(&self, handle: PmuHandle<Self>) {
         let mut state = self.lock();
         state.uses -= 1;
@@ -178,15 +181,15 @@ impl CountersPmu {
         state.set = None;
         System::global().for_each_cpu(|cpu| {
             if let Some(data) = handle.cpu_data(cpu) {
-                // Refused inside hooks, where nobody ends a use.
+                // `replace` is refused only inside hooks, and no hook ends a use.
                 let _ = data.bank.replace(None);
             }
         });
     }
 
-    /// A PMU that counts these events.
+    /// Finds a PMU to count these events: one that counts them already, or a free one.
     pub(super) fn claim(events: &[CounterEvent]) -> Result<(PmuHandle<Self>, Arc<Set>), Error> {
-        // So that two who want the same set share it.
+        // Held from the search to the claim, so that two callers who want the same set share it.
         static CLAIMING: Mutex<()> = Mutex::new(());
         let _claiming = CLAIMING.lock().unwrap_or_else(PoisonError::into_inner);
         let handles = handles()?;
@@ -195,7 +198,7 @@ impl CountersPmu {
         {
             return Ok(joined);
         }
-        // Tried before any PMU is locked: threads that begin or end wait for that lock.
+        // The events are tried before a PMU is locked, because threads that begin or end wait for that lock.
         let set = Arc::new(Set::plan(events)?);
         let free = handles.iter().find(|handle| handle.pmu().begin(**handle, &set));
         free.map(|handle| (*handle, set)).ok_or(Error::CountersBusy { sets: handles.len() })
@@ -230,7 +233,7 @@ impl CountersPmu {
     }
 }
 
-/// Registered at first use, and for ever: as many as there is room for.
+/// The PMUs of this type. The first use registers them, as many as there is room for, and they stay.
 fn handles() -> Result<&'static [PmuHandle<CountersPmu>], Error> {
     type Handles = Result<Vec<PmuHandle<CountersPmu>>, pertask_core::Error>;
     static HANDLES: OnceLock<Handles> = OnceLock::new();
@@ -247,14 +250,14 @@ impl State {
     fn open_bank(&mut self, set: &Set, thread: u32, data: &CountersCpu) {
         let bank = match Bank::open(set, thread) {
             Ok(bank) => Some(Box::new(bank)),
-            // The thread has ended meanwhile.
+            // The thread has ended in the meantime.
             Err(Refused(libc::ESRCH)) => None,
             Err(refused) => {
                 self.refused = Some(refused);
                 None
             }
         };
-        // Refused inside hooks, where nobody opens counters.
+        // `replace` is refused only inside hooks, and no hook opens counters.
         let _ = data.bank.replace(bank);
     }
 }
@@ -274,14 +277,13 @@ impl CountersData {
 
 #[inline(always)]
 fn add(sum: &AtomicU64, amount: u64) {
-    // Relaxed: a task goes from one CPU to the next by way of its executor, which orders the two; readers see the old or the
-    // new.
+    // Relaxed: the executor moves a task from one CPU to the next, and so orders their writes. Readers see the old or the new
+    // value.
     sum.store(sum.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
 }
 
 impl CountersCpu {
-    /// The reading of that bank that begins the stint of that number. There is none if the stint was begun for somebody
-    /// whose counters have been closed since.
+    /// The reading of this bank that began this stint, or `None` if the stint was begun with a bank that has been closed since.
     fn stint(&self, stint: u64, bank: u64) -> Option<Counts> {
         let of_bank = |reading: &Reading| reading.get(stint).filter(|(id, _)| *id == bank);
         of_bank(self.started()).or_else(|| of_bank(&self.adopted)).map(|(_, counts)| counts)
@@ -292,14 +294,13 @@ impl CountersCpu {
     }
 
     fn started(&self) -> &Reading {
-        // Acquire: pairs with the Release in `begin_stint`; the reading was written before.
+        // Acquire: pairs with the Release in `begin_stint`, before which the reading was written.
         &self.readings[self.start.load(Ordering::Acquire) as usize & 1]
     }
 
-    /// A reading for the switch after which the stint of that number begins: the one that was taken for who left, or one
-    /// that is taken now.
+    /// The reading at the switch after which this stint begins. It was taken for the task that was switched out, or is taken now.
     fn read(&self, stint: u64) -> Option<(u64, Counts)> {
-        // Relaxed: this thread's own.
+        // Relaxed: only this thread writes it.
         let last = &self.readings[(self.start.load(Ordering::Relaxed) as usize & 1) ^ 1];
         last.get(stint).or_else(|| {
             let (bank, now) =
@@ -311,13 +312,14 @@ impl CountersCpu {
 
     fn begin_stint(&self, stint: u64) -> Option<()> {
         self.read(stint)?;
+        // Relaxed: only this thread writes it.
         let start = self.start.load(Ordering::Relaxed);
-        // Release: pairs with the Acquire in `started`.
+        // Release: pairs with the Acquire in `started`, so that a reader finds the reading whole.
         self.start.store(start ^ 1, Ordering::Release);
         Some(())
     }
 
-    /// Before a stint is charged: from here on nobody adds it as running.
+    /// Ends the stint, before it is charged: from here on, no reader adds it as running.
     fn end_stint(&self) {
         self.started().stint.store(0, Ordering::Relaxed);
         self.adopted.stint.store(0, Ordering::Relaxed);
@@ -336,7 +338,7 @@ impl Stints for CountersPmu {
         if cpu.current_id().is_none() {
             return;
         }
-        // One that somebody else has adopted keeps its start: sessions take differences.
+        // A stint that another session has adopted keeps its start: sessions take differences.
         if let Some((bank, now)) = data.read_from_outside()
             && data.stint(stint, bank).is_none()
         {
@@ -347,8 +349,8 @@ impl Stints for CountersPmu {
     fn running(&self, cpu: &CpuRecord, data: &CountersCpu, switches: u64) -> Option<CounterCounts> {
         let (bank, now) = data.read_from_outside()?;
         let start = data.stint(switches, bank)?;
-        // Acquire: pairs with the Release in `end_stint`. If it comes after: whoever has read some of what is charged there
-        // finds no stint here.
+        // Acquire: pairs with the Release in `end_stint`. If that fence comes first, and this thread has read some of what was charged
+        // after it, then this thread finds no stint below.
         fence(Ordering::Acquire);
         let still = data.stint(switches, bank).is_some() && cpu.switches() == switches;
         still.then(|| CounterCounts(Counts { stints: 1, ..now.since(&start) }))
@@ -357,7 +359,7 @@ impl Stints for CountersPmu {
 
 impl Reading {
     fn set(&self, stint: u64, bank: u64, reading: &Counts) {
-        // Nobody takes the new figures for the old stint's. Relaxed: ordered by the fence.
+        // No reader takes the new counts for the old stint's. Relaxed: the fence orders it.
         self.stint.store(0, Ordering::Relaxed);
         // Release: pairs with the Acquire fence in `get`.
         fence(Ordering::Release);
@@ -379,15 +381,14 @@ impl Reading {
             return None;
         }
         let reading = (self.bank.load(Ordering::Relaxed), load(&self.counts, &self.times));
-        // Acquire: pairs with the Release fence in `set`; had one of these words been of a later reading, so would the
-        // number be.
+        // Acquire: pairs with the Release fence in `set`. If one of these words is of a later reading, the number below is, too.
         fence(Ordering::Acquire);
         (self.stint.load(Ordering::Relaxed) == stint).then_some(reading)
     }
 }
 
 fn load(counts: &[AtomicU64; MAX_COLUMNS], times: &[[AtomicU64; 2]; MAX_GROUPS]) -> Counts {
-    // Relaxed: each is right for itself; together they may be one stint apart, unless the caller sees to it.
+    // Relaxed: each number is right by itself; together they may be one stint apart, unless the caller prevents that.
     let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
     Counts {
         stints: 0,

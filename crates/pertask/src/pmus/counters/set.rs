@@ -1,4 +1,4 @@
-//! A set of events: where each can be counted on this machine, found by trying, and how they are grouped.
+//! A set of events: how each can be counted on this machine, found by trying, and how they are grouped.
 
 use super::counts::{MAX_COLUMNS, MAX_GROUPS};
 use super::event::CounterEvent;
@@ -8,34 +8,35 @@ use crate::os::perf::{self, Group, Refused, What};
 use perf_event_open_sys::bindings as sys;
 use std::time::{Duration, Instant};
 
-/// Events that are counted together, and how.
+/// Events that are counted together, and how each is counted.
 ///
-/// Counts are kept in *places*: those of the first group, of the second, and so on, then those that come without perf.
+/// Counts have *places*: first those of the first group, then of the second, and so on, and last those that come without perf.
 #[derive(Debug)]
 pub(super) struct Set {
     pub(super) columns: Vec<Column>,
-    /// INVARIANT: at most `MAX_GROUPS`; their members are the first places, in order.
+    /// INVARIANT: at most `MAX_GROUPS`. Their members have the first places, in order.
     pub(super) groups: Vec<Members>,
     pub(super) figures: Vec<(usize, Figure)>,
-    /// The place of changes of the CPU, where they are watched.
+    /// The place of CPU migrations, where they are watched at switches.
     pub(super) migrations: Option<usize>,
     pub(super) places: usize,
 }
 
-/// One event.
+/// One event of a set.
 #[derive(Debug)]
 pub(super) struct Column {
     pub(super) event: CounterEvent,
     pub(super) source: Source,
 }
 
+/// The members of one perf group.
 #[derive(Debug)]
 pub(super) struct Members {
     pub(super) what: Vec<What>,
     pub(super) user_reads: bool,
 }
 
-/// Where an event's count comes from.
+/// The source of an event's count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Source {
     Perf {
@@ -48,7 +49,7 @@ pub(super) enum Source {
         place: usize,
         perf: Option<Refused>,
     },
-    /// Changes of the CPU, as far as they are seen at switches of tasks.
+    /// CPU migrations, as far as they are seen at switches of tasks.
     Watched {
         place: usize,
         perf: Refused,
@@ -56,7 +57,7 @@ pub(super) enum Source {
     Nowhere(String),
 }
 
-/// How an event will be counted, before it has a place.
+/// How an event will be counted. It has no place yet.
 enum Way {
     Perf { what: What, user_mode_only: Option<Refused> },
     Usage { figure: Figure, perf: Option<Refused> },
@@ -64,14 +65,14 @@ enum Way {
     Nowhere(String),
 }
 
-/// How long a group may wait for its first turn in the counters. The kernel rotates groups at its tick, of 1 to 10 ms.
+/// How long a group may wait for its first turn in the counters. The kernel rotates groups at its timer tick, each 1 to 10 ms.
 const PATIENCE: Duration = Duration::from_millis(30);
 
-/// The environment variable that keeps to system calls where counters could be read in user space: `read`.
+/// The environment variable that forbids reads in user space, if its value is `read`.
 const VARIABLE: &str = "PERTASK_COUNTERS";
 
 impl Set {
-    /// Tries each event on the calling thread.
+    /// Plans how to count these events. Tries each on the calling thread.
     pub(super) fn plan(events: &[CounterEvent]) -> Result<Self, Error> {
         let mut distinct: Vec<&CounterEvent> = Vec::new();
         for event in events {
@@ -89,14 +90,14 @@ impl Set {
         Ok(Self::arrange(events))
     }
 
-    /// Tries one event alone.
+    /// Plans how to count one event alone.
     pub(super) fn plan_one(event: &CounterEvent) -> Column {
         let way = Way::find(event, figure(event).is_some());
         let mut set = Self::arrange(vec![(event.clone(), way)]);
         set.columns.remove(0)
     }
 
-    /// The columns of these events, in their order, each once.
+    /// The columns of these events, in the order of the events, each once.
     pub(super) fn order_of(&self, events: &[CounterEvent]) -> Vec<usize> {
         let mut order = Vec::new();
         for event in events {
@@ -124,7 +125,7 @@ impl Set {
         }
         let (mut groups, unfit) = split_to_fit(&hardware);
         if !software.is_empty() {
-            // Software events run in no counter: nothing to read in user space.
+            // Software events run in no counter, so user space has nothing to read.
             groups.push(Members { what: software, user_reads: false });
         }
         let mut set = Self {
@@ -184,13 +185,15 @@ impl Way {
     fn find(event: &CounterEvent, usage_has_all: bool) -> Self {
         let figure = figure(event);
         if let (Some(figure), true) = (figure, usage_has_all) {
-            // One cheap call instead of a group that costs three times as much.
+            // One cheap call, in place of a group that costs three times as much.
             return Self::Usage { figure, perf: None };
         }
         let happens_in_kernel = event.is(sys::PERF_COUNT_SW_CONTEXT_SWITCHES)
             || event.is(sys::PERF_COUNT_SW_CPU_MIGRATIONS);
         if happens_in_kernel && !event.what.kernel {
-            return Self::Nowhere("it happens in the kernel: none is counted in user mode".into());
+            return Self::Nowhere(
+                "it happens in the kernel, so user mode has none to count".into(),
+            );
         }
         let refused = match perf::probe(event.what) {
             Ok(()) => return Self::Perf { what: event.what, user_mode_only: None },
@@ -208,7 +211,7 @@ impl Way {
         let what = event.what.user_only();
         match perf::probe(what) {
             Ok(()) => Self::Perf { what, user_mode_only: Some(refused) },
-            // More privilege would not help.
+            // The first refusal was for lack of privilege. More of it would not help.
             Err(refused) => Self::Nowhere(refused.to_string()),
         }
     }
@@ -216,10 +219,10 @@ impl Way {
 
 fn why_unfit(unfit: &[(What, String)], what: What) -> String {
     let why = unfit.iter().find(|(other, _)| *other == what).map(|(_, why)| why.as_str());
-    why.unwrap_or("it found no group").to_owned()
+    why.unwrap_or("no group had room for it").to_owned()
 }
 
-/// What `getrusage` has of an event, if it is wanted in all modes.
+/// The figure of `getrusage` that counts an event, if the event is wanted in all modes.
 fn figure(event: &CounterEvent) -> Option<Figure> {
     if !event.is_software() || event.modes_given {
         return None;
@@ -227,8 +230,8 @@ fn figure(event: &CounterEvent) -> Option<Figure> {
     Figure::of_software_event(event.what.config)
 }
 
-/// As few groups as the processor has counters for, at most `MAX_GROUPS` less one; and the events that fit nowhere, with the
-/// reason.
+/// Splits hardware events into as few groups as fit the processor's counters, at most `MAX_GROUPS - 1`. Returns the groups, and the
+/// events that fit in none, each with the reason.
 fn split_to_fit(what: &[What]) -> (Vec<Members>, Vec<(What, String)>) {
     if what.is_empty() {
         return (Vec::new(), Vec::new());
@@ -238,7 +241,7 @@ fn split_to_fit(what: &[What]) -> (Vec<Members>, Vec<(What, String)>) {
     let most = what.len().min(MAX_GROUPS - 1);
     for number in 1..=most {
         let size = what.len().div_ceil(number);
-        // Groups that take turns are read by the kernel alone: a page's times are too old for that.
+        // Groups that take turns need a system call to be read, because the times in a page are too old.
         let try_one =
             |members| try_group(members, user_reads && number == 1).map_err(|why| (members, why));
         let (fit, unfit): (Vec<_>, Vec<_>) =
@@ -253,7 +256,7 @@ fn split_to_fit(what: &[What]) -> (Vec<Members>, Vec<(What, String)>) {
     (Vec::new(), Vec::new())
 }
 
-/// Whether a group opens and gets its turn. Err: why not.
+/// Opens a group and waits for its turn in the counters. Returns an error with the reason if either fails.
 fn try_group(what: &[What], user_reads: bool) -> Result<Members, String> {
     let group = Group::open(what, 0, user_reads).map_err(|refused| refused.to_string())?;
     let start = Instant::now();
@@ -264,5 +267,5 @@ fn try_group(what: &[What], user_reads: bool) -> Result<Members, String> {
             return Ok(Members { what: what.to_vec(), user_reads });
         }
     }
-    Err("the processor has too few counters, or others keep them".to_owned())
+    Err("the processor has too few counters, or other programs hold them".to_owned())
 }

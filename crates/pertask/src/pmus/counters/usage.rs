@@ -1,4 +1,4 @@
-//! What the kernel tells without perf events: `getrusage` for faults and switches, and on which CPU a thread is.
+//! What the kernel counts without perf events: `getrusage` has faults and switches, and `sched_getcpu` says on which CPU a thread is.
 
 use perf_event_open_sys::bindings as sys;
 
@@ -11,7 +11,7 @@ pub(super) enum Figure {
     ContextSwitches,
 }
 
-/// A thread's figures since it began.
+/// The figures of a thread since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Usage {
     minor_faults: u64,
@@ -36,15 +36,15 @@ impl Figure {
 }
 
 impl Usage {
-    /// The calling thread's.
+    /// The figures of the calling thread.
     pub(super) fn of_this_thread() -> Option<Self> {
         let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-        // SAFETY: the kernel writes one rusage, which is ours.
+        // SAFETY: the kernel writes one `rusage`, into memory of this function's own.
         let result = unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) };
         if result != 0 {
             return None;
         }
-        // SAFETY: all fields are integers, zeroed, and written by the kernel.
+        // SAFETY: all fields are integers, which were zeroed and then written by the kernel.
         let usage = unsafe { usage.assume_init() };
         Some(Self {
             minor_faults: usage.ru_minflt.cast_unsigned(),
@@ -53,11 +53,11 @@ impl Usage {
         })
     }
 
-    /// Another thread's of this process, by `/proc`.
+    /// The figures of another thread of this process, by `/proc`.
     pub(super) fn of_thread(thread: u32) -> Option<Self> {
         let read = |file| std::fs::read_to_string(format!("/proc/self/task/{thread}/{file}")).ok();
         let stat = read("stat")?;
-        // The name may hold anything, a bracket too.
+        // The thread's name may contain any character, a bracket too.
         let (_, after_name) = stat.rsplit_once(')')?;
         let mut fields = after_name.split_ascii_whitespace();
         let (minor, major) = (fields.nth(7)?, fields.nth(1)?);
@@ -83,9 +83,9 @@ impl Usage {
     }
 }
 
-/// The CPU that the calling thread is on.
+/// The CPU on which the calling thread runs.
 pub(super) fn current_cpu() -> Option<u32> {
-    // SAFETY: no arguments, no memory.
+    // SAFETY: `sched_getcpu` takes no arguments and touches no memory.
     u32::try_from(unsafe { libc::sched_getcpu() }).ok()
 }
 
@@ -95,9 +95,9 @@ mod tests {
 
     #[test]
     fn proc_tells_what_getrusage_tells() {
-        // SAFETY: no arguments, no memory.
+        // SAFETY: `gettid` takes no arguments and touches no memory.
         let thread = unsafe { libc::gettid() }.cast_unsigned();
-        // Fresh pages, each a fault.
+        // Fresh pages: each causes a fault.
         drop(std::hint::black_box(vec![1_u8; 1 << 22]));
         let before = Usage::of_this_thread().unwrap();
         let seen = Usage::of_thread(thread).unwrap();

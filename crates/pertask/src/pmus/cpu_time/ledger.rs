@@ -1,52 +1,53 @@
-//! The workers' ledger: what threads that ran tasks had used when they ended, for each session that saw it.
+//! The ledger of workers that have ended: what each had used by its end, for each session that ran then.
 //!
-//! A thread that ends takes its clock with it, so it enters its last figures here, in its last moments; the kernel may go
-//! on listing it for a while. Sessions take their readings of threads under the same lock: each thread is found once, among
-//! the living or in the ledger.
+//! A thread that ends takes its clock with it, so it makes an entry here in its last moments. The kernel may list the thread for a
+//! while after that. Sessions read the threads under the ledger's lock, so a session finds each thread once: among the living, or in
+//! the ledger.
 
 use crate::os::clock;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// All sessions' accounts of ended workers.
+/// The accounts of all sessions.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger(Mutex<Entries>);
 
-/// The ledger, locked.
+/// What the ledger's lock protects.
 #[derive(Debug, Default)]
 pub(crate) struct Entries {
-    /// Workers that have entered their last figures and may still be threads: their CPU time at that moment.
+    /// Workers that have made their entry and that the kernel may still list: the CPU time of each at its entry.
     lingering: HashMap<u32, u64>,
     accounts: HashMap<u64, Account>,
     last_account: u64,
 }
 
-/// CPU time of a worker, and the part of it in tasks.
+/// The CPU time of a worker, and the part of it in tasks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Used {
     pub(crate) cpu_ns: u64,
     pub(crate) tasks_ns: u64,
 }
 
-/// One session's.
+/// The account of one session.
 #[derive(Debug)]
 struct Account {
     /// What each thread had used when the session began.
     base: HashMap<u32, Used>,
+    /// What workers used during the session, of those that have ended.
     ended: Used,
 }
 
-/// The right to an account; dropping it closes the account.
+/// The right to an account. Its drop closes the account.
 #[derive(Debug)]
 pub(crate) struct AccountId {
     ledger: &'static Ledger,
     id: u64,
 }
 
-/// How far a thread's own reading of its clock may be ahead.
+/// How far a thread's own reading of its CPU clock may be ahead of another thread's reading of the same clock.
 const AHEAD_NS: u64 = 1_000_000;
 
-/// Lingering threads looked for in the kernel's list when there are more of them.
+/// The number of lingering threads from which on the ledger checks which of them the kernel still lists.
 const PRUNE: usize = 256;
 
 impl Ledger {
@@ -54,7 +55,7 @@ impl Ledger {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens an account for a session whose first reading is `base`, taken under the same lock.
+    /// Opens an account for a session. Its first reading, `base`, was taken under this same lock.
     pub(crate) fn open(
         &'static self,
         entries: &mut Entries,
@@ -68,12 +69,12 @@ impl Ledger {
 }
 
 impl Entries {
-    /// What the workers have used that ended since the account was opened.
+    /// What workers have used since the account was opened, of those that have ended.
     pub(crate) fn ended(&self, account: &AccountId) -> Used {
         self.accounts.get(&account.id).map(|account| account.ended).unwrap_or_default()
     }
 
-    /// By a worker that ends. `before`: what this thread had used when it ended as a worker before.
+    /// Makes the entry of a worker that ends. `before` is what the thread had used when it last ended as a worker, if it did.
     pub(crate) fn enter(&mut self, thread: u32, last: Used, before: Option<Used>) {
         for account in self.accounts.values_mut() {
             let base = before.or_else(|| account.base.get(&thread).copied());
@@ -84,15 +85,15 @@ impl Entries {
         self.linger(thread, last.cpu_ns);
     }
 
-    /// What of a listed thread's time is in the ledger already.
+    /// The part of a listed thread's CPU time that is in the ledger, or `None` if the thread has no entry.
     pub(crate) fn entered_ns(&self, thread: u32, cpu_ns: u64) -> Option<u64> {
-        // A much greater one is that of an earlier thread of the same number. A little greater it may be: what a thread reads
-        // of its own clock can be ahead of what others read.
+        // A much greater entry is of an earlier thread with the same number. A slightly greater one may be of this thread, because
+        // a thread's own reading of its clock can be ahead of what others read.
         let of_this_thread = |entered_ns: &u64| *entered_ns <= cpu_ns + AHEAD_NS;
         self.lingering.get(&thread).copied().filter(of_this_thread)
     }
 
-    /// A worker has begun: what lingers under its number is an earlier thread's.
+    /// Notes that a worker has begun. An entry under its number is of an earlier thread.
     pub(crate) fn begin(&mut self, thread: u32) {
         self.lingering.remove(&thread);
     }

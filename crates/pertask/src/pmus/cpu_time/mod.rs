@@ -1,7 +1,7 @@
-//! The CPU-time PMU: for each task its time on the CPU, its polls, the longest of them, and their wall time.
+//! The CPU-time PMU: for each task its CPU time, its polls, their wall time, and the longest poll.
 //!
-//! Time in a task polled inside another belongs to the inner one: the outer is switched out meanwhile. Where one task
-//! leaves and another comes, one reading of the clock serves both.
+//! Where one task polls another, the time belongs to the inner task, because the outer one is switched out meanwhile. Where one task
+//! is switched out and another in, one reading of the clock serves both.
 
 pub(crate) mod ledger;
 
@@ -14,7 +14,7 @@ use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-/// Measures each task's time on the CPU.
+/// Measures each task's CPU time.
 ///
 /// ```
 /// use pertask::{CpuTime, Inherit, TaskExt};
@@ -31,11 +31,11 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 #[derive(Debug)]
 pub struct CpuTime {
     clock: &'static Choice,
-    /// The threads that ran tasks and have ended.
+    /// What threads used that ran tasks and have ended.
     ledger: Ledger,
 }
 
-/// What the PMU keeps for a task. Written by the CPU that runs the task, read by all.
+/// What the PMU keeps for a task. The CPU that runs the task writes it; any thread reads it.
 #[derive(Debug)]
 #[repr(C)]
 pub struct CpuTimeData {
@@ -51,42 +51,44 @@ pub struct CpuTimeData {
 #[allow(unsafe_code)]
 unsafe impl Zeroable for CpuTimeData {}
 
-/// What the PMU keeps for a CPU. Written by the CPU's own thread but for `adopted`.
+/// What the PMU keeps for a CPU. The CPU's own thread writes all fields except `adopted`.
 #[derive(Debug, Default)]
 pub struct CpuTimeCpu {
-    /// When the current stint of a task with data began. Between stints its times are those of the end of the last one,
-    /// which is when the next begins if both are of one switch.
+    /// When the running stint began, if its task has data. Between stints, these are the times at which the last one ended. If one
+    /// switch ends a stint and begins the next, the next begins at those times.
     start: Stamp,
-    /// The switch at which the last stint ended, by the CPU's count after it.
+    /// The switch at which the last stint ended: the CPU's count of switches after it.
     ended_at: AtomicU64,
-    /// CPU time in tasks, of the thread that is this CPU now.
+    /// CPU time in tasks of the thread that is this CPU now.
     tasks_ns: AtomicU64,
     clock: OnCpuClock,
-    /// As `start`, for a task that ran already when the PMU was attached: written by who attaches.
+    /// When the running stint was adopted, if its task ran already as the PMU was attached. The attaching thread writes it.
     adopted: Stamp,
-    /// The count of switches when the thread became this CPU; the greatest number while none is.
+    /// The CPU's count of switches when the thread became this CPU, or `u64::MAX` while no thread is.
     online_at: AtomicU64,
 }
 
-/// A reading of both clocks, good for one stint: the time between two switches of a CPU.
+/// A reading of both clocks, valid for one stint: the time between two switches of a CPU.
 #[derive(Debug, Default)]
 struct Stamp {
-    /// The CPU's count of switches during the stint, plus one; 0 for none.
+    /// The CPU's count of switches during the stint, plus one; 0 for no stint.
     stint: AtomicU64,
     cpu_ns: AtomicU64,
     wall_ns: AtomicU64,
 }
 
-/// What an event of this PMU reads.
+/// The count that an event of [`CpuTime`] reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpuTimeCount {
-    /// Time on the CPU, user and system.
+    /// CPU time, user and system.
     pub cpu_ns: u64,
     /// Wall time inside polls.
     pub wall_ns: u64,
-    /// Polls begun.
+    /// The number of polls that have begun.
     pub polls: u64,
-    /// Wall time of the longest poll, in a report also of one that has not ended; `None` where it may be older than what the count is since.
+    /// Wall time of the longest poll, or `None` where that poll may be older than the start of the count.
+    ///
+    /// In a report this includes polls that have not ended.
     pub longest_poll_ns: Option<u64>,
 }
 
@@ -108,7 +110,7 @@ impl Count for CpuTimeCount {
     }
 
     fn since(&self, base: &Self) -> Self {
-        // A maximum has no difference: it is known if it is new.
+        // A maximum has no difference. It belongs to the time since `base` only if it is new.
         let is_new = |longest: &u64| *longest == 0 || Some(*longest) > base.longest_poll_ns;
         Self {
             cpu_ns: self.cpu_ns.saturating_sub(base.cpu_ns),
@@ -120,7 +122,7 @@ impl Count for CpuTimeCount {
 }
 
 thread_local! {
-    /// What this thread had used when it last entered the ledger.
+    /// What this thread had used when it last made an entry in the ledger.
     static ENTERED: Cell<Option<Used>> = const { Cell::new(None) };
 }
 
@@ -146,7 +148,7 @@ impl Pmu for CpuTime {
     }
 
     fn read(&self, data: &CpuTimeData) -> CpuTimeCount {
-        // Relaxed: each is right for itself; together they may be one stint apart.
+        // Relaxed: each number is right by itself; together they may be one stint apart.
         CpuTimeCount {
             cpu_ns: data.cpu_ns.load(Ordering::Relaxed),
             wall_ns: data.wall_ns.load(Ordering::Relaxed),
@@ -169,19 +171,20 @@ impl Pmu for CpuTime {
     }
 
     fn cpu_online(&self, cpu: &CpuRecord, data: &CpuTimeCpu) {
+        // Relaxed: a figure.
         data.online_at.store(cpu.switches(), Ordering::Relaxed);
-        // A thread that is ending may become a worker once more; then it goes on where it is in the ledger.
+        // A thread that is ending may become a worker once more. Then its entry in the ledger stays.
         if let (None, Some(thread)) = (ENTERED.get(), cpu.thread()) {
             self.ledger.lock().begin(thread);
         }
     }
 
     fn cpu_offline(&self, cpu: &CpuRecord, data: &CpuTimeCpu) {
-        // In one piece: a reading finds the thread among the workers or in the ledger.
+        // The lock makes this one step: a reading finds the thread either among the workers or in the ledger.
         let mut entries = self.ledger.lock();
         if let (true, Some(thread)) = (data.ran_tasks(cpu), cpu.thread()) {
             let last = Used { cpu_ns: clock::thread_cpu_ns(), tasks_ns: data.tasks_ns() };
-            // What it does in tasks from here on is counted from zero.
+            // The thread's time in tasks is counted from zero from here on.
             let before = ENTERED.replace(Some(Used { tasks_ns: 0, ..last }));
             entries.enter(thread, last, before);
         }
@@ -192,10 +195,12 @@ impl Pmu for CpuTime {
 }
 
 impl CpuTime {
-    /// The PMU's place in the program's system. The first call registers it.
+    /// The handle of this PMU in the program's system.
+    ///
+    /// The first call registers the PMU.
     ///
     /// # Errors
-    /// [`Error::TooManyPmus`].
+    /// Returns [`Error::TooManyPmus`] if the system has no place left for it.
     pub fn handle() -> Result<PmuHandle<Self>, Error> {
         static HANDLE: OnceLock<Result<PmuHandle<CpuTime>, Error>> = OnceLock::new();
         *HANDLE.get_or_init(|| {
@@ -234,7 +239,7 @@ impl CpuTimeData {
             self.this_poll_ns.store(this_poll_ns, Ordering::Relaxed);
             return;
         }
-        // Most polls are of one stint.
+        // Most polls consist of one stint.
         if before_ns != 0 {
             self.this_poll_ns.store(0, Ordering::Relaxed);
         }
@@ -245,12 +250,12 @@ impl CpuTimeData {
 }
 
 impl CpuTimeCpu {
-    /// Time stolen from the CPU that the clock has taken for the task's, until it was made good.
+    /// Time stolen from the CPU that the clock counted for tasks until it corrected itself.
     pub(crate) fn stolen_ns(&self) -> u64 {
         self.clock.stolen_ns()
     }
 
-    /// CPU time in tasks, of the thread that is this CPU now.
+    /// CPU time in tasks of the thread that is this CPU now.
     pub(crate) fn tasks_ns(&self) -> u64 {
         self.tasks_ns.load(Ordering::Relaxed)
     }
@@ -262,7 +267,7 @@ impl CpuTimeCpu {
 
     fn adopt_running(&self, cpu: &CpuRecord, clock: &Choice) {
         let switches = cpu.switches();
-        // One that somebody else has adopted keeps its start: sessions take differences.
+        // A stint that another session has adopted keeps its start: sessions take differences.
         if cpu.current_id().is_none() || self.stint(switches).is_some() {
             return;
         }
@@ -275,14 +280,14 @@ impl CpuTimeCpu {
     fn running(&self, cpu: &CpuRecord, switches: u64, clock: &Choice) -> Option<CpuTimeCount> {
         let start = self.stint(switches)?;
         let stint = clock.read_thread(cpu.thread()?)?.since(start);
-        // Acquire: pairs with the Release in `end_stint_at`. If it comes after: whoever has read some of what is charged there
-        // finds no stint here.
+        // Acquire: pairs with the Release in `end_stint_at`. If that fence comes first, and this thread has read some of what was
+        // charged after it, then this thread finds no stint below.
         fence(Ordering::Acquire);
         (self.stint(switches).is_some() && cpu.switches() == switches).then_some(CpuTimeCount {
             cpu_ns: stint.cpu_ns,
             wall_ns: stint.wall_ns,
             polls: 0,
-            // The poll lasts for at least as long.
+            // The poll has lasted at least this long.
             longest_poll_ns: Some(stint.wall_ns),
         })
     }
@@ -292,10 +297,10 @@ impl CpuTimeCpu {
         self.start.get(switches + 1).or_else(|| self.adopted.get(switches + 1))
     }
 
-    /// Starts the clock for a task. `switches` is the CPU's count from now on.
+    /// Starts the clock for a task. `switches` is the CPU's count of switches from now on.
     #[inline(always)]
     fn begin_stint(&self, switches: u64, clock: &Choice) {
-        // Relaxed: this thread's own.
+        // Relaxed: only this thread writes it.
         if self.ended_at.load(Ordering::Relaxed) != switches {
             let Some(now) = self.clock.read(clock) else {
                 return self.begin_stint_slowly(switches, clock);
@@ -305,14 +310,15 @@ impl CpuTimeCpu {
         self.start.begin(switches + 1);
     }
 
-    // A call as the last thing that the fast path does: that path then needs no stack.
+    // The fast path calls this last, so it needs no stack frame.
     #[cold]
     #[inline(never)]
     fn begin_stint_slowly(&self, switches: u64, clock: &Choice) {
         self.start.set(switches + 1, self.clock.read_by_system_call(clock));
     }
 
-    /// Stops the clock, and charges the task for its stint, if the beginning is known. `switches` is the CPU's count up to now.
+    /// Stops the clock, and charges the task for its stint if the start is known. `switches` is the CPU's count of switches up to
+    /// now.
     #[inline(always)]
     fn end_stint(&self, switches: u64, clock: &Choice, data: &CpuTimeData, edge: Edge) {
         match self.clock.read(clock) {
@@ -330,15 +336,15 @@ impl CpuTimeCpu {
     #[inline(always)]
     fn end_stint_at(&self, now: Reading, switches: u64, data: &CpuTimeData, edge: Edge) {
         let Some(start) = self.stint(switches) else { return };
-        // From here on nobody adds the stint as running.
+        // From here on, no reader adds the stint as running.
         self.start.stint.store(0, Ordering::Relaxed);
-        // Rarely there is one.
+        // Few stints are adopted.
         if self.adopted.stint.load(Ordering::Relaxed) != 0 {
             self.adopted.stint.store(0, Ordering::Relaxed);
         }
         // Release: pairs with the Acquire in `running`.
         fence(Ordering::Release);
-        // Relaxed: this thread's own.
+        // Relaxed: only this thread reads it.
         self.ended_at.store(switches + 1, Ordering::Relaxed);
         self.start.set_times(now);
         let stint = now.since(start);
@@ -355,21 +361,21 @@ impl Stamp {
 
     #[inline(always)]
     fn set_times(&self, reading: Reading) {
-        // Relaxed: ordered by the Release in `begin`.
+        // Relaxed: the Release in `begin` orders both.
         self.cpu_ns.store(reading.cpu_ns, Ordering::Relaxed);
         self.wall_ns.store(reading.wall_ns, Ordering::Relaxed);
     }
 
     #[inline(always)]
     fn begin(&self, stint: u64) {
-        // Release: pairs with the Acquire in `get`. A reader that finds the number of a stint which is still running
-        // after it has read the times has read that stint's.
+        // Release: pairs with the Acquire in `get`. A reader has read the times of a stint if it finds the stint's number, and the
+        // stint still runs after it has read them.
         self.stint.store(stint, Ordering::Release);
     }
 
     #[inline(always)]
     fn get(&self, stint: u64) -> Option<Reading> {
-        // Acquire: pairs with the Release in `set`.
+        // Acquire: pairs with the Release in `begin`.
         (self.stint.load(Ordering::Acquire) == stint).then(|| Reading {
             cpu_ns: self.cpu_ns.load(Ordering::Relaxed),
             wall_ns: self.wall_ns.load(Ordering::Relaxed),
@@ -377,9 +383,9 @@ impl Stamp {
     }
 }
 
-/// Adds to a counter that one thread writes at a time; readers see the old or the new.
+/// Adds to a counter that one thread writes at a time. Readers see the old or the new value.
 #[inline(always)]
 fn add(counter: &AtomicU64, amount: u64) {
-    // Relaxed: a task goes from one CPU to the next by way of its executor, which orders the two.
+    // Relaxed: the executor moves a task from one CPU to the next, and so orders their writes.
     counter.store(counter.load(Ordering::Relaxed) + amount, Ordering::Relaxed);
 }

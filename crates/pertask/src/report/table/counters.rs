@@ -1,4 +1,4 @@
-//! What the table shows of counted events: where the counts come from, and a list by site and by task.
+//! What the table shows of counted events: the sources of the counts, and the counts of each site and task.
 
 use super::rows::{Subject, duration};
 use crate::pmus::counters::{Counter, CounterSource};
@@ -16,15 +16,15 @@ pub(super) struct Shown {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
-    /// The event in that place, and whether it counts nanoseconds.
+    /// The count of the event in this place; `ns` says whether it counts nanoseconds.
     Count { place: usize, ns: bool },
-    /// Of the instructions of that name.
+    /// Instructions per cycle, for the instructions event of this name.
     Ipc(String),
-    /// Of the misses of that name.
+    /// Misses per thousand instructions, for the misses event of this name.
     Mpki(String),
 }
 
-/// The columns for these events: each that is counted, and behind it the ratio that it makes.
+/// The columns for these events: one for each event that is counted, followed by the ratio that the event allows.
 pub(super) fn shown(sources: &[CounterSource]) -> Vec<Shown> {
     let has = |event: &str| sources.iter().any(|other| other.event == event);
     let mut columns = Vec::new();
@@ -32,7 +32,7 @@ pub(super) fn shown(sources: &[CounterSource]) -> Vec<Shown> {
     for (place, CounterSource { event, unit, modes: counted_in, .. }) in counted {
         let ns = *unit == Some("ns");
         let (name, modes) = event.split_once(':').unwrap_or((event, ""));
-        // As perf stat does, where it was not counted in the kernel although that was asked for.
+        // `perf stat` marks an event like this that could be counted in user mode only, contrary to the request.
         let narrowed = if modes.is_empty() && *counted_in == "u" { ":U" } else { "" };
         let title = format!("{}{narrowed}", event.to_uppercase());
         columns.push(Shown { title, kind: Kind::Count { place, ns } });
@@ -50,7 +50,7 @@ pub(super) fn shown(sources: &[CounterSource]) -> Vec<Shown> {
     columns
 }
 
-/// The grid's columns for a list of `R`: the first events go last where there is no room for all.
+/// The grid's columns for a list of `R`. Where there is no room for all, the last events go first.
 pub(super) fn columns<R: Subject>(shown: &[Shown]) -> Vec<Column<'_>> {
     let numbers = shown.iter().enumerate().map(|(place, column)| Column::Number {
         title: &column.title,
@@ -69,7 +69,7 @@ pub(super) fn cells<R: Subject>(row: &R, shown: &[Shown]) -> Vec<Cell> {
     numbers.chain(row.subject()).collect()
 }
 
-/// Where each event's counts come from, a line for each.
+/// One line for each event, with the source of its counts.
 pub(super) fn sources(sources: &[CounterSource]) -> Vec<(String, Tint)> {
     let line =
         |CounterSource { event, source, refused, .. }: &CounterSource| match (source, refused) {

@@ -1,9 +1,11 @@
-//! The report as text for a terminal, in the manner of `perf report`.
+//! The report as text for a terminal, like `perf report`.
 //!
-//! Rendering changes nothing and hides nothing: the parts of the summary add up to the process, or the
-//! difference has its own row, and rows that are cut off are counted.
+//! Rendering changes nothing and hides nothing. The parts of the summary add up to the process, or the difference has its own row.
+//! Rows beyond a maximum are counted.
 
+mod advice;
 mod counters;
+mod lost;
 mod rows;
 mod summary;
 #[cfg(test)]
@@ -12,7 +14,7 @@ mod tests;
 use std::fmt;
 
 use self::rows::{Row, Subject, Waits};
-use super::{Lost, Report, SiteReport};
+use super::{Report, SiteReport};
 use crate::pmus::counters::CounterSource;
 use pertask_text::grid::Grid;
 use pertask_text::human;
@@ -22,17 +24,17 @@ use pertask_text::text::{harmless, wrap};
 /// How a [`Table`] looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableStyle {
-    /// No line is wider than this, or than 60 columns where it is less. `None` sets no limit.
+    /// The width of the widest line, at least 60 columns, or `None` for no limit.
     pub width: Option<u16>,
     /// Whether to use ANSI colours.
     pub color: bool,
     /// Whether to show the tree of spawns in place of the list of spawn sites.
     pub tree: bool,
-    /// Spawn sites shown at most, or spawn paths.
+    /// The most spawn sites, or spawn paths, to show.
     pub max_sites: usize,
-    /// Live tasks shown at most.
+    /// The most live tasks to show.
     pub max_tasks: usize,
-    /// Threads shown at most.
+    /// The most threads to show.
     pub max_threads: usize,
 }
 
@@ -49,7 +51,7 @@ impl Default for TableStyle {
     }
 }
 
-/// A [`Report`] to be displayed as text, made by [`Report::table`].
+/// A [`Report`] that displays as text, made by [`Report::table`].
 #[derive(Clone, Copy, Debug)]
 pub struct Table<'a> {
     report: &'a Report,
@@ -57,16 +59,16 @@ pub struct Table<'a> {
 }
 
 impl Report {
-    /// This report as text.
+    /// Renders this report as text.
     ///
-    /// Every name in it is shown harmless: control characters are escaped.
+    /// Control characters in names are escaped, so no name can steer the terminal.
     #[must_use]
     pub fn table(&self, style: TableStyle) -> Table<'_> {
         Table { report: self, style }
     }
 }
 
-/// The table with [`TableStyle::default`].
+/// Displays the report as a table with [`TableStyle::default`].
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.table(TableStyle::default()).fmt(f)
@@ -80,6 +82,7 @@ impl fmt::Display for Table<'_> {
         let mut sections = vec![
             self.header(),
             summary::lines(self.report, self.max_width(), self.ink()),
+            self.advice(),
             if self.style.tree { self.list(tree, max_sites) } else { self.list(sites, max_sites) },
             self.counts(sites, self.style.max_sites),
             self.waits(sites),
@@ -95,7 +98,7 @@ impl fmt::Display for Table<'_> {
     }
 }
 
-/// Below this width the columns that matter do not fit.
+/// The least width at which the columns that matter fit.
 const MIN_WIDTH: u16 = 60;
 
 impl Table<'_> {
@@ -112,6 +115,11 @@ impl Table<'_> {
             lines.extend(self.prose(&format!("clock: {clock}"), Tint::Secondary));
         }
         lines
+    }
+
+    fn advice(&self) -> Vec<String> {
+        let lines = advice::lines(self.report);
+        lines.iter().flat_map(|line| self.prose(line, Tint::Warning)).collect()
     }
 
     fn list<R: Row>(&self, rows: &[R], max: usize) -> Vec<String> {
@@ -153,60 +161,18 @@ impl Table<'_> {
         let mut lines: Vec<_> = lines.flat_map(|(line, tint)| self.prose(&line, tint)).collect();
         let sites = self.report.sites.iter().flat_map(|site| &site.counters);
         if sites.into_iter().any(|counter| counter.estimated) {
-            lines.extend(self.prose("~ an estimate: not all of it was seen", Tint::Secondary));
+            lines.extend(
+                self.prose("~ an estimate: pertask saw only a part of it", Tint::Secondary),
+            );
         }
         lines
     }
 
     fn lost(&self) -> Vec<String> {
-        let Lost {
-            tasks_without_data,
-            tasks_without_site,
-            tasks_without_path,
-            polls_untracked,
-            polls_out_of_order,
-            turns_without_counters,
-            workers_without_counters,
-        } = self.report.lost;
-        let losses = [
-            (tasks_without_data, "task", "got no data: their time is in “workers, outside tasks”"),
-            (
-                tasks_without_site,
-                "task",
-                "found no place in the table of sites: they share “(other)”",
-            ),
-            (
-                tasks_without_path,
-                "task",
-                "found no place in the tree of spawns: they are shown as spawned by no task",
-            ),
-            (
-                polls_untracked,
-                "poll",
-                "could not be followed: their time is in “workers, outside tasks”",
-            ),
-            (
-                polls_out_of_order,
-                "poll",
-                "ended in another order than they began: some time is another task's than is said",
-            ),
-            (
-                turns_without_counters,
-                "turn",
-                "of tasks ran without counters: their events are not counted",
-            ),
-            (workers_without_counters, "worker", "has no counters: they could not be opened"),
-        ];
-        let told = losses.iter().filter(|(n, ..)| *n > 0);
-        told.flat_map(|(n, what, meaning)| {
-            let plural = if *n == 1 { "" } else { "s" };
-            let loss = format!("lost: {} {what}{plural} {meaning}", human::count(*n));
-            self.prose(&loss, Tint::Warning)
-        })
-        .collect()
+        lost::lines(&self.report.lost).flat_map(|line| self.prose(&line, Tint::Warning)).collect()
     }
 
-    /// Running text, broken at spaces: unlike a row it loses its meaning when it is cut.
+    /// Breaks running text at spaces. Unlike a row, it would lose its meaning if it were cut.
     fn prose(&self, text: &str, tint: Tint) -> Vec<String> {
         let lines = wrap(&harmless(text), self.max_width().unwrap_or(usize::MAX), 4);
         lines.iter().map(|line| self.ink().paint(line, tint)).collect()
@@ -228,7 +194,7 @@ fn busy_cpus(cpu_ns: u64, duration_ns: u64) -> String {
     }
 }
 
-/// The line that stands for the rows beyond the maximum.
+/// The line in place of the rows beyond the maximum.
 fn more<R: Row>(cut: &[R]) -> String {
     let cpu_ns = cut.iter().map(Row::cpu_ns).fold(0, u64::saturating_add);
     format!("… and {} more, {} CPU", cut.len(), human::duration_ns(cpu_ns))

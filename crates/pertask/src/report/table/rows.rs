@@ -1,4 +1,4 @@
-//! Rows: what the table shows of a spawn site, a spawn path, a task and a thread.
+//! The rows of the table: a spawn site, a spawn path, a task, a thread.
 
 use crate::pmus::counters::Counter;
 use crate::report::{SiteReport, TaskReport, ThreadReport, TreeReport, WakeReport};
@@ -6,31 +6,31 @@ use pertask_text::grid::{Cell, Column};
 use pertask_text::human;
 use pertask_text::ink::Tint;
 
-/// Something of which the table has a list.
+/// A type of which the table has a list.
 pub(super) trait Row {
     /// The line above the list.
     const TITLE: &'static str;
     /// The list's columns.
     const COLUMNS: &'static [Column<'static>];
 
-    /// One cell for each of the columns.
+    /// One cell for each column.
     fn cells(&self, process_cpu_ns: u64) -> Vec<Cell>;
 
-    /// What is added up where rows are cut off.
+    /// The CPU time of the row. The table adds it up for rows beyond the maximum.
     fn cpu_ns(&self) -> u64;
 }
 
-/// Names and paths are not shown wider than this, however wide the terminal: one long name would
-/// push all the rest apart.
+/// The widest name and path to show, however wide the terminal is: one long name would push all other columns apart.
 const MAX_NAME: usize = 40;
 const MAX_PATH: usize = 56;
 
-/// Deeper in the tree of spawns, a number says how deep: blanks would leave no room for the name.
+/// The deepest indentation in the tree of spawns. Below it, a number says how deep the row is, because blanks would leave no room for
+/// the name.
 const MAX_INDENT: u32 = 6;
 
-/// A poll that holds its worker as long as this delays every task behind it.
+/// A poll that holds its worker for this long delays every task behind it.
 const SLOW_POLL_NS: u64 = 10_000_000;
-/// As long as this, users notice.
+/// Users notice a poll of this length.
 const STUCK_POLL_NS: u64 = 100_000_000;
 
 impl Row for SiteReport {
@@ -99,7 +99,7 @@ impl Row for TreeReport {
     }
 }
 
-/// The waits of a site that has any.
+/// The waits of a site.
 pub(super) struct Waits<'a> {
     site: &'a SiteReport,
     pub(super) waits: &'a WakeReport,
@@ -191,16 +191,16 @@ impl Row for ThreadReport {
     }
 }
 
-/// Something that events are counted for.
+/// A row whose events are counted.
 pub(super) trait Subject: Row {
     /// The line above the list of counts.
     const COUNTED: &str;
-    /// The columns that say whose the counts are.
+    /// The columns that identify the site or task.
     const SUBJECT: &[Column<'static>];
 
     fn counters(&self) -> &[Counter];
 
-    /// One cell for each of the columns.
+    /// One cell for each column.
     fn subject(&self) -> Vec<Cell>;
 }
 
@@ -251,7 +251,7 @@ fn subject_of_task(name: Option<&str>, file: &str, line: u32) -> Cell {
 
 pub(super) fn duration(ns: Option<u64>) -> Cell {
     let text = ns.map_or(human::NONE.into(), human::duration_ns);
-    // The blank keeps the digits of "1.23 s" above those of "1.23 ms".
+    // The blank aligns the digits of "1.23 s" with those of "1.23 ms".
     let blank = if text.ends_with(" s") { " " } else { "" };
     Cell::new(&(text + blank))
 }
@@ -265,7 +265,7 @@ fn longest_poll(ns: Option<u64>) -> Cell {
     duration(ns).tint(tint)
 }
 
-/// `name`, as far to the right as it is deep.
+/// `name`, indented by its depth.
 fn indented(depth: u32, name: &str) -> String {
     let blanks = "  ".repeat(depth.min(MAX_INDENT) as usize);
     match depth {

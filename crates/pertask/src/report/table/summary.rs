@@ -1,4 +1,4 @@
-//! The summary: the process's CPU time and its parts, down to the nanosecond, so that they add up.
+//! The summary: the process's CPU time and its parts, to the nanosecond, so that a reader can add them up.
 
 use crate::report::Report;
 use pertask_text::human;
@@ -10,7 +10,7 @@ struct Part {
     cpu_ns: i128,
     percent: String,
     what: &'static str,
-    /// Said too where there is room.
+    /// More about the part, shown where there is room.
     details: &'static str,
 }
 
@@ -46,7 +46,7 @@ fn part(report: &Report, cpu_ns: u64, what: &'static str, details: &'static str)
     Part { cpu_ns: cpu_ns.into(), percent, what, details }
 }
 
-/// What is missing from the parts, or, where `cpu_ns` is negative, what they have too much.
+/// The time that no part has or, where `cpu_ns` is negative, that two parts have.
 fn unattributed(cpu_ns: i128, process_cpu_ns: u64) -> Part {
     let size = u64::try_from(cpu_ns.unsigned_abs()).unwrap_or(u64::MAX);
     let sign = if cpu_ns < 0 { "-" } else { "" };

@@ -1,6 +1,6 @@
-//! What the reader of a printed report sees.
+//! What a reader of the printed report sees.
 
-use super::super::{SCHEMA, SiteReport, TaskReport, ThreadReport, TreeReport, WakeReport};
+use super::super::{Lost, SCHEMA, SiteReport, TaskReport, ThreadReport, TreeReport, WakeReport};
 use super::*;
 use crate::pmus::counters::Counter;
 use pertask_text::text::width;
@@ -208,12 +208,16 @@ fn losses_are_told_each_by_itself_and_only_when_there_are_any() {
         told,
         [
             "lost: 12 tasks got no data: their time is in “workers, outside tasks”",
-            "lost: 1 poll could not be followed: their time is in “workers, outside tasks”",
+            "lost: 1 poll could not be followed: its time is in “workers, outside tasks”",
         ]
     );
     let lost = Lost { tasks_without_site: 3, ..Lost::default() };
     let shown = print(&Report { lost, ..busy_service() }, plain(100));
     assert!(shown.contains("lost: 3 tasks found no place in the table of sites"), "{shown}");
+    let lost = Lost { workers_without_counters: 2, turns_without_counters: 1, ..Lost::default() };
+    let shown = print(&Report { lost, ..busy_service() }, plain(100));
+    assert!(shown.contains("lost: 2 workers have no counters"), "{shown}");
+    assert!(shown.contains("lost: 1 turn of a task ran without counters: its events"), "{shown}");
     let lost = Lost { tasks_without_path: 1, ..Lost::default() };
     let shown = print(&Report { lost, ..busy_service() }, plain(100));
     assert!(shown.contains("lost: 1 task found no place in the tree of spawns"), "{shown}");
@@ -230,16 +234,32 @@ fn the_header_tells_how_many_cpus_were_busy() {
 }
 
 #[test]
-fn an_empty_report_is_a_header_and_a_summary_of_nothing() {
-    let expected = "\
-0 ns of CPU time in 0 ns: - CPUs busy
+fn an_empty_report_is_a_header_a_summary_of_nothing_and_advice() {
+    let expected = r#"0 ns of CPU time in 0 ns: - CPUs busy
 
 0.000000000 s       -  in tasks
 0.000000000 s       -  workers, outside tasks
 0.000000000 s       -  other threads
 ─────────────
-0.000000000 s       -  process";
+0.000000000 s       -  process
+
+No task was seen: name futures with `.task("..")`, or spawn
+    them with `pertask::tokio::spawn`
+For tasks that libraries spawn on tokio: build with `--cfg
+    tokio_unstable`, and call
+    `pertask::tokio::track_runtime`"#;
     assert_eq!(print(&empty(), plain(60)), expected);
+}
+
+#[test]
+fn advice_is_for_programs_whose_tasks_use_nothing_while_threads_do() {
+    let advice = |report| print(&report, TableStyle::default()).contains("name futures with");
+    assert!(!advice(busy_service()));
+    let idle = Report { tasks_cpu_ns: 0, ..busy_service() };
+    assert!(advice(idle.clone()));
+    // Nobody does anything, but for the session.
+    let quiet = Report { workers_cpu_ns: 90_000_000, other_cpu_ns: 9_000_000, ..idle };
+    assert!(!advice(quiet));
 }
 
 #[test]
@@ -508,7 +528,7 @@ fn busy_sites() -> Vec<SiteReport> {
     ]
 }
 
-/// The same as spawned: a front door, its routes, and what they spawn; and one deep down.
+/// The tree of spawns of the busy service: a front door, its routes, the tasks that they spawn, and a task deep down.
 fn busy_tree() -> Vec<TreeReport> {
     vec![
         path(0, "accept", 1_019_335_004, 12_224_086_007),

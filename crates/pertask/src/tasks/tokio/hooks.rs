@@ -1,8 +1,9 @@
-//! Every task of a runtime, by tokio's own hooks: also those that libraries spawn, and without a change where they do.
+//! tokio's task hooks, which track every task of a runtime: those that libraries spawn, too, and without a change to the code
+//! that spawns them.
 //!
-//! For programs built with `--cfg tokio_unstable`. The hooks are uneven (a `LocalSet` and the `block_on` root fire none,
-//! some terminations come without a spawn), so they add to the wrapper and do not replace it. Where both meet, in
-//! `tokio::spawn(future.task("name"))`, the wrapper has the task: it knows the name.
+//! The hooks are for programs built with `--cfg tokio_unstable`. They do not cover everything: a `LocalSet` and the root future of
+//! `block_on` call no hook, and some tasks end without having been spawned. So the hooks add to [`Tracked`](crate::Tracked) and do
+//! not replace it. Where both see a task, in `tokio::spawn(future.task("name"))`, the wrapper tracks it, because it knows the name.
 
 use crate::tasks::run;
 use pertask_core::{Cpu, OwnedTask, Task, TaskId};
@@ -14,9 +15,9 @@ use std::sync::{Arc, LazyLock};
 use tokio::runtime::{Builder, TaskMeta};
 use tokio::task::Id;
 
-/// Has every task of the runtime seen that `builder` will build.
+/// Tracks every task of the runtime that `builder` will build.
 ///
-/// It takes tokio's four task hooks, of which a runtime has one each. A program with hooks of its own calls
+/// This function sets tokio's four task hooks. A runtime has each hook once, so a program with hooks of its own calls
 /// [`task_spawn`], [`before_task_poll`], [`after_task_poll`] and [`task_terminate`] from them instead.
 ///
 /// ```
@@ -32,44 +33,44 @@ pub fn track_runtime(builder: &mut Builder) -> &mut Builder {
         .on_task_terminate(task_terminate)
 }
 
-/// A task of tokio's that the hooks have seen.
+/// A task of tokio's that the hooks have seen begin.
 struct Seen {
-    /// The right to run its task, while nobody runs it.
+    /// The right to run the task, while no thread runs it.
     ///
-    /// INVARIANT: null, or from `OwnedTask::into_raw`; who swaps it out owns it.
+    /// INVARIANT: null, or a pointer from `OwnedTask::into_raw`. The thread that swaps the pointer out owns the task.
     idle: AtomicPtr<Task>,
-    /// tokio has ended it. Whoever holds the right to the task, or comes to hold it, ends that too.
+    /// Whether tokio has ended the task. The thread that holds the right to it, or takes that right later, then ends ours.
     ended: AtomicBool,
-    /// The wrapped future that was made just before it was spawned, and probably is what it runs.
+    /// The wrapped future that the thread made just before the spawn. It probably is what the task runs.
     suspect: Option<TaskId>,
     spawned_at: &'static Location<'static>,
 }
 
-/// A poll under way on this thread.
+/// A poll under way on the calling thread.
 struct Polling {
     seen: Arc<Seen>,
-    /// The task that was switched in for it.
+    /// The task that was switched in for this poll.
     task: Option<TaskId>,
-    /// The suspect has been polled in it: the wrapper has the task.
+    /// Whether the suspect was polled in this poll. If so, the wrapper tracks the task.
     confirmed: bool,
 }
 
-// Lock-free: it is looked into at each poll.
+// Lock-free: each poll looks its task up.
 static SEEN: LazyLock<papaya::HashMap<Id, Arc<Seen>>> = LazyLock::new(papaya::HashMap::new);
 
 thread_local! {
-    /// The wrapped future that was made last on this thread, until it is spawned or polled.
+    /// The wrapped future that this thread made last, until it is spawned or polled.
     static MADE: Cell<Option<TaskId>> = const { Cell::new(None) };
-    /// Innermost last: a poll may run another runtime.
+    /// The polls under way, innermost last: a poll may run another runtime.
     static POLLING: RefCell<Vec<Polling>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A future was wrapped on this thread.
+/// Notes that the calling thread has wrapped a future.
 pub(crate) fn made(task: TaskId) {
     MADE.set(Some(task));
 }
 
-/// A wrapped future is polled on this thread.
+/// Notes that the calling thread polls a wrapped future.
 pub(crate) fn polled(task: TaskId) {
     MADE.set(None);
     let _ = POLLING.try_with(|polling| {
@@ -82,7 +83,7 @@ pub(crate) fn polled(task: TaskId) {
     });
 }
 
-/// For [`Builder::on_task_spawn`].
+/// Notes a new task. A program calls this from its [`Builder::on_task_spawn`] hook.
 pub fn task_spawn(meta: &TaskMeta<'_>) {
     let suspect = MADE.take();
     let spawned_at = meta.spawned_at();
@@ -92,7 +93,7 @@ pub fn task_spawn(meta: &TaskMeta<'_>) {
     SEEN.pin().insert(meta.id(), Arc::new(seen));
 }
 
-/// For [`Builder::on_before_task_poll`].
+/// Switches a task in. A program calls this from its [`Builder::on_before_task_poll`] hook.
 pub fn before_task_poll(meta: &TaskMeta<'_>) {
     MADE.set(None);
     let Some(seen) = SEEN.pin().get(&meta.id()).cloned() else { return };
@@ -105,7 +106,7 @@ pub fn before_task_poll(meta: &TaskMeta<'_>) {
     });
 }
 
-/// For [`Builder::on_after_task_poll`].
+/// Switches a task out. A program calls this from its [`Builder::on_after_task_poll`] hook.
 pub fn after_task_poll(meta: &TaskMeta<'_>) {
     let ended = POLLING.try_with(|polling| polling.borrow_mut().pop()).ok().flatten();
     let Some(Polling { seen, task, confirmed }) = ended else { return };
@@ -119,15 +120,15 @@ pub fn after_task_poll(meta: &TaskMeta<'_>) {
     }
 }
 
-/// For [`Builder::on_task_terminate`].
+/// Ends a task. A program calls this from its [`Builder::on_task_terminate`] hook.
 pub fn task_terminate(meta: &TaskMeta<'_>) {
-    // Some end that never began, as far as the hooks go.
+    // Some tasks end for which tokio called no other hook.
     if let Some(seen) = SEEN.pin().remove(&meta.id()) {
         seen.end();
     }
 }
 
-/// The task runs something else than the wrapped future made before it: from its second poll on it is one of ours.
+/// Tracks a task that turned out to run another future than the suspect. The hooks track it from its second poll on.
 fn unsuspect(id: Id, seen: &Seen) {
     run::count_untracked();
     let idle = AtomicPtr::new(into_raw(run::fork(None, seen.spawned_at)));
@@ -137,7 +138,7 @@ fn unsuspect(id: Id, seen: &Seen) {
 }
 
 impl Seen {
-    /// Switches the task in on this thread.
+    /// Switches the task in on the calling thread.
     fn switch_in(&self) -> Option<TaskId> {
         let Some(task) = self.take_soon() else {
             run::count_untracked();
@@ -152,7 +153,7 @@ impl Seen {
         Some(id)
     }
 
-    /// Switches the task out on this thread, if it is still what runs here.
+    /// Switches the task out on the calling thread, if it still runs there.
     fn switch_out(&self, task: TaskId) {
         let task = Cpu::with(|cpu| {
             let is_current = cpu.record().current_id() == Some(task);
@@ -163,8 +164,10 @@ impl Seen {
         }
     }
 
-    /// tokio reschedules a task a moment before it calls the hook after its poll: another worker may have to wait for that
-    /// moment. It waits for no longer.
+    /// Takes the right to the task, and waits for it for a moment.
+    ///
+    /// tokio reschedules a task a moment before it calls the hook after the poll. So a worker that polls the task next may find the
+    /// right still taken. It waits for no longer than that.
     fn take_soon(&self) -> Option<OwnedTask> {
         for _ in 0..64 {
             if let Some(task) = self.take() {
@@ -176,15 +179,15 @@ impl Seen {
     }
 
     fn take(&self) -> Option<OwnedTask> {
-        // AcqRel: Acquire pairs with the Release in `put`, with what the task's last CPU wrote.
+        // AcqRel, for its Acquire: pairs with the Release in `put`, so that this thread sees what the task's last CPU wrote.
         let task = self.idle.swap(ptr::null_mut(), Ordering::AcqRel);
-        // SAFETY: what stands in `idle` comes from `into_raw`, and the swap gives it to us alone.
+        // SAFETY: a pointer in `idle` comes from `OwnedTask::into_raw`, and the swap has given it to this thread alone.
         (!task.is_null()).then(|| unsafe { OwnedTask::from_raw(task) })
     }
 
     fn put(&self, task: OwnedTask) {
-        // SeqCst, for its Release: pairs with the Acquire in `take`; and with `ended`: either `end` sees the task here, or we
-        // see that it has ended.
+        // SeqCst, for its Release: pairs with the Acquire in `take`. And SeqCst for the order with `ended`: if this store comes
+        // first, `end` finds the task here; if `end`'s store comes first, the load below sees that the task has ended.
         self.idle.store(into_raw(task), Ordering::SeqCst);
         if self.ended.load(Ordering::SeqCst) {
             drop(self.take());
@@ -192,7 +195,7 @@ impl Seen {
     }
 
     fn end(&self) {
-        // SeqCst: pairs with `put`.
+        // SeqCst: pairs with the two operations in `put`. If this store comes first, `put` ends the task; if not, the `take` below does.
         self.ended.store(true, Ordering::SeqCst);
         drop(self.take());
     }

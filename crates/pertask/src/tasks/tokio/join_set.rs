@@ -1,4 +1,4 @@
-//! tokio's `JoinSet`, of tasks that are seen.
+//! tokio's `JoinSet`, for tracked tasks.
 
 use super::blocking_task;
 use crate::tasks::tracked::TaskExt;
@@ -7,9 +7,9 @@ use std::ops::{Deref, DerefMut};
 use tokio::runtime::Handle;
 use tokio::task::{AbortHandle, LocalSet};
 
-/// A [`tokio::task::JoinSet`] whose tasks are seen.
+/// A [`tokio::task::JoinSet`] whose tasks are tracked.
 ///
-/// Spawning is shadowed here; everything else (`join_next`, `abort_all`, `len`, …) is tokio's own, by `Deref`.
+/// This type replaces the spawn functions. Everything else (`join_next`, `abort_all`, `len`, …) is tokio's own, by `Deref`.
 ///
 /// ```
 /// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -25,13 +25,13 @@ use tokio::task::{AbortHandle, LocalSet};
 pub struct JoinSet<T>(tokio::task::JoinSet<T>);
 
 impl<T> JoinSet<T> {
-    /// An empty set.
+    /// Makes an empty set.
     #[must_use]
     pub fn new() -> Self {
         Self(tokio::task::JoinSet::new())
     }
 
-    /// tokio's own set, for what takes it by value.
+    /// Returns tokio's own set, for methods that take it by value.
     #[must_use]
     pub fn into_inner(self) -> tokio::task::JoinSet<T> {
         self.0
@@ -39,7 +39,7 @@ impl<T> JoinSet<T> {
 }
 
 impl<T: 'static> JoinSet<T> {
-    /// See [`tokio::task::JoinSet::spawn`].
+    /// Spawns a future as a tracked task, like [`tokio::task::JoinSet::spawn`].
     #[track_caller]
     pub fn spawn<F>(&mut self, task: F) -> AbortHandle
     where
@@ -49,7 +49,7 @@ impl<T: 'static> JoinSet<T> {
         self.0.spawn(task.task_here())
     }
 
-    /// See [`tokio::task::JoinSet::spawn_on`].
+    /// Spawns a future as a tracked task on a runtime, like [`tokio::task::JoinSet::spawn_on`].
     #[track_caller]
     pub fn spawn_on<F>(&mut self, task: F, handle: &Handle) -> AbortHandle
     where
@@ -59,7 +59,7 @@ impl<T: 'static> JoinSet<T> {
         self.0.spawn_on(task.task_here(), handle)
     }
 
-    /// See [`tokio::task::JoinSet::spawn_local`].
+    /// Spawns a `!Send` future as a tracked task, like [`tokio::task::JoinSet::spawn_local`].
     #[track_caller]
     pub fn spawn_local<F>(&mut self, task: F) -> AbortHandle
     where
@@ -68,7 +68,7 @@ impl<T: 'static> JoinSet<T> {
         self.0.spawn_local(task.task_here())
     }
 
-    /// See [`tokio::task::JoinSet::spawn_local_on`].
+    /// Spawns a `!Send` future as a tracked task on a `LocalSet`, like [`tokio::task::JoinSet::spawn_local_on`].
     #[track_caller]
     pub fn spawn_local_on<F>(&mut self, task: F, local_set: &LocalSet) -> AbortHandle
     where
@@ -77,7 +77,7 @@ impl<T: 'static> JoinSet<T> {
         self.0.spawn_local_on(task.task_here(), local_set)
     }
 
-    /// See [`tokio::task::JoinSet::spawn_blocking`].
+    /// Runs a blocking closure as a tracked task, like [`tokio::task::JoinSet::spawn_blocking`].
     #[track_caller]
     pub fn spawn_blocking<F>(&mut self, f: F) -> AbortHandle
     where
@@ -87,7 +87,7 @@ impl<T: 'static> JoinSet<T> {
         self.0.spawn_blocking(blocking_task(f))
     }
 
-    /// See [`tokio::task::JoinSet::spawn_blocking_on`].
+    /// Runs a blocking closure as a tracked task on a runtime, like [`tokio::task::JoinSet::spawn_blocking_on`].
     #[track_caller]
     pub fn spawn_blocking_on<F>(&mut self, f: F, handle: &Handle) -> AbortHandle
     where

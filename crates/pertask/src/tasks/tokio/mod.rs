@@ -1,10 +1,10 @@
-//! Tasks on tokio: its own spawn functions, with its own return types, for tasks that are seen.
+//! tokio's spawn functions, with tokio's own return types, for tasks that sessions see.
 //!
-//! Each makes a task of what it is given, known by the place of the call. To give it a name, name the future and hand
-//! it to tokio itself: `tokio::spawn(future.task("name"))`. Both need stable Rust and no `tokio_unstable`.
+//! Each function makes a task of its argument. Reports show the task by the place of the call. To give the task a name, name the
+//! future and pass it to tokio itself: `tokio::spawn(future.task("name"))`. Both ways need stable Rust and no `tokio_unstable`.
 //!
-//! A program built with `--cfg tokio_unstable` can have every task of a runtime seen, also those that libraries
-//! spawn: see `hooks` and `track_runtime`, which exist only in such a build.
+//! A program built with `--cfg tokio_unstable` can also track all tasks of a runtime, including those that libraries spawn: see
+//! `track_runtime` and `hooks`, which exist only in such a build.
 
 #[cfg(tokio_unstable)]
 #[allow(unsafe_code)]
@@ -20,10 +20,10 @@ use std::future::Future;
 use std::panic::Location;
 use tokio::task::JoinHandle;
 
-/// [`tokio::spawn`], of a task that is seen.
+/// Spawns a future as a tracked task, like [`tokio::spawn`].
 ///
 /// # Panics
-/// Outside a tokio runtime, as tokio's.
+/// Panics outside a tokio runtime, like tokio's function.
 ///
 /// ```
 /// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -41,10 +41,10 @@ where
     tokio::spawn(future.task_here())
 }
 
-/// [`tokio::task::spawn_local`], of a task that is seen.
+/// Spawns a `!Send` future as a tracked task, like [`tokio::task::spawn_local`].
 ///
 /// # Panics
-/// Outside a `LocalSet`, as tokio's.
+/// Panics outside a `LocalSet`, like tokio's function.
 #[track_caller]
 pub fn spawn_local<F>(future: F) -> JoinHandle<F::Output>
 where
@@ -54,10 +54,10 @@ where
     tokio::task::spawn_local(future.task_here())
 }
 
-/// [`tokio::task::spawn_blocking`], of a closure that is seen as a task of one poll.
+/// Runs a blocking closure as a tracked task of one poll, like [`tokio::task::spawn_blocking`].
 ///
 /// # Panics
-/// Outside a tokio runtime, as tokio's.
+/// Panics outside a tokio runtime, like tokio's function.
 #[track_caller]
 pub fn spawn_blocking<F, R>(f: F) -> JoinHandle<R>
 where
@@ -67,7 +67,7 @@ where
     tokio::task::spawn_blocking(blocking_task(f))
 }
 
-/// The closure as a task, which begins here and ends when the closure has run or is dropped.
+/// Makes a task of a closure. The task begins here, and ends when the closure has run or is dropped.
 #[track_caller]
 fn blocking_task<F, R>(f: F) -> impl FnOnce() -> R
 where
