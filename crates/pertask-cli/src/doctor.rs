@@ -5,7 +5,11 @@ use std::fmt::Write as _;
 
 use pertask::{CounterSource, Machine, Offer};
 
-use crate::{cli::DoctorOptions, error::Error, output::print};
+use crate::{
+    cli::DoctorOptions,
+    error::Error,
+    output::{counted, print},
+};
 
 /// Examines the machine and prints what was found.
 ///
@@ -19,9 +23,12 @@ pub fn run(options: &DoctorOptions) -> Result<(), Error> {
 
 fn text(machine: &Machine) -> String {
     let mut text = String::new();
-    let tick = machine.tick_hz.map_or(String::new(), |hz| format!(", {hz} timer ticks a second"));
+    let tick = machine
+        .tick_hz
+        .map_or(String::new(), |hz| format!(", {} a second", counted(u64::from(hz), "timer tick")));
     let user = if machine.user == 0 { "root".to_owned() } else { format!("user {}", machine.user) };
-    line(&mut text, &format!("{}, {} CPUs{tick}, as {user}", machine.kernel, machine.cpus));
+    let cpus = counted(machine.cpus as u64, "CPU");
+    line(&mut text, &format!("{}, {cpus}{tick}, as {user}", machine.kernel));
     line(&mut text, "");
     line(&mut text, "CPU time of tasks");
     row(&mut text, "in use", &machine.clock);
@@ -42,7 +49,8 @@ fn text(machine: &Machine) -> String {
 fn events(text: &mut String, machine: &Machine) {
     let level = match machine.perf_event_paranoid {
         Some(level) => format!("kernel.perf_event_paranoid is {level}"),
-        None => "kernel.perf_event_paranoid cannot be read".to_owned(),
+        None => "kernel.perf_event_paranoid is unknown: /proc/sys/kernel/perf_event_paranoid cannot be read"
+            .to_owned(),
     };
     line(text, &format!("Events ({level})"));
     let mut alike: BTreeMap<(bool, String), Vec<&str>> = BTreeMap::new();

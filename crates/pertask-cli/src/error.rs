@@ -4,6 +4,8 @@ use std::{fmt, io, net::SocketAddr, path::PathBuf};
 
 use pertask::profile::ReadError;
 
+use crate::output::counted;
+
 /// A failure that ends the command with status 1.
 ///
 /// Its `Display` is the whole message, causes included, because it is printed once and by itself.
@@ -89,13 +91,14 @@ impl fmt::Display for Error {
             }
             Self::Damaged { place, cause: ReadError::TooLarge { what, limit } } => write!(
                 f,
-                "cannot read {place}: it has more than {limit} {what}, and is not taken into memory. If it can be trusted, cut it down first: go tool pprof -proto -focus=NAME FILE > smaller.pb.gz"
+                "cannot read {place}: it has too many {what}, more than {limit}. If you trust the file, reduce it first: go tool pprof -proto -focus=NAME FILE > smaller.pb.gz"
             ),
             Self::Damaged { place, cause } => write!(f, "{place}: {cause}"),
             Self::NothingMatched { place, why } => write!(f, "nothing in {place} matched: {why}"),
             Self::Requests { failed, total, first } => write!(
                 f,
-                "{failed} of {total} requests failed, so the report may mislead. The first: {first}. {LOAD_REMEDY}"
+                "{failed} of {} failed, so the report may mislead. The first: {first}. {LOAD_REMEDY}",
+                counted(*total, "request")
             ),
         }
     }

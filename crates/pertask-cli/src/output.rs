@@ -15,6 +15,11 @@ pub fn note(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
+/// A count and what is counted: `1 request`, `2 requests`.
+pub fn counted(count: u64, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Whether the terminal says that it cannot move its cursor or change colours.
 pub fn is_dumb_terminal() -> bool {
     env::var_os("TERM").is_some_and(|term| term == "dumb")
@@ -79,4 +84,15 @@ pub fn stdout_style() -> TableStyle {
 fn write_text(mut to: impl Write, text: &str) -> io::Result<()> {
     to.write_all(text.as_bytes())?;
     to.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_singular_and_none_is_not() {
+        let requests = [0, 1, 2].map(|count| counted(count, "request"));
+        assert_eq!(requests, ["0 requests", "1 request", "2 requests"]);
+    }
 }

@@ -115,6 +115,38 @@ fn an_unknown_event_is_answered_with_the_known() {
     assert!(text.contains("cylces") && text.contains("cycles, instructions, "), "{text}");
 }
 
+/// As in a chroot or a container without `/proc`: here, in a mount namespace of its own, an empty one covers it.
+#[test]
+fn without_proc_the_file_that_is_missing_is_named() {
+    let without_proc = |arguments: &[&str]| {
+        let script = r#"mount -t tmpfs none /proc && echo covered && exec "$0" "$@""#;
+        let mut shell = Command::new("unshare");
+        shell.args(["-m", "sh", "-c", script, env!("CARGO_BIN_EXE_pertask")]).args(arguments);
+        let output = shell.output().ok().filter(|it| it.stdout.starts_with(b"covered\n"));
+        if output.is_none() {
+            loudly("SKIPPED: /proc cannot be covered");
+        }
+        output.map(|it| [it.stdout, it.stderr].map(|it| String::from_utf8_lossy(&it).into_owned()))
+    };
+    let profile = std::env::temp_dir().join(format!("pertask-{}-proc.svg", std::process::id()));
+    let profile = profile.to_str().expect("UTF-8");
+    let Some([_, stderr]) = without_proc(&["demo", "-d", "100ms", "-o", profile]) else { return };
+    let said = stderr.lines().last().unwrap_or_default();
+    assert!(said.starts_with("pertask: cannot sample threads: /proc/thread-self/maps"), "{stderr}");
+    assert!(said.contains("No such file or directory") && said.contains("mount /proc"), "{said}");
+    assert!(!fs::exists(profile).expect("a folder"));
+    let Some([_, stderr]) = without_proc(&["report", "/dev/stdin"]) else { return };
+    assert!(
+        stderr.contains("cannot read /dev/stdin") && stderr.contains("Mount /proc"),
+        "{stderr}"
+    );
+    let Some([stdout, _]) = without_proc(&["doctor"]) else { return };
+    let refused = "SIGTRAP: refused: /proc/thread-self/maps cannot be read";
+    assert!(stdout.contains(refused), "{stdout}");
+    let level = "perf_event_paranoid is unknown: /proc/sys/kernel/perf_event_paranoid";
+    assert!(stdout.contains(level), "{stdout}");
+}
+
 /// Runs the command. `None` where this user cannot become another.
 fn run(who: As, arguments: &[&str]) -> Option<Output> {
     let place = Place::of(who)?;

@@ -1,10 +1,10 @@
-//! A part of a profile: the samples of a task, a spawn site, a thread, a label, or with a function in their stack.
+//! A part of a profile: the samples of a task, a spawn site, a thread or a label, or with a function in their stack.
 
 use std::fmt;
 
 use super::{Profile, Sample, Site, frames};
 
-/// Which samples are wanted: those that meet all conditions. The default has none, and wants all.
+/// Conditions that a sample must meet to be selected. The default has none, and selects every sample.
 ///
 /// ```
 /// use pertask_profile::{Filter, ProfileBuilder, Sample, TaskRef};
@@ -21,26 +21,26 @@ use super::{Profile, Sample, Site, frames};
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// The task has this name, or this number. `(outside tasks)` wants what is in none.
+    /// The task's name or number. `(outside tasks)` selects the samples of no task.
     pub task: Option<String>,
-    /// The task was spawned there: a file, or a file and its line after a `:`. The last components of its path will do.
+    /// The task's spawn site: `FILE` or `FILE:LINE`. The last components of the file's path are enough.
     pub site: Option<String>,
-    /// The thread has this name, this number, or both, as `worker [4711]`.
+    /// The thread's name, its number, or both as in `worker [4711]`.
     pub thread: Option<String>,
-    /// Each of these labels is there: a key and its value.
+    /// Labels that the sample must have, as keys and values.
     pub labels: Vec<(String, String)>,
-    /// Each of these texts is a part of the name of a function in the stack.
+    /// Texts that must each be a part of the name of a function in the stack.
     pub functions: Vec<String>,
 }
 
 impl Filter {
-    /// Whether there are no conditions.
+    /// Returns whether there are no conditions.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Each of the conditions alone.
+    /// Returns a filter for each of the conditions.
     #[must_use]
     pub fn conditions(&self) -> Vec<Self> {
         let Self { task, site, thread, labels, functions } = self.clone();
@@ -54,7 +54,7 @@ impl Filter {
         each
     }
 
-    /// Whether a sample meets all conditions but those on functions.
+    /// Returns whether a sample meets all conditions except those on functions.
     fn wants(&self, sample: &Sample) -> bool {
         self.task.as_deref().is_none_or(|task| is_task(sample, task))
             && self.site.as_deref().is_none_or(|site| is_site(sample, site))
@@ -67,9 +67,10 @@ impl Filter {
 }
 
 impl Profile {
-    /// The part that the filter wants, with the same tables of functions and places.
+    /// Returns the part of the profile that the filter selects.
     ///
-    /// What was lost of the whole is not known of a part, and stays as it was; the incomplete stacks are those of the part.
+    /// The tables of locations, functions and mappings stay whole. So does [`lost`](Self::lost), because nobody knows how much
+    /// of it belongs to the part. Only the incomplete stacks are counted anew.
     #[must_use]
     pub fn filtered(&self, filter: &Filter) -> Self {
         let places: Vec<_> = filter.functions.iter().map(|name| self.places_in(name)).collect();
@@ -99,14 +100,14 @@ impl Profile {
         }
     }
 
-    /// Of each location, whether a function there has this in its name.
+    /// Returns for each location whether a function there has this text in its name.
     fn places_in(&self, name: &str) -> Vec<bool> {
         let is_in = |location| self.names_at(location).iter().any(|found| found.contains(name));
         self.locations.iter().map(is_in).collect()
     }
 }
 
-/// In words: `task GET /, site main.rs:7, function parse`.
+/// Shows the conditions in words: `task GET /, site main.rs:7, function parse`.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let one = |what, wanted: &Option<String>| {
@@ -146,7 +147,7 @@ fn is_thread(sample: &Sample, wanted: &str) -> bool {
     })
 }
 
-/// Whether the path is this one, or ends with its components.
+/// Returns whether the path is this one, or ends with its components.
 fn ends_with(path: &str, wanted: &str) -> bool {
     let rest = path.strip_suffix(wanted);
     rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('/') || wanted.starts_with('/'))

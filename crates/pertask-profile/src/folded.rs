@@ -1,31 +1,32 @@
-//! Folded stacks: a line for each stack, its frames root first and parted by `;`, a blank, and its weight. What
-//! `flamegraph.pl`, inferno and speedscope read.
+//! Folded stacks, which `flamegraph.pl`, inferno and speedscope read.
+//!
+//! Each stack is a line: its frames, root first and separated by `;`, then a space, then its weight.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use super::{Profile, RootBy, Sample};
 
-/// What the width of a frame means.
+/// What the width of a frame stands for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Weight {
-    /// Nanoseconds of CPU time.
+    /// CPU time in nanoseconds.
     #[default]
     CpuNs,
-    /// Samples.
+    /// Numbers of samples.
     Samples,
 }
 
 impl Profile {
-    /// Writes the profile as folded stacks, in the order of their text.
+    /// Writes the profile as folded stacks, in alphabetical order.
     ///
-    /// The format has no escapes: in names, `;` becomes `:`, and what would end a line or be taken for a weight or for a
-    /// comment becomes something that does not.
+    /// The format has no escapes, so some names change: `;` becomes `:`, a line break becomes a space, and a name that reads
+    /// like a weight or a comment gets a `_`.
     ///
     /// # Errors
     ///
-    /// Those of `writer`.
+    /// Returns the errors of `writer`.
     pub fn write_folded(
         &self,
         root: RootBy,
@@ -38,7 +39,7 @@ impl Profile {
         writer.flush()
     }
 
-    /// The stacks, and the weight of each. None has no weight.
+    /// Returns the stacks that have a weight, each with its weight.
     pub(super) fn folded(&self, root: RootBy, weight: Weight) -> BTreeMap<String, u64> {
         let mut stacks = BTreeMap::new();
         for sample in &self.samples {
@@ -68,20 +69,20 @@ impl Weight {
     }
 }
 
-/// A frame's name that no reader takes for anything else.
+/// Returns a name for the frame that no reader takes for anything else.
 fn harmless(name: &str) -> String {
     let frame: String = name.chars().map(harmless_char).collect();
     let mut frame = frame.trim().to_owned();
     if frame.is_empty() {
         return "-".to_owned();
     }
-    // `a 12` before a weight reads as two weights, the difference of two profiles.
+    // Readers take `a 12` before a weight for two weights, the difference of two profiles.
     if let Some(at) = frame.rfind(' ')
         && frame[at + 1..].chars().all(|c| c.is_ascii_digit() || c == '.')
     {
         frame.replace_range(at..=at, "_");
     }
-    // And a line that begins like this is a comment.
+    // A line that begins like this is a comment.
     if frame.starts_with("# ") {
         frame.replace_range(1..2, "_");
     }
@@ -91,7 +92,7 @@ fn harmless(name: &str) -> String {
 fn harmless_char(c: char) -> char {
     match c {
         ';' => ':',
-        // Some take these for the end of a line, and XML has no place for the last two.
+        // Some readers take the first two for the end of a line. XML has no place for the last two.
         '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}' => ' ',
         c if c.is_control() => ' ',
         c => c,

@@ -1,15 +1,15 @@
-//! A sample as names, for those encoders that show stacks as text: what it is rooted in, and its functions.
+//! A sample as names, for the encoders that show stacks as text.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{FunctionId, Line, Location, LocationId, Profile, Sample, Site, TaskRef, ThreadRef};
 
-/// What the stacks of a picture grow from.
+/// What the stacks of a picture grow from: the frame below all others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RootBy {
-    /// The task's name, or its spawn site where it has none.
+    /// The task's name, or its spawn site if it has no name.
     #[default]
     TaskName,
     /// The task's spawn site.
@@ -18,7 +18,7 @@ pub enum RootBy {
     Thread,
 }
 
-/// The frame that stands for callers which the unwinder did not reach.
+/// The frame for callers that the unwinder did not reach.
 pub(super) const INCOMPLETE: &str = "(incomplete stack)";
 pub(super) const OUTSIDE: &str = "(outside tasks)";
 pub(super) const UNKNOWN: &str = "(unknown)";
@@ -35,7 +35,7 @@ impl RootBy {
 }
 
 impl Profile {
-    /// The frames of a sample by name, root first.
+    /// Returns the names of a sample's frames, root first.
     pub(super) fn frames(&self, sample: &Sample) -> Vec<Cow<'_, str>> {
         let mut frames = Vec::new();
         if !sample.complete {
@@ -47,12 +47,12 @@ impl Profile {
         frames
     }
 
-    /// The functions at a location, the innermost first. There is at least one.
+    /// Returns the names of the functions at a location, the innermost first. There is at least one.
     pub(super) fn names(&self, id: LocationId) -> Vec<Cow<'_, str>> {
         self.location(id).map_or_else(|| vec![UNKNOWN.into()], |location| self.names_at(location))
     }
 
-    /// The source file of each of the [`names`](Self::names), as far as they are known.
+    /// Returns the source file of each of the [`names`](Self::names), or `None` where it is not known.
     pub(super) fn files(&self, id: LocationId) -> impl Iterator<Item = Option<&Arc<str>>> {
         let lines = self.location(id).map_or(&[][..], |location| &location.lines);
         let file = |line: &Line| self.function(line.function).map(|function| &function.file);
@@ -72,7 +72,7 @@ impl Profile {
         names.into_iter().find(|name| !name.is_empty()).unwrap_or(UNKNOWN).into()
     }
 
-    /// `libc.so.6+0x29d90`, as far as it is known: an address by which a symbol can still be found.
+    /// Returns a name such as `libc.so.6+0x29d90`, with which the symbol can still be found.
     fn without_symbol(&self, location: &Location) -> String {
         let mapping = location.mapping.and_then(|id| self.mapping(id));
         let offset = mapping.and_then(|mapping| location.address.checked_sub(mapping.start));
@@ -86,7 +86,7 @@ impl Profile {
     }
 }
 
-/// `src/main.rs:7`.
+/// Returns `src/main.rs:7`.
 pub(super) fn place(site: &Site) -> String {
     format!("{}:{}", site.file, site.line)
 }
@@ -95,7 +95,7 @@ pub(super) fn site(task: &TaskRef) -> Cow<'_, str> {
     task.site.as_ref().map_or(UNKNOWN.into(), |site| place(site).into())
 }
 
-/// `worker [4711]`: names of threads repeat.
+/// Returns a name such as `worker [4711]`. The number tells threads of one name apart.
 pub(super) fn thread(thread: Option<&ThreadRef>) -> Cow<'_, str> {
     match thread {
         Some(thread) if thread.tid == 0 => (&*thread.name).into(),

@@ -1,10 +1,12 @@
-//! A sampled profile: who was on the CPU, and where in the code, in a form that belongs to no tool.
+//! A sampled profile: which task was on the CPU and where in the code, in a model that belongs to no tool.
 //!
-//! A sampler fills it by a [`ProfileBuilder`]; each encoder reads it and changes nothing. [`Profile::write_pprof`] is for
-//! `go tool pprof` and what speaks its format, and keeps everything; [`Profile::from_pprof`] reads it back.
-//! [`Profile::write_folded`], [`Profile::write_flamegraph`], [`Profile::write_firefox`] and [`Profile::write_speedscope`] are for
-//! the eye.
-//! [`Profile::summary`] adds it up, by task, site, function and so on; [`Profile::filtered`] is a part of it.
+//! - A sampler fills a profile through a [`ProfileBuilder`].
+//! - [`Profile::write_pprof`] writes it for `go tool pprof` and other readers of that format. pprof keeps everything, and
+//!   [`Profile::from_pprof`] reads it back.
+//! - [`Profile::write_flamegraph`], [`Profile::write_firefox`], [`Profile::write_speedscope`] and [`Profile::write_folded`] write
+//!   it for viewers.
+//! - [`Profile::summary`] adds the CPU time up by task, spawn site, function, thread, scope or label.
+//! - [`Profile::filtered`] returns a part of it.
 //!
 //! ```
 //! use pertask_profile::{
@@ -77,58 +79,58 @@ pub use summary::{Amount, GroupBy, Subject, Summary, SummaryRow};
 #[cfg(feature = "table")]
 pub use table::{Overview, SummaryStyle, SummaryTable};
 
-/// What was sampled between two moments.
+/// The samples of a period of time.
 ///
-/// Names are shared strings, so that a sample costs no more than its references to them. The tables are looked up by
-/// [`location`](Self::location), [`function`](Self::function) and [`mapping`](Self::mapping); what an id does not lead to
-/// is shown as unknown.
+/// Names are shared strings, so a sample only holds references to them. [`location`](Self::location),
+/// [`function`](Self::function) and [`mapping`](Self::mapping) look up the tables. An encoder shows an id that is not in its
+/// table as unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
     /// When sampling began.
     pub start: SystemTime,
-    /// For how long it went on, by the wall clock.
+    /// How long sampling lasted, in wall time.
     pub duration_ns: u64,
-    /// How the samples were taken, in words for people.
+    /// How the samples were taken, in words.
     pub mechanism: String,
-    /// How much CPU time a sample stands for as a rule. What each stands for in truth is its `cpu_ns`.
+    /// The CPU time between two samples. What a sample really stands for is its `cpu_ns`.
     pub period_ns: u64,
-    /// The samples; equal ones are one, with a count.
+    /// The samples. Equal samples are one entry with a count.
     pub samples: Vec<Sample>,
-    /// Places in the code, by [`LocationId`].
+    /// Places in the code, indexed by [`LocationId`].
     pub locations: Vec<Location>,
-    /// Functions, by [`FunctionId`].
+    /// Functions, indexed by [`FunctionId`].
     pub functions: Vec<Function>,
-    /// Files that were mapped into the process, by [`MappingId`]. The first is the program.
+    /// Files that were mapped into the process, indexed by [`MappingId`]. The first is the program.
     pub mappings: Vec<Mapping>,
-    /// What is not in it, or not wholly.
+    /// What the profile lacks, or holds only in part.
     pub lost: Lost,
-    /// What there is to say of it, in words for people: such as which files' functions have no names, and what to do.
+    /// Remarks for people, such as which files' functions have no names and what to do about it.
     pub remarks: Vec<String>,
 }
 
-/// Samples of which all is equal: the stack, who ran, and where.
+/// One or more samples that are equal in everything: stack, task, thread, scopes and labels.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Sample {
-    /// How many samples they are.
+    /// The number of samples.
     pub count: u64,
-    /// The CPU time that they stand for, together.
+    /// The CPU time that they stand for together.
     pub cpu_ns: u64,
-    /// The call stack, from the function that ran to its callers.
+    /// The call stack, from the function that ran to its outermost caller.
     pub stack: Vec<LocationId>,
-    /// The task that ran, or `None` outside of tasks.
+    /// The task that ran, or `None` if none did.
     pub task: Option<TaskRef>,
-    /// The thread that ran, or `None` where several are taken together or it is not known.
+    /// The thread that ran, or `None` if it is not known or the samples are of several threads.
     pub thread: Option<ThreadRef>,
-    /// The scopes that were open, outermost first.
+    /// The open scopes, the outermost first.
     pub scopes: Vec<Arc<str>>,
-    /// The user's labels: keys and values.
+    /// The user's labels, as keys and values.
     pub labels: Vec<(Arc<str>, Arc<str>)>,
-    /// Whether the stack goes all the way to its root.
+    /// Whether the stack reaches its root.
     pub complete: bool,
 }
 
 impl Default for Sample {
-    /// Nothing yet, of an empty stack that is complete.
+    /// Returns no samples, with an empty stack that counts as complete.
     fn default() -> Self {
         Self {
             count: 0,
@@ -143,34 +145,34 @@ impl Default for Sample {
     }
 }
 
-/// A task, as a sample knows it.
+/// The task of a sample.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TaskRef {
-    /// Its number, unique in the process, or `None` where several are taken together.
+    /// The task's number, unique in the process, or `None` if the samples are of several tasks.
     pub id: Option<u64>,
-    /// Its name, or `None` where the site alone names it.
+    /// The task's name, or `None` if it was given none.
     pub name: Option<Arc<str>>,
-    /// Where it was spawned.
+    /// The place where the task was spawned.
     pub site: Option<Site>,
-    /// The task that spawned it.
+    /// The number of the task that spawned it.
     pub parent: Option<u64>,
 }
 
-/// A place in the source.
+/// A place in the source code.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Site {
-    /// The file.
+    /// The source file.
     pub file: Arc<str>,
-    /// The line.
+    /// The line in that file.
     pub line: u32,
 }
 
-/// A thread, as a sample knows it.
+/// The thread of a sample.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ThreadRef {
-    /// Its kernel id, or 0 where it is not known.
+    /// The thread's kernel id, or 0 if it is not known.
     pub tid: u32,
-    /// Its name.
+    /// The thread's name.
     pub name: Arc<str>,
 }
 
@@ -186,68 +188,68 @@ pub struct FunctionId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MappingId(pub u32);
 
-/// A place in the code: an instruction, and what the source calls it.
+/// A place in the machine code, and the functions there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Location {
-    /// The address in the process. Of a caller, one within the call instruction and not behind it.
+    /// The address in the process. For a caller, it lies within the call instruction.
     pub address: u64,
-    /// The file that it was mapped from.
+    /// The mapping that the address lies in.
     pub mapping: Option<MappingId>,
-    /// The functions there: several where some are inlined, the innermost first. Empty where no symbol was found.
+    /// The functions there, the innermost first. There are several where calls are inlined, and none where no symbol is known.
     pub lines: Vec<Line>,
 }
 
-/// A line of a function.
+/// A source line of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Line {
     /// The function.
     pub function: FunctionId,
-    /// The line in the function's file, or 0.
+    /// The line in the function's file, or 0 if it is not known.
     pub line: u32,
 }
 
 /// A function.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Function {
-    /// Its name, for people.
+    /// The demangled name.
     pub name: Arc<str>,
-    /// Its name, as the linker knows it.
+    /// The linker's name.
     pub system_name: Arc<str>,
-    /// The source file, or empty.
+    /// The source file, or an empty string if it is not known.
     pub file: Arc<str>,
-    /// The line where it begins, or 0.
+    /// The line where the function begins, or 0 if it is not known.
     pub start_line: u32,
 }
 
 /// A part of a file that is mapped into the process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Mapping {
-    /// Its first address.
+    /// The first address.
     pub start: u64,
-    /// The address behind its last.
+    /// The address after the last one.
     pub end: u64,
-    /// Where in the file it begins.
+    /// The offset in the file at which the mapping begins.
     pub offset: u64,
     /// The file's name.
     pub file: Arc<str>,
-    /// The file's build id in hexadecimal digits, or empty.
+    /// The file's build id in hexadecimal digits, or an empty string.
     pub build_id: Arc<str>,
 }
 
 impl Profile {
-    /// The location of that id.
+    /// Returns the location with this id.
     #[must_use]
     pub fn location(&self, id: LocationId) -> Option<&Location> {
         self.locations.get(id.0 as usize)
     }
 
-    /// The function of that id.
+    /// Returns the function with this id.
     #[must_use]
     pub fn function(&self, id: FunctionId) -> Option<&Function> {
         self.functions.get(id.0 as usize)
     }
 
-    /// The mapping of that id.
+    /// Returns the mapping with this id.
     #[must_use]
     pub fn mapping(&self, id: MappingId) -> Option<&Mapping> {
         self.mappings.get(id.0 as usize)

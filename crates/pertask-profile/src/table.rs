@@ -80,7 +80,8 @@ impl fmt::Display for Overview<'_> {
         lines.extend(remarks.flat_map(|remark| self.style.prose(remark, Tint::Warning)));
         let more = self.whole.remarks.len().saturating_sub(MAX_REMARKS);
         if more > 0 {
-            lines.extend(self.style.prose(&format!("… and {more} more remarks"), Tint::Warning));
+            let more = format!("… and {}", counted(more as u64, "more remark"));
+            lines.extend(self.style.prose(&more, Tint::Warning));
         }
         lines.extend(self.hints().iter().flat_map(|hint| self.style.prose(hint, Tint::Secondary)));
         if let Some((part, filter)) = self.part {

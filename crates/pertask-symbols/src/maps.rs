@@ -1,35 +1,47 @@
-//! What is mapped where in this process, as the kernel tells.
+//! What the kernel has mapped into this process.
 
 use std::io;
 use std::ops::Range;
 
-/// One line of `/proc/thread-self/maps`. (That of the process is gone when its first thread has ended.)
+/// A range of addresses of this process, as one line of `/proc/thread-self/maps` describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Mapping {
-    /// Its addresses.
+    /// The addresses.
     pub range: Range<u64>,
-    /// Whether it may be read.
+    /// Whether the process may read there.
     pub readable: bool,
-    /// Whether it may be written.
+    /// Whether the process may write there.
     pub writable: bool,
-    /// Whether there may be code in it.
+    /// Whether the process may run code there.
     pub executable: bool,
-    /// Whether what is written stays with this process.
+    /// Whether other processes do not see what this one writes there.
     pub private: bool,
-    /// Where in the file it begins.
+    /// The offset in the file at which the mapping begins.
     pub offset: u64,
-    /// A file, a name in brackets, or nothing.
+    /// The file, or a name in brackets, or nothing.
     pub path: String,
 }
 
-/// All mappings of this process at this moment, by address.
+/// Returns the current mappings of this process, in the order of their addresses.
 ///
 /// # Errors
-/// If `/proc/thread-self/maps` cannot be read.
+///
+/// Returns an error that names `/proc/thread-self/maps` if that file cannot be read, as where `/proc` is not mounted.
 pub fn mappings() -> io::Result<Vec<Mapping>> {
+    // The file of the process, /proc/self/maps, is empty once the first thread has ended.
+    const FILE: &str = "/proc/thread-self/maps";
+    let text = std::fs::read(FILE).map_err(|cause| {
+        let remedy = match cause.kind() {
+            io::ErrorKind::NotFound => "mount /proc (mount -t proc proc /proc)",
+            _ => "let this process read it",
+        };
+        let what = format!(
+            "{FILE} cannot be read ({cause}), so it is not known which files are mapped; {remedy}"
+        );
+        io::Error::new(cause.kind(), what)
+    })?;
     // Paths need not be UTF-8.
-    let text = std::fs::read("/proc/thread-self/maps")?;
     Ok(String::from_utf8_lossy(&text).lines().filter_map(Mapping::parse).collect())
 }
 
@@ -40,7 +52,7 @@ impl Mapping {
         let (start, end) = words.next()?.split_once('-')?;
         let allowed = words.next()?;
         let offset = number(words.next()?)?;
-        // The device and the inode.
+        // The device and the inode come before the path.
         let path = words.nth(2).unwrap_or_default().trim_start().to_owned();
         let has = |what| allowed.contains(what);
         Some(Self {
@@ -54,7 +66,7 @@ impl Mapping {
         })
     }
 
-    /// Whether a stack may be in it.
+    /// Returns whether a thread's stack may be in this mapping.
     #[must_use]
     pub fn may_hold_stack(&self) -> bool {
         self.readable && self.writable && self.private

@@ -1,24 +1,28 @@
-//! Reading this process's memory without a fault, whatever happens to it meanwhile.
+//! Reads this process's memory without a fault, even if other threads unmap it meanwhile.
 
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-/// This process's memory. What is unmapped while it is read makes the read fail, and nothing faults.
+/// A reader of this process's own memory.
+///
+/// A read of memory that is not mapped fails. It does not fault.
 #[derive(Debug)]
 pub enum Memory {
-    /// As a file. It is forbidden where the process is not to be dumped, such as with a file's capabilities.
+    /// Reads through `/proc/thread-self/mem`. The kernel forbids it to a process that may not be dumped, such as one with file
+    /// capabilities.
     File(File),
-    /// By a call, which old containers forbid.
+    /// Reads with `process_vm_readv`, which old container runtimes forbid.
     Call,
 }
 
 impl Memory {
-    /// This process's.
+    /// Opens the memory of this process.
     ///
     /// # Errors
-    /// If both ways are forbidden.
+    ///
+    /// Returns an error that names both ways if the kernel forbids both.
     pub fn open() -> io::Result<Self> {
         const FILE: &str = "/proc/thread-self/mem";
         let why = match File::open(FILE) {
@@ -30,12 +34,12 @@ impl Memory {
             return Ok(Self::Call);
         }
         let what = format!(
-            "{FILE} cannot be opened ({why}), nor may the process use process_vm_readv: allow either"
+            "{FILE} cannot be opened ({why}), and process_vm_readv is refused; mount /proc, or allow that call"
         );
         Err(io::Error::new(why.kind(), what))
     }
 
-    /// What is at these addresses, if all of it is mapped.
+    /// Returns the bytes at these addresses, or `None` if some of them are not mapped.
     #[must_use]
     pub fn read(&self, range: Range<u64>) -> Option<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(range.end.checked_sub(range.start)?).ok()?];
@@ -47,13 +51,13 @@ impl Memory {
     }
 }
 
-/// Reads what the process has there. `None` if not all of it is mapped.
+/// Fills `bytes` from the address `from` on, or returns `None` if some of it is not mapped.
 #[allow(unsafe_code)]
 fn read_by_call(bytes: &mut [u8], from: u64) -> Option<()> {
     let from = std::ptr::with_exposed_provenance_mut(usize::try_from(from).ok()?);
     let remote = libc::iovec { iov_base: from, iov_len: bytes.len() };
     let local = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
-    // SAFETY: the kernel writes to memory of ours, and what is not mapped where it reads is an error and no fault.
+    // SAFETY: the kernel writes to `bytes`, which is ours. Where it reads, an unmapped page makes the call fail without a fault.
     let read = unsafe {
         libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0)
     };

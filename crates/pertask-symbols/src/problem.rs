@@ -72,7 +72,7 @@ impl fmt::Display for Problem {
             ),
             Reason::TooLarge { needed_bytes, room_bytes } => write!(
                 f,
-                "no lines or inlined functions of {path}: its debug information needs {needed_bytes} bytes, and {room_bytes} are left; allow more memory"
+                "no lines or inlined functions of {path}: its debug information needs {needed_bytes} bytes of memory, and the limit leaves {room_bytes}; raise the limit"
             ),
         }
     }

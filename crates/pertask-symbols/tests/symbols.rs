@@ -140,6 +140,30 @@ fn the_kernels_page_has_names() {
     assert!(symbolizer.problems().is_empty(), "{:?}", symbolizer.problems());
 }
 
+/// In a mount namespace of its own, where an empty file system covers `/proc`.
+#[test]
+fn without_proc_the_file_that_is_missing_is_named() {
+    const COVERED: &str = "PERTASK_SYMBOLS_PROC_IS_COVERED";
+    if std::env::var_os(COVERED).is_some() {
+        let refused = Module::of_this_process().expect_err("nothing says what is mapped");
+        assert_eq!(refused.kind(), std::io::ErrorKind::NotFound);
+        return println!("said: {refused}");
+    }
+    let test = std::env::current_exe().expect("this program");
+    let script = r#"mount -t tmpfs none /proc && exec "$0" --exact --nocapture without_proc_the_file_that_is_missing_is_named"#;
+    let mut shell = Command::new("unshare");
+    shell.args(["-m", "sh", "-c", script]).arg(test).env(COVERED, "1");
+    let output = shell.output().map(|it| String::from_utf8_lossy(&it.stdout).into_owned());
+    match output {
+        Ok(text) if text.contains("running 1 test") => {
+            let said =
+                "/proc/thread-self/maps cannot be read (No such file or directory (os error 2))";
+            assert!(text.contains(said) && text.contains("; mount /proc"), "{text}");
+        }
+        refused => loudly(&format!("SKIPPED: /proc cannot be covered: {refused:?}")),
+    }
+}
+
 #[test]
 fn where_nothing_is_nothing_is_found() {
     let mut symbolizer = Symbolizer::new(&modules());

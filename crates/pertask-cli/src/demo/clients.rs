@@ -26,6 +26,7 @@ use tokio::{
 use crate::{
     demo::routes::{ROUTES, Route},
     error::Error,
+    output::counted,
 };
 
 /// How long an answer may take. Far beyond what the slowest route needs, so that reaching it means overload.
@@ -189,7 +190,9 @@ impl Client {
         let body = response.into_body().collect().await.map_err(|e| chain(&e))?.to_bytes();
         match status {
             StatusCode::OK if body == expected => Ok(()),
-            StatusCode::OK => Err(format!("a wrong answer of {} bytes", body.len())),
+            StatusCode::OK => {
+                Err(format!("a wrong answer of {}", counted(body.len() as u64, "byte")))
+            }
             status => Err(format!("status {status}")),
         }
     }

@@ -22,7 +22,7 @@ use crate::{
         service::Service,
     },
     error::Error,
-    output::{Format, note, print_report},
+    output::{Format, counted, note, print_report},
     profile_file::ProfilePath,
     progress::Progress,
     stop::Stop,
@@ -108,7 +108,7 @@ fn write_profile(sampled: &RawProfile, files: &[ProfilePath]) -> Result<(), Erro
     written.into_iter().collect()
 }
 
-/// `1874 samples stand for 99.6% of 9.42s of CPU time, 99.95% with whole stacks; perf cpu-clock with SIGTRAP, 199 Hz`
+/// `1874 samples for 99.6% of 9.42s of CPU time, 99.95% of them with whole stacks; perf cpu-clock with SIGTRAP, 199 Hz`
 fn sampled_line(sampled: &RawProfile) -> String {
     let RawProfile { samples, unmet, lost, process_cpu_ns, mechanism, .. } = sampled;
     let percent = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
@@ -116,20 +116,21 @@ fn sampled_line(sampled: &RawProfile) -> String {
     let whole = (samples.len() as u64).saturating_sub(lost.incomplete_stacks);
     let unmet: u64 = unmet.iter().map(|unmet| unmet.cpu_ns).sum();
     let mut line = format!(
-        "{} samples stand for {:.1}% of {:.2}s of CPU time, {:.2}% of them with whole stacks; {mechanism}",
-        samples.len(),
+        "{} for {:.1}% of {:.2}s of CPU time, {:.2}% of them with whole stacks; {mechanism}",
+        counted(samples.len() as u64, "sample"),
         percent(carried, *process_cpu_ns),
         Duration::from_nanos(*process_cpu_ns).as_secs_f64(),
         percent(whole, samples.len() as u64),
     );
-    let missed =
-        [("samples dropped", lost.dropped()), ("threads not sampled", lost.threads_not_sampled)];
-    for (what, count) in missed.iter().filter(|(_, count)| *count > 0) {
-        line += &format!("; {count} {what}");
+    if lost.dropped() > 0 {
+        line += &format!("; {} dropped", counted(lost.dropped(), "sample"));
+    }
+    if lost.threads_not_sampled > 0 {
+        line += &format!("; {} not sampled", counted(lost.threads_not_sampled, "thread"));
     }
     if unmet > 0 {
         let unmet = Duration::from_nanos(unmet);
-        line += &format!("; {unmet:.1?} of it was measured, and never sampled");
+        line += &format!("; {unmet:.1?} of it was measured and has no sample");
     }
     line
 }
@@ -166,7 +167,7 @@ fn summary(tally: &Tally, elapsed: Duration) -> String {
 
 fn rate(tally: &Tally, elapsed: Duration) -> String {
     let per_second = tally.total() as f64 / elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
-    format!("{} requests ({per_second:.0}/s)", tally.total())
+    format!("{} ({per_second:.0}/s)", counted(tally.total(), "request"))
 }
 
 fn counters(events: &[Event]) -> Vec<CounterEvent> {

@@ -49,8 +49,16 @@ fn parse(path: &Path, reader: impl Read) -> Result<Profile, Error> {
     })
 }
 
+/// Whether the path leads through `/proc`, as that of a shell's `<(command)` does.
+fn needs_proc(path: &Path) -> bool {
+    ["/proc", "/dev/fd", "/dev/stdin"].iter().any(|folder| path.starts_with(folder))
+}
+
 fn refused(path: &Path, cause: &io::Error) -> Error {
     let remedy = match cause.kind() {
+        ErrorKind::NotFound if needs_proc(path) && !Path::new("/proc/self").exists() => {
+            "Mount /proc (mount -t proc proc /proc), or pipe the profile in: pertask report - < FILE"
+        }
         ErrorKind::NotFound => "Check the name, or make one: pertask demo -o profile.pb.gz",
         ErrorKind::IsADirectory => "Name a pprof file in it, such as profile.pb.gz.",
         ErrorKind::PermissionDenied => "Run as a user who may read it, or copy it.",

@@ -118,8 +118,8 @@ impl Encoder {
 
     fn comments(&mut self, profile: &Profile) -> Vec<i64> {
         let mut lost = profile.lost;
-        let lost = lost.parts().into_iter().filter(|(.., count)| **count != 0);
-        let lost = lost.map(|(name, _, count)| format!("{LOST}{name}={count}"));
+        let lost = lost.parts().into_iter().filter(|part| *part.count != 0);
+        let lost = lost.map(|part| format!("{LOST}{}={}", part.key, part.count));
         let mechanism =
             (!profile.mechanism.is_empty()).then(|| format!("{MECHANISM}{}", profile.mechanism));
         let remarks = profile.remarks.iter().map(|remark| format!("{REMARK}{remark}"));

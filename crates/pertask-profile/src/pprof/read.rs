@@ -87,7 +87,7 @@ fn unpacked(mut reader: impl Read, limits: &ReadLimits) -> Result<Vec<u8>, ReadE
         _ => within(whole, limits).map_err(ReadError::Read)?,
     };
     if bytes.len() as u64 > limits.bytes {
-        return Err(ReadError::TooLarge { what: "bytes unpacked", limit: limits.bytes });
+        return Err(ReadError::TooLarge { what: "unpacked bytes", limit: limits.bytes });
     }
     if bytes.is_empty() { Err(ReadError::Empty) } else { Ok(bytes) }
 }
@@ -279,7 +279,9 @@ impl<'a> Tables<'a> {
     fn sample(&self, message: &message::Sample, columns: &Columns) -> Result<Sample, String> {
         if message.value.len() != self.sample_types.len() {
             let (values, types) = (message.value.len(), self.sample_types.len());
-            return Err(format!("{values} values, where there are {types} sample types"));
+            return Err(format!(
+                "it needs a value for each sample type ({types}), and has {values}"
+            ));
         }
         let stack = message.location_id.iter();
         let stack = stack.map(|id| self.locations.get(*id, "location").map(LocationId));
@@ -355,8 +357,8 @@ impl<'a> Tables<'a> {
             remarks.extend(remark.map(str::to_owned));
             let count = comment.strip_prefix(LOST).and_then(|lost| lost.split_once('='));
             if let Some((name, Ok(count))) = count.map(|(name, count)| (name, count.parse())) {
-                let parts = lost.parts().into_iter().filter(|part| part.0 == name);
-                parts.for_each(|(.., place)| *place = count);
+                let parts = lost.parts().into_iter().filter(|part| part.key == name);
+                parts.for_each(|part| *part.count = count);
             }
         }
         Ok((mechanism, lost, remarks))

@@ -54,7 +54,7 @@ impl fmt::Display for ReadError {
             Self::TooLarge { what, limit } => {
                 write!(
                     f,
-                    "{cannot}: it has more than {limit} {what}; if it can be trusted, raise the limit"
+                    "{cannot}: it has too many {what}, more than {limit}; if you trust the file, raise the limit"
                 )
             }
             Self::Malformed { part, why } => {

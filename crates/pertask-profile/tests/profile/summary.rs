@@ -1,7 +1,7 @@
 //! What a user reads in a summary: parts that add up, recursion that counts once, names that steer no terminal.
 
 use pertask_profile::{
-    Amount, Function, GroupBy, Line, Location, LocationId, Profile, ProfileBuilder, Sample,
+    Amount, Function, GroupBy, Line, Location, LocationId, Lost, Profile, ProfileBuilder, Sample,
     Subject, Summary, SummaryStyle, TaskRef,
 };
 use std::time::Duration;
@@ -158,6 +158,29 @@ from 2023-11-14 22:13:20 UTC; by hand; a sample each 10.0 ms of CPU time; 60.0% 
 lost: 7 samples dropped
 labels: tenant";
     assert_eq!(text, expected);
+}
+
+#[test]
+fn one_of_anything_is_singular() {
+    let lost = Lost {
+        samples_dropped: 1,
+        stacks_incomplete: 1,
+        samples_folded: 1,
+        locations_folded: 1,
+        texts_folded: 1,
+        threads_not_sampled: 1,
+        unsampled_cpu_ns: 1,
+    };
+    let words = "1 sample dropped, 1 stack incomplete, 1 sample folded, 1 location folded, 1 name folded, \
+                 1 thread not sampled, 1.0ns of CPU time not sampled";
+    assert_eq!(lost.to_string(), words);
+
+    let mut profile = example::builder().finish(Duration::ZERO);
+    let remarks = |profile: &Profile| profile.overview(SummaryStyle::default()).to_string();
+    profile.remarks = vec!["odd".to_owned(); 6];
+    assert!(remarks(&profile).ends_with("\n… and 1 more remark"), "{}", remarks(&profile));
+    profile.remarks.push("odd".to_owned());
+    assert!(remarks(&profile).ends_with("\n… and 2 more remarks"), "{}", remarks(&profile));
 }
 
 #[test]
