@@ -304,7 +304,11 @@ fn a_thread_that_begins_to_run_tasks_is_known_at_once() {
     };
     let used: u64 = (0..12).map(|_| thread::spawn(work).join().unwrap()).sum();
     let profile = sampler.stop();
-    let seen = cpu_ns(profile.samples.iter().filter(|sample| sample.task.is_some()));
-    loudly(&format!("{seen} ns of {used} were seen in tasks"));
-    check_sampled("tasks", seen, used, used / 4);
+    let in_tasks: Vec<_> = profile.samples.iter().filter(|sample| sample.task.is_some()).collect();
+    // By their number: the times of one spawn path's samples are the clock's, however few they are.
+    let signals: u64 = in_tasks.iter().map(|sample| 1 + u64::from(sample.overrun)).sum();
+    let due = used / profile.period_ns;
+    loudly(&format!("{signals} of {due} signals came in tasks"));
+    assert!(signals >= due * 3 / 4, "{signals} of {due}");
+    check_sampled("tasks", cpu_ns(in_tasks), used, 0);
 }
