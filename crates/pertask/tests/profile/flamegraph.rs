@@ -1,7 +1,9 @@
 //! The flamegraph, as a browser's XML parser sees it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
+
+use proptest::prelude::*;
 
 use pertask::profile::{
     FlamegraphOptions, Function, Line, Location, Profile, ProfileBuilder, RootBy, Sample, Weight,
@@ -170,6 +172,66 @@ fn assert_children_fit(document: &Document<'_>, parent: Node<'_, '_>) {
         room = room.checked_sub(width).expect("no child is wider than what is left");
     }
     assert!(at <= end(parent));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Each box's own samples are those of the folded stack that goes to it.
+    #[test]
+    fn boxes_are_the_folded_stacks(
+        inlined in prop::collection::vec(prop::collection::vec(0..5_u32, 0..5), 6),
+        stacks in prop::collection::vec((prop::collection::vec(0..6_usize, 0..6), any::<bool>(), 1..9_u64), 0..40),
+    ) {
+        let profile = random(&inlined, stacks);
+        let options = FlamegraphOptions {
+            weight: Weight::Samples,
+            min_width_millipx: 0,
+            ..FlamegraphOptions::default()
+        };
+        let svg = svg(&profile, &options);
+        let mut folded = Vec::new();
+        profile.write_folded(RootBy::TaskName, Weight::Samples, &mut folded).expect("memory");
+        let folded = String::from_utf8(folded).expect("UTF-8");
+        let expected: BTreeSet<_> = folded.lines().map(str::to_owned).collect();
+        prop_assert_eq!(own_stacks(&parse(&svg)), expected);
+    }
+}
+
+/// Locations of those functions, and stacks of those locations.
+fn random(inlined: &[Vec<u32>], stacks: Vec<(Vec<usize>, bool, u64)>) -> Profile {
+    let mut builder = ProfileBuilder::new("by chance", 1);
+    let mut locations = Vec::new();
+    for (address, functions) in (0..).zip(inlined) {
+        let mut line = |it: &u32| {
+            let name = builder.text(&format!("f{it}"));
+            Line { function: builder.function(Function { name, ..Function::default() }), line: 0 }
+        };
+        let lines = functions.iter().map(&mut line).collect();
+        locations.push(builder.location(Location { address, lines, ..Location::default() }));
+    }
+    for (stack, complete, count) in stacks {
+        let stack = stack.into_iter().map(|it| locations[it]).collect();
+        builder.add(Sample { stack, complete, ..amount(count) });
+    }
+    builder.finish(Duration::ZERO)
+}
+
+/// The boxes with samples of their own, as lines of folded stacks.
+fn own_stacks(document: &Document<'_>) -> BTreeSet<String> {
+    let mut stack = Vec::new();
+    let mut found = BTreeSet::new();
+    for node in boxes(document) {
+        stack.truncate(number(node, "data-depth") as usize);
+        stack.push(name(node));
+        let amounts = title(node).lines().find(|line| line.starts_with("total ")).expect("amounts");
+        let own = amounts.rsplit_once("own ").expect("it is told").1;
+        let own: u64 = own.split(' ').next().expect("a number").parse().expect("a number");
+        if own > 0 {
+            found.insert(format!("{} {own}", stack[1..].join(";")));
+        }
+    }
+    found
 }
 
 #[test]

@@ -2,14 +2,15 @@
 //!
 //! Samples are parted by their frames, a level at a time: the samples of a box are a slice of one list of all samples, and their
 //! children's are parts of that slice. So the memory is for the samples and for the boxes that are drawn, however deep stacks are
-//! and however much of them is inlined. The widest box is parted first, so that a bound on boxes leaves out the narrowest.
+//! and however much of them is inlined. Samples at one place go through what is inlined there as one, so that the time is for the
+//! stacks as the profile has them, and not for what they unfold to. The widest box is parted first, so that a bound on boxes leaves out the narrowest.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::iter::Sum;
 use std::ops::{Add, Range};
 
-use super::super::{Profile, Sample, Weight};
+use super::super::{LocationId, Profile, Sample, Weight};
 use super::FlamegraphOptions;
 use super::frame::{Frame, Frames};
 
@@ -56,11 +57,13 @@ pub(super) struct Tree {
 impl Tree {
     pub(super) fn grow(frames: &Frames<'_>, options: &FlamegraphOptions) -> Self {
         let mut grower = Grower::new(frames, options);
-        while let Some(Branch { node: Reverse(node), range, .. }) = grower.branches.pop() {
+        while let Some(branch) = grower.branches.pop() {
+            let Reverse(node) = branch.node;
+            let groups = grower.groups(&branch);
             if grower.tree.nodes[node].depth < grower.most_depth {
-                grower.part(node, range);
+                grower.part(node, groups);
             } else {
-                grower.stop(node, &range);
+                grower.stop(node, &groups);
             }
         }
         grower.tree
@@ -93,6 +96,14 @@ struct Branch {
     weight: u128,
     node: Reverse<usize>,
     range: Entries,
+    inlined: Option<Inlined>,
+}
+
+/// What is still to be followed of a place at which all samples of a box are. They themselves are behind it already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Inlined {
+    at: LocationId,
+    lines: u32,
 }
 
 /// A part of the list of samples. Its end is exclusive.
@@ -123,6 +134,7 @@ struct Group {
     frame: Frame,
     entries: Entries,
     total: Amount,
+    inlined: Option<Inlined>,
 }
 
 struct Grower<'a> {
@@ -152,7 +164,12 @@ impl<'a> Grower<'a> {
             hidden: Amount::default(),
             children: 0..0,
         };
-        let all = Branch { weight: whole.by(weight), node: Reverse(0), range: (0, entries.len()) };
+        let all = Branch {
+            weight: whole.by(weight),
+            node: Reverse(0),
+            range: (0, entries.len()),
+            inlined: None,
+        };
         Self {
             frames,
             weight,
@@ -165,9 +182,8 @@ impl<'a> Grower<'a> {
         }
     }
 
-    /// Parts a box's samples by their next frame. Those that are wide enough become boxes.
-    fn part(&mut self, node: usize, range: Entries) {
-        let groups = self.groups(range);
+    /// Makes boxes of those groups that are wide enough.
+    fn part(&mut self, node: usize, groups: Vec<Group>) {
         let (mut drawn, narrow) = self.sift(groups);
         let hidden = narrow.iter().map(|group| group.total).sum();
         self.tree.narrow.frames += narrow.len();
@@ -189,6 +205,7 @@ impl<'a> Grower<'a> {
             weight: group.total.by(self.weight),
             node: Reverse(self.tree.nodes.len()),
             range: group.entries,
+            inlined: group.inlined,
         });
         self.tree.nodes.push(Node {
             frame: group.frame,
@@ -201,8 +218,7 @@ impl<'a> Grower<'a> {
     }
 
     /// Leaves out what a box in the lowest row called.
-    fn stop(&mut self, node: usize, range: &Entries) {
-        let groups = self.groups(*range);
+    fn stop(&mut self, node: usize, groups: &[Group]) {
         if groups.is_empty() {
             return;
         }
@@ -212,8 +228,27 @@ impl<'a> Grower<'a> {
         self.tree.deep.amount = self.tree.deep.amount + hidden;
     }
 
-    /// Follows each of the samples by one frame, and sorts them by it. Those whose stacks end belong to no group.
-    fn groups(&mut self, (from, to): Entries) -> Vec<Group> {
+    /// Follows the samples of a box by one frame, and parts them by it. Those whose stacks end are in no group.
+    fn groups(&mut self, branch: &Branch) -> Vec<Group> {
+        match branch.inlined {
+            Some(inlined) => vec![self.follow_as_one(branch, inlined)],
+            None => self.follow_each(branch.range),
+        }
+    }
+
+    fn follow_as_one(&self, branch: &Branch, Inlined { at, lines }: Inlined) -> Group {
+        let rest = lines - 1;
+        let line = self.frames.profile.locations[at.0 as usize].lines[rest as usize];
+        let Reverse(node) = branch.node;
+        Group {
+            frame: self.frames.function(line.function),
+            entries: branch.range,
+            total: self.tree.nodes[node].total,
+            inlined: (rest > 0).then_some(Inlined { at, lines: rest }),
+        }
+    }
+
+    fn follow_each(&mut self, (from, to): Entries) -> Vec<Group> {
         let slice = &mut self.entries[from..to];
         for entry in slice.iter_mut() {
             entry.frame = entry.next(self.frames);
@@ -221,11 +256,13 @@ impl<'a> Grower<'a> {
         slice.sort_unstable_by_key(|entry| entry.frame);
         let mut groups = Vec::new();
         let mut at = from;
-        for equal in self.entries[from..to].chunk_by(|a, b| a.frame == b.frame) {
+        for equal in slice.chunk_by_mut(|a, b| a.frame == b.frame) {
             let entries = (at, at + equal.len());
             at = entries.1;
             if let Some(frame) = equal[0].frame {
-                groups.push(Group { frame, entries, total: total(self.frames.profile, equal) });
+                let total = total(self.frames.profile, equal);
+                let inlined = take_inlined(self.frames.profile, equal);
+                groups.push(Group { frame, entries, total, inlined });
             }
         }
         groups
@@ -316,6 +353,21 @@ impl Sum for Amount {
     fn sum<I: Iterator<Item = Self>>(amounts: I) -> Self {
         amounts.fold(Self::default(), Add::add)
     }
+}
+
+/// Puts samples behind the place that they are in, if it is one place. What is inlined there is still to be followed.
+fn take_inlined(profile: &Profile, entries: &mut [Entry]) -> Option<Inlined> {
+    let place = |entry: &Entry| {
+        let sample = &profile.samples[entry.sample as usize];
+        (entry.lines > 0)
+            .then(|| Inlined { at: sample.stack[entry.locations as usize], lines: entry.lines })
+    };
+    let inlined = place(&entries[0])?;
+    if entries.iter().any(|entry| place(entry) != Some(inlined)) {
+        return None;
+    }
+    entries.iter_mut().for_each(|entry| entry.lines = 0);
+    Some(inlined)
 }
 
 fn total(profile: &Profile, entries: &[Entry]) -> Amount {
