@@ -40,7 +40,7 @@ struct Seen {
     ///
     /// INVARIANT: null, or a pointer from `OwnedTask::into_raw`. The thread that swaps the pointer out owns the task.
     idle: AtomicPtr<Task>,
-    /// Whether tokio has ended the task. The thread that holds the right to it, or takes that right later, then ends ours.
+    /// Whether tokio has ended the task. If so, the thread that has the right to run it, or takes that right next, ends it here.
     ended: AtomicBool,
     /// The wrapped future that the thread made just before the spawn. It probably is what the task runs.
     suspect: Option<TaskId>,
