@@ -2,8 +2,8 @@
 //! that spawns them.
 //!
 //! The hooks are for programs built with `--cfg tokio_unstable`. They do not cover everything: a `LocalSet` and the root future
-//! of `block_on` call no hook, and some tasks end without having been spawned. So the hooks add to [`Tracked`](crate::Tracked)
-//! and do not replace it. Where both see a task, in `tokio::spawn(future.task("name"))`, the wrapper tracks it, because it
+//! of `block_on` call no hook, and some tasks end whose spawn called none. So the hooks add to [`Tracked`](crate::Tracked) and
+//! do not replace it. Where both see a task, in `tokio::spawn(future.task("name"))`, the wrapper tracks it, because it
 //! knows the name.
 
 use crate::tasks::run;
