@@ -28,7 +28,7 @@ pub struct WakeLatency {
 pub struct WakeData {
     /// When the task was woken, by the clock, or 0 if it was not woken since its last poll.
     woken_ns: AtomicU64,
-    /// Polls with a waker that notes when it wakes the task. 0 if nobody measures the task's waits.
+    /// Polls with a waker that notes when it wakes the task. 0 if no session measures the task's waits.
     measured_polls: AtomicU64,
     buckets: [AtomicU32; BUCKETS],
 }
@@ -269,7 +269,7 @@ pub(crate) struct NotingWaker {
     task: Arc<Task>,
 }
 
-/// A waker that notes when it wakes `task`, kept in `own`, or `None` if nobody measures the task.
+/// A waker that notes when it wakes `task`, kept in `own`, or `None` if no session measures the task.
 #[cold]
 pub(crate) fn noting(
     task: &Arc<Task>,

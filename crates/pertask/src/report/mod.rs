@@ -83,7 +83,7 @@ pub struct SiteReport {
     pub max_poll_ns: Option<u64>,
     /// How often each event happened in these tasks, in the order of [`Report::counters`].
     pub counters: Vec<Counter>,
-    /// How long these tasks waited between being woken and being polled, or `None` where nobody measured that.
+    /// How long these tasks waited between being woken and being polled, or `None` where that was not measured.
     pub wakes: Option<WakeReport>,
 }
 
@@ -142,7 +142,7 @@ pub struct TaskReport {
     pub max_poll_ns: Option<u64>,
     /// How often each event happened in it, in the order of [`Report::counters`].
     pub counters: Vec<Counter>,
-    /// How long it waited between being woken and being polled, or `None` where nobody measured that.
+    /// How long it waited between being woken and being polled, or `None` where that was not measured.
     pub wakes: Option<WakeReport>,
 }
 

@@ -49,7 +49,7 @@ impl Default for SamplerOptions {
 }
 
 impl SamplerOptions {
-    /// The highest rate at which threads are sampled, for each second of their CPU time.
+    /// The highest rate, in samples for each second of a thread's CPU time.
     pub const HIGHEST_HZ: u32 = 5_000;
 
     /// The default options with another rate.

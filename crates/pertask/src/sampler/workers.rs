@@ -1,4 +1,4 @@
-//! A PMU that tells the sampler of threads that begin to run tasks, so that it need not wait for the collector's next search.
+//! A PMU by which the sampler learns of threads that begin to run tasks before the collector's next search.
 
 use super::bell;
 use super::record::Record;

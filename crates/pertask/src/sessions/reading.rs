@@ -294,7 +294,7 @@ impl Reading {
             - i128::from(before_ns)
             - i128::from(self.ended.cpu_ns);
         let others_ns = u64::try_from(all_ns).unwrap_or(0);
-        // A smaller figure cannot be told from the time that the readings took.
+        // A smaller figure cannot be distinguished from the time that the readings took.
         let uncertain_ns = self.threads.uncertain_ns + base.threads.uncertain_ns;
         let row = |worker, cpu_ns, tasks_cpu_ns| ThreadReport {
             name: "(ended threads)".to_owned(),

@@ -30,7 +30,9 @@ pub trait TaskExt: Future + Sized {
         Tracked::new(self, Some(name.as_ref()), Location::caller())
     }
 
-    /// Makes this future a task without a name. Reports show it by its spawn site, the place of this call.
+    /// Makes this future a task without a name.
+    ///
+    /// Reports show the task by its spawn site, the place of this call.
     #[track_caller]
     fn task_here(self) -> Tracked<Self> {
         Tracked::new(self, None, Location::caller())
@@ -39,9 +41,7 @@ pub trait TaskExt: Future + Sized {
 
 impl<F: Future> TaskExt for F {}
 
-/// A future that is a task.
-///
-/// Made by [`TaskExt::task`].
+/// A future that is a task, made by [`TaskExt::task`].
 ///
 /// The task begins when the wrapper is made, and ends when the future is ready or dropped. The future's own destructor
 /// runs as part of the task. The wrapper is as unwind-safe as the future.

@@ -159,8 +159,8 @@ pub(super) fn rseq_offset() -> Result<isize, &'static str> {
     *OFFSET.get_or_init(find_rseq_offset)
 }
 
-/// Asks glibc, which tells it from version 2.35 on. The symbols are looked up at run time, so that the program links with older
-/// versions.
+/// Asks glibc, which has these symbols from version 2.35 on. They are looked up at run time, so that the program links with
+/// older versions.
 fn find_rseq_offset() -> Result<isize, &'static str> {
     if SIGNATURE == 0 {
         return Err("rseq is not known for this processor");

@@ -34,7 +34,7 @@ pub(crate) struct OnCpuClock {
     sequence: AtomicU32,
     /// INVARIANT: null, or a pointer from a box that this clock owns. The thread that reads the clock has opened the page.
     page: AtomicPtr<Page>,
-    /// The last CPU time that was told. Time never goes back.
+    /// The last CPU time that a reading returned. Time never goes back.
     last_cpu_ns: AtomicU64,
     stolen_ns: AtomicU64,
 }
@@ -146,7 +146,7 @@ impl OnCpuClock {
         }
     }
 
-    /// Keeps time from going back. A new anchor may be some nanoseconds behind what the old one told; time then stands still.
+    /// Keeps time from going back. A new anchor may be some nanoseconds behind the last reading; time then stands still.
     #[inline(always)]
     fn forward(&self, cpu_ns: u64) -> u64 {
         let cpu_ns = cpu_ns.max(self.last_cpu_ns.load(Ordering::Relaxed));

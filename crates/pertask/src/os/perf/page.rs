@@ -1,4 +1,4 @@
-//! A perf event's page: what the kernel tells of the event without a system call.
+//! The page of a perf event, which a thread can read without a system call.
 //!
 //! The kernel keeps a page for each mapped event, under a sequence lock. If the event is on a thread, the kernel rewrites the
 //! page whenever the thread leaves its CPU or returns to one. So `lock` differs if the thread was off its CPU in between, which

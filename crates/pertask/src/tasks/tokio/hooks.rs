@@ -2,8 +2,8 @@
 //! that spawns them.
 //!
 //! The hooks are for programs built with `--cfg tokio_unstable`. They do not cover everything: a `LocalSet` and the root future
-//! of `block_on` call no hook, and some tasks end without having been spawned. So the hooks add to [`Tracked`](crate::Tracked)
-//! and do not replace it. Where both see a task, in `tokio::spawn(future.task("name"))`, the wrapper tracks it, because it
+//! of `block_on` call no hook, and some tasks end whose spawn called none. So the hooks add to [`Tracked`](crate::Tracked) and
+//! do not replace it. Where both see a task, in `tokio::spawn(future.task("name"))`, the wrapper tracks it, because it
 //! knows the name.
 
 use crate::tasks::run;
@@ -40,7 +40,7 @@ struct Seen {
     ///
     /// INVARIANT: null, or a pointer from `OwnedTask::into_raw`. The thread that swaps the pointer out owns the task.
     idle: AtomicPtr<Task>,
-    /// Whether tokio has ended the task. The thread that holds the right to it, or takes that right later, then ends ours.
+    /// Whether tokio has ended the task. If so, the thread that has the right to run it, or takes that right next, ends it here.
     ended: AtomicBool,
     /// The wrapped future that the thread made just before the spawn. It probably is what the task runs.
     suspect: Option<TaskId>,
