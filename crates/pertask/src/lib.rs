@@ -63,7 +63,8 @@ pub use pmus::cpu_time::{CpuTime, CpuTimeCount, CpuTimeCpu, CpuTimeData};
 pub use pmus::wake::{Latencies, WakeData, WakeLatency};
 pub use report::derived::{Ratio, ipc, mpki};
 pub use report::{
-    Lost, Report, SCHEMA, SiteReport, TaskReport, ThreadReport, TreeReport, WakeBucket, WakeReport,
+    Lost, Report, SCHEMA, SiteReport, SpawnSite, TaskReport, ThreadReport, TreeReport, Usage,
+    WakeBucket, WakeReport,
 };
 #[cfg(feature = "table")]
 pub use report::{Table, TableStyle};

@@ -232,7 +232,7 @@ fn reports_while_workers_end() {
             thread.join().unwrap();
         }
         let report = session.stop();
-        check_ns("ends now", row(&report, "ends now").cpu_ns, ms(12));
+        check_ns("ends now", row(&report, "ends now").usage.cpu_ns, ms(12));
     }
 }
 
@@ -274,7 +274,7 @@ fn a_worker_that_is_ending() {
     wait_until_reaped(number);
     second.stop();
     let ended = session.stop();
-    check_ns("is ending", row(&ending, "is ending").cpu_ns, ms(50));
+    check_ns("is ending", row(&ending, "is ending").usage.cpu_ns, ms(50));
     assert_eq!(ended_row(&ended, true).map(|row| row.tasks_cpu_ns), Some(ended.tasks_cpu_ns));
 }
 
@@ -288,7 +288,7 @@ fn a_thread_that_becomes_a_worker_and_ends() {
     thread.does(|| run(async { spin(30) }.task("late")));
     thread.ends();
     let report = session.stop();
-    check_ns("late", row(&report, "late").cpu_ns, ms(30));
+    check_ns("late", row(&report, "late").usage.cpu_ns, ms(30));
 }
 
 /// A thread that has made tasks for others, and run none, takes nothing away from another's time when it ends.
@@ -305,7 +305,7 @@ fn a_thread_that_makes_tasks_and_ends() {
     worker.ends();
     maker.ends();
     let report = session.stop();
-    check_ns("made elsewhere", row(&report, "made elsewhere").cpu_ns, ms(60));
+    check_ns("made elsewhere", row(&report, "made elsewhere").usage.cpu_ns, ms(60));
     let ended = ended_row(&report, true).expect("a worker has ended");
     check_ns("in tasks", ended.tasks_cpu_ns, ms(60));
 }

@@ -60,11 +60,11 @@ impl Case {
         self.truth.check(&self.name, &count);
 
         let row = row(report, &self.name);
-        assert!(row.file.ends_with("executors.rs"), "{}", row.file);
+        assert!(row.site.file.ends_with("executors.rs"), "{}", row.site.file);
         assert_eq!((row.tasks_started, row.tasks_live), (1, 0), "{}", self.name);
         // The session was there before the task.
         assert_eq!(
-            (row.polls, row.cpu_ns, row.wall_ns, row.max_poll_ns),
+            (row.usage.polls, row.usage.cpu_ns, row.usage.wall_ns, row.usage.max_poll_ns),
             (count.polls, count.cpu_ns, count.wall_ns, count.longest_poll_ns),
             "{}: the session's row and the task's own event",
             self.name
@@ -391,12 +391,12 @@ fn the_longest_poll_of_an_outer_task_is_its_own_time() {
     support::run(outer.task("longest outer"));
     let report = session.stop();
     let [inner, outer] = ["longest inner", "longest outer"].map(|name| row(&report, name));
-    assert!(inner.max_poll_ns.unwrap() >= support::ms(60), "{inner:?}");
+    assert!(inner.usage.max_poll_ns.unwrap() >= support::ms(60), "{inner:?}");
     // Both of its sleeps were one poll.
-    assert_eq!(outer.polls, 1);
-    assert_eq!(outer.max_poll_ns, Some(outer.wall_ns));
-    assert!(outer.wall_ns >= support::ms(20), "{outer:?}");
-    assert!(outer.wall_ns <= report.duration_ns - inner.wall_ns, "{outer:?}");
+    assert_eq!(outer.usage.polls, 1);
+    assert_eq!(outer.usage.max_poll_ns, Some(outer.usage.wall_ns));
+    assert!(outer.usage.wall_ns >= support::ms(20), "{outer:?}");
+    assert!(outer.usage.wall_ns <= report.duration_ns - inner.usage.wall_ns, "{outer:?}");
 }
 
 /// Live tasks are listed with their names, parents, places and counts.
@@ -420,21 +420,21 @@ fn live_tasks_are_listed_with_name_and_parent() {
         ["listed child", "listed parent"].map(|name| listed(&report, name));
     assert_eq!(parent_row.id, parent_id);
     assert_eq!((child_row.parent, parent_row.parent), (Some(parent_id), None));
-    assert_eq!((child_row.polls, parent_row.polls), (1, 1));
-    support::check_ns("listed child", child_row.cpu_ns, support::ms(5));
+    assert_eq!((child_row.usage.polls, parent_row.usage.polls), (1, 1));
+    support::check_ns("listed child", child_row.usage.cpu_ns, support::ms(5));
     for row in [child_row, parent_row] {
-        assert!(row.file.ends_with("executors.rs") && row.line > 0, "{row:?}");
-        assert!(row.max_poll_ns.unwrap() <= row.wall_ns, "{row:?}");
+        assert!(row.site.file.ends_with("executors.rs") && row.site.line > 0, "{row:?}");
+        assert!(row.usage.max_poll_ns.unwrap() <= row.usage.wall_ns, "{row:?}");
     }
     drop(parent);
     let report = session.stop();
-    assert!(!report.tasks.iter().any(|row| row.name.as_deref() == Some("listed child")));
+    assert!(!report.tasks.iter().any(|row| row.site.name.as_deref() == Some("listed child")));
     assert_eq!(row(&report, "listed child").tasks_live, 0);
 }
 
 #[track_caller]
 fn listed<'r>(report: &'r Report, name: &str) -> &'r TaskReport {
-    let mut rows = report.tasks.iter().filter(|row| row.name.as_deref() == Some(name));
+    let mut rows = report.tasks.iter().filter(|row| row.site.name.as_deref() == Some(name));
     let row = rows.next().unwrap_or_else(|| panic!("{name:?} is not listed: {report:#?}"));
     assert!(rows.next().is_none(), "{name:?} is listed twice");
     row

@@ -111,7 +111,7 @@ fn forgetting_a_task_leaks_only_itself() {
     for name in ["forgotten unpolled", "forgotten"] {
         assert_eq!((row(&report, name).tasks_live, live_tasks(name).len()), (1, 1), "{name}");
     }
-    check_ns("sibling", row(&report, "sibling of the forgotten").cpu_ns, support::ms(5));
+    check_ns("sibling", row(&report, "sibling of the forgotten").usage.cpu_ns, support::ms(5));
     // Two tasks; their data went with the session.
     assert_eq!(living(), (before.0 + 2, before.1));
 }
@@ -136,7 +136,7 @@ fn a_panic_passes_through_and_ends_the_task_when_it_is_dropped() {
     assert!(!task.has_exited());
     drop(future);
     assert!(task.has_exited());
-    check_ns("panics", row(&session.stop(), "panics").cpu_ns, support::ms(5));
+    check_ns("panics", row(&session.stop(), "panics").usage.cpu_ns, support::ms(5));
     assert_eq!(living(), before);
 }
 
@@ -157,7 +157,7 @@ fn a_destructor_that_panics_ends_the_task() {
     catch_unwind(AssertUnwindSafe(|| drop(future))).expect_err("the panic passes through");
     assert!(current_task().is_none(), "the task was switched out");
     assert!(live_tasks("panics in drop").is_empty());
-    check_ns("panics in drop", row(&session.stop(), "panics in drop").cpu_ns, support::ms(5));
+    check_ns("panics in drop", row(&session.stop(), "panics in drop").usage.cpu_ns, support::ms(5));
     assert_eq!(living(), before);
 }
 
@@ -187,7 +187,7 @@ fn a_destructor_runs_as_part_of_the_task() {
         assert_eq!(child.handle().unwrap().parent(), Some(id), "after {polls} polls");
     }
     let report = session.stop();
-    check_ns("made it in drop", row(&report, "made it in drop").cpu_ns, support::ms(20));
+    check_ns("made it in drop", row(&report, "made it in drop").usage.cpu_ns, support::ms(20));
 }
 
 /// To be dropped is not to be polled.
@@ -200,8 +200,8 @@ fn a_drop_is_not_a_poll() {
     assert!(poll_once(once.as_mut()).is_pending());
     drop(once);
     let report = session.stop();
-    assert_eq!(row(&report, "dropped before its first poll").polls, 0);
-    assert_eq!(row(&report, "dropped after one poll").polls, 1);
+    assert_eq!(row(&report, "dropped before its first poll").usage.polls, 0);
+    assert_eq!(row(&report, "dropped after one poll").usage.polls, 1);
 }
 
 /// After it was ready, a future that is polled again is on its own, and does what it does without the wrapper.
@@ -317,8 +317,8 @@ fn polled_while_a_thread_ends() {
     } else {
         assert_eq!(seen.inside, seen.handle);
         assert!(seen.new_has_handle);
-        assert_eq!((row(&report, "last words").polls, report.lost.polls_untracked), (2, 0));
-        check_ns("last words", row(&report, "last words").cpu_ns, support::ms(10));
+        assert_eq!((row(&report, "last words").usage.polls, report.lost.polls_untracked), (2, 0));
+        check_ns("last words", row(&report, "last words").usage.cpu_ns, support::ms(10));
     }
     assert_eq!(living(), before);
 }
@@ -341,8 +341,8 @@ fn polled_after_the_end_of_the_threads_cpu() {
     assert_eq!(seen.output, 42);
     assert!(seen.handle.is_some() && seen.new_has_handle);
     assert_eq!(seen.inside, seen.handle);
-    assert_eq!((row(&report, "very last words").polls, report.lost.polls_untracked), (2, 0));
-    check_ns("very last words", row(&report, "very last words").cpu_ns, support::ms(10));
+    assert_eq!((row(&report, "very last words").usage.polls, report.lost.polls_untracked), (2, 0));
+    check_ns("very last words", row(&report, "very last words").usage.cpu_ns, support::ms(10));
     assert_eq!(living(), before);
 }
 

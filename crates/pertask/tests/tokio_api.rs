@@ -91,7 +91,7 @@ fn spawn_functions_are_tokios_and_known_by_the_callers_line() {
     let report = session.stop();
     for line in lines {
         let row = here(&report, line);
-        assert_eq!((row.tasks_started, row.tasks_live, row.polls), (1, 0, 1), "{row:?}");
+        assert_eq!((row.tasks_started, row.tasks_live, row.usage.polls), (1, 0, 1), "{row:?}");
     }
 }
 
@@ -128,7 +128,7 @@ fn join_set_methods_are_tokios_and_known_by_the_callers_line() {
     for (abort, line) in spawned {
         assert!(abort.is_finished());
         let row = here(&report, line);
-        assert_eq!((row.tasks_started, row.tasks_live, row.polls), (1, 0, 1), "{row:?}");
+        assert_eq!((row.tasks_started, row.tasks_live, row.usage.polls), (1, 0, 1), "{row:?}");
     }
 }
 
@@ -272,7 +272,7 @@ fn a_panic_is_a_join_error_and_the_task_ends() {
         assert!(live_here(line).is_empty());
         assert_eq!(here(&report, line).tasks_live, 0);
     }
-    check_ns("until the panic", here(&report, lines[0]).cpu_ns, ms(10));
+    check_ns("until the panic", here(&report, lines[0]).usage.cpu_ns, ms(10));
 }
 
 #[test]
@@ -322,7 +322,7 @@ fn aborted_between_two_polls() {
     });
     assert!(live_here(line).is_empty());
     // The destructor's time is the task's.
-    check_ns("aborted", here(&session.stop(), line).cpu_ns, ms(15));
+    check_ns("aborted", here(&session.stop(), line).usage.cpu_ns, ms(15));
 }
 
 /// A future that loses a race, or runs out of time, is dropped in the middle.
@@ -355,7 +355,7 @@ fn dropped_in_the_middle() {
     for name in ["loses a select", "runs out of time"] {
         let row = row(&report, name);
         assert_eq!((row.tasks_started, row.tasks_live), (1, 0), "{name}");
-        check_ns(name, row.cpu_ns, ms(5));
+        check_ns(name, row.usage.cpu_ns, ms(5));
         assert!(support::live_tasks(name).is_empty());
     }
 }
@@ -377,7 +377,7 @@ fn an_abort_is_not_a_poll() {
         [at_once_line, later_line]
     });
     let report = session.stop();
-    assert_eq!(lines.map(|line| here(&report, line).polls), [0, 1]);
+    assert_eq!(lines.map(|line| here(&report, line).usage.polls), [0, 1]);
 }
 
 /// A runtime that never ran.
@@ -479,9 +479,9 @@ fn a_blocking_closure_is_counted_on_its_thread() {
     assert_ne!(number, thread_number());
     let report = session.stop();
     let row = here(&report, line);
-    assert_eq!((row.tasks_started, row.tasks_live, row.polls), (1, 0, 1));
-    check_ns("the closure", row.cpu_ns, truth.cpu_ns());
-    assert!(row.max_poll_ns.unwrap() >= row.cpu_ns - ms(1), "{row:?}");
+    assert_eq!((row.tasks_started, row.tasks_live, row.usage.polls), (1, 0, 1));
+    check_ns("the closure", row.usage.cpu_ns, truth.cpu_ns());
+    assert!(row.usage.max_poll_ns.unwrap() >= row.usage.cpu_ns - ms(1), "{row:?}");
     let thread = thread_row(&report, number);
     assert!(thread.worker, "{thread:?}");
     check_ns("its thread", thread.tasks_cpu_ns, truth.cpu_ns());
@@ -502,7 +502,10 @@ fn a_blocking_closure_after_the_shutdown_never_runs() {
     assert!(live_here(line).is_empty());
     let report = session.stop();
     let row = here(&report, line);
-    assert_eq!((row.tasks_started, row.tasks_live, row.polls, row.cpu_ns), (1, 0, 0, 0));
+    assert_eq!(
+        (row.tasks_started, row.tasks_live, row.usage.polls, row.usage.cpu_ns),
+        (1, 0, 0, 0)
+    );
 }
 
 /// The one blocking thread is busy; what waits behind it is aborted, and ends unrun.
@@ -533,7 +536,10 @@ fn a_blocking_closure_that_is_aborted_in_the_queue_never_runs() {
     wait_until("the closure is dropped", || live_here(line).is_empty());
     let report = session.stop();
     let row = here(&report, line);
-    assert_eq!((row.tasks_started, row.tasks_live, row.polls, row.cpu_ns), (1, 0, 0, 0));
+    assert_eq!(
+        (row.tasks_started, row.tasks_live, row.usage.polls, row.usage.cpu_ns),
+        (1, 0, 0, 0)
+    );
 }
 
 /// Where tokio panics, so do these; and the task that was made for it is gone.

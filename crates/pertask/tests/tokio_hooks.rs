@@ -35,11 +35,11 @@ async fn yield_times(times: u32) {
 }
 
 fn at_line(report: &Report, line: u32) -> Option<&SiteReport> {
-    report.sites.iter().find(|site| site.line == line && site.file.ends_with("tokio_hooks.rs"))
+    report.sites.iter().find(|site| site.site.line == line && site.site.file.ends_with("tokio_hooks.rs"))
 }
 
 fn named<'r>(report: &'r Report, name: &str) -> &'r SiteReport {
-    let of_name = |site: &&SiteReport| site.name.as_deref() == Some(name);
+    let of_name = |site: &&SiteReport| site.site.name.as_deref() == Some(name);
     report.sites.iter().find(of_name).unwrap_or_else(|| panic!("no row for {name}: {report:?}"))
 }
 
@@ -53,8 +53,8 @@ fn a_task_that_nobody_wrapped_is_seen_with_its_spawn_site() {
     });
     let report = session.stop();
     let site = at_line(&report, spawned_at).expect("a row for the spawn");
-    assert_eq!((site.tasks_started, site.tasks_live, site.polls), (1, 0, 10));
-    assert!(site.cpu_ns > 0);
+    assert_eq!((site.tasks_started, site.tasks_live, site.usage.polls), (1, 0, 10));
+    assert!(site.usage.cpu_ns > 0);
 }
 
 #[test]
@@ -69,11 +69,11 @@ fn a_wrapped_task_is_not_counted_twice() {
     });
     let report = session.stop();
     let by_hand = named(&report, "wrapped by hand");
-    assert_eq!((by_hand.tasks_started, by_hand.polls), (1, 5));
-    let on_that_line = report.sites.iter().filter(|site| site.line == spawned_at);
+    assert_eq!((by_hand.tasks_started, by_hand.usage.polls), (1, 5));
+    let on_that_line = report.sites.iter().filter(|site| site.site.line == spawned_at);
     assert_eq!(on_that_line.count(), 1, "the hooks counted it as well: {report:?}");
     let by_us = at_line(&report, spawned_at + 1).unwrap();
-    assert_eq!((by_us.tasks_started, by_us.polls), (1, 5));
+    assert_eq!((by_us.tasks_started, by_us.usage.polls), (1, 5));
 }
 
 #[test]
@@ -86,8 +86,8 @@ fn a_wrapper_inside_a_task_is_a_task_of_its_own() {
     });
     let report = session.stop();
     assert_eq!(named(&report, "part").tasks_started, 1);
-    let outer = report.sites.iter().find(|site| site.line == spawned_at && site.name.is_none());
-    assert_eq!(outer.map(|site| (site.tasks_started, site.polls)), Some((1, 5)));
+    let outer = report.sites.iter().find(|site| site.site.line == spawned_at && site.site.name.is_none());
+    assert_eq!(outer.map(|site| (site.tasks_started, site.usage.polls)), Some((1, 5)));
 }
 
 #[test]
@@ -102,9 +102,9 @@ fn another_task_spawned_right_after_a_wrapper_was_made_is_still_seen() {
     });
     let report = session.stop();
     let other = at_line(&report, spawned_at).expect("a row for the spawn");
-    assert_eq!(other.polls, 9, "all but the first poll, which was taken for the wrapper's");
+    assert_eq!(other.usage.polls, 9, "all but the first poll, which was taken for the wrapper's");
     assert_eq!(report.lost.polls_untracked, 1, "and that is said");
-    assert_eq!(named(&report, "kept for later").polls, 2);
+    assert_eq!(named(&report, "kept for later").usage.polls, 2);
 }
 
 #[test]
@@ -156,14 +156,14 @@ fn tasks_that_wake_each_other_across_workers_are_followed() {
         both.join_all().await;
     });
     let report = session.stop();
-    let site = report.sites.iter().find(|site| site.line >= spawned_at && site.tasks_started == 2);
+    let site = report.sites.iter().find(|site| site.site.line >= spawned_at && site.tasks_started == 2);
     let site = site.unwrap_or_else(|| panic!("no row: {report:?}"));
     let lost = report.lost.polls_untracked;
-    println!("{} polls followed, {lost} not", site.polls);
+    println!("{} polls followed, {lost} not", site.usage.polls);
     // One is not followed when a worker loses its CPU between the wake and the hook. How many is the machine's; but none is
     // lost in silence.
-    assert_eq!(site.polls + lost, POLLS.load(Relaxed), "{lost} not followed");
-    assert!(site.polls > lost, "{lost} polls of {} were not followed", site.polls);
+    assert_eq!(site.usage.polls + lost, POLLS.load(Relaxed), "{lost} not followed");
+    assert!(site.usage.polls > lost, "{lost} polls of {} were not followed", site.usage.polls);
     let parts = report.tasks_cpu_ns + report.workers_cpu_ns + report.other_cpu_ns;
     assert!(parts.abs_diff(report.process_cpu_ns) * 100 < report.process_cpu_ns, "{report:?}");
 }

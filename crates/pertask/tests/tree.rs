@@ -24,7 +24,8 @@ fn names<'r>(report: &'r Report, row: &'r TreeReport) -> Vec<&'r str> {
     let parent =
         |row: &&'r TreeReport| report.tree.iter().find(|above| Some(above.id) == row.parent);
     let upwards = std::iter::successors(Some(row), parent);
-    let mut names: Vec<_> = upwards.map(|row| row.name.as_deref().unwrap_or_default()).collect();
+    let mut names: Vec<_> =
+        upwards.map(|row| row.site.name.as_deref().unwrap_or_default()).collect();
     names.reverse();
     names
 }
@@ -32,7 +33,7 @@ fn names<'r>(report: &'r Report, row: &'r TreeReport) -> Vec<&'r str> {
 /// All that is true of every tree, to the nanosecond.
 #[track_caller]
 fn assert_adds_up(report: &Report) {
-    let own = |rows: &[&TreeReport]| rows.iter().map(|row| row.cpu_ns).sum::<u64>();
+    let own = |rows: &[&TreeReport]| rows.iter().map(|row| row.usage.cpu_ns).sum::<u64>();
     let inclusive = |rows: &[&TreeReport]| rows.iter().map(|row| row.inclusive_cpu_ns).sum::<u64>();
     let below = |parent: Option<u32>| -> Vec<&TreeReport> {
         report.tree.iter().filter(|row| row.parent == parent).collect()
@@ -40,7 +41,11 @@ fn assert_adds_up(report: &Report) {
     assert_eq!(own(&report.tree.iter().collect::<Vec<_>>()), report.tasks_cpu_ns);
     assert_eq!(inclusive(&below(None)), report.tasks_cpu_ns);
     for row in &report.tree {
-        assert_eq!(row.inclusive_cpu_ns, row.cpu_ns + inclusive(&below(Some(row.id))), "{row:?}");
+        assert_eq!(
+            row.inclusive_cpu_ns,
+            row.usage.cpu_ns + inclusive(&below(Some(row.id))),
+            "{row:?}"
+        );
     }
     assert_depth_first(report);
     assert_sites_are_sums(report);
@@ -63,19 +68,22 @@ fn assert_depth_first(report: &Report) {
 #[track_caller]
 fn assert_sites_are_sums(report: &Report) {
     for site in &report.sites {
-        let place = (&site.name, &site.file, site.line);
-        let rows = report.tree.iter().filter(|row| (&row.name, &row.file, row.line) == place);
+        let place = (&site.site.name, &site.site.file, site.site.line);
+        let rows = report
+            .tree
+            .iter()
+            .filter(|row| (&row.site.name, &row.site.file, row.site.line) == place);
         let sums = rows.fold([0; 4], |[started, live, polls, cpu_ns], row| {
             [
                 started + row.tasks_started,
                 live + row.tasks_live,
-                polls + row.polls,
-                cpu_ns + row.cpu_ns,
+                polls + row.usage.polls,
+                cpu_ns + row.usage.cpu_ns,
             ]
         });
         assert_eq!(
             sums,
-            [site.tasks_started, site.tasks_live, site.polls, site.cpu_ns],
+            [site.tasks_started, site.tasks_live, site.usage.polls, site.usage.cpu_ns],
             "{site:?}"
         );
     }
@@ -159,8 +167,8 @@ fn a_service_has_own_and_inclusive_time() {
     let [route, fanout, leaf] = paths.map(|path| at(&report, path));
     for (row, truth) in [(route, &service.route), (fanout, &service.fanout), (leaf, &service.leaf)]
     {
-        check_ns(row.name.as_deref().unwrap(), row.cpu_ns, truth.cpu_ns());
-        assert_eq!(row.polls, truth.polls(), "{row:?}");
+        check_ns(row.site.name.as_deref().unwrap(), row.usage.cpu_ns, truth.cpu_ns());
+        assert_eq!(row.usage.polls, truth.polls(), "{row:?}");
     }
     let all = service.route.cpu_ns() + service.fanout.cpu_ns() + service.leaf.cpu_ns();
     check_ns("the route and what it spawned", route.inclusive_cpu_ns, all);
@@ -193,7 +201,7 @@ fn recursion_is_one_row() {
     let row = at(&report, &["root", "walk"]);
     assert_eq!((row.tasks_started, row.depth), (4, 1));
     let leaf = at(&report, &["root", "walk", "leaf"]);
-    assert_eq!(row.inclusive_cpu_ns, row.cpu_ns + leaf.cpu_ns);
+    assert_eq!(row.inclusive_cpu_ns, row.usage.cpu_ns + leaf.usage.cpu_ns);
     check_ns("all", at(&report, &["root"]).inclusive_cpu_ns, truth.cpu_ns());
 }
 
@@ -210,9 +218,12 @@ fn an_ancestor_that_ended_before_the_session_has_a_row() {
     let report = session.stop();
     assert_adds_up(&report);
     let gone = at(&report, &["long gone"]);
-    assert_eq!((gone.tasks_started, gone.tasks_live, gone.polls, gone.cpu_ns), (0, 0, 0, 0));
+    assert_eq!(
+        (gone.tasks_started, gone.tasks_live, gone.usage.polls, gone.usage.cpu_ns),
+        (0, 0, 0, 0)
+    );
     check_ns("below", gone.inclusive_cpu_ns, truth.cpu_ns());
-    assert!(report.sites.iter().all(|site| site.name.as_deref() != Some("long gone")));
+    assert!(report.sites.iter().all(|site| site.site.name.as_deref() != Some("long gone")));
 }
 
 #[test]
@@ -238,8 +249,8 @@ fn a_session_on_some_tasks_has_their_paths() {
     assert_adds_up(&report);
     let row = at(&report, &["parent", "chosen"]);
     // The child's time is in the event, and so the task's own.
-    check_ns("chosen", row.cpu_ns, truth.cpu_ns());
-    assert_eq!(at(&report, &["parent"]).inclusive_cpu_ns, row.cpu_ns);
+    check_ns("chosen", row.usage.cpu_ns, truth.cpu_ns());
+    assert_eq!(at(&report, &["parent"]).inclusive_cpu_ns, row.usage.cpu_ns);
     assert_eq!(report.tree.len(), 2, "{:#?}", report.tree);
 }
 
@@ -261,9 +272,9 @@ fn a_longest_poll_is_new_if_it_is_for_the_whole_site() {
     let session = Session::start().unwrap();
     poll(true, 2);
     let report = session.snapshot();
-    assert_eq!(support::row(&report, "of two paths").max_poll_ns, None);
+    assert_eq!(support::row(&report, "of two paths").usage.max_poll_ns, None);
     poll(true, 20);
-    let longest = support::row(&session.stop(), "of two paths").max_poll_ns;
+    let longest = support::row(&session.stop(), "of two paths").usage.max_poll_ns;
     assert!(longest >= Some(support::ms(20) - support::STOLEN_NS), "{longest:?}");
 }
 

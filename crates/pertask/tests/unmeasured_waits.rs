@@ -21,13 +21,14 @@ fn a_task_whose_waits_nobody_measures_has_none_and_one_that_never_waited_has_zer
     let mut waits = std::pin::pin!(std::future::pending::<()>().task("never woken"));
     assert!(support::poll_once(waits.as_mut()).is_pending());
     let report = session.snapshot();
-    assert_eq!(support::row(&report, "raw").polls, 1);
+    assert_eq!(support::row(&report, "raw").usage.polls, 1);
     assert_eq!(support::row(&report, "raw").wakes, None);
     let never_woken = support::row(&report, "never woken").wakes.as_ref();
     assert_eq!(never_woken.expect("it is measured").count, 0);
 
     // The rows of single tasks agree.
-    let live = |name: &str| report.tasks.iter().find(|task| task.name.as_deref() == Some(name));
+    let live =
+        |name: &str| report.tasks.iter().find(|task| task.site.name.as_deref() == Some(name));
     assert_eq!(live("raw").expect("it lives").wakes, None);
     assert_eq!(live("never woken").unwrap().wakes.as_ref().map(|waits| waits.count), Some(0));
 

@@ -46,8 +46,8 @@ fn a_panic_of_a_tracked_future_can_be_caught() {
     assert!(support::current_task().is_none(), "it was switched out");
     let report = session.stop();
     let row = support::row(&report, "panics");
-    assert_eq!((row.polls, row.tasks_started, row.tasks_live), (2, 1, 0));
-    assert!(row.cpu_ns >= support::ms(1), "{row:?}");
+    assert_eq!((row.usage.polls, row.tasks_started, row.tasks_live), (2, 1, 0));
+    assert!(row.usage.cpu_ns >= support::ms(1), "{row:?}");
 }
 
 #[test]

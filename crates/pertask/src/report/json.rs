@@ -33,7 +33,8 @@ mod tests {
     use crate::pmus::counters::{Counter, CounterSource};
 
     use super::super::{
-        Lost, SCHEMA, SiteReport, TaskReport, ThreadReport, TreeReport, WakeBucket, WakeReport,
+        Lost, SCHEMA, SiteReport, SpawnSite, TaskReport, ThreadReport, TreeReport, Usage,
+        WakeBucket, WakeReport,
     };
     use super::*;
 
@@ -95,7 +96,7 @@ mod tests {
         let name = "a \"quoted\"\nname, \u{1b}[31m, 画像 👩‍👩‍👧";
         let mut report = example();
         report.process_cpu_ns = u64::MAX;
-        report.sites[0].name = Some(name.to_owned());
+        report.sites[0].site.name = Some(name.to_owned());
         let json = parsed(&report);
         assert_eq!(json["process_cpu_ns"].as_u64(), Some(u64::MAX));
         assert_eq!(json["sites"][0]["name"], name);
@@ -163,7 +164,10 @@ mod tests {
             other_cpu_ns: 209_671_779,
             clock: "thread CPU clock (perf events refused: kernel.perf_event_paranoid is 4)".into(),
             counters: vec![source()],
-            sites: vec![site(), SiteReport { name: None, max_poll_ns: None, ..main_site() }],
+            sites: vec![
+                site(),
+                SiteReport { site: nameless(main()), usage: unknown(main_usage()), ..main_site() },
+            ],
             tree: vec![main_path(), path()],
             tasks: vec![task()],
             threads: vec![worker(), ended_threads()],
@@ -177,25 +181,42 @@ mod tests {
             counters: vec![CounterSource { unit: None, source: None, refused: None, ..source() }],
             sites: vec![
                 SiteReport {
-                    name: None,
-                    max_poll_ns: None,
+                    site: nameless(resize_image()),
+                    usage: unknown(usage()),
                     counters: vec![Counter { count: None, ..counter(0) }],
                     wakes: None,
                     ..site()
                 },
                 SiteReport { wakes: Some(no_waits()), ..site() },
             ],
-            tree: vec![main_path(), TreeReport { name: None, parent: None, ..path() }],
+            tree: vec![
+                main_path(),
+                TreeReport {
+                    parent: None,
+                    site: nameless(resize_image()),
+                    usage: unknown(usage()),
+                    ..path()
+                },
+            ],
             tasks: vec![TaskReport {
-                name: None,
                 parent: None,
-                max_poll_ns: None,
+                site: nameless(resize_image()),
+                usage: unknown(usage()),
                 wakes: None,
                 ..task()
             }],
             threads: vec![ended_threads()],
             ..example()
         }
+    }
+
+    fn nameless(site: SpawnSite) -> SpawnSite {
+        SpawnSite { name: None, ..site }
+    }
+
+    /// As when the longest poll may be older than the session.
+    fn unknown(usage: Usage) -> Usage {
+        Usage { max_poll_ns: None, ..usage }
     }
 
     fn waits() -> WakeReport {
@@ -229,17 +250,34 @@ mod tests {
         Counter { event: "task-clock".into(), count: Some(count), estimated: false }
     }
 
-    fn site() -> SiteReport {
-        SiteReport {
-            name: Some("resize_image".into()),
-            file: "src/handlers/image.rs".into(),
-            line: 88,
-            tasks_started: 412,
-            tasks_live: 1,
+    fn resize_image() -> SpawnSite {
+        let name = Some("resize_image".into());
+        SpawnSite { name, file: "src/handlers/image.rs".into(), line: 88 }
+    }
+
+    fn main() -> SpawnSite {
+        SpawnSite { file: "src/main.rs".into(), line: 71, ..resize_image() }
+    }
+
+    fn usage() -> Usage {
+        Usage {
             polls: 9_874,
             cpu_ns: 11_204_551_003,
             wall_ns: 11_698_200_114,
             max_poll_ns: Some(141_204_551),
+        }
+    }
+
+    fn main_usage() -> Usage {
+        Usage { polls: 1_204, cpu_ns: 39_112_004, wall_ns: 41_220_118, ..usage() }
+    }
+
+    fn site() -> SiteReport {
+        SiteReport {
+            site: resize_image(),
+            tasks_started: 412,
+            tasks_live: 1,
+            usage: usage(),
             counters: vec![counter(10_988_100_412)],
             wakes: Some(waits()),
         }
@@ -247,14 +285,10 @@ mod tests {
 
     fn main_site() -> SiteReport {
         SiteReport {
-            file: "src/main.rs".into(),
-            line: 71,
+            site: main(),
             tasks_started: 0,
-            polls: 1_204,
-            cpu_ns: 39_112_004,
-            wall_ns: 41_220_118,
+            usage: main_usage(),
             counters: vec![counter(38_604_117)],
-            wakes: Some(waits()),
             ..site()
         }
     }
@@ -264,13 +298,10 @@ mod tests {
             id: 3,
             parent: Some(0),
             depth: 1,
-            name: Some("resize_image".into()),
-            file: "src/handlers/image.rs".into(),
-            line: 88,
+            site: resize_image(),
             tasks_started: 412,
             tasks_live: 1,
-            polls: 9_874,
-            cpu_ns: 11_204_551_003,
+            usage: usage(),
             inclusive_cpu_ns: 11_204_551_003,
         }
     }
@@ -280,12 +311,9 @@ mod tests {
             id: 0,
             parent: None,
             depth: 0,
-            name: None,
-            file: "src/main.rs".into(),
-            line: 71,
+            site: SpawnSite { name: None, ..main() },
             tasks_started: 0,
-            polls: 1_204,
-            cpu_ns: 39_112_004,
+            usage: main_usage(),
             inclusive_cpu_ns: 11_243_663_007,
             ..path()
         }
@@ -294,14 +322,14 @@ mod tests {
     fn task() -> TaskReport {
         TaskReport {
             id: 18_412,
-            name: Some("resize_image".into()),
             parent: Some(1),
-            file: "src/handlers/image.rs".into(),
-            line: 88,
-            polls: 31,
-            cpu_ns: 98_204_551,
-            wall_ns: 101_330_118,
-            max_poll_ns: Some(12_204_551),
+            site: resize_image(),
+            usage: Usage {
+                polls: 31,
+                cpu_ns: 98_204_551,
+                wall_ns: 101_330_118,
+                max_poll_ns: Some(12_204_551),
+            },
             counters: vec![counter(96_112_008)],
             wakes: Some(waits()),
         }

@@ -10,6 +10,7 @@ mod json;
 mod table;
 
 use crate::pmus::counters::{Counter, CounterSource};
+use crate::pmus::cpu_time::CpuTimeCount;
 use crate::pmus::wake::Latencies;
 use pertask_core::Site;
 
@@ -59,28 +60,46 @@ pub struct Report {
     pub lost: Lost,
 }
 
-/// All tasks of one spawn site and name.
-#[derive(Clone, Debug, PartialEq)]
+/// Where tasks are spawned, and what they are called.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
-pub struct SiteReport {
+pub struct SpawnSite {
     /// The tasks' name, or `None` where the site alone names them.
     pub name: Option<String>,
-    /// Source file of the spawn site.
+    /// Source file of the spawn site. Empty for the site that stands for those that found no place.
     pub file: String,
     /// Line of the spawn site.
     pub line: u32,
-    /// The number of tasks that were made during the session.
-    pub tasks_started: u64,
-    /// The number of tasks that were alive at the end.
-    pub tasks_live: u64,
-    /// The number of polls of these tasks.
+}
+
+/// What tasks have used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "json", derive(serde::Serialize))]
+pub struct Usage {
+    /// The number of polls.
     pub polls: u64,
-    /// CPU time inside these tasks.
+    /// CPU time inside the tasks.
     pub cpu_ns: u64,
     /// Wall time inside their polls.
     pub wall_ns: u64,
     /// Wall time of their longest poll, or `None` where that poll may be older than the session.
     pub max_poll_ns: Option<u64>,
+}
+
+/// All tasks of one spawn site and name.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "json", derive(serde::Serialize))]
+pub struct SiteReport {
+    /// The site. Its fields are the object's own in JSON.
+    #[cfg_attr(feature = "json", serde(flatten))]
+    pub site: SpawnSite,
+    /// The number of tasks that were made during the session.
+    pub tasks_started: u64,
+    /// The number of tasks that were alive at the end.
+    pub tasks_live: u64,
+    /// What these tasks have used. Its fields are the object's own in JSON.
+    #[cfg_attr(feature = "json", serde(flatten))]
+    pub usage: Usage,
     /// How often each event happened in these tasks, in the order of [`Report::counters`].
     pub counters: Vec<Counter>,
     /// How long these tasks waited between being woken and being polled, or `None` where that was not measured.
@@ -100,20 +119,16 @@ pub struct TreeReport {
     pub parent: Option<u32>,
     /// The number of ancestors that the path has.
     pub depth: u32,
-    /// The tasks' name, or `None` where the site alone names them.
-    pub name: Option<String>,
-    /// Source file of the spawn site.
-    pub file: String,
-    /// Line of the spawn site.
-    pub line: u32,
+    /// The site. Its fields are the object's own in JSON.
+    #[cfg_attr(feature = "json", serde(flatten))]
+    pub site: SpawnSite,
     /// The number of tasks that were made during the session.
     pub tasks_started: u64,
     /// The number of tasks that were alive at the end.
     pub tasks_live: u64,
-    /// The number of polls of these tasks.
-    pub polls: u64,
-    /// CPU time inside these tasks, without the paths below.
-    pub cpu_ns: u64,
+    /// What these tasks have used, without the paths below. Its fields are the object's own in JSON.
+    #[cfg_attr(feature = "json", serde(flatten))]
+    pub usage: Usage,
     /// CPU time inside these tasks and those of all paths below, ended tasks included.
     pub inclusive_cpu_ns: u64,
 }
@@ -124,22 +139,14 @@ pub struct TreeReport {
 pub struct TaskReport {
     /// The task's number, unique in the process.
     pub id: u64,
-    /// The task's name, or `None` where the site alone names it.
-    pub name: Option<String>,
     /// The number of the task that spawned it, or `None` where no task did.
     pub parent: Option<u64>,
-    /// Source file of its spawn site.
-    pub file: String,
-    /// Line of its spawn site.
-    pub line: u32,
-    /// The number of its polls.
-    pub polls: u64,
-    /// CPU time inside it.
-    pub cpu_ns: u64,
-    /// Wall time inside its polls.
-    pub wall_ns: u64,
-    /// Wall time of its longest poll, or `None` where that poll may be older than the session.
-    pub max_poll_ns: Option<u64>,
+    /// Its site. Its fields are the object's own in JSON.
+    #[cfg_attr(feature = "json", serde(flatten))]
+    pub site: SpawnSite,
+    /// What it has used. Its fields are the object's own in JSON.
+    #[cfg_attr(feature = "json", serde(flatten))]
+    pub usage: Usage,
     /// How often each event happened in it, in the order of [`Report::counters`].
     pub counters: Vec<Counter>,
     /// How long it waited between being woken and being polled, or `None` where that was not measured.
@@ -251,10 +258,23 @@ impl Lost {
     }
 }
 
-/// The file and line of a site. The site that stands for all others has neither.
-pub(crate) fn place(site: &Site) -> (String, u32) {
-    if site.is_other() {
-        return (String::new(), 0);
+impl SpawnSite {
+    pub(crate) fn of(site: &Site) -> Self {
+        let name = site.name().map(str::to_owned);
+        if site.is_other() {
+            return Self { name, ..Self::default() };
+        }
+        Self { name, file: site.location().file().to_owned(), line: site.location().line() }
     }
-    (site.location().file().to_owned(), site.location().line())
+}
+
+impl Usage {
+    pub(crate) fn of(count: &CpuTimeCount) -> Self {
+        Self {
+            polls: count.polls,
+            cpu_ns: count.cpu_ns,
+            wall_ns: count.wall_ns,
+            max_poll_ns: count.longest_poll_ns,
+        }
+    }
 }

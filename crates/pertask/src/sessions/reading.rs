@@ -13,7 +13,7 @@ use crate::pmus::cpu_time::ledger::{AccountId, Entries, Used};
 use crate::pmus::cpu_time::{CpuTime, CpuTimeCount, CpuTimeCpu};
 use crate::pmus::wake::Latencies;
 use crate::report::{
-    Lost, Report, SCHEMA, SiteReport, TaskReport, ThreadReport, WakeReport, place,
+    Lost, Report, SCHEMA, SiteReport, SpawnSite, TaskReport, ThreadReport, Usage, WakeReport,
 };
 use crate::tasks::run;
 use pertask_core::{Count, CpuRecord, PathCounts, PmuHandle, Site, System, TaskId};
@@ -125,10 +125,14 @@ impl Reading {
     pub(crate) fn since(&self, base: &Self, measured: &Measured, max_tasks: usize) -> Report {
         let spawned = self.spawned_since(base);
         let mut sites = self.sites_since(base, &spawned, measured);
-        sites.retain(|site| site.polls | site.cpu_ns | site.tasks_live | site.tasks_started != 0);
-        sites.sort_by(|a, b| b.cpu_ns.cmp(&a.cpu_ns).then_with(|| a.file.cmp(&b.file)));
+        sites.retain(|site| {
+            site.usage.polls | site.usage.cpu_ns | site.tasks_live | site.tasks_started != 0
+        });
+        sites.sort_by(|a, b| {
+            b.usage.cpu_ns.cmp(&a.usage.cpu_ns).then_with(|| a.site.file.cmp(&b.site.file))
+        });
         let threads = self.threads_since(base);
-        let tasks_cpu_ns = sites.iter().map(|site| site.cpu_ns).sum();
+        let tasks_cpu_ns = sites.iter().map(|site| site.usage.cpu_ns).sum();
         let sum = |worker| {
             let of_kind = threads.iter().filter(|thread| thread.worker == worker);
             of_kind.map(|thread| thread.cpu_ns).sum::<u64>()
@@ -230,7 +234,7 @@ impl Reading {
         let tasks = self.cpu_time.tasks.iter();
         let mut tasks: Vec<_> =
             tasks.map(|(id, task)| self.task_since(*id, task, base, measured)).collect();
-        tasks.sort_by(|a, b| b.cpu_ns.cmp(&a.cpu_ns).then(a.id.cmp(&b.id)));
+        tasks.sort_by(|a, b| b.usage.cpu_ns.cmp(&a.usage.cpu_ns).then(a.id.cmp(&b.id)));
         tasks.truncate(max_tasks);
         tasks
     }
@@ -244,17 +248,11 @@ impl Reading {
     ) -> TaskReport {
         let count = self.cpu_time.task_since(id, &base.cpu_time);
         let counts = self.counters.task_since(id, &base.counters);
-        let (file, line) = place(task.site);
         TaskReport {
             id: id.get(),
-            name: task.site.name().map(str::to_owned),
             parent: task.parent.map(TaskId::get),
-            file,
-            line,
-            polls: count.polls,
-            cpu_ns: count.cpu_ns,
-            wall_ns: count.wall_ns,
-            max_poll_ns: count.longest_poll_ns,
+            site: SpawnSite::of(task.site),
+            usage: Usage::of(&count),
             counters: measured.values(&counts),
             wakes: WakeReport::of(&self.wakes.task_since(id, &base.wakes)),
         }
@@ -368,17 +366,11 @@ impl SiteSince {
     }
 
     fn report(self, counters: Vec<Counter>, wakes: Option<WakeReport>) -> SiteReport {
-        let (file, line) = place(self.site);
         SiteReport {
-            name: self.site.name().map(str::to_owned),
-            file,
-            line,
+            site: SpawnSite::of(self.site),
             tasks_started: self.started,
             tasks_live: self.live,
-            polls: self.count.polls,
-            cpu_ns: self.count.cpu_ns,
-            wall_ns: self.count.wall_ns,
-            max_poll_ns: self.count.longest_poll_ns,
+            usage: Usage::of(&self.count),
             counters,
             wakes,
         }

@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// futures::executor::block_on(async { std::hint::black_box((0..100_000).sum::<u64>()) }.task("sum"));
 /// let report = session.stop();
 ///
-/// assert_eq!(report.sites[0].name.as_deref(), Some("sum"));
+/// assert_eq!(report.sites[0].site.name.as_deref(), Some("sum"));
 /// assert!(report.tasks_cpu_ns > 0);
 /// println!("{report}");
 /// # Ok::<(), pertask::Error>(())

@@ -1,7 +1,7 @@
 //! The spawn tree of a report: for each path, what its tasks did by themselves, and with all that they spawned.
 
 use crate::pmus::cpu_time::CpuTimeCount;
-use crate::report::{TreeReport, place};
+use crate::report::{SpawnSite, TreeReport, Usage};
 use pertask_core::SpawnPath;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -35,8 +35,7 @@ fn plant(nodes: &mut Nodes, row: &Spawned) {
     if let Some(node) = nodes.get_mut(&row.path.id()) {
         node.tasks_started = row.started;
         node.tasks_live = row.live;
-        node.polls = row.count.polls;
-        node.cpu_ns = row.count.cpu_ns;
+        node.usage = Usage::of(&row.count);
         node.inclusive_cpu_ns = row.count.cpu_ns;
     }
 }
@@ -70,18 +69,14 @@ fn depth_first(nodes: Nodes) -> Vec<TreeReport> {
 }
 
 fn empty(path: &SpawnPath) -> TreeReport {
-    let (file, line) = place(path.site());
     TreeReport {
         id: path.id(),
         parent: path.parent().map(SpawnPath::id),
         depth: path.depth(),
-        name: path.site().name().map(str::to_owned),
-        file,
-        line,
+        site: SpawnSite::of(path.site()),
         tasks_started: 0,
         tasks_live: 0,
-        polls: 0,
-        cpu_ns: 0,
+        usage: Usage::default(),
         inclusive_cpu_ns: 0,
     }
 }

@@ -151,5 +151,5 @@ fn a_child_of_fork_goes_on_polling() {
     assert_eq!(waited, child);
     assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 7, "the child: {status:#x}");
     let _ = poll_once(task.as_mut());
-    assert!(support::row(&session.stop(), "forks").cpu_ns > 0);
+    assert!(support::row(&session.stop(), "forks").usage.cpu_ns > 0);
 }

@@ -116,7 +116,7 @@ fn snapshots_beside_short_polls_count_each_poll_once() {
         polls
     });
     let faults = |report: &Report| {
-        let row = report.sites.iter().find(|row| row.name.as_deref() == Some("short polls"));
+        let row = report.sites.iter().find(|row| row.site.name.as_deref() == Some("short polls"));
         row.map_or(0, |row| value(&row.counters, "page-faults").count.unwrap())
     };
     let mut last = 0;

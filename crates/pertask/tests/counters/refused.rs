@@ -135,7 +135,7 @@ fn a_worker_whose_counters_do_not_open_is_reported_with_the_reason() {
     let only = report
         .sites
         .iter()
-        .filter(|row| row.name.as_ref().is_some_and(|name| name.starts_with("only on")));
+        .filter(|row| row.site.name.as_ref().is_some_and(|name| name.starts_with("only on")));
     let (counted, not): (Vec<_>, Vec<_>) =
         only.map(|row| value(&row.counters, "task-clock").count).partition(Option::is_some);
     assert_eq!(not.len() as u64, lost.workers_without_counters, "{counted:?}");

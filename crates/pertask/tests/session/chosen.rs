@@ -18,12 +18,12 @@ fn a_session_on_a_task_in_the_middle_of_its_poll() {
         at(poll.clock(), || Session::start_on([&poll.task], Inherit::No).unwrap());
     poll.clock().wait_for(40);
     let (snapshot, now) = at(poll.clock(), || session.snapshot());
-    check_between("chosen", row(&snapshot, "chosen").cpu_ns, between(start, now));
+    check_between("chosen", row(&snapshot, "chosen").usage.cpu_ns, between(start, now));
     let end = poll.end();
     other.end();
     let report = session.stop();
-    check_between("chosen", row(&report, "chosen").cpu_ns, between(start, end));
-    assert_eq!((report.sites.len(), report.tasks_cpu_ns), (1, report.sites[0].cpu_ns));
+    check_between("chosen", row(&report, "chosen").usage.cpu_ns, between(start, end));
+    assert_eq!((report.sites.len(), report.tasks_cpu_ns), (1, report.sites[0].usage.cpu_ns));
     poll.puppet.ends();
     other.puppet.ends();
 }
@@ -61,14 +61,18 @@ fn a_session_on_tasks_without_their_children() {
     let report = session.stop();
     step(1, &mut first);
 
-    let mut names: Vec<_> = report.sites.iter().filter_map(|site| site.name.as_deref()).collect();
+    let mut names: Vec<_> =
+        report.sites.iter().filter_map(|site| site.site.name.as_deref()).collect();
     names.sort_unstable();
     assert_eq!(names, ["family without", "one of two", "two of two"]);
-    assert_eq!((row(&report, "one of two").polls, row(&report, "two of two").polls), (2, 3));
-    check_ns("first", row(&report, "one of two").cpu_ns, ms(10));
-    check_ns("second", row(&report, "two of two").cpu_ns, ms(21));
-    check_ns("parent", row(&report, "family without").cpu_ns, parent_truth.cpu_ns());
-    assert_eq!(row(&report, "family without").polls, 2);
+    assert_eq!(
+        (row(&report, "one of two").usage.polls, row(&report, "two of two").usage.polls),
+        (2, 3)
+    );
+    check_ns("first", row(&report, "one of two").usage.cpu_ns, ms(10));
+    check_ns("second", row(&report, "two of two").usage.cpu_ns, ms(21));
+    check_ns("parent", row(&report, "family without").usage.cpu_ns, parent_truth.cpu_ns());
+    assert_eq!(row(&report, "family without").usage.polls, 2);
     check_sums(&report);
 }
 
@@ -84,8 +88,9 @@ fn a_session_on_a_task_and_its_descendants() {
     run(async { spin(5) }.task("of no interest, later"));
     let report = session.stop();
     check_ns("the family", report.tasks_cpu_ns, truth.cpu_ns() + ms(8 + 16));
-    assert_eq!(report.sites.iter().map(|site| site.polls).sum::<u64>(), 2 + 1 + 1);
-    let of_the_family = |site: &SiteReport| site.name.as_deref().unwrap().starts_with("family");
+    assert_eq!(report.sites.iter().map(|site| site.usage.polls).sum::<u64>(), 2 + 1 + 1);
+    let of_the_family =
+        |site: &SiteReport| site.site.name.as_deref().unwrap().starts_with("family");
     assert!(report.sites.iter().all(of_the_family), "{report:#?}");
     check_sums(&report);
 }
@@ -128,5 +133,5 @@ fn a_session_on_a_task_that_has_ended_leaves_it_out() {
     step(1, &mut alive);
     let report = session.stop();
     assert_eq!(report.sites.len(), 1, "{:#?}", report.sites);
-    check_ns("alive", row(&report, "alive").cpu_ns, ms(5));
+    check_ns("alive", row(&report, "alive").usage.cpu_ns, ms(5));
 }

@@ -102,7 +102,7 @@ fn at<R>(clock: ThreadClock, f: impl FnOnce() -> R) -> (R, (u64, u64)) {
 /// Asserts that the task's row and its thread's row tell what it used.
 #[track_caller]
 fn check_long_poll(report: &Report, poll: &LongPoll, name: &str, used: (u64, u64)) {
-    check_between(name, row(report, name).cpu_ns, used);
+    check_between(name, row(report, name).usage.cpu_ns, used);
     let thread = thread_row(report, poll.puppet.number);
     assert!(thread.worker, "{thread:?}");
     check_between("the thread's time in tasks", thread.tasks_cpu_ns, used);
@@ -116,8 +116,8 @@ fn check_long_poll(report: &Report, poll: &LongPoll, name: &str, used: (u64, u64
 /// Sites add up to the tasks' total, whatever else happens.
 #[track_caller]
 fn check_sums(report: &Report) {
-    let sites: u64 = report.sites.iter().map(|site| site.cpu_ns).sum();
+    let sites: u64 = report.sites.iter().map(|site| site.usage.cpu_ns).sum();
     assert_eq!(sites, report.tasks_cpu_ns);
-    let sorted = report.sites.is_sorted_by(|a, b| a.cpu_ns >= b.cpu_ns);
+    let sorted = report.sites.is_sorted_by(|a, b| a.usage.cpu_ns >= b.usage.cpu_ns);
     assert!(sorted, "most CPU time first: {:#?}", report.sites);
 }

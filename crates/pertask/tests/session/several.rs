@@ -63,12 +63,12 @@ fn overlapping_sessions_each_have_their_own_window() {
     step(1, &mut task);
 
     let (in_first, in_second) = (row(&first, "overlap"), row(&second, "overlap"));
-    assert_eq!((in_first.polls, in_second.polls), (9, 4));
-    check_ns("first", in_first.cpu_ns, ms(45));
-    check_ns("second", in_second.cpu_ns, ms(20));
+    assert_eq!((in_first.usage.polls, in_second.usage.polls), (9, 4));
+    check_ns("first", in_first.usage.cpu_ns, ms(45));
+    check_ns("second", in_second.usage.cpu_ns, ms(20));
     let (in_first, in_second) = (row(&first, "overlap, other"), row(&second, "overlap, other"));
-    check_ns("first, other", in_first.cpu_ns, ms(5));
-    assert_eq!((in_second.polls, in_second.cpu_ns), (0, 0));
+    check_ns("first, other", in_first.usage.cpu_ns, ms(5));
+    assert_eq!((in_second.usage.polls, in_second.usage.cpu_ns), (0, 0));
     assert_eq!((in_first.tasks_started, in_second.tasks_started), (1, 0));
     assert_eq!((in_first.tasks_live, in_second.tasks_live), (0, 1));
     check_sums(&first);
@@ -87,9 +87,9 @@ fn the_second_session_outlives_the_first() {
     let first = first.stop();
     step(4, &mut task);
     let second = second.stop();
-    assert_eq!((row(&first, "outlives").polls, row(&second, "outlives").polls), (5, 7));
-    check_ns("first", row(&first, "outlives").cpu_ns, ms(25));
-    check_ns("second", row(&second, "outlives").cpu_ns, ms(35));
+    assert_eq!((row(&first, "outlives").usage.polls, row(&second, "outlives").usage.polls), (5, 7));
+    check_ns("first", row(&first, "outlives").usage.cpu_ns, ms(25));
+    check_ns("second", row(&second, "outlives").usage.cpu_ns, ms(35));
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn sessions_come_and_go_while_a_task_runs() {
         let busy = row(&report, "busy");
         // The executor's glue between two polls is the thread's and not the task's.
         let least = used.0.saturating_sub(support::glue_ns(used.0));
-        check_between("busy", busy.cpu_ns, (least, used.1));
+        check_between("busy", busy.usage.cpu_ns, (least, used.1));
     }
 }
 
@@ -176,10 +176,13 @@ fn an_event_and_a_session_agree() {
     step(3, &mut task);
     let report = session.snapshot();
     let (count, row) = (event.read(), row(&report, "agree"));
-    assert_eq!((count.polls, count.cpu_ns, count.wall_ns), (row.polls, row.cpu_ns, row.wall_ns));
+    assert_eq!(
+        (count.polls, count.cpu_ns, count.wall_ns),
+        (row.usage.polls, row.usage.cpu_ns, row.usage.wall_ns)
+    );
     event.reset().unwrap();
     step(2, &mut task);
     assert_eq!(event.read().polls, 2);
     check_ns("after the reset", event.read().cpu_ns, ms(10));
-    assert_eq!(support::row(&session.stop(), "agree").polls, 5);
+    assert_eq!(support::row(&session.stop(), "agree").usage.polls, 5);
 }

@@ -25,16 +25,17 @@ fn check_monotone(before: &Report, after: &Report) {
     }
     for was in &before.sites {
         let same = |site: &&SiteReport| {
-            (&site.name, &site.file, site.line) == (&was.name, &was.file, was.line)
+            (&site.site.name, &site.site.file, site.site.line)
+                == (&was.site.name, &was.site.file, was.site.line)
         };
         let is = after.sites.iter().find(same);
         let is = is.unwrap_or_else(|| panic!("the row is gone: {was:?}"));
         assert!(
-            was.polls <= is.polls
-                && was.cpu_ns <= is.cpu_ns
-                && was.wall_ns <= is.wall_ns
+            was.usage.polls <= is.usage.polls
+                && was.usage.cpu_ns <= is.usage.cpu_ns
+                && was.usage.wall_ns <= is.usage.wall_ns
                 && was.tasks_started <= is.tasks_started
-                && was.max_poll_ns <= is.max_poll_ns,
+                && was.usage.max_poll_ns <= is.usage.max_poll_ns,
             "{was:?} was followed by {is:?}"
         );
     }
@@ -139,7 +140,7 @@ fn a_snapshot_in_the_middle_of_a_switch_counts_once() {
     drop(session);
     poll.puppet.ends();
     let used = (ms(40), now.1 - poll.begins.0);
-    check_between("held up", row(&snapshot, "held up").cpu_ns, used);
+    check_between("held up", row(&snapshot, "held up").usage.cpu_ns, used);
     check_between("tasks_cpu_ns", snapshot.tasks_cpu_ns, used);
     let thread = snapshot.threads.iter().find(|thread| thread.name == "held up").unwrap();
     check_between("the thread's time in tasks", thread.tasks_cpu_ns, used);

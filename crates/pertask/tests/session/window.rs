@@ -27,15 +27,15 @@ fn only_what_comes_after_the_start() {
 
     let id = task.handle().unwrap().id().get();
     let listed = report.tasks.iter().find(|task| task.id == id).expect("it is alive");
-    assert_eq!((listed.name.as_deref(), listed.polls), (Some("ran before"), 2));
-    check_ns("the task's own row", listed.cpu_ns, ms(20));
+    assert_eq!((listed.site.name.as_deref(), listed.usage.polls), (Some("ran before"), 2));
+    check_ns("the task's own row", listed.usage.cpu_ns, ms(20));
     let thread = thread_row(&report, support::thread_number());
     check_ns("the thread's time in tasks", thread.tasks_cpu_ns, ms(20));
 
     let row = row(&report, "ran before");
-    assert_eq!((row.tasks_started, row.tasks_live, row.polls), (0, 1, 2));
-    check_ns("ran before", row.cpu_ns, ms(20));
-    assert_eq!(report.tasks_cpu_ns, row.cpu_ns);
+    assert_eq!((row.tasks_started, row.tasks_live, row.usage.polls), (0, 1, 2));
+    check_ns("ran before", row.usage.cpu_ns, ms(20));
+    assert_eq!(report.tasks_cpu_ns, row.usage.cpu_ns);
     check_sums(&report);
 }
 
@@ -48,10 +48,13 @@ fn tasks_that_did_nothing_have_no_time() {
     step(1, &mut sleeper);
     let session = Session::start().unwrap();
     let report = session.stop();
-    assert!(!report.sites.iter().any(|site| site.name.as_deref() == Some("ended before")));
+    assert!(!report.sites.iter().any(|site| site.site.name.as_deref() == Some("ended before")));
     let row = row(&report, "sleeps through");
-    assert_eq!((row.tasks_live, row.tasks_started, row.polls, row.cpu_ns), (1, 0, 0, 0));
-    assert_eq!((report.tasks_cpu_ns, row.max_poll_ns), (0, Some(0)));
+    assert_eq!(
+        (row.tasks_live, row.tasks_started, row.usage.polls, row.usage.cpu_ns),
+        (1, 0, 0, 0)
+    );
+    assert_eq!((report.tasks_cpu_ns, row.usage.max_poll_ns), (0, Some(0)));
 }
 
 #[test]
@@ -91,7 +94,7 @@ fn a_poll_that_begins_in_the_session() {
     let (report, end) = at(poll.clock(), || session.stop());
     check_long_poll(&report, &poll, "begins inside", between(poll.begins, end));
     let row = row(&report, "begins inside");
-    assert_eq!((row.tasks_started, row.tasks_live, row.polls), (1, 1, 1));
+    assert_eq!((row.tasks_started, row.tasks_live, row.usage.polls), (1, 1, 1));
     poll.end();
     poll.puppet.ends();
 }
@@ -137,9 +140,9 @@ fn nested_tasks_at_the_start() {
     outer_end.store(true, SeqCst);
     let (turn, end) = ended.recv().unwrap();
     let report = session.stop();
-    check_between("inner", row(&report, "nest inner").cpu_ns, between(start, turn));
-    check_between("outer, running", row(&snapshot, "nest outer").cpu_ns, between(turn, now));
-    check_between("outer", row(&report, "nest outer").cpu_ns, between(turn, end));
+    check_between("inner", row(&report, "nest inner").usage.cpu_ns, between(start, turn));
+    check_between("outer, running", row(&snapshot, "nest outer").usage.cpu_ns, between(turn, now));
+    check_between("outer", row(&report, "nest outer").usage.cpu_ns, between(turn, end));
     puppet.ends();
 }
 
@@ -159,7 +162,7 @@ fn the_longest_poll_is_of_the_window_or_unknown() {
     let first = Session::start().unwrap();
     step(1, &mut task);
     let second = Session::start().unwrap();
-    let longest = |session: &Session| row(&session.snapshot(), "longest").max_poll_ns;
+    let longest = |session: &Session| row(&session.snapshot(), "longest").usage.max_poll_ns;
     let of_first = longest(&first).expect("it began with the session");
     assert!(of_first >= ms(20));
 
@@ -167,9 +170,9 @@ fn the_longest_poll_is_of_the_window_or_unknown() {
     step(3, &mut task);
     assert_eq!(longest(&first), Some(of_first));
     let polled = row(&second.snapshot(), "longest").clone();
-    assert_eq!(polled.polls, 3);
+    assert_eq!(polled.usage.polls, 3);
     // The three may each have been held up for longer than the first, on a busy machine.
-    assert!(polled.max_poll_ns.is_none_or(|longest| longest > of_first), "{polled:?}");
+    assert!(polled.usage.max_poll_ns.is_none_or(|longest| longest > of_first), "{polled:?}");
 
     milliseconds.store(of_first / ms(1) + 10, SeqCst);
     step(1, &mut task);
@@ -187,12 +190,16 @@ fn as_many_live_tasks_are_listed_as_was_asked_for() {
             SessionOptions { max_tasks: asked, ..SessionOptions::default() }.start().unwrap();
         tasks.iter_mut().for_each(|task| step(1, task));
         let report = session.stop();
-        let mine = || report.tasks.iter().filter(|task| task.name.as_deref() == Some("listed"));
+        let mine =
+            || report.tasks.iter().filter(|task| task.site.name.as_deref() == Some("listed"));
         assert_eq!(mine().count(), listed, "{asked} asked for: {:#?}", report.tasks);
-        assert!(report.tasks.is_sorted_by(|a, b| a.cpu_ns >= b.cpu_ns), "most CPU time first");
+        assert!(
+            report.tasks.is_sorted_by(|a, b| a.usage.cpu_ns >= b.usage.cpu_ns),
+            "most CPU time first"
+        );
         // Those with the most.
         for (task, n) in mine().zip((1..=6).rev()) {
-            check_ns("listed", task.cpu_ns, ms(n * 2));
+            check_ns("listed", task.usage.cpu_ns, ms(n * 2));
         }
         assert_eq!(row(&report, "listed").tasks_live, 6, "the site's row counts all");
     }

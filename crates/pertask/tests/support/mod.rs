@@ -122,9 +122,15 @@ impl Truth {
     /// The same, of a site's row.
     #[track_caller]
     pub fn check_row(&self, row: &SiteReport) {
-        let what = row.name.as_deref().unwrap_or(&row.file);
-        assert_eq!(row.polls, self.polls(), "{what}: polls");
-        self.check_times(what, row.cpu_ns, row.wall_ns, row.max_poll_ns, row.polls);
+        let what = row.site.name.as_deref().unwrap_or(&row.site.file);
+        assert_eq!(row.usage.polls, self.polls(), "{what}: polls");
+        self.check_times(
+            what,
+            row.usage.cpu_ns,
+            row.usage.wall_ns,
+            row.usage.max_poll_ns,
+            row.usage.polls,
+        );
     }
 
     #[track_caller]
@@ -308,7 +314,7 @@ pub fn cpu_time() -> PmuHandle<CpuTime> {
 /// The row of a name, which must be the only one of it.
 #[track_caller]
 pub fn row<'r>(report: &'r Report, name: &str) -> &'r SiteReport {
-    let mut rows = report.sites.iter().filter(|row| row.name.as_deref() == Some(name));
+    let mut rows = report.sites.iter().filter(|row| row.site.name.as_deref() == Some(name));
     let row = rows.next().unwrap_or_else(|| panic!("no row {name:?}: {report:#?}"));
     assert!(rows.next().is_none(), "two rows {name:?}: {report:#?}");
     row
@@ -317,7 +323,9 @@ pub fn row<'r>(report: &'r Report, name: &str) -> &'r SiteReport {
 /// The row of the unnamed tasks that were made in a line of a file.
 #[track_caller]
 pub fn row_at<'r>(report: &'r Report, file: &str, line: u32) -> &'r SiteReport {
-    let is_meant = |row: &&SiteReport| row.name.is_none() && row.file == file && row.line == line;
+    let is_meant = |row: &&SiteReport| {
+        row.site.name.is_none() && row.site.file == file && row.site.line == line
+    };
     let row = report.sites.iter().find(is_meant);
     row.unwrap_or_else(|| panic!("no row of {file}:{line}: {report:#?}"))
 }

@@ -50,21 +50,21 @@ impl Row for SiteReport {
 
     fn cells(&self, process_cpu_ns: u64) -> Vec<Cell> {
         vec![
-            Cell::new(&human::percent(self.cpu_ns, process_cpu_ns)),
-            duration(Some(self.cpu_ns)),
-            duration(Some(self.wall_ns)),
-            Cell::new(&human::count(self.polls)),
-            duration(self.cpu_ns.checked_div(self.polls)),
-            longest_poll(self.max_poll_ns.filter(|_| self.polls > 0)),
+            Cell::new(&human::percent(self.usage.cpu_ns, process_cpu_ns)),
+            duration(Some(self.usage.cpu_ns)),
+            duration(Some(self.usage.wall_ns)),
+            Cell::new(&human::count(self.usage.polls)),
+            duration(self.usage.cpu_ns.checked_div(self.usage.polls)),
+            longest_poll(self.usage.max_poll_ns.filter(|_| self.usage.polls > 0)),
             Cell::new(&human::count(self.tasks_started)),
             Cell::new(&human::count(self.tasks_live)),
-            Cell::new(self.name.as_deref().unwrap_or(human::NONE)),
-            Cell::path(&location(&self.file, self.line)).tint(Tint::Secondary),
+            Cell::new(self.site.name.as_deref().unwrap_or(human::NONE)),
+            Cell::path(&location(&self.site.file, self.site.line)).tint(Tint::Secondary),
         ]
     }
 
     fn cpu_ns(&self) -> u64 {
-        self.cpu_ns
+        self.usage.cpu_ns
     }
 }
 
@@ -85,17 +85,17 @@ impl Row for TreeReport {
         vec![
             Cell::new(&human::percent(self.inclusive_cpu_ns, process_cpu_ns)),
             duration(Some(self.inclusive_cpu_ns)),
-            duration(Some(self.cpu_ns)),
-            Cell::new(&human::count(self.polls)),
+            duration(Some(self.usage.cpu_ns)),
+            Cell::new(&human::count(self.usage.polls)),
             Cell::new(&human::count(self.tasks_started)),
             Cell::new(&human::count(self.tasks_live)),
-            Cell::new(&indented(self.depth, self.name.as_deref().unwrap_or(human::NONE))),
-            Cell::path(&location(&self.file, self.line)).tint(Tint::Secondary),
+            Cell::new(&indented(self.depth, self.site.name.as_deref().unwrap_or(human::NONE))),
+            Cell::path(&location(&self.site.file, self.site.line)).tint(Tint::Secondary),
         ]
     }
 
     fn cpu_ns(&self) -> u64 {
-        self.cpu_ns
+        self.usage.cpu_ns
     }
 }
 
@@ -132,7 +132,7 @@ impl Row for Waits<'_> {
     }
 
     fn cpu_ns(&self) -> u64 {
-        self.site.cpu_ns
+        self.site.usage.cpu_ns
     }
 }
 
@@ -151,15 +151,15 @@ impl Row for TaskReport {
         vec![
             Cell::new(&self.id.to_string()),
             Cell::new(&self.parent.map_or(human::NONE.into(), |id| id.to_string())),
-            duration(Some(self.cpu_ns)),
-            Cell::new(&human::count(self.polls)),
-            longest_poll(self.max_poll_ns),
-            subject_of_task(self.name.as_deref(), &self.file, self.line),
+            duration(Some(self.usage.cpu_ns)),
+            Cell::new(&human::count(self.usage.polls)),
+            longest_poll(self.usage.max_poll_ns),
+            subject_of_task(self.site.name.as_deref(), &self.site.file, self.site.line),
         ]
     }
 
     fn cpu_ns(&self) -> u64 {
-        self.cpu_ns
+        self.usage.cpu_ns
     }
 }
 
@@ -217,8 +217,8 @@ impl Subject for SiteReport {
 
     fn subject(&self) -> Vec<Cell> {
         vec![
-            Cell::new(self.name.as_deref().unwrap_or(human::NONE)),
-            Cell::path(&location(&self.file, self.line)).tint(Tint::Secondary),
+            Cell::new(self.site.name.as_deref().unwrap_or(human::NONE)),
+            Cell::path(&location(&self.site.file, self.site.line)).tint(Tint::Secondary),
         ]
     }
 }
@@ -237,7 +237,7 @@ impl Subject for TaskReport {
     fn subject(&self) -> Vec<Cell> {
         vec![
             Cell::new(&self.id.to_string()),
-            subject_of_task(self.name.as_deref(), &self.file, self.line),
+            subject_of_task(self.site.name.as_deref(), &self.site.file, self.site.line),
         ]
     }
 }

@@ -1,6 +1,8 @@
 //! What a reader of the printed report sees.
 
-use super::super::{Lost, SCHEMA, SiteReport, TaskReport, ThreadReport, TreeReport, WakeReport};
+use super::super::{
+    Lost, SCHEMA, SiteReport, SpawnSite, TaskReport, ThreadReport, TreeReport, Usage, WakeReport,
+};
 use super::*;
 use crate::pmus::counters::Counter;
 use pertask_text::text::width;
@@ -30,7 +32,7 @@ fn sites_are_shown_as_given_with_all_columns_where_there_is_room() {
     assert_eq!(row.join("|"), expected);
     let sites = busy_service().sites;
     for (line, site) in lines[2..].iter().zip(&sites) {
-        assert!(line.ends_with(&format!("{}:{}", site.file, site.line)), "{line}");
+        assert!(line.ends_with(&format!("{}:{}", site.site.file, site.site.line)), "{line}");
     }
 }
 
@@ -510,8 +512,12 @@ fn busy_sites() -> Vec<SiteReport> {
     let search = SiteReport {
         tasks_started: 18_233,
         tasks_live: 12,
-        polls: 1_204_551,
-        wall_ns: 5_402_113_776,
+        usage: Usage {
+            polls: 1_204_551,
+            cpu_ns: 5_310_774_219,
+            wall_ns: 5_402_113_776,
+            max_poll_ns: Some(12_904_118),
+        },
         ..site(Some("GET /api/v1/search"), "src/search.rs", 141, 5_310_774_219, Some(12_904_118))
     };
     let consumer = "crates/ingest/src/consumer/partition_worker.rs";
@@ -565,11 +571,11 @@ fn nasty() -> Report {
 fn extreme() -> Report {
     const MAX: u64 = u64::MAX;
     let name = "long_name_".repeat(20);
+    let usage = Usage { polls: MAX, cpu_ns: MAX, wall_ns: MAX, max_poll_ns: Some(MAX) };
     let site = SiteReport {
         tasks_started: MAX,
         tasks_live: MAX,
-        polls: MAX,
-        wall_ns: MAX,
+        usage: usage.clone(),
         ..site(Some(&name), &name, u32::MAX, MAX, Some(MAX))
     };
     Report {
@@ -579,12 +585,11 @@ fn extreme() -> Report {
         workers_cpu_ns: MAX,
         other_cpu_ns: MAX,
         clock: name.clone(),
-        sites: vec![site.clone(), SiteReport { polls: 0, ..site }],
-        tree: vec![TreeReport {
-            tasks_started: MAX,
-            polls: MAX,
-            ..path(u32::MAX, &name, MAX, MAX)
-        }],
+        sites: vec![
+            site.clone(),
+            SiteReport { usage: Usage { polls: 0, ..usage.clone() }, ..site },
+        ],
+        tree: vec![TreeReport { tasks_started: MAX, usage, ..path(u32::MAX, &name, MAX, MAX) }],
         tasks: vec![task(MAX, Some(&name), Some(MAX), MAX, Some(MAX)); 2],
         threads: vec![thread(&name, Some(u32::MAX), MAX, MAX), thread(&name, None, 0, MAX)],
         lost: Lost {
@@ -602,15 +607,10 @@ fn extreme() -> Report {
 
 fn site(name: Option<&str>, file: &str, line: u32, cpu_ns: u64, max: Option<u64>) -> SiteReport {
     SiteReport {
-        name: name.map(str::to_owned),
-        file: file.to_owned(),
-        line,
+        site: SpawnSite { name: name.map(str::to_owned), file: file.to_owned(), line },
         tasks_started: 41,
         tasks_live: 3,
-        polls: 987,
-        cpu_ns,
-        wall_ns: cpu_ns,
-        max_poll_ns: max,
+        usage: Usage { polls: 987, cpu_ns, wall_ns: cpu_ns, max_poll_ns: max },
         counters: Vec::new(),
         wakes: None,
     }
@@ -621,13 +621,14 @@ fn path(depth: u32, name: &str, cpu_ns: u64, inclusive_cpu_ns: u64) -> TreeRepor
         id: 7,
         parent: None,
         depth,
-        name: Some(name.to_owned()),
-        file: "src/server/connections.rs".into(),
-        line: 141,
+        site: SpawnSite {
+            name: Some(name.to_owned()),
+            file: "src/server/connections.rs".into(),
+            line: 141,
+        },
         tasks_started: 41,
         tasks_live: 3,
-        polls: 987,
-        cpu_ns,
+        usage: Usage { polls: 987, cpu_ns, wall_ns: cpu_ns, max_poll_ns: None },
         inclusive_cpu_ns,
     }
 }
@@ -641,14 +642,9 @@ fn task(
 ) -> TaskReport {
     TaskReport {
         id,
-        name: name.map(str::to_owned),
         parent,
-        file: "src/accept.rs".into(),
-        line: 57,
-        polls: 1_204,
-        cpu_ns,
-        wall_ns: cpu_ns,
-        max_poll_ns: max,
+        site: SpawnSite { name: name.map(str::to_owned), file: "src/accept.rs".into(), line: 57 },
+        usage: Usage { polls: 1_204, cpu_ns, wall_ns: cpu_ns, max_poll_ns: max },
         counters: Vec::new(),
         wakes: None,
     }
