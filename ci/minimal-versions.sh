@@ -15,8 +15,9 @@ cd "$(dirname "$0")/.."
 
 WHAT=${1:-all}
 TREE=$PWD/target/minimal-versions/tree
-# The first tokio whose hooks know where a task was spawned.
-TOKIO_WITH_HOOKS=1.46.0
+# The first tokio with `JoinSet::join_next_with_id`, which a test calls, and the first whose hooks know where a task was spawned.
+TOKIO_OF_TESTS=1.41.0
+TOKIO_OF_HOOKS=1.46.1
 
 case "$WHAT" in
 check | test | all) ;;
@@ -45,29 +46,51 @@ rm -rf "$TREE"
 mkdir -p "$TREE"
 git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' file; do
     # What is deleted and not yet committed is listed, too.
-    [ -e "$file" ] && printf '%s\0' "$file"
+    if [ -e "$file" ]; then printf '%s\0' "$file"; fi
 done | tar --null -T - -cf - | tar -C "$TREE" -xf -
 cd "$TREE"
 rm -r Cargo.lock crates/pertask-cli
 sed -i '/^default-members = /d' Cargo.toml
 export CARGO_TARGET_DIR=$TREE/../build
 
-cargo +nightly -q -Z direct-minimal-versions generate-lockfile
 run() {
     printf -- '-- cargo %s\n' "$*"
     cargo "${compiler[@]}" "$@" --locked
 }
 
-if [ "$WHAT" != test ]; then
+lowest() { cp lowest.lock Cargo.lock; }
+
+with_tokio() {
+    lowest
+    printf -- '-- tokio %s\n' "$1"
+    cargo update -q -p tokio --precise "$1"
+}
+
+cargo +nightly -q -Z direct-minimal-versions generate-lockfile
+cp Cargo.lock lowest.lock
+
+check() {
+    lowest
     run check -q --workspace --all-features
-fi
-if [ "$WHAT" != check ]; then
-    run test -q -p pertask-core
-    run test -q -p pertask --all-features --test session --test tokio_api --test tracing
-    run test -q -p pertask-profile -p pertask-symbols
-fi
-if [ "$WHAT" != test ]; then
-    cargo update -q -p tokio --precise "$TOKIO_WITH_HOOKS"
+    with_tokio "$TOKIO_OF_HOOKS"
     RUSTFLAGS="--cfg tokio_unstable" CARGO_TARGET_DIR=$CARGO_TARGET_DIR/tokio-unstable \
         run check -q -p pertask --no-default-features --features tokio
-fi
+}
+
+tests() {
+    lowest
+    run test -q -p pertask-core
+    run test -q -p pertask --all-features --test executors --test session --test tracing
+    run test -q -p pertask-profile -p pertask-symbols -p pertask-text
+    with_tokio "$TOKIO_OF_TESTS"
+    run test -q -p pertask --no-default-features --features tokio,table --test tokio_api
+}
+
+case "$WHAT" in
+check) check ;;
+test) tests ;;
+all)
+    check
+    tests
+    ;;
+esac
