@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Turns, alone, assert_live, site, system_with};
+use common::{Turns, Waiter, alone, assert_live, site, system_with};
 use pertask_core::{Cpu, Inherit, OwnedTask, Pmu, PmuHandle, Switch, System, rcu};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -116,18 +116,26 @@ fn data_in_a_hook_is_not_given_to_the_next_event() {
     assert_live(pmu, 0);
 }
 
+/// Has another thread do what is to wait for the hook and to answer then. Whether it waits: a while is enough to see what does not.
+fn still_waits<R>(answer: &Receiver<R>, waits: impl FnOnce() + Send + 'static) -> bool {
+    let (begin, begun) = channel();
+    thread::spawn(move || {
+        begin.send(Waiter::here()).unwrap();
+        waits();
+    });
+    begun.recv().unwrap().until_it_waits();
+    matches!(answer.recv_timeout(Duration::from_millis(100)), Err(RecvTimeoutError::Timeout))
+}
+
 #[test]
 fn barrier_waits_for_a_hook() {
     let _alone = alone();
     let scene = Scene::new();
     let event = scene.pmu.attach_task(&scene.task.handle(), Inherit::No).unwrap();
     let (done, is_done) = channel();
-    let early = scene.beside_hook(|| {
-        thread::spawn(move || done.send(rcu::barrier()));
-        // A while is enough to see what does not wait.
-        is_done.recv_timeout(Duration::from_millis(100))
-    });
-    assert_eq!(early, Err(RecvTimeoutError::Timeout));
+    let early =
+        scene.beside_hook(|| still_waits(&is_done, move || done.send(rcu::barrier()).unwrap()));
+    assert!(early);
     assert_eq!(is_done.recv(), Ok(Ok(())));
     drop(event);
 }
@@ -144,7 +152,7 @@ fn fork_and_exit_go_on_while_a_global_attach_waits_for_a_hook() {
     let runs = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&runs);
     let (early, tasks) = scene.beside_hook(|| {
-        thread::spawn(move || attached.send(turns.attach_global()));
+        let waits = still_waits(&is_attached, move || drop(attached.send(turns.attach_global())));
         let cpu = Cpu::new(system);
         let tasks: Vec<_> = (0..100).map(|_| cpu.fork(site(system, "goes on"))).collect();
         let live = tasks.into_iter().filter_map(|mut task| {
@@ -152,9 +160,9 @@ fn fork_and_exit_go_on_while_a_global_attach_waits_for_a_hook() {
             (task.id().get() % 2 == 0).then_some(task)
         });
         let live: Vec<_> = live.collect();
-        (is_attached.recv_timeout(Duration::from_millis(100)), live)
+        (waits && is_attached.try_recv().is_err(), live)
     });
-    assert!(matches!(early, Err(RecvTimeoutError::Timeout)));
+    assert!(early);
     let whole = is_attached.recv().unwrap().unwrap();
     assert_eq!(runs.load(SeqCst), 100);
     let mut with_data = 0;

@@ -8,7 +8,7 @@
 
 mod common;
 
-use common::{Balance, Turns, alone, assert_live, assert_nothing_left, site, system_with};
+use common::{Balance, Turns, Waiter, alone, assert_live, assert_nothing_left, site, system_with};
 use pertask_core::{Cpu, Edge, Inherit, OwnedTask, Pmu, PmuHandle, Switch, System};
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
@@ -335,11 +335,14 @@ fn waits_for_fork<R: Send>(
         let fork = scope.spawn(|| fork_stands(gate, large));
         gate.wait_until_stands();
         let (done, is_done) = channel();
+        let (begin, begun) = channel();
         let waits = scope.spawn(move || {
+            begin.send(Waiter::here()).unwrap();
             let result = waits();
             let _ = done.send(());
             result
         });
+        begun.recv().unwrap().until_it_waits();
         // A while is enough to see what does not wait; what does wait is not done however long this takes.
         let early = is_done.recv_timeout(Duration::from_millis(100));
         gate.open();

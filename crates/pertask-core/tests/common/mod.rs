@@ -5,7 +5,9 @@
 #![allow(dead_code)]
 
 use pertask_core::{Count, CpuRecord, Edge, Pmu, PmuHandle, Site, Switch, System, Task};
+use std::fs;
 use std::panic::Location;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{
     AtomicU64,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
@@ -335,4 +337,36 @@ impl Rng {
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % end
     }
+}
+
+/// A thread that is about to wait for another one, as seen from there.
+#[derive(Debug)]
+pub struct Waiter {
+    /// Where the kernel tells of it, if it does.
+    status: PathBuf,
+    switches: Option<u64>,
+}
+
+impl Waiter {
+    /// The calling thread.
+    pub fn here() -> Self {
+        let thread = fs::read_link("/proc/thread-self").unwrap_or_default();
+        let status = Path::new("/proc").join(thread).join("status");
+        Self { switches: switches(&status), status }
+    }
+
+    /// Returns when the thread has given its CPU away of its own accord, which is how a wait begins, or has ended. Until then, that
+    /// it is not done says nothing: it may not have had a CPU yet.
+    pub fn until_it_waits(self) {
+        while self.switches.is_some() && switches(&self.status) == self.switches {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// How often a thread has given its CPU away of its own accord. `None`: it has ended, or nobody tells.
+fn switches(status: &Path) -> Option<u64> {
+    let text = fs::read_to_string(status).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+    line.trim().parse().ok()
 }
