@@ -16,7 +16,8 @@ use std::{
 pub const NEVER_OVER: &str = "10m";
 
 /// The names of the demo's requests.
-pub const ROUTES: [&str; 5] = ["GET /hash", "GET /render", "GET /wait", "GET /fanout", "GET /blocking"];
+pub const ROUTES: [&str; 5] =
+    ["GET /hash", "GET /render", "GET /wait", "GET /fanout", "GET /blocking"];
 
 /// How long a command may take to end that was told to. Far beyond what it needs on a busy machine: only a hang lasts longer.
 const PATIENCE: Duration = Duration::from_secs(300);
