@@ -114,7 +114,7 @@ fn what_matches_nothing_names_what_is_near() {
     for (filter, said) in [
         (
             &["--task", "GET /rendr"][..],
-            r#"no sample is of task GET /rendr. The nearest tasks: "GET /render""#,
+            r#"no sample has task GET /rendr. The nearest tasks: "GET /render""#,
         ),
         (&["--site", "ap.rs:80"][..], r#"The nearest sites: "src/app.rs:80""#),
         (&["--thread", "wrkr"][..], r#"The nearest threads: "worker [4711]""#),
@@ -123,7 +123,7 @@ fn what_matches_nothing_names_what_is_near() {
         (&["--function", "rendr"][..], r#"The nearest functions: "app::render""#),
         (
             &["--task", "11", "--label", "tenant=acme"][..],
-            "none meets all of: task 11, label tenant=acme",
+            "no sample meets all of them: task 11, label tenant=acme",
         ),
     ] {
         let output = report(&[&["-"][..], filter].concat());
