@@ -384,7 +384,7 @@ fn usage_errors_exit_with_2_and_teach() {
         (&["-", "--speedscope", "-"], "need a file"),
         (&["-", "-o", "a.speedscope.json"], "--speedscope FILE"),
         (&["-", "-o", "a.svg"], "--flamegraph FILE.svg"),
-        (&["-", "-o", "profile.pb.gz"], "no profile is overwritten"),
+        (&["-", "-o", "profile.pb.gz"], "must not overwrite a profile"),
     ];
     for (arguments, lesson) in cases {
         let output = report(arguments);
