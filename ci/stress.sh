@@ -29,7 +29,7 @@ programs() {
     local test options=()
     for test in $TESTS; do options+=(--test "$test"); done
     cargo test -p pertask-core "$@" "${options[@]}" --no-run 2>&1 | tee >(cat >&2) |
-        sed -n 's|^ *Executable tests/\(.*\)\.rs (\(.*\))$|\1 \2|p'
+        sed -n 's|/main\.rs|.rs|; s|^ *Executable tests/\(.*\)\.rs (\(.*\))$|\1 \2|p'
 }
 
 is_forgetful() { [[ " $FORGETFUL " == *" $1 "* ]]; }

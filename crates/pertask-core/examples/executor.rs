@@ -19,11 +19,11 @@ use std::time::{Duration, Instant};
 
 type Body = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Makes tasks, and puts them into the queue of those that are ready.
+/// Makes tasks, and puts them into the queue of ready tasks.
 #[derive(Clone)]
 struct Spawner(Sender<Arc<Job>>);
 
-/// A spawned future, and with it the one right to run its task. `None` once it has ended.
+/// A spawned future, with the right to run its task. `None` once the task has ended.
 struct Job {
     body: Mutex<Option<(OwnedTask, Body)>>,
     is_queued: AtomicBool,
@@ -33,9 +33,9 @@ struct Job {
 impl Spawner {
     #[track_caller]
     fn spawn(&self, name: &str, future: impl Future<Output = ()> + Send + 'static) {
-        // Whoever calls `spawn` is the site; `Location::caller` in the closure would be this file's.
+        // The caller of `spawn` is the site. In the closure, `Location::caller` would be in this file.
         let location = Location::caller();
-        // The spawning task is current here, so the new one becomes its child, and inherits its events.
+        // The spawning task is current here, so the new task becomes its child, and inherits its events.
         let task = Cpu::with(|cpu| cpu.fork(cpu.site(Some(name), location)));
         let body = Mutex::new(Some((task, Box::pin(future) as Body)));
         Arc::new(Job { body, is_queued: AtomicBool::new(false), spawner: self.clone() }).wake();
@@ -46,7 +46,7 @@ impl Wake for Job {
     fn wake(self: Arc<Self>) {
         if !self.is_queued.swap(true, SeqCst) {
             let queue = self.spawner.0.clone();
-            // Where there is no worker any more, the job is dropped, and its task ends.
+            // If no worker is left, the job is dropped, and its task ends.
             let _ = queue.send(self);
         }
     }
@@ -60,7 +60,7 @@ impl Job {
         self.is_queued.store(false, SeqCst);
         let Some((task, future)) = &mut *body else { return };
         let mut context = Context::from_waker(&waker);
-        // A poll that panics takes this worker along. `run` has switched the task out by then.
+        // A poll that panics also ends this worker. By then `run` has switched the task out.
         let poll = Cpu::with(|cpu| cpu.run(task, || future.as_mut().poll(&mut context)));
         if poll.is_ready() {
             end(body.take());
@@ -68,14 +68,14 @@ impl Job {
     }
 }
 
-/// A job that nobody can wake any more ends like one that is ready.
+/// A job that nobody can wake any more ends like a job whose future is ready.
 impl Drop for Job {
     fn drop(&mut self) {
         end(self.body.get_mut().ok().and_then(Option::take));
     }
 }
 
-/// Drops a future aside: the destructor's work is the task's, but no turn of it. Then ends the task.
+/// Drops a future aside, so that the destructor's work is charged to the task but is no turn of it. Then ends the task.
 fn end(body: Option<(OwnedTask, Body)>) {
     let Some((mut task, future)) = body else { return };
     Cpu::with(|cpu| {
@@ -84,13 +84,13 @@ fn end(body: Option<(OwnedTask, Body)>) {
     });
 }
 
-/// A worker polls what is ready, until the last job has ended, and with it the last spawner.
+/// A worker: polls ready jobs until the last job has ended, and with it the last spawner.
 fn work(ready: &Mutex<Receiver<Arc<Job>>>) {
     let next = || ready.lock().unwrap().recv().ok();
     std::iter::from_fn(next).for_each(Job::poll);
 }
 
-// A PMU, to have something to show. `pmu.rs` explains one.
+// A PMU, so that there is something to show. `pmu.rs` explains how to write one.
 
 /// How long each task was on a CPU.
 struct WallTime(Instant);
@@ -111,7 +111,7 @@ impl Pmu for WallTime {
         switch.cpu_data.store(self.now_ns(), Relaxed);
     }
     fn sched_out(&self, switch: Switch<'_, Self>) {
-        // The event was attached before any task ran, so a `sched_in` has come before.
+        // The event was attached before any task ran, so `sched_in` has run before.
         if let Some(sum) = switch.data {
             sum.fetch_add(self.now_ns() - switch.cpu_data.load(Relaxed), Relaxed);
         }
@@ -125,7 +125,7 @@ impl Pmu for WallTime {
 
 fn main() -> Result<(), pertask_core::Error> {
     let wall_time = System::global().register(WallTime(Instant::now()))?;
-    // It counts for as long as the event lives.
+    // Tasks are counted as long as the event lives.
     let event = wall_time.attach_global()?;
 
     let (queue, ready) = channel();
@@ -181,7 +181,7 @@ async fn yield_now() {
     .await;
 }
 
-/// Prints a path, and below it those whose parent it is.
+/// Prints a path, and below it the paths whose parent it is.
 fn print(rows: &[PathCounts<u64>], row: &PathCounts<u64>) {
     let site = row.path.site();
     let (indent, name) = (2 * row.path.depth() as usize, site.name().unwrap_or("-"));

@@ -1,8 +1,8 @@
-//! A scheduler of fibers whose switches are no function calls: `switch_in` and `switch_out` instead of `run`.
+//! A scheduler of fibers that switch without a function call: it uses `switch_in` and `switch_out` instead of `run`.
 //!
 //! `cargo run -p pertask-core --example fibers` prints how many turns each fiber had.
 //!
-//! Each fiber switches itself: out before it suspends, in again after it was resumed. The right to run the task
+//! Each fiber switches itself: out before it suspends, and in again after it is resumed. The right to run the task
 //! ([`OwnedTask`]) travels with the switch, so nobody can resume a fiber without its task.
 
 #![forbid(unsafe_code)]
@@ -15,13 +15,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 // The fibers.
 
-/// A fiber that is suspended, and the task that it is.
+/// A suspended fiber, and its task.
 struct Fiber {
     coroutine: Coroutine<OwnedTask, OwnedTask, OwnedTask>,
     task: OwnedTask,
 }
 
-/// What a fiber's code has of its fiber.
+/// The code of a fiber uses this to pause.
 struct Here<'a>(&'a Yielder<OwnedTask, OwnedTask>);
 
 impl Fiber {
@@ -38,7 +38,7 @@ impl Fiber {
         Self { coroutine, task }
     }
 
-    /// Lets the fiber run until it pauses. `None`: it has returned, and its task has ended.
+    /// Lets the fiber run until it pauses. Returns `None` if it has returned, and its task has ended.
     fn resume(mut self) -> Option<Self> {
         match self.coroutine.resume(self.task) {
             CoroutineResult::Yield(task) => Some(Self { task, ..self }),
@@ -51,14 +51,14 @@ impl Fiber {
 }
 
 impl Here<'_> {
-    /// Gives the CPU back to whoever has resumed this fiber.
+    /// Gives the CPU back to the code that resumed this fiber.
     fn pause(&self) {
         let task = self.0.suspend(switch_out());
         switch_in(task);
     }
 }
 
-// Neither keeps the `Cpu`, which is the thread's: fibers that move between threads find the other one's.
+// Neither keeps the `Cpu`, which belongs to the thread: a fiber that has moved finds its new thread's.
 
 fn switch_in(task: OwnedTask) {
     Cpu::with(|cpu| cpu.switch_in(task)).expect("not in a hook, and of this system");
@@ -75,9 +75,9 @@ fn run_all(mut ready: VecDeque<Fiber>) {
     }
 }
 
-// A PMU, to have something to show.
+// A PMU, so that there is something to show.
 
-/// Counts turns. That a fiber leaves its CPU to one that it resumes, and comes back, is another [`Edge`].
+/// Counts turns. When a fiber leaves its CPU to a fiber that it resumes, and comes back, the [`Edge`] is another.
 struct Turns;
 
 impl Pmu for Turns {
@@ -97,7 +97,7 @@ impl Pmu for Turns {
     }
 }
 
-// A program: parsers take turns; each resumes a lexer of its own, which is switched in over it.
+// The program: parsers take turns. Each resumes a lexer of its own, which is switched in over it.
 
 fn parser(statements: usize) -> Fiber {
     Fiber::new("parser", move |here| {
@@ -118,7 +118,7 @@ fn main() -> Result<(), pertask_core::Error> {
     let events = parsers
         .iter()
         .map(|fiber| {
-            // Of the parser, and of what it makes from now on: its lexer.
+            // An event on the parser, and on the fiber that it will make: its lexer.
             let event = turns.attach_task(fiber.task.handle_ref(), Inherit::Children)?;
             Ok((fiber.task.id(), event))
         })
@@ -126,7 +126,7 @@ fn main() -> Result<(), pertask_core::Error> {
 
     run_all(parsers);
 
-    // The fibers are gone; their events can be read.
+    // The fibers are gone, but their events can still be read.
     for (id, event) in events {
         println!("parser {id} and its lexer: {} turns", event.read());
     }

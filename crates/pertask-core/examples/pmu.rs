@@ -1,7 +1,7 @@
-//! A PMU of one's own: how long tasks held their CPU, and how long at most without a pause.
+//! A PMU of your own: how long tasks held their CPU in total, and for how long at most without a pause.
 //!
-//! `cargo run -p pertask-core --example pmu` attaches it to all tasks and to one task with its descendants, and prints
-//! both events and a snapshot. The task that holds its CPU for too long at a time stands out.
+//! `cargo run -p pertask-core --example pmu` attaches it to all tasks, and to one task with its descendants, and prints both
+//! events and a snapshot. A task that holds its CPU for too long at a time stands out.
 
 #![forbid(unsafe_code)]
 
@@ -13,14 +13,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Measures the wall time between a task's coming onto a CPU and its leaving.
+/// Measures the wall time from the moment a task is switched in until it is switched out.
 struct Stretches {
     begin: Instant,
 }
 
-/// What each task has. It begins as zeroes, is written by hooks, and read by any thread: so it is made of atomics.
+/// The data of each task: it starts as zeroes, is written by hooks and read by any thread, so it consists of atomics.
 ///
-/// (`derive(Zeroable)` is of bytemuck's feature `derive`. Without it, an array or a tuple of atomics will do.)
+/// (`derive(Zeroable)` needs bytemuck's feature `derive`. An array or a tuple of atomics works without it.)
 #[derive(Zeroable)]
 #[repr(C)]
 struct TaskData {
@@ -28,13 +28,13 @@ struct TaskData {
     longest_ns: AtomicU64,
 }
 
-/// What each CPU has: since when the task that runs there does, or 0.
+/// The data of each CPU: when its current task was switched in, or 0.
 #[derive(Default)]
 struct CpuData {
     since_ns: AtomicU64,
 }
 
-/// What an event reads: plain numbers.
+/// The counts that an event reads: plain numbers.
 #[derive(Clone, Default)]
 struct Held {
     sum_ns: u64,
@@ -52,9 +52,9 @@ impl Pmu for Stretches {
     }
 
     fn sched_out(&self, switch: Switch<'_, Self>) {
-        // 0: the task ran already when the first event was attached, so its `sched_in` was not called.
+        // 0: the task was running when the first event was attached, so `sched_in` was not called.
         let since_ns = switch.cpu_data.since_ns.swap(0, Relaxed);
-        // No data: nobody is attached to this task.
+        // No data: no event is attached to this task.
         if let Some(data) = switch.data
             && since_ns != 0
         {
@@ -66,7 +66,7 @@ impl Pmu for Stretches {
         Held { sum_ns: data.sum_ns.load(Relaxed), longest_ns: data.longest_ns.load(Relaxed) }
     }
 
-    /// Optional. With it, the end of a task allocates nothing for its counts.
+    /// Optional. With it, the exit of a task allocates nothing for its counts.
     fn fold(&self, ended: &TaskData, totals: &TaskData) -> bool {
         let Held { sum_ns, longest_ns } = self.read(ended);
         totals.sum_ns.fetch_add(sum_ns, Relaxed);
@@ -76,7 +76,7 @@ impl Pmu for Stretches {
 }
 
 impl Stretches {
-    /// The time since the beginning: never 0.
+    /// The time since `begin`; never 0.
     fn now_ns(&self) -> u64 {
         self.begin.elapsed().as_nanos() as u64 + 1
     }
@@ -95,7 +95,7 @@ impl Count for Held {
         self.longest_ns = self.longest_ns.max(other.longest_ns);
     }
 
-    /// A maximum has no difference: it is that since the data's beginning.
+    /// A maximum cannot be subtracted, so it is always the maximum since the data was made.
     fn since(&self, base: &Self) -> Self {
         Self { sum_ns: self.sum_ns.saturating_sub(base.sum_ns), longest_ns: self.longest_ns }
     }
@@ -109,17 +109,17 @@ impl fmt::Display for Held {
 }
 
 fn main() -> Result<(), pertask_core::Error> {
-    // A program has one system, `System::global()`. Tests and simulations have their own.
+    // A program has one system, `System::global()`. Tests and simulations make their own.
     let system = System::leak();
     let stretches = system.register(Stretches { begin: Instant::now() })?;
 
-    // All tasks, those to come included.
+    // All tasks, including future tasks.
     let of_all = stretches.attach_global()?;
     let (mut indexer, mut mailer) = (fork(system, "indexer"), fork(system, "mailer"));
-    // One task, and those that it makes from now on.
+    // One task, and the tasks that it makes from now on.
     let of_mailer = stretches.attach_task(mailer.handle_ref(), Inherit::Children)?;
 
-    // Each runs on a thread of its own, which becomes a CPU.
+    // Each task runs on a thread of its own, which becomes a CPU.
     thread::scope(|scope| {
         scope.spawn(move || (0..5).for_each(|_| turn(system, &mut indexer, "read a file", 2)));
         scope.spawn(move || (0..5).for_each(|_| turn(system, &mut mailer, "resolve a name", 20)));
@@ -132,7 +132,7 @@ fn main() -> Result<(), pertask_core::Error> {
         println!("  {:<24}{} of {} tasks", name(row.path), row.count, row.exited + row.live);
     }
 
-    // An event that is dropped detaches; a PMU without events can be let go, and its place be given to another.
+    // Dropping an event detaches it. A PMU without events can be unregistered, and another can have its place.
     drop((of_all, of_mailer));
     stretches.unregister()
 }
@@ -143,7 +143,7 @@ fn fork(system: &'static System, name: &str) -> OwnedTask {
     system.with_cpu(|cpu| cpu.fork(cpu.site(Some(name), location)))
 }
 
-/// A turn of a task: some work, and a part that is a task of its own. While the part runs, the time is the part's.
+/// A turn of a task: some work, and a part that is a task of its own. While the part runs, the time is charged to the part.
 fn turn(system: &'static System, task: &mut OwnedTask, part: &str, part_ms: u64) {
     system.with_cpu(|cpu| {
         cpu.run(task, || {
@@ -154,7 +154,7 @@ fn turn(system: &'static System, task: &mut OwnedTask, part: &str, part_ms: u64)
     });
 }
 
-/// The sites of a spawn path, its root first.
+/// The sites of a spawn path, root first.
 fn name(path: &SpawnPath) -> String {
     let name = path.site().name().unwrap_or("-");
     match path.parent() {

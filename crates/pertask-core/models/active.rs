@@ -8,7 +8,7 @@ use loom::thread;
 /// An event comes and goes. While it exists, its own thread sees the PMU's bit in the mask.
 fn come_and_go((active, events): &(ActivePmus, Events)) {
     let event = active.count(0, events).unwrap();
-    assert_eq!(active.mask(), 1, "an event that switches do not see");
+    assert_eq!(active.mask(), 1, "the mask lacks the bit of an event");
     drop(event);
 }
 
@@ -24,6 +24,6 @@ fn event_comes_and_goes_beside_another() {
         };
         come_and_go(&active);
         other.join().unwrap();
-        assert_eq!(active.0.mask(), 0, "no event, and switches see one");
+        assert_eq!(active.0.mask(), 0, "the mask has a bit without an event");
     });
 }

@@ -53,7 +53,7 @@ fn end_races_read() {
         for books in library.iter() {
             let read = || [0, 1].map(|at| sums[at].load(crate::primitive::Ordering::Relaxed));
             let [first, second] = books.read(read);
-            assert_eq!(first, second, "half of an end");
+            assert_eq!(first, second, "half of an exit");
         }
         other.join().unwrap();
     });

@@ -25,7 +25,7 @@ fn reader_races_replace() {
                 cell.with(|value: Option<&Value>| {
                     // SAFETY: loom reports a concurrent write.
                     let seen = value.unwrap().0.with(|number| unsafe { *number });
-                    assert!(seen == 1 || seen == 2, "a value that was taken back: {seen}");
+                    assert!(seen == 1 || seen == 2, "read a value after it was given back: {seen}");
                 });
             })
         };

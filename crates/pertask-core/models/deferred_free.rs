@@ -75,7 +75,7 @@ fn sched_in_and_sched_out_race_deferred_free() {
         let event = world.pmu.attach_task(world.fork().handle_ref(), crate::Inherit::No).unwrap();
         let reader = world.retire_under_a_reader(&task);
         cpu.run(&mut task, || {});
-        assert_eq!(world.hooks(), (0, 2), "data that nobody is attached to");
+        assert_eq!(world.hooks(), (0, 2), "data without an event");
         reader.join().unwrap();
         drop((task, event, cpu));
         world.finish();
@@ -85,7 +85,7 @@ fn sched_in_and_sched_out_race_deferred_free() {
 #[test]
 fn snapshot_races_deferred_free() {
     races_deferred_free(|world, task| {
-        assert!(world.pmu.snapshot(|_| {}).is_empty(), "data that nobody is attached to");
+        assert!(world.pmu.snapshot(|_| {}).is_empty(), "data without an event");
         drop(task);
     });
 }

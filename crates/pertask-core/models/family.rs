@@ -105,7 +105,7 @@ fn detach_inherited_races_fork() {
         let other = thread::spawn(move || drop(event));
         let child = world.fork_from(Some(&parent));
         other.join().unwrap();
-        assert_eq!(world.references(&child), None, "a child holds what nobody counts");
+        assert_eq!(world.references(&child), None, "a child keeps a reference of a detached event");
         drop((parent, child));
         world.finish();
     });

@@ -158,7 +158,7 @@ fn detach_global_races_fork() {
         let other = thread::spawn(move || world.fork());
         drop(event);
         let task = other.join().unwrap();
-        assert_eq!(world.references(&task), None, "data is left that nobody frees before exit");
+        assert_eq!(world.references(&task), None, "data is left that only the exit would free");
         drop(task);
         world.finish();
     });

@@ -1,4 +1,4 @@
-//! PMUs that are registered and unregistered: what they are told of CPUs, and what is attached through them.
+//! PMUs that are registered and unregistered: how they are notified of CPUs, and what is attached through them.
 
 use super::check;
 use crate::primitive::Ordering;
@@ -7,7 +7,7 @@ use loom::thread;
 use std::panic::Location;
 use std::sync::atomic::AtomicU64;
 
-/// A PMU that counts how often it is told of a CPU that comes or goes.
+/// A PMU that counts how often it is told that a CPU comes or goes.
 #[derive(Default)]
 struct Told {
     calls: [crate::primitive::AtomicU64; 2],
@@ -44,7 +44,7 @@ fn finish(system: &'static System) {
     unsafe { system.dispose() };
 }
 
-/// A PMU is registered while a thread becomes a CPU and ends. The PMU is told of both, once and in order, or of neither.
+/// A PMU is registered while a thread becomes a CPU and ends. The PMU is notified of both, once and in order, or of neither.
 #[test]
 fn register_races_cpu_online_and_cpu_offline() {
     check(|| {

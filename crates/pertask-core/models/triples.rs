@@ -100,7 +100,7 @@ fn detach_global_races_fork_and_attach_global() {
         let task = forker.join().unwrap();
         world.assert_whole(&task, 0);
         drop(global);
-        assert_eq!(world.references(&task), None, "data is left that nobody frees before exit");
+        assert_eq!(world.references(&task), None, "data is left that only the exit would free");
         drop(task);
         world.finish();
     });

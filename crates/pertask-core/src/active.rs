@@ -60,13 +60,18 @@ impl Events {
         *lock(&self.open) = true;
     }
 
-    /// Calls `f` while the PMU stays registered. The PMU's first attach and last detach wait for `f`.
-    pub(crate) fn while_open(&self, f: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    /// Calls `f` while the PMU stays registered. The PMU's first attach and last detach wait for `f`, which waits for no section.
+    pub(crate) fn while_open(&self, f: impl FnOnce()) -> Result<(), Error> {
         if rcu::held() {
             return Err(Error::InsideHook);
         }
         let open = lock(&self.open);
-        if *open { f() } else { Err(Error::Unregistered) }
+        if *open {
+            f();
+            Ok(())
+        } else {
+            Err(Error::Unregistered)
+        }
     }
 
     /// Refuses events from now on. Fails if the PMU has events, or refuses them already.
@@ -109,8 +114,8 @@ impl ActivePmus {
             }
             // Another thread may have been faster.
             if !events.count.inc_not_zero() {
-                // Set the bit before the count, so that a thread that sees the nonzero count also sees the bit. Relaxed:
-                // `set_one` is Release.
+                // Relaxed: `set_one` is Release. The bit is set before the count, so that a thread that sees the nonzero count
+                // also sees the bit.
                 self.mask.fetch_or(1 << place, Ordering::Relaxed);
                 events.count.set_one();
             }

@@ -188,7 +188,7 @@ impl<'a> CtxView<'a> {
         unsafe { &(*self.at.cast::<Object<D>>().as_ptr()).payload }
     }
 
-    /// The same object with another lifetime.
+    /// The view with another lifetime.
     ///
     /// # Safety
     /// The object is not freed during `'b`.

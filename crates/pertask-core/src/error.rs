@@ -39,7 +39,7 @@ pub enum Error {
         /// How many events it has.
         events: u32,
     },
-    /// The kernel refuses `membarrier(2)` although it granted it at start-up: a seccomp filter was set since.
+    /// The kernel refuses `membarrier(2)` although it granted it at start-up: a seccomp filter has been installed since.
     BarrierRefused,
 }
 

@@ -107,20 +107,20 @@ impl GlobalUse {
     }
 
     /// Sets whether data stays until its task ends, or is released with its last event.
-    pub(crate) fn set_retains(&self, all: &impl Everywhere, retains: bool) -> Result<(), Error> {
-        if rcu::held() {
-            return Err(Error::InsideHook);
-        }
+    ///
+    /// Data that is no longer retained is there until [`release_retained`](Self::release_retained), after a grace period.
+    pub(crate) fn set_retains(&self, retains: bool) {
         let _attach = lock(&self.attach);
         // Relaxed: the grace period orders it. A thread that finds data retained marks the data in the same section.
         self.retains.store(retains, Ordering::Relaxed);
-        if all.has_data() && !retains {
-            rcu::synchronize()?;
-            if self.users.read() == 0 {
-                self.release_all(all);
-            }
+    }
+
+    /// Releases the data that was retained, unless there is a global event, or data is retained again.
+    pub(crate) fn release_retained(&self, all: &impl Everywhere) {
+        let _attach = lock(&self.attach);
+        if all.has_data() && !self.retains() && self.users.read() == 0 {
+            self.release_all(all);
         }
-        Ok(())
     }
 
     /// Counts a hole that fork left.

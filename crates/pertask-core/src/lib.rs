@@ -39,7 +39,7 @@
 //! let site = cpu.site(Some("worker"), std::panic::Location::caller());
 //! let mut task = cpu.fork(site);
 //!
-//! // Nobody is attached: a run costs next to nothing and counts nothing.
+//! // No event is attached, so a run costs next to nothing and counts nothing.
 //! cpu.run(&mut task, || {});
 //!
 //! let event = turns.attach_task(&task.handle(), Inherit::Children)?;

@@ -8,7 +8,7 @@ use std::sync::Arc as StdArc;
 pub(crate) trait Inherited<T>: Send + Sync {
     /// Tells the event that one of its members has made a child.
     fn fork(self: StdArc<Self>, child: &Arc<T>);
-    /// Tells the event that the task which is its member of that number ends.
+    /// Tells the event that the task with that member number ends.
     fn exit(&self, member: usize);
     /// Whether the event has been detached.
     fn is_closed(&self) -> bool;

@@ -87,6 +87,7 @@ mod real {
         if init() == ASYMMETRIC && !command(MEMBARRIER_CMD_PRIVATE_EXPEDITED) {
             return Err(Refused);
         }
+        // SeqCst: pairs with the fence in `light`, for what the caller does from here on.
         fence(Ordering::SeqCst);
         Ok(())
     }
@@ -98,6 +99,7 @@ mod real {
 
     /// Registers the child of a `fork(2)` again, in case the kernel did not pass the parent's registration on.
     pub(crate) fn again_in_child() {
+        // Relaxed: the child has no other thread.
         if MODE.load(Ordering::Relaxed) == ASYMMETRIC {
             // If the kernel refuses, `heavy` reports it.
             let _ = command(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED);
@@ -107,6 +109,7 @@ mod real {
     /// Asks the kernel once and returns the mode, which never changes afterwards.
     #[cold]
     pub(crate) fn init() -> u8 {
+        // Relaxed: a stale UNKNOWN asks the kernel once more.
         let mode = MODE.load(Ordering::Relaxed);
         if mode != UNKNOWN {
             return mode;

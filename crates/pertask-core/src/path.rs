@@ -248,8 +248,8 @@ impl PathTable {
             depth: parent.map_or(0, |parent| parent.depth + 1),
             parent,
             site,
-            // SAFETY: null, or a path, and paths are never freed. Relaxed: heads change only under the lock, which the caller
-            // holds.
+            // Relaxed: heads change only under the lock, which the caller holds.
+            // SAFETY: the pointer is null or points to a path, and paths are never freed.
             next: unsafe { head.load(Ordering::Relaxed).as_ref() },
             #[cfg(pertask_loom)]
             whole: crate::primitive::AtomicBool::new(false),

@@ -1,7 +1,7 @@
-//! The core imports its atomics, locks and threads from here, and only from here.
+//! The one place from which the core imports its atomics, locks and thread-locals.
 //!
-//! In a normal build they are std's. Under the private `--cfg pertask_loom` the same names are loom's, and under `--cfg
-//! pertask_shuttle` they are shuttle's, so models and schedules check the code that ships and not a copy of it.
+//! In a normal build they are std's. Under the private `--cfg pertask_loom` the same names are loom's, and under
+//! `--cfg pertask_shuttle` they are shuttle's, so models and schedules check the code that ships and not a copy of it.
 
 #[cfg(not(any(pertask_loom, pertask_shuttle)))]
 mod imp {

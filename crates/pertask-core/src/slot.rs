@@ -13,13 +13,13 @@
 //!
 //! The rules, which the models check:
 //! - *Dead stays dead*: data whose count is zero may be replaced or removed, but only by an exchange against the pointer that
-//! was loaded in the same RCU section. Outside the section the address might belong to a new object.
+//!   was loaded in the same RCU section. Outside the section the address might belong to a new object.
 //! - The thread that drops the last reference removes the data from the slot if it is still there, and retires it. A thread
-//! that replaces dead data frees nothing.
+//!   that replaces dead data frees nothing.
 //! - *Exit wins*: nothing follows the tombstone. There is no "exiting" flag to check: a late attach simply fails its exchange.
 //! - A thread that marks live data `global` loads the slot once more, in a section that began before the mark, because from the
-//! mark on the reference is no longer the marking thread's alone. If exit has stored its tombstone in the meantime, exit may
-//! have read `global` too early. Then both threads swap `global` to false, and the one that reads true drops the reference.
+//!   mark on the reference is no longer the marking thread's alone. If exit has stored its tombstone in the meantime, exit may
+//!   have read `global` too early. Then both threads swap `global` to false, and the one that reads true drops the reference.
 
 use crate::books::Mine;
 use crate::ctx_cache::CtxCache;
@@ -181,13 +181,13 @@ impl Slot {
             let _ = self.put(held);
             return Marked::Already;
         }
-        // The one check that remains. Acquire: pairs with the AcqRel in `exit`.
+        // Acquire: pairs with the AcqRel in `exit`. This is the one check that remains.
         if self.0.load(Ordering::Acquire) == held.as_ptr() {
             let _ = held.into_ptr();
             return Marked::Taken;
         }
-        // Marked data that has a reference is never replaced, so the task has ended. AcqRel: in one order with all other swaps
-        // of `global`.
+        // AcqRel: in one order with all other swaps of `global`. Marked data that has a reference is never replaced, so the
+        // task has ended.
         if held.data().global.swap(false, Ordering::AcqRel) {
             let _ = self.put(held);
         } else {
@@ -219,8 +219,8 @@ impl Slot {
             return Detached::StillUsed;
         }
         let dead = held.into_ptr();
-        // The address cannot have been reused, because only we free the object. AcqRel, Relaxed: if the exchange fails, another
-        // thread replaced the dead data or the task ended, and nothing is left to do here.
+        // AcqRel, Relaxed on failure: if the exchange fails, another thread replaced the dead data or the task ended, and
+        // nothing is left to do here. The address cannot have been reused, because only we free the object.
         let _ = self.0.compare_exchange(
             dead.as_ptr(),
             ptr::null_mut(),

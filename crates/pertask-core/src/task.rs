@@ -40,7 +40,7 @@ impl fmt::Display for TaskId {
 
 /// A task as other threads see it (the kernel's `task_struct`): its identity, and a slot for each PMU's data.
 ///
-/// Anyone who holds a `Task` may attach events to it. Holding one keeps neither the task running nor its data alive.
+/// Anyone who holds a `Task` may attach events to it. Holding one keeps neither the task nor its data alive.
 #[repr(C)]
 pub struct Task {
     // Fields that each switch touches come first, together.

@@ -92,8 +92,8 @@ impl<T> TaskTable<T> {
         item: &Arc<T>,
     ) -> NonNull<Entry<T>> {
         let entry = at_hand.take().unwrap_or_else(|| self.more(at_hand));
-        // SAFETY: entries live as long as the table. Release: pairs with the Acquire in `pin`, so that the walk sees the whole
-        // item.
+        // Release: pairs with the Acquire in `pin`, so that the walk sees the whole item.
+        // SAFETY: entries live as long as the table.
         unsafe { entry.as_ref() }.0.store(Arc::as_ptr(item).cast_mut(), Ordering::Release);
         entry
     }
@@ -152,8 +152,8 @@ impl<T> TaskTable<T> {
     fn blocks(&self) -> impl Iterator<Item = &Block<T>> {
         let mut at = &self.first;
         std::iter::from_fn(move || {
-            // SAFETY: null, or a block, and blocks live as long as the table. Acquire: pairs with the Release in `add_block`,
-            // so that we see the block initialised.
+            // Acquire: pairs with the Release in `add_block`, so that we see the block initialised.
+            // SAFETY: the pointer is null or points to a block, and blocks live as long as the table.
             let block = unsafe { at.load(Ordering::Acquire).as_ref()? };
             at = &block.next;
             Some(block)
@@ -207,6 +207,7 @@ impl<T> TaskTable<T> {
 
 impl<T> Drop for TaskTable<T> {
     fn drop(&mut self) {
+        // Acquire, here and below: stronger than needed, since whoever drops the table has it alone.
         let mut at = self.first.load(Ordering::Acquire);
         while !at.is_null() {
             // SAFETY: nobody borrows the table any more, and each block was allocated as a box.
@@ -278,8 +279,8 @@ impl<T> Entry<T> {
             }
         }
         // The item has left. The entry cannot hold another item at the same address, because the item is not freed before we
-        // drop the count that was left for us. Acquire: pairs with the Release in `empty`, so that the count left for us has
-        // risen before we drop it.
+        // drop the count that was left for us.
+        // Acquire: pairs with the Release in `empty`, so that the count left for us has risen before we drop it.
         fence(Ordering::Acquire);
         // SAFETY: `empty` left one strong count for this pin before it emptied the entry.
         unsafe { drop_count(pinned) };

@@ -25,7 +25,7 @@ use std::time::Duration;
 const MANY: usize = 1000;
 
 /// No job takes so long but one that waits for ever.
-const LONG: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(300);
 
 const REFUSED: Option<Error> = Some(Error::BarrierRefused);
 

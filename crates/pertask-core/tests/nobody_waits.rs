@@ -22,7 +22,7 @@ use std::time::Duration;
 const TASKS: usize = 400;
 
 /// When to give up. Nothing that works takes this long.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Where a walk stands until it may go on.
 struct Gate {

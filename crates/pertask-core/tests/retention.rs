@@ -6,6 +6,9 @@ mod common;
 
 use common::{Hollow, Turns, assert_live, assert_nothing_left, hook_calls, site, system_with};
 use pertask_core::{Cpu, Error, Inherit, MAX_PMUS, OwnedTask, PmuHandle, Retention, System};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 fn retaining() -> (&'static System, PmuHandle<Turns>, Cpu) {
     let (system, turns) = system_with(Turns);
@@ -181,4 +184,31 @@ fn a_pmu_takes_its_retained_data_along() {
     assert_eq!(event.read(), 100);
     drop((tasks, event, cpu));
     assert_nothing_left(next);
+}
+
+/// A thread drops the last event in a section, for which another thread waits that turns retention off.
+#[test]
+fn retention_is_turned_off_while_a_section_drops_the_last_event() {
+    let (system, turns, cpu) = retaining();
+    let task = cpu.fork(site(system, "task"));
+    let event = turns.attach_task(task.handle_ref(), Inherit::No).unwrap();
+    let handle = task.handle();
+    let (inside, is_inside) = mpsc::channel();
+    let dropping = thread::spawn(move || {
+        turns.with_data(&handle, |_| {
+            inside.send(()).unwrap();
+            // As a rule, the other thread waits for this section by then.
+            thread::sleep(Duration::from_millis(100));
+            drop(event);
+        })
+    });
+    is_inside.recv().unwrap();
+    let (done, is_done) = mpsc::channel();
+    thread::spawn(move || done.send(turns.set_retention(Retention::UntilDetached)));
+    let released = is_done.recv_timeout(Duration::from_secs(60));
+    assert_eq!(released, Ok(Ok(())), "the two threads wait for each other");
+    assert_eq!(dropping.join().unwrap(), Some(()));
+    assert_live(turns, 0);
+    drop((task, cpu));
+    assert_nothing_left(turns);
 }

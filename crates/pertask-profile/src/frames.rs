@@ -73,7 +73,7 @@ impl Profile {
     }
 
     /// Returns a name such as `libc.so.6+0x29d90`, with which the symbol can still be found.
-    fn without_symbol(&self, location: &Location) -> String {
+    pub(super) fn without_symbol(&self, location: &Location) -> String {
         let mapping = location.mapping.and_then(|id| self.mapping(id));
         let offset = mapping.and_then(|mapping| location.address.checked_sub(mapping.start));
         match (mapping, offset) {

@@ -27,6 +27,7 @@ pub struct Lost {
 /// One of the counts of a [`Lost`].
 pub(super) struct Part<'a> {
     /// Its name in files.
+    #[cfg_attr(not(feature = "pprof"), allow(dead_code, reason = "pprof alone has it"))]
     pub(super) key: &'static str,
     /// What is counted, in the singular.
     noun: &'static str,

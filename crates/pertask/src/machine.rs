@@ -34,9 +34,13 @@ pub struct Machine {
     pub perf_event_paranoid: Option<i32>,
     /// The effective user id of the process; 0 is root.
     pub user: u32,
-    /// The number of file descriptors that the process may open. Counters take one for each event and worker.
+    /// The number of file descriptors that the process may open.
+    ///
+    /// Counters take one for each event and worker.
     pub open_files: Option<u64>,
-    /// The memory that the process may lock, in bytes, or `None` where no limit is known. Pages of perf events count.
+    /// The memory that the process may lock, in bytes, or `None` where no limit is known.
+    ///
+    /// Pages of perf events count.
     pub locked_memory_bytes: Option<u64>,
 }
 

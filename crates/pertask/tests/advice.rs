@@ -1,4 +1,4 @@
-//! A report in which nothing is in tasks says what to do about it.
+//! A report in which no CPU time is in tasks says how to make tasks.
 #![cfg(feature = "table")]
 
 mod support;

@@ -1,4 +1,4 @@
-//! A task that is polled with nobody's waker but the executor's own has no waits: not zero, but none that are known.
+//! A task that is polled with the executor's own waker has no waits in a report: not a count of zero, but none.
 
 mod support;
 
@@ -15,7 +15,7 @@ fn measuring() -> SessionOptions {
 fn a_task_whose_waits_nobody_measures_has_none_and_one_that_never_waited_has_zero() {
     let _turn = alone();
     let session = measuring().start().unwrap();
-    // A task without a future of ours, as tokio's hooks and other executors make them.
+    // A task without a tracked future, as tokio's hooks and other executors make them.
     let mut raw = Cpu::with(|cpu| cpu.fork(cpu.site(Some("raw"), Location::caller())));
     Cpu::with(|cpu| cpu.run(&mut raw, || support::spin(1)));
     let mut waits = std::pin::pin!(std::future::pending::<()>().task("never woken"));
@@ -26,12 +26,12 @@ fn a_task_whose_waits_nobody_measures_has_none_and_one_that_never_waited_has_zer
     let never_woken = support::row(&report, "never woken").wakes.as_ref();
     assert_eq!(never_woken.expect("it is measured").count, 0);
 
-    // One by one, too.
+    // The rows of single tasks agree.
     let live = |name: &str| report.tasks.iter().find(|task| task.name.as_deref() == Some(name));
     assert_eq!(live("raw").expect("it lives").wakes, None);
     assert_eq!(live("never woken").unwrap().wakes.as_ref().map(|waits| waits.count), Some(0));
 
-    // And so it stays when they have ended.
+    // The rows stay as they are when the tasks have ended.
     drop(raw);
     support::run(std::future::ready(()).task("ready at once"));
     let report = session.stop();
@@ -47,7 +47,7 @@ fn a_task_whose_waits_nobody_measures_has_none_and_one_that_never_waited_has_zer
     }
 }
 
-/// Each session for itself: what an earlier one measured of a site says nothing of a later one.
+/// A session reports what it has measured itself, and not what an earlier session measured of the same site.
 #[test]
 fn waits_that_an_earlier_session_measured_are_not_a_later_ones() {
     let _turn = alone();

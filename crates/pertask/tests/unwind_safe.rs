@@ -1,4 +1,4 @@
-//! A tracked future may panic, and may be looked at afterwards: it is as unwind-safe as the future in it.
+//! A tracked future is as unwind-safe as the future in it.
 
 mod support;
 
@@ -14,7 +14,7 @@ const _: () = {
     is_unwind_safe::<Tracked<Ready<()>>>();
 };
 
-/// Does not compile where `T: UnwindSafe`: then there are two, and it is not known which is meant.
+/// Does not compile for a type that is `UnwindSafe`: both impls then apply, and the call is ambiguous.
 macro_rules! assert_not_unwind_safe {
     ($type:ty) => {
         const _: () = {
@@ -57,7 +57,7 @@ fn a_tracked_future_that_has_panicked_can_still_be_looked_at_and_dropped() {
         Box::pin(std::future::poll_fn(|_| -> std::task::Poll<()> { panic!() }).task("p"));
     let polled = catch_unwind(std::panic::AssertUnwindSafe(|| support::poll_once(future.as_mut())));
     assert!(polled.is_err());
-    // Its task lives until it is dropped: it may be polled again, whatever it does then.
+    // The task lives until the wrapper is dropped, and can be polled again.
     let task = future.handle().expect("it has not ended").clone();
     let again = catch_unwind(std::panic::AssertUnwindSafe(|| support::poll_once(future.as_mut())));
     assert!(again.is_err() && !task.has_exited());

@@ -54,7 +54,7 @@ impl Cpu {
         cpu
     }
 
-    /// A CPU that no PMU has been told of yet.
+    /// A CPU of which no PMU has been notified yet.
     pub(crate) fn claim(system: &'static System) -> Self {
         let record = system.claim_cpu_record();
         let mine = system.library().claim(record.index() as usize);
@@ -68,7 +68,7 @@ impl Cpu {
         }
     }
 
-    /// Tells all PMUs of this CPU, even if one of them panics.
+    /// Tells all PMUs that this CPU is online, even if one of them panics.
     pub(crate) fn tell_online(&self) {
         let mut panics = Delayed::default();
         self.record.system.for_each_pmu(u32::MAX, |pmu| {
@@ -161,7 +161,7 @@ impl Cpu {
         next
     }
 
-    /// Ends a task. The same as dropping it, but a little faster.
+    /// Ends a task, a little faster than dropping it does.
     pub fn exit(&self, task: OwnedTask) {
         if ptr::eq(task.system(), self.record.system) {
             task.exit_with(self.mine);
@@ -172,8 +172,8 @@ impl Cpu {
     ///
     /// The task that ran here until now is switched out meanwhile. A run does not allocate, and takes no lock.
     ///
-    /// Runs should end in the reverse order of their beginnings. If `f` suspends a coroutine and another run begins before the
-    /// coroutine resumes, the order is broken: the earlier run is then ended from the middle of the chain, and
+    /// Runs should end in the reverse order of their beginnings. A run that does not (`f` suspends a coroutine, and another run
+    /// begins before the coroutine resumes) leaves the CPU's chain of tasks from the middle when it ends, and is
     /// [counted](CpuRecord::disorders). Executors that switch without a function call use [`switch_in`](Self::switch_in) and
     /// [`switch_out`](Self::switch_out).
     ///

@@ -43,7 +43,7 @@ pub struct CpuRecord {
     ///
     /// INVARIANT: each pointer is null, or points to the data that the PMU of that index keeps for this CPU.
     data: [AtomicPtr<()>; MAX_PMUS],
-    /// Whether the PMU in each place has been told of the thread: [`AWAY`], [`HERE`], [`TELLING`] or [`TOLD`].
+    /// Whether the PMU in each place has been told that this CPU is online: [`AWAY`], [`HERE`], [`TELLING`] or [`TOLD`].
     told: [AtomicU32; MAX_PMUS],
 }
 
@@ -101,8 +101,8 @@ impl CpuRecord {
     pub fn current_id(&self) -> Option<TaskId> {
         loop {
             let switches = self.switches();
-            // Acquire: pairs with the Release in `set_current_and_id`. If the number is from a later switch, this load also makes
-            // visible the `switches` stored before it, so the check below finds a change.
+            // Acquire: pairs with the Release in `set_current_and_id`. If the number is from a later switch, this load also
+            // makes visible the `switches` stored before it, so the check below finds a change.
             let id = self.ids[(switches & 1) as usize].load(Ordering::Acquire);
             if self.switches() == switches {
                 return TaskId::new(id);
@@ -173,7 +173,7 @@ impl CpuRecord {
         self.data[pmu].load(Ordering::Acquire)
     }
 
-    /// Shows switches a PMU's data for this CPU.
+    /// Makes a PMU's data for this CPU visible to switches.
     pub(crate) fn set_data(&self, pmu: &dyn AnyPmu) {
         let data = pmu.cpu_data(self.index as usize);
         // Release: pairs with the Acquire in `data`.
@@ -186,7 +186,7 @@ impl CpuRecord {
         self.data[pmu].store(ptr::null_mut(), Ordering::Relaxed);
     }
 
-    /// Whether a thread is telling the PMU of this CPU right now.
+    /// Whether a thread is telling the PMU right now that this CPU is online.
     pub(crate) fn is_telling(&self, pmu: &dyn AnyPmu) -> bool {
         let told = self.told[pmu.state().index].load(Ordering::Relaxed);
         told == with_serial(pmu, TELLING)
@@ -215,7 +215,7 @@ impl CpuRecord {
         self.online.store(false, Ordering::Release);
     }
 
-    /// Tells a PMU of this CPU, once. Both the CPU's own thread and the thread that registers the PMU try to.
+    /// Tells a PMU that this CPU is online, once. Both the CPU's own thread and the thread that registers the PMU try to.
     pub(crate) fn tell_online(&self, pmu: &dyn AnyPmu) {
         let told = &self.told[pmu.state().index];
         loop {
@@ -245,8 +245,8 @@ impl CpuRecord {
         drop(done);
     }
 
-    /// Tells the PMU in that place that this CPU goes, if the PMU was told that it came. From then on no PMU is told that it
-    /// came.
+    /// Tells the PMU in that place that this CPU goes offline, if the PMU was told that it is online. From then on no PMU is
+    /// told that it is online.
     ///
     /// The CPU's own thread calls this, and waits for a hook that another thread is calling.
     pub(super) fn tell_offline(&self, place: usize) {

@@ -1,4 +1,4 @@
-//! PMUs: sources of counts that are told of each switch, and that keep data for each task.
+//! PMUs: sources of counts that are notified of each switch, and that keep data for each task.
 
 mod registered;
 
@@ -24,7 +24,6 @@ use std::fmt;
 /// A hook that does so anyway cannot break memory safety. A call that would wait for the hook itself returns
 /// [`Error::InsideHook`]; tasks that a hook runs are not seen; a panic goes on to the caller of the switch, once the switch is
 /// finished.
-/// a hook runs are not seen; a panic goes on to whoever switched, once the switch is finished.
 pub trait Pmu: Send + Sync + Sized + 'static {
     /// The PMU's name, for messages.
     const NAME: &'static str;
@@ -163,7 +162,17 @@ impl<P: Pmu> PmuHandle<P> {
     /// [`Error::BarrierRefused`], data that should no longer be retained may stay until its task ends.
     pub fn set_retention(self, retention: Retention) -> Result<(), Error> {
         let (state, retains) = (&self.0.state, retention == Retention::UntilExit);
-        state.events.while_open(|| state.global.set_retains(state, retains))
+        state.events.while_open(|| state.global.set_retains(retains))?;
+        if retains {
+            return Ok(());
+        }
+        // With no lock held: a hook, which the grace period waits for, may be waiting for one to drop its event.
+        rcu::synchronize()?;
+        match state.events.while_open(|| state.global.release_retained(state)) {
+            // `unregister` has released the data.
+            Err(Error::Unregistered) => Ok(()),
+            released => released,
+        }
     }
 
     /// Unregisters the PMU: its place in the system is free for the next [`register`](System::register).
@@ -173,8 +182,8 @@ impl<P: Pmu> PmuHandle<P> {
     ///
     /// # Errors
     /// [`Error::InUse`] while the PMU has events; [`Error::Unregistered`] if it was unregistered before; [`Error::InsideHook`]
-    /// in a hook, or while the PMU is being told of a CPU; [`Error::BarrierRefused`]. An `unregister` that fails changes
-    /// nothing.
+    /// in a hook, or while a thread is telling the PMU that a CPU comes or goes; [`Error::BarrierRefused`]. An `unregister`
+    /// that fails changes nothing.
     pub fn unregister(self) -> Result<(), Error> {
         self.0.state.system.unregister(self.0)
     }

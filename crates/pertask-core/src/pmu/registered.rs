@@ -125,8 +125,8 @@ pub(crate) struct Registered<P: Pmu> {
     pub(crate) turns: Turns,
 }
 
-/// The part of a PMU that switches use. Loading a hook's address from it takes one access, which matters because that comes
-/// before the first reading of a clock.
+/// The part of a PMU that switches use. A switch finds a hook's address here with one load, which matters because the load
+/// delays the first reading of a clock.
 pub(crate) struct PmuHead {
     sched_in: Hook,
     sched_out: Hook,

@@ -5,9 +5,9 @@
 //! records. A reader whose epoch is at least the tag began after the objects were unlinked; a reader outside any section holds
 //! nothing. When no record shows an older epoch, the reclaimer frees the batch.
 //!
-//! There are two cases. If a reader's announcement comes before the heavy barrier, the reclaimer's scan after the barrier sees
-//! it, and the batch waits. If the announcement comes after, the reader's loads also come after the heavy barrier and see the
-//! objects unlinked. A reader that announces the new epoch loaded it with Acquire, and so sees the unlinking too.
+//! This is enough in both cases. If a reader's announcement comes before the heavy barrier, the reclaimer's scan after the
+//! barrier sees it, and the batch waits. If the announcement comes after, the reader's loads also come after the heavy barrier
+//! and see the objects unlinked. A reader that announces the new epoch loaded it with Acquire, and so sees the unlinking too.
 
 use super::Head;
 use crate::membarrier;
@@ -145,7 +145,8 @@ impl Domain {
     pub(crate) unsafe fn retire(&self, reader: &Reader, object: NonNull<Head>) {
         let mut head = reader.bag.load(Ordering::Relaxed);
         loop {
-            // SAFETY: a retired object's link belongs to the domain. Relaxed: the exchange below publishes the store.
+            // Relaxed: the exchange below publishes the store.
+            // SAFETY: a retired object's link belongs to the domain.
             unsafe { object.as_ref() }.next.store(head, Ordering::Relaxed);
             // Release: pairs with the Acquire in `collect`, and carries the unlinking of the object with it.
             match reader.bag.compare_exchange(
@@ -274,6 +275,7 @@ impl Domain {
 impl Drop for Domain {
     fn drop(&mut self) {
         let mut waiting = std::mem::take(&mut *lock(&self.waiting)).batches;
+        // Acquire, here and below: stronger than needed, since whoever drops the domain has it alone.
         let mut at = self.readers.load(Ordering::Acquire);
         while !at.is_null() {
             // SAFETY: nobody borrows the domain any more, and each record was allocated as a box.

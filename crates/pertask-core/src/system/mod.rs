@@ -222,8 +222,7 @@ impl System {
         records.into_iter().for_each(f);
     }
 
-    /// Claims a record that no PMU has been told of, for the calling thread: an unused one if there is one, otherwise a new
-    /// one.
+    /// Claims a record for the calling thread, without notifying PMUs: an unused record if there is one, otherwise a new one.
     pub(crate) fn claim_cpu_record(&'static self) -> &'static CpuRecord {
         let free = || lock(&self.cpus).records.iter().copied().find(|record| record.go_online());
         free().unwrap_or_else(|| self.add_cpu_record())

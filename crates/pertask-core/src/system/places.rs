@@ -17,8 +17,8 @@ impl System {
     /// [`Error::TooManyPmus`] if all [`MAX_PMUS`] places are taken.
     ///
     /// # Panics
-    /// If the PMU panics. If it panics while it makes its data for a CPU, it is not registered. If it panics in `cpu_online`, it
-    /// is registered, and all CPUs have been told.
+    /// If the PMU panics. If it panics while it makes its data for a CPU, it is not registered. If it panics in `cpu_online`,
+    /// it is registered, and has been told of all CPUs.
     #[allow(unsafe_code)]
     pub fn register<P: Pmu>(&'static self, pmu: P) -> Result<PmuHandle<P>, Error> {
         let (index, serial) = self.reserve_place()?;
@@ -54,7 +54,7 @@ impl System {
         lock(&self.cpus).places &= !(1 << index);
     }
 
-    /// Shows a PMU to switches, with data for each CPU. Returns all CPUs.
+    /// Makes a PMU visible to switches, with data for each CPU. Returns all CPUs.
     fn publish<P: Pmu>(&self, registered: &'static Registered<P>) -> Vec<&'static CpuRecord> {
         let mut records = Vec::new();
         loop {
@@ -98,8 +98,9 @@ impl System {
             self.publish(pmu).into_iter().for_each(|cpu| cpu.tell_online(pmu));
             return Err(refused);
         }
-        // Release retained data. If the kernel refuses the barrier now, the data is released when its tasks end.
-        let _ = state.global.set_retains(state, false);
+        // No event is left whose attach could retain data from now on.
+        state.global.set_retains(false);
+        state.global.release_retained(state);
         let mut cpus = lock(&self.cpus);
         cpus.records.iter().for_each(|cpu| cpu.take_data(state.index));
         cpus.places &= !(1 << state.index);

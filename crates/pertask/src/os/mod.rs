@@ -1,4 +1,4 @@
-//! What is asked of the kernel and the processor: clocks, perf events, threads.
+//! The kernel and the processor: clocks, perf events, threads.
 
 #[allow(unsafe_code)]
 pub(crate) mod clock;

@@ -1,20 +1,20 @@
 //! The process's threads, as the kernel lists them.
 
-/// A thread's name, as the kernel knows it.
+/// The name of a thread, as the kernel knows it.
 pub(crate) fn name(number: u32) -> String {
     let comm = std::fs::read(format!("/proc/self/task/{number}/comm")).unwrap_or_default();
     String::from_utf8_lossy(&comm).trim_end_matches('\n').to_owned()
 }
 
-/// How many threads there are: much cheaper than to list them.
+/// The number of threads. This is much cheaper than a list of them.
 #[cfg(feature = "sampler")]
 pub(crate) fn count() -> u64 {
     use std::os::unix::fs::MetadataExt;
-    // A folder has two links of its own, and here one for each thread.
+    // A directory has two links of its own. This one has another link for each thread.
     std::fs::metadata("/proc/self/task").map_or(0, |folder| folder.nlink())
 }
 
-/// The threads that there are now. While threads end, the kernel's list may skip others.
+/// The numbers of all threads at this moment. While threads end, the kernel's list may skip others.
 pub(crate) fn numbers() -> Vec<u32> {
     let Ok(entries) = std::fs::read_dir("/proc/self/task") else { return Vec::new() };
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()

@@ -10,8 +10,8 @@ pub(crate) trait Stints: Pmu {
 
     /// What the running stint has used so far, or `None` if it may have been charged already.
     ///
-    /// The caller has read the CPU's count of switches, and then the counts to which the stint is charged at its end. If this returns
-    /// a count, the stint is the one of `switches`, and those counts do not include it.
+    /// The caller has read the CPU's count of switches, and then the counts to which the stint is charged at its end. If this
+    /// returns a count, the stint is the one of `switches`, and those counts do not include it.
     fn running(
         &self,
         cpu: &CpuRecord,

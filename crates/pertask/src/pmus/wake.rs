@@ -1,8 +1,8 @@
 //! The wake-latency PMU: how long a task waits between being woken and being polled.
 //!
-//! While a session measures it, tracked futures are polled with a waker of ours around the executor's. Our waker notes the time of
-//! the first wake, and the next poll takes that time. Executors and futures may compare wakers, or look into them, so tracked futures
-//! have our waker only while a session measures.
+//! While a session measures it, tracked futures are polled with a waker of ours around the executor's. Our waker notes the time
+//! of the first wake, and the next poll takes that time. Executors and futures may compare wakers, or look into them, so
+//! tracked futures have our waker only while a session measures.
 
 use crate::error::Error;
 use crate::os::clock::Choice;
@@ -28,7 +28,7 @@ pub struct WakeLatency {
 pub struct WakeData {
     /// When the task was woken, by the clock, or 0 if it was not woken since its last poll.
     woken_ns: AtomicU64,
-    /// Polls with a waker that notes when it wakes the task. 0 if nobody measures the task's waits.
+    /// Polls with a waker that notes when it wakes the task. 0 if no session measures the task's waits.
     measured_polls: AtomicU64,
     buckets: [AtomicU32; BUCKETS],
 }
@@ -38,8 +38,8 @@ unsafe impl Zeroable for WakeData {}
 
 /// A histogram of latencies.
 ///
-/// It has four buckets to each doubling, from [`LEAST_NS`](Self::LEAST_NS) on. So a bucket's bound is at most a quarter more than a
-/// latency in the bucket.
+/// It has four buckets to each doubling, from [`LEAST_NS`](Self::LEAST_NS) on. So a bucket's bound is at most a quarter more
+/// than a latency in the bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Latencies {
     /// Polls whose waker noted wakes. 0 if nothing was measured.
@@ -261,14 +261,15 @@ pub(crate) fn is_wanted() -> bool {
 
 /// A waker that notes the time, and then wakes the task by the executor's waker.
 ///
-/// A tracked future keeps one from poll to poll, as long as the executor's waker stays the same, because futures may compare wakers.
+/// A tracked future keeps one from poll to poll, as long as the executor's waker stays the same, because futures may compare
+/// wakers.
 #[derive(Debug)]
 pub(crate) struct NotingWaker {
     inner: Waker,
     task: Arc<Task>,
 }
 
-/// A waker that notes when it wakes `task`, kept in `own`, or `None` if nobody measures the task.
+/// A waker that notes when it wakes `task`, kept in `own`, or `None` if no session measures the task.
 #[cold]
 pub(crate) fn noting(
     task: &Arc<Task>,

@@ -171,7 +171,7 @@ mod tests {
         }
     }
 
-    /// A report in which everything is null that can be.
+    /// A report in which every field that can be null is null.
     fn unknowns() -> Report {
         Report {
             counters: vec![CounterSource { unit: None, source: None, refused: None, ..source() }],

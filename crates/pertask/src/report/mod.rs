@@ -1,7 +1,7 @@
 //! The report of a session: plain data, and its two renderings.
 //!
-//! A `Session` makes a [`Report`], and rendering never changes it. Its fields *are* the JSON schema: a new field is a minor change;
-//! to rename or remove a field raises [`SCHEMA`].
+//! A `Session` makes a [`Report`], and rendering never changes it. Its fields *are* the JSON schema: a new field is a minor
+//! change; to rename or remove a field raises [`SCHEMA`].
 
 pub(crate) mod derived;
 #[cfg(feature = "json")]
@@ -39,7 +39,9 @@ pub struct Report {
     pub other_cpu_ns: u64,
     /// The clock that measured the tasks, and why no better clock could be used.
     pub clock: String,
-    /// The source of each event's counts, in the order of the columns. Empty where no events are counted.
+    /// The source of each event's counts, in the order of the columns.
+    ///
+    /// Empty where no events are counted.
     pub counters: Vec<CounterSource>,
     /// One row for each spawn site and name, most CPU time first.
     pub sites: Vec<SiteReport>,
@@ -47,8 +49,9 @@ pub struct Report {
     ///
     /// The rows are in depth-first order: the children of a path follow it, most inclusive CPU time first.
     pub tree: Vec<TreeReport>,
-    /// The live tasks with the most CPU time, most first. [`SessionOptions::max_tasks`](crate::SessionOptions::max_tasks) is their
-    /// number.
+    /// The live tasks with the most CPU time, most first.
+    ///
+    /// [`SessionOptions::max_tasks`](crate::SessionOptions::max_tasks) is their number.
     pub tasks: Vec<TaskReport>,
     /// One row for each thread of the process, most CPU time first.
     pub threads: Vec<ThreadReport>,
@@ -80,14 +83,14 @@ pub struct SiteReport {
     pub max_poll_ns: Option<u64>,
     /// How often each event happened in these tasks, in the order of [`Report::counters`].
     pub counters: Vec<Counter>,
-    /// How long these tasks waited between being woken and being polled, or `None` where nobody measured that.
+    /// How long these tasks waited between being woken and being polled, or `None` where that was not measured.
     pub wakes: Option<WakeReport>,
 }
 
 /// All tasks of one spawn path: of one site and name, spawned from one path.
 ///
-/// Where a task spawns its own site again, directly or through other tasks, its row includes that descendant. In a session on some
-/// tasks, the row of a task includes what its event has counted of the task's descendants.
+/// Where a task spawns its own site again, directly or through other tasks, its row includes that descendant. In a session on
+/// some tasks, the row of a task includes what its event has counted of the task's descendants.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 pub struct TreeReport {
@@ -109,9 +112,9 @@ pub struct TreeReport {
     pub tasks_live: u64,
     /// The number of polls of these tasks.
     pub polls: u64,
-    /// CPU time inside these tasks, without their descendants.
+    /// CPU time inside these tasks, without the paths below.
     pub cpu_ns: u64,
-    /// CPU time inside these tasks and all their descendants, ended ones included.
+    /// CPU time inside these tasks and those of all paths below, ended tasks included.
     pub inclusive_cpu_ns: u64,
 }
 
@@ -139,14 +142,14 @@ pub struct TaskReport {
     pub max_poll_ns: Option<u64>,
     /// How often each event happened in it, in the order of [`Report::counters`].
     pub counters: Vec<Counter>,
-    /// How long it waited between being woken and being polled, or `None` where nobody measured that.
+    /// How long it waited between being woken and being polled, or `None` where that was not measured.
     pub wakes: Option<WakeReport>,
 }
 
 /// How long tasks waited between being woken and being polled.
 ///
-/// Each percentile is the upper bound of the bucket in which it lies, so it is at most a quarter too large. A percentile is `None`
-/// where there were no waits, or where it lies beyond the end of the histogram, at 17 s.
+/// Each percentile is the upper bound of the bucket in which it lies, so it is at most a quarter too large. A percentile is
+/// `None` where there were no waits, or where it lies beyond the end of the histogram, at 17 s.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 pub struct WakeReport {
@@ -168,8 +171,9 @@ pub struct WakeReport {
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 pub struct WakeBucket {
-    /// The upper bound of the waits in this bucket, or `None` for the last bucket, which has none. The waits are longer than the
-    /// bound of the bucket before.
+    /// The upper bound of the waits in this bucket, or `None` for the last bucket, which has none.
+    ///
+    /// The waits are longer than the bound of the bucket before.
     pub most_ns: Option<u64>,
     /// The number of waits in this bucket.
     pub count: u64,
@@ -206,21 +210,32 @@ pub struct ThreadReport {
     pub tasks_cpu_ns: u64,
 }
 
-/// What a session could not count. All fields are zero in a healthy session.
+/// What a session could not count.
+///
+/// All fields are zero in a healthy session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 pub struct Lost {
-    /// Tasks that were made during the session and for which there was no memory. Their time is in `workers_cpu_ns`.
+    /// Tasks that were made during the session and for which there was no memory.
+    ///
+    /// Their time is in `workers_cpu_ns`.
     pub tasks_without_data: u64,
-    /// Tasks whose spawn site found no place in the bounded table of sites. They share the row `(other)`.
+    /// Tasks whose spawn site found no place in the bounded table of sites.
+    ///
+    /// They share the row `(other)`.
     pub tasks_without_site: u64,
-    /// Tasks whose spawn path found no place in the bounded tree. They are counted as if no task had spawned them.
+    /// Tasks whose spawn path found no place in the bounded tree.
+    ///
+    /// They are counted as if no task had spawned them.
     pub tasks_without_path: u64,
     /// Polls that the hooks could not follow, because tokio polled the task again before it called the hook that ends the last
-    /// poll. Their time is in `workers_cpu_ns`.
+    /// poll.
+    ///
+    /// Their time is in `workers_cpu_ns`.
     pub polls_untracked: u64,
-    /// Polls that did not end in the order in which they began, for example because a coroutine was suspended in a poll. What the
-    /// coroutine did while another poll was on top of its own is counted for the other poll's task.
+    /// Polls that did not end in the order in which they began, for example because a coroutine was suspended in a poll.
+    ///
+    /// What the coroutine did while another poll was on top of its own is counted for the other poll's task.
     pub polls_out_of_order: u64,
     /// Turns of tasks whose events were not counted, because the worker's counters could not be opened.
     pub turns_without_counters: u64,

@@ -1,32 +1,33 @@
-//! The bell at the collector's door: a thread that begins to run tasks rings, and is looked for at once.
+//! The collector's bell. A thread that begins to run tasks rings it, and the collector looks for the thread at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::Thread;
 
-/// Whether a thread has begun that runs tasks.
+/// Whether a thread has rung since the collector's last look.
 static RUNG: AtomicBool = AtomicBool::new(false);
 
-/// Whom to wake then. Held for a moment, and with no other lock inside.
+/// The collector to wake. Threads hold this lock for a moment only, and take no other lock while they hold it.
 static COLLECTOR: Mutex<Option<Thread>> = Mutex::new(None);
 
-/// Wakes the collector, if there is one, to look for threads now.
+/// Wakes the collector, if there is one, to look for new threads now.
 pub(super) fn ring() {
-    // Relaxed: at worst the next search is as soon as it would have been.
+    // Relaxed: at worst, the next search comes no sooner than without the bell.
     RUNG.store(true, Ordering::Relaxed);
-    // Not waited for: in a forked child it may be locked for ever. Who else holds it wakes the collector, or begins or ends it.
+    // `try_lock`, because in a forked child the lock may be held for ever. A thread that holds it now wakes the collector,
+    // starts it, or ends it.
     if let Ok(Some(collector)) = COLLECTOR.try_lock().as_deref() {
         collector.unpark();
     }
 }
 
-/// Whether somebody has rung since this was asked last.
+/// Whether a thread has rung since the last call.
 pub(super) fn was_rung() -> bool {
     // Relaxed: see `ring`.
     RUNG.swap(false, Ordering::Relaxed)
 }
 
-/// Whom to wake from now on.
+/// Sets the collector to wake from now on.
 pub(super) fn hang_at(collector: Option<Thread>) {
     *COLLECTOR.lock().unwrap_or_else(PoisonError::into_inner) = collector;
 }

@@ -1,4 +1,4 @@
-//! The collector thread, which turns the engine, and the tickets of the sessions that it works for.
+//! The collector thread, which turns the engine, and the tickets of the sessions.
 
 use super::cannot_sample;
 use super::engine::{Engine, TURN};
@@ -17,18 +17,18 @@ use std::thread::JoinHandle;
 
 static STATE: Mutex<State> = Mutex::new(State { engine: None, roster: Roster::new(), sessions: 0 });
 
-/// The process that has been sampled, or 0.
+/// The id of the process that has sampled, or 0.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
 struct State {
-    /// `Some` while anybody samples.
+    /// The engine, while at least one session samples.
     engine: Option<Engine>,
     roster: Roster,
-    /// How many sessions there have been.
+    /// The number of sessions that have begun.
     sessions: u64,
 }
 
-/// A session's place in the engine, until it is left or dropped.
+/// A session's place in the engine, until the session leaves it or the ticket is dropped.
 #[derive(Debug)]
 pub(super) struct Ticket {
     session: u64,
@@ -38,12 +38,12 @@ pub(super) struct Ticket {
 
 /// Begins a session.
 pub(super) fn join(options: SamplerOptions) -> Result<Ticket, Error> {
-    // A forked child has all of this but the threads.
+    // A forked child has a copy of this state, but not its threads.
     let this = std::process::id();
-    // Relaxed: a process writes its own number, and only to look at it itself.
+    // Relaxed: the id refers to no other memory.
     let owner = OWNER.compare_exchange(0, this, Ordering::Relaxed, Ordering::Relaxed);
     if owner.is_err_and(|owner| owner != this) {
-        let why = "the process was forked from one that has been sampled".to_owned();
+        let why = "this process was forked from one that has sampled itself".to_owned();
         return Err(Error::CannotSample { refused: vec![why] });
     }
     workers::watch();
@@ -57,8 +57,7 @@ pub(super) fn join(options: SamplerOptions) -> Result<Ticket, Error> {
         }
     };
     if let Some(why) = engine.halted {
-        let why =
-            format!("{}: {why}; until the sessions of then are stopped", engine.way.mechanism);
+        let why = format!("{}: {why}; stop the earlier sessions first", engine.way.mechanism);
         return Err(Error::CannotSample { refused: vec![why] });
     }
     *sessions += 1;
@@ -67,14 +66,14 @@ pub(super) fn join(options: SamplerOptions) -> Result<Ticket, Error> {
 }
 
 impl Ticket {
-    /// Whether this is a forked child, which has neither the collector nor the events.
+    /// Whether this is a forked child, which has neither the collector thread nor the events.
     pub(super) fn is_anothers(&self) -> bool {
         self.process != std::process::id()
     }
 
-    /// What was seen. `None` in a forked child, and the second time.
+    /// Ends the session, and returns its profile, or `None` in a forked child and at a second call.
     pub(super) fn leave(&mut self) -> Option<RawProfile> {
-        // In a forked child the lock may be held by a thread that is not there.
+        // In a forked child, a thread that the child does not have may hold the lock.
         if std::mem::replace(&mut self.left, true) || self.is_anothers() {
             return None;
         }
@@ -91,7 +90,7 @@ impl Ticket {
         drop(state);
         if let Some(collector) = collector {
             collector.thread().unpark();
-            // It has nothing left to do, and holds nothing.
+            // The collector has nothing left to do, and holds no lock.
             let _ = collector.join();
         }
         profile
@@ -108,7 +107,7 @@ fn lock() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Begins the collector thread, and waits until it has found a way.
+/// Starts the collector thread, and waits until it has found a way to interrupt threads.
 fn begin(options: &SamplerOptions, trial: &'static Record) -> Result<(Way, JoinHandle<()>), Error> {
     let (tell, told) = mpsc::channel();
     let asked = options.clone();
@@ -119,14 +118,14 @@ fn begin(options: &SamplerOptions, trial: &'static Record) -> Result<(Way, JoinH
     match told.recv().map_err(|why| cannot_sample(&why)).and_then(|way| way) {
         Ok(way) => Ok((way, collector)),
         Err(refused) => {
-            // It ends without a look at the state, which is locked now.
+            // The collector ends without the state's lock, which this thread holds.
             let _ = collector.join();
             Err(refused)
         }
     }
 }
 
-/// The collector thread, from its first attempt to interrupt itself until nobody samples any more.
+/// The collector thread: it first tries to interrupt itself, and then turns the engine until the last session stops.
 fn collect(
     told: &mpsc::Sender<Result<Way, Error>>,
     options: &SamplerOptions,

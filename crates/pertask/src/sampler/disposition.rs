@@ -1,24 +1,24 @@
-//! What the process does with a signal: our handler put before the one that was there, and taken away again when nothing of
-//! ours can arrive any more.
+//! The process's action for a signal. Our handler is installed in front of the earlier one, and removed when none of our
+//! signals can arrive any more.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// One more than the highest signal.
+/// One more than the highest signal number.
 const SIGNALS: usize = 65;
 
-/// What was there before our handler, by signal.
+/// The actions from before our handler, by signal number.
 ///
-/// INVARIANT: null, or an action that is never freed: a handler may be looking at it.
+/// INVARIANT: each is null, or points to an action that is never freed, because a handler may be reading it.
 static EARLIER: [AtomicPtr<libc::sigaction>; SIGNALS] =
     [const { AtomicPtr::new(ptr::null_mut()) }; SIGNALS];
 
-/// A signal handler that wants all there is to know.
+/// A signal handler with all three arguments (`SA_SIGINFO`).
 pub(super) type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
 
-/// Puts `handler` before what is there, unless it is there already.
+/// Installs `handler` in front of the current action, unless it is installed already.
 pub(super) fn install(signal: i32, handler: Handler) -> io::Result<()> {
     let current = action(signal)?;
     if is(&current, handler) {
@@ -26,76 +26,79 @@ pub(super) fn install(signal: i32, handler: Handler) -> io::Result<()> {
     }
     let mut ours = current;
     ours.sa_sigaction = (handler as *const ()).addr();
-    // On the thread's own stack: an alternate one is most often too small to unwind on. But where the earlier handler wants one,
-    // it may be that the thread's own is too small for it (Go's are), and ours calls it. What the earlier handler does not want
-    // to be interrupted by, ours is not.
+    // Our handler runs on the thread's own stack, because an alternate one is usually too small for unwinding. It runs on an
+    // alternate stack if the earlier handler does, because ours calls that one, and the thread's own stack may be too small for
+    // it (Go's are). The earlier handler's mask of blocked signals stays.
     let alternate = if is_on_alternate(&current) { libc::SA_ONSTACK } else { 0 };
     ours.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | alternate;
     keep(signal, current);
-    // SAFETY: an action of ours, whose handler is good for any moment.
+    // SAFETY: the kernel only reads the action, and its handler may run at any moment.
     let refused = unsafe { libc::sigaction(signal, &raw const ours, ptr::null_mut()) } < 0;
     if refused { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Brings back what was there before `handler`, if `handler` is still there. Nothing of ours may be pending anywhere.
+/// Restores the action from before `handler`, if `handler` is still installed. None of our signals may be pending on any thread.
 pub(super) fn restore(signal: i32, handler: Handler) {
     let Some(earlier) = earlier(signal) else { return };
     if !action(signal).is_ok_and(|current| is(&current, handler)) {
-        // Somebody has come after us, and may call us: so we stay.
+        // The program has installed another handler after ours, which may call ours. So ours stays as it is.
         return;
     }
     let mut replaced = MaybeUninit::uninit();
-    // SAFETY: an action that the kernel gave us, and a place for the one that it replaces.
+    // SAFETY: the kernel only reads the earlier action, which it gave us, and writes the replaced one into memory of this
+    // function's own.
     let done = unsafe { libc::sigaction(signal, earlier, replaced.as_mut_ptr()) } == 0;
-    // SAFETY: the kernel has filled it in.
+    // SAFETY: the call has succeeded, so the kernel has written the action.
     if done && !is(unsafe { replaced.assume_init_ref() }, handler) {
-        // SAFETY: as above. Somebody came in between.
+        // Another thread has installed a handler since the check above, so that one is installed again.
+        // SAFETY: the kernel only reads the action, which it has just written.
         unsafe { libc::sigaction(signal, replaced.as_ptr(), ptr::null_mut()) };
     }
 }
 
-/// Whether the signal's handler, ours included, runs on alternate stacks.
+/// Whether the signal's current handler, ours included, runs on alternate stacks.
 pub(super) fn wants_alternate_stack(signal: i32) -> bool {
     action(signal).is_ok_and(|action| is_on_alternate(&action))
 }
 
-/// Whether it is our handler that the signal goes to.
+/// Whether the signal goes to our handler.
 pub(super) fn is_ours(signal: i32, handler: Handler) -> bool {
     action(signal).is_ok_and(|action| is(&action, handler))
 }
 
-/// Does with a signal that is not ours what would have been done without us. In our handler.
+/// Does with a signal that is not ours what the earlier action would have done. Our handler calls this.
 ///
 /// # Safety
-/// The arguments are those that the kernel gave to the handler.
+/// The arguments must be those that the kernel has passed to the running handler.
 pub(super) unsafe fn forward(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let Some(earlier) = earlier(signal) else { return };
     match earlier.sa_sigaction {
         libc::SIG_IGN => {}
         libc::SIG_DFL if signal == libc::SIGURG => {
-            // By default it is ignored.
+            // SIGURG is ignored by default.
         }
-        // SAFETY: the caller's word.
+        // SAFETY: `info` is what the kernel passed to the handler, by the caller's contract.
         libc::SIG_DFL => unsafe { by_default(signal, earlier, info) },
         handler if earlier.sa_flags & libc::SA_SIGINFO != 0 => {
-            // SAFETY: the process has installed it as a handler of this kind.
+            // SAFETY: the process has installed this address as a handler with three arguments.
             let handler: Handler = unsafe { std::mem::transmute(handler as *const ()) };
             handler(signal, info, context);
         }
         handler => {
-            // SAFETY: as above.
+            // SAFETY: the process has installed this address as a handler with one argument.
             let handler: extern "C" fn(i32) = unsafe { std::mem::transmute(handler as *const ()) };
             handler(signal);
         }
     }
 }
 
-/// The same signal again, to be met by the default action when our handler returns.
+/// Sends the signal to this thread once more, so that the default action meets it when our handler returns.
 ///
 /// # Safety
-/// `info` is what the kernel gave to the handler.
+/// `info` must be what the kernel has passed to the running handler.
 unsafe fn by_default(signal: i32, default: &libc::sigaction, info: *mut libc::siginfo_t) {
-    // SAFETY: all of it is allowed in a signal handler; the kernel copies what it needs.
+    // SAFETY: a signal handler may make all these calls. The kernel only reads the action and `info`, which is valid by the
+    // caller's contract.
     unsafe {
         libc::sigaction(signal, default, ptr::null_mut());
         let (process, thread) = (libc::getpid(), libc::gettid());
@@ -107,16 +110,16 @@ unsafe fn by_default(signal: i32, default: &libc::sigaction, info: *mut libc::si
 }
 
 fn earlier(signal: i32) -> Option<&'static libc::sigaction> {
-    // Acquire: pairs with the Release in `keep`.
+    // Acquire: pairs with the Release in `keep`, for what the action holds.
     let earlier = EARLIER.get(usize::try_from(signal).ok()?)?.load(Ordering::Acquire);
-    // SAFETY: null, or never freed.
+    // SAFETY: the pointer is null, or to an action that is never freed.
     unsafe { earlier.as_ref() }
 }
 
-/// Remembers it for good. The same one is kept once, so that many sessions do not pile them up.
+/// Keeps an action for ever. Equal actions in a row are kept once, so that many sessions do not accumulate them.
 fn keep(signal: i32, current: libc::sigaction) {
     let same = |kept: &libc::sigaction| {
-        // SAFETY: a set is bits, and both have been filled in by the kernel.
+        // SAFETY: the kernel has written both sets, and the first word of a set has the bits of all signals.
         let bits = |set: &libc::sigset_t| unsafe { ptr::from_ref(set).cast::<u64>().read() };
         (kept.sa_sigaction, kept.sa_flags) == (current.sa_sigaction, current.sa_flags)
             && bits(&kept.sa_mask) == bits(&current.sa_mask)
@@ -127,11 +130,11 @@ fn keep(signal: i32, current: libc::sigaction) {
     let Some(place) = usize::try_from(signal).ok().and_then(|signal| EARLIER.get(signal)) else {
         return;
     };
-    // Release: pairs with the Acquire in `earlier`.
+    // Release: pairs with the Acquire in `earlier`, so that a handler sees the whole action.
     place.store(Box::leak(Box::new(current)), Ordering::Release);
 }
 
-/// Whether there is a handler, and it is to run on the thread's alternate stack.
+/// Whether an action has a handler that runs on the thread's alternate stack.
 fn is_on_alternate(action: &libc::sigaction) -> bool {
     let is_handler = ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction);
     is_handler && action.sa_flags & libc::SA_ONSTACK != 0
@@ -143,10 +146,10 @@ fn is(action: &libc::sigaction, handler: Handler) -> bool {
 
 fn action(signal: i32) -> io::Result<libc::sigaction> {
     let mut action = MaybeUninit::uninit();
-    // SAFETY: asks for the current action, and has a place for it.
+    // SAFETY: the kernel writes the current action into memory of this function's own.
     if unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has filled it in.
+    // SAFETY: the call has succeeded, so the kernel has written the action.
     Ok(unsafe { action.assume_init() })
 }

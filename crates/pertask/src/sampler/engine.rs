@@ -1,5 +1,5 @@
-//! The one sampler of the process, for all sessions: which threads are interrupted, where their rings are emptied to. It is
-//! the collector's to turn.
+//! The engine: the one sampler of the process, for all sessions. It arms threads, empties their rings, and hands the samples to
+//! the sessions. The collector thread turns it.
 
 use super::bell;
 use super::cannot_sample;
@@ -25,49 +25,51 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often rings are emptied and new threads sought, at most: each turn wakes a thread and looks into `/proc`.
+/// The shortest turn. Each turn wakes the collector, empties rings, and looks into `/proc` for new threads.
 pub(super) const TURN: Duration = Duration::from_millis(10);
 
-/// And at least.
+/// The longest turn.
 const LONGEST_TURN: Duration = Duration::from_millis(100);
 
-/// So many samples of a busy thread are left to collect at once. Rings of the usual size have room for four times as many.
+/// The number of samples that a busy thread takes in a turn. A ring of the default size has room for four times as many.
 const SAMPLES_A_TURN: u32 = 25;
 
-/// Interrupts the process's threads, and hands what they tell to the sessions.
+/// Interrupts the process's threads, and hands their samples to the sessions.
 pub(super) struct Engine {
     pub(super) way: Way,
     period_ns: u64,
     ring_bytes: usize,
-    /// When it began.
+    /// When the engine began.
     since: Birth,
     threads: BTreeMap<u32, Sampled>,
-    /// Threads that could not be armed, so as not to try again each time.
+    /// Threads that could not be armed. The engine does not try them again.
     refused: BTreeSet<u32>,
     modules: Modules,
     replaced: Replaced,
-    /// All modules there have been, while it samples.
+    /// All modules that have been mapped since the engine began.
     seen: Vec<Module>,
     pub(super) sessions: Vec<Session>,
-    /// Why no thread is interrupted any more.
+    /// Why threads are no longer interrupted, if so.
     pub(super) halted: Option<&'static str>,
     turns: u64,
-    /// When threads are sought again.
+    /// When the engine looks for threads again.
     next_search: NextSearch,
     words: Vec<u64>,
     pub(super) collector: Option<JoinHandle<()>>,
 }
 
+/// A thread that is armed.
 struct Sampled {
     record: &'static Record,
     birth: Birth,
     source: Source,
-    /// The thread's CPU time at its last sample, or when it was found.
+    /// The thread's CPU time at its last sample, or when the engine found it.
     cpu_ns: u64,
-    /// What of the record's counts has been told to the sessions.
+    /// The record's counts that the engine has already told to the sessions.
     told: Told,
 }
 
+/// The counts of a record.
 #[derive(Clone, Copy, Default)]
 struct Told {
     dropped: u64,
@@ -82,7 +84,7 @@ impl Told {
 }
 
 impl Engine {
-    /// `collector` begins the collector thread, which finds the way by interrupting itself.
+    /// Starts the engine. `collector` starts the collector thread, which finds the way by interrupting itself.
     pub(super) fn start(
         options: &SamplerOptions,
         roster: &mut Roster,
@@ -94,7 +96,8 @@ impl Engine {
         replaced.publish(modules.unwinder());
         let ring_bytes = options.ring_bytes.max(Ring::bytes_for(MOST_WORDS));
         roster.sweep();
-        let trial = roster.trial().ok_or_else(|| cannot_sample(&"too many threads are sampled"))?;
+        let trial =
+            roster.trial().ok_or_else(|| cannot_sample(&"too many threads are sampled already"))?;
         let (way, collector) = collector(trial)?;
         bell::hang_at(Some(collector.thread().clone()));
         Ok(Self {
@@ -116,12 +119,13 @@ impl Engine {
         })
     }
 
+    /// Begins a session.
     pub(super) fn admit(&mut self, number: u64, options: &SamplerOptions, roster: &mut Roster) {
-        // What came before is not the new session's.
+        // Samples that were taken before do not belong to the new session.
         self.drain();
         let first = self.sessions.is_empty();
         if !first {
-            // What threads have used that are found now is the sessions' that were here before.
+            // The time that newly found threads have used so far belongs to the earlier sessions.
             self.search(roster, false);
         }
         self.sessions.push(Session::new(number, options));
@@ -135,6 +139,7 @@ impl Engine {
         }
     }
 
+    /// Ends a session, and returns its profile.
     pub(super) fn dismiss(
         &mut self,
         number: u64,
@@ -158,6 +163,7 @@ impl Engine {
         Some(profile)
     }
 
+    /// Stops the engine. Returns the collector thread, which the caller joins.
     pub(super) fn stop(mut self, roster: &mut Roster) -> Option<JoinHandle<()>> {
         let collector = self.collector.take();
         bell::hang_at(None);
@@ -167,6 +173,7 @@ impl Engine {
         collector
     }
 
+    /// Disarms all threads, and keeps their records.
     fn disarm(&mut self, roster: &mut Roster) {
         self.drain();
         for (thread, sampled) in std::mem::take(&mut self.threads) {
@@ -175,7 +182,7 @@ impl Engine {
         }
     }
 
-    /// Interrupts nobody any more if that would harm the program.
+    /// Disarms all threads if to interrupt them would harm the program.
     fn look_for_trouble(&mut self, roster: &mut Roster) {
         const SELDOM: u64 = 8;
         self.turns += 1;
@@ -189,12 +196,12 @@ impl Engine {
         }
     }
 
-    /// How long the collector waits for its next turn. It is woken when the rate changes.
+    /// The time until the collector's next turn. A change of the rate wakes the collector.
     pub(super) fn turn_time(&self) -> Duration {
         (Duration::from_nanos(self.period_ns) * SAMPLES_A_TURN).clamp(TURN, LONGEST_TURN)
     }
 
-    /// What the collector does each time.
+    /// One turn of the collector.
     pub(super) fn turn(&mut self, roster: &mut Roster, changes: Changes) {
         self.look_for_trouble(roster);
         if self.modules.refresh(changes) {
@@ -212,7 +219,7 @@ impl Engine {
         self.drain();
     }
 
-    /// The rate that the most demanding session wants.
+    /// Sets the highest rate that a session asks for.
     fn set_rate(&mut self) {
         let highest = self.sessions.iter().map(|session| session.frequency_hz).max().unwrap_or(1);
         let highest = highest.min(SamplerOptions::HIGHEST_HZ);
@@ -226,15 +233,15 @@ impl Engine {
         }
         let Way { mechanism, signal, .. } = self.way;
         for (thread, sampled) in &mut self.threads {
-            // What ends before the new one begins keeps its place, and its thread's time goes on.
+            // If the new source cannot be armed, the old one stays.
             if let Ok(source) = mechanism.arm(sampled.record, *thread, period_ns, signal) {
                 sampled.source = source;
             }
         }
     }
 
-    /// Finds threads that have come, have gone, or have begun to run tasks.
-    /// Returns how long it took to look, without what new threads took.
+    /// Finds threads that have begun, have ended, or have begun to run tasks. Returns how long the look at the list took,
+    /// without the time for new threads.
     fn search(&mut self, roster: &mut Roster, first: bool) -> Duration {
         if self.halted.is_some() {
             return Duration::ZERO;
@@ -242,7 +249,7 @@ impl Engine {
         let start = Instant::now();
         let numbers: BTreeSet<u32> = crate::os::threads::numbers().into_iter().collect();
         let took = start.elapsed();
-        // The process is short of descriptors, and knows nothing.
+        // The process is out of file descriptors, so the list could not be read.
         if numbers.is_empty() {
             return took;
         }
@@ -262,8 +269,9 @@ impl Engine {
         took
     }
 
+    /// Removes threads that have ended.
     fn bury(&mut self, alive: &BTreeSet<u32>, roster: &mut Roster) {
-        // The list may have skipped it: only its own file says that it has ended.
+        // The list may have skipped the thread. Only the thread's own file says that it has ended.
         let gone = |(thread, sampled): &(&u32, &Sampled)| {
             !alive.contains(thread) && sampled.birth.has_ended(**thread)
         };
@@ -278,6 +286,7 @@ impl Engine {
         self.refused.retain(|thread| alive.contains(thread));
     }
 
+    /// Arms a new thread.
     fn arm(&mut self, thread: u32, stacks: &Stacks, roster: &mut Roster, first: bool) {
         let Some(birth) = Birth::of(thread) else { return };
         let stack = stacks.of(thread);
@@ -286,11 +295,11 @@ impl Engine {
             self.refused.insert(thread);
             return;
         };
-        // What is left there is from before.
+        // Samples that are still in the ring are from an earlier time.
         while record.ring.read(&mut self.words) {}
         let told = Told::of(record);
-        // A thread that has come since begins at zero: nothing of its time is anybody else's. One that is older was passed over
-        // by the first list: nobody knows what it has used since.
+        // A thread that began after the engine starts at zero, because all its time belongs to this engine's sessions. An older
+        // thread was missing from the first list, and nobody knows what it has used since.
         let has_come = !first && birth >= self.since;
         let cpu_ns = if has_come { Some(0) } else { clock::cpu_ns_of_thread(thread) };
         let Way { mechanism, signal, .. } = self.way;
@@ -304,7 +313,7 @@ impl Engine {
             }
             Err(_) => {
                 roster.keep(thread, birth, record);
-                // It may have ended meanwhile.
+                // The thread may have ended in the meantime.
                 if !birth.has_ended(thread) {
                     self.refused.insert(thread);
                 }
@@ -312,31 +321,35 @@ impl Engine {
         }
     }
 
-    /// What a thread has used before it was found is its own, but nobody knows where: a sample without a stack.
+    /// Adds a sample without a stack, for the time that a thread has used before the engine found it. Nobody knows where it
+    /// used that time.
     fn note_unseen(&mut self, thread: u32) {
         let Some(sampled) = self.threads.get_mut(&thread) else { return };
         let Some(cpu_ns) = clock::cpu_ns_of_thread(thread) else { return };
         let mut words = [0; HEAD];
         (words[1], words[2]) = (clock::monotonic_ns(), cpu_ns);
         let drained = Drained { thread, last_cpu_ns: sampled.cpu_ns, words: &words };
-        // What began later has nothing of it that came before.
+        // Sessions that began after the thread's birth do not know how much of that time belongs to them.
         let since_then = self.sessions.iter_mut().filter(|session| session.since <= sampled.birth);
         since_then.for_each(|session| session.add(&drained));
         sampled.cpu_ns = cpu_ns;
     }
 
+    /// Empties the rings of all threads.
     fn drain(&mut self) {
         let threads: Vec<u32> = self.threads.keys().copied().collect();
         threads.into_iter().for_each(|thread| self.drain_thread(thread));
     }
 
+    /// Empties the ring of a thread, and tells the sessions.
     fn drain_thread(&mut self, thread: u32) {
         let Some(sampled) = self.threads.get_mut(&thread) else { return };
-        // No further: who empties his own ring, and takes longer for a sample than till the next, would never end.
+        // Up to this end only. Otherwise a thread that empties its own ring might never finish, if to take in a sample takes
+        // longer than the time to the next one.
         let end = sampled.record.ring.end();
         while sampled.record.ring.read_before(end, &mut self.words) {
             let drained = Drained { thread, last_cpu_ns: sampled.cpu_ns, words: &self.words };
-            // One from before the thread was found came late.
+            // A sample from before the engine found the thread came late.
             if drained.words.len() < HEAD || drained.thread_cpu_ns() < sampled.cpu_ns {
                 continue;
             }

@@ -1,7 +1,8 @@
-//! The signal handler: takes one sample of its own thread.
+//! The signal handler, which takes one sample of its own thread.
 //!
-//! It allocates nothing, takes no lock, touches no thread-local variable and makes two cheap system calls (its thread's
-//! number, its CPU time). It keeps `errno`. What it needs was made before the first signal was asked for.
+//! The handler allocates nothing, takes no lock, touches no thread-local variable except `errno`, which it preserves, and makes
+//! two cheap system calls: its thread's number, and its CPU time. The sampler has made all that the handler needs before it
+//! arms a thread.
 
 use super::disposition;
 use super::record::{Own, Record, Stack};
@@ -13,45 +14,47 @@ use pertask_core::{CpuRecord, Task, TaskId};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Addresses in a stack at most.
+/// The most addresses in a stack.
 pub(super) const MOST_FRAMES: usize = 128;
 
-/// Words of a sample before its scopes and its addresses.
+/// The number of words in a sample before its scopes and its addresses.
 pub(super) const HEAD: usize = 7;
 
-/// Words of the largest sample: two scopes to a word.
+/// The number of words in the largest sample. A word has two scopes.
 pub(super) const MOST_WORDS: usize = HEAD + MAX_SCOPES.div_ceil(2) + MOST_FRAMES;
 
-/// In a sample's first word: the walk came to the thread's root.
+/// A flag in a sample's first word: the walk reached the thread's root.
 pub(super) const COMPLETE: u64 = 1;
-/// There were more frames than [`MOST_FRAMES`].
+/// A flag in a sample's first word: the stack has more frames than [`MOST_FRAMES`].
 pub(super) const TRUNCATED: u64 = 2;
-/// Where, in the first word, are the nanoseconds that taking it took; and how many at most.
+/// The place in a sample's first word of the nanoseconds that the handler took.
 pub(super) const TOOK_SHIFT: u32 = 2;
+/// The most nanoseconds that have room there.
 pub(super) const MOST_TOOK_NS: u64 = (1 << (OVERRUN_SHIFT - TOOK_SHIFT)) - 1;
-/// Where is how many more signals this one stands for.
+/// The place in a sample's first word of the number of signals that came while this one waited.
 pub(super) const OVERRUN_SHIFT: u32 = 32;
 
-/// Where, in the word of the spawn path, the tag is. (Paths are fewer than 2^32 - 1.)
+/// The place of the labels' tag in the word of the spawn path. There are fewer than 2^32 - 1 paths.
 pub(super) const TAG_SHIFT: u32 = 32;
-/// Where, in the word of the scopes, is how many were too deep.
+/// The place in the word of the scopes of the number of scopes that were too deep.
 pub(super) const DEEPER_SHIFT: u32 = 32;
 
-/// Stack that must be left for a sample without unwinding. Measured: 0.9 KB optimised, 2.3 KB not.
+/// The stack that must be left for a sample without unwinding. Measured use: 0.9 KB in optimised builds, 2.3 KB in unoptimised
+/// ones.
 const ROOM: usize = 3 << 10;
 
-/// Marks a signal's number as ours.
+/// The upper half of the number that a signal carries, which marks the signal as ours.
 const MARK: u64 = 0x7074_6b73 << 32;
 
-/// The highest descriptor whose signals find their record, and one more.
+/// One more than the highest descriptor whose signals find their record.
 pub(super) const MOST_DESCRIPTORS: usize = 1 << 16;
 
-/// The record of each event that signals by its descriptor, by descriptor: its number and one; [`CLOSED`]; or 0, for those
-/// that never were ours.
+/// The records of events that signal by their descriptor, by descriptor. A word is the record's number plus one, [`CLOSED`], or
+/// 0 for a descriptor that was never an event's.
 static OF_DESCRIPTOR: [AtomicU32; MOST_DESCRIPTORS] =
     [const { AtomicU32::new(0) }; MOST_DESCRIPTORS];
 
-/// In the place of a descriptor that was an event's: a signal of that event may come yet.
+/// The word of a descriptor whose event was closed. A signal of that event may still come.
 const CLOSED: u32 = u32::MAX;
 
 /// The number that a record's signals carry.
@@ -59,81 +62,82 @@ pub(super) fn number_of(record: &Record) -> u64 {
     MARK | u64::from(record.number())
 }
 
-/// Says whose signals come from that descriptor from now on.
+/// Notes which record the signals of a descriptor are for. `None`: its event is about to be closed.
 pub(super) fn bind_descriptor(descriptor: i32, record: Option<&Record>) {
     let place = usize::try_from(descriptor).ok().and_then(|at| OF_DESCRIPTOR.get(at));
     if let Some(place) = place {
-        // Release: pairs with the Acquire in `named_record`.
+        // Release: pairs with the Acquire in `Notice::read`.
         place.store(record.map_or(CLOSED, |record| record.number() + 1), Ordering::Release);
     }
 }
 
-/// Nothing of that signal is under way any more from events that have been closed: whatever has their descriptors now signals
-/// for itself. While nobody samples.
+/// Forgets events that have been closed. Their signals are no longer under way, so a signal that carries one of their
+/// descriptors comes from another file. No session samples when this is called.
 pub(super) fn forget_closed(signal: i32) {
     if signal != libc::SIGURG {
         return;
     }
     for place in &OF_DESCRIPTOR {
-        // Relaxed: no signal is on its way that would be told by it.
+        // Relaxed: no signal is under way for which this word matters.
         if place.load(Ordering::Relaxed) == CLOSED {
             place.store(0, Ordering::Relaxed);
         }
     }
 }
 
-/// The handler itself.
+/// The handler.
 pub(super) extern "C" fn on_signal(
     signal: i32,
     info: *mut libc::siginfo_t,
     context: *mut libc::c_void,
 ) {
-    // SAFETY: the thread's own word, which the C library has made when the thread began.
+    // SAFETY: `errno` is a word of the calling thread, which exists as long as the thread does.
     let errno = unsafe { *libc::__errno_location() };
-    // SAFETY: the kernel's word for each signal.
+    // SAFETY: `info` is what the kernel has passed to this handler, for this signal.
     let notice = unsafe { Notice::read(signal, info) };
     match notice {
-        // SAFETY: the context that the kernel gave.
+        // SAFETY: `context` is what the kernel has passed to this handler.
         Some(notice) if unsafe { has_room(context) } => unsafe { take(&notice, context) },
         Some(notice) => notice.record.into_iter().for_each(Record::note_no_room),
-        // SAFETY: the kernel's arguments.
+        // SAFETY: the arguments are those that the kernel has passed to this handler.
         None => unsafe { disposition::forward(signal, info, context) },
     }
-    // SAFETY: as above.
+    // SAFETY: `errno` is a word of the calling thread, which exists as long as the thread does.
     unsafe { *libc::__errno_location() = errno };
 }
 
-/// What a signal of ours says.
+/// What one of our signals says.
 struct Notice {
-    /// `None`: from an event that has been closed since, or on another thread than it was for.
+    /// The record that the signal is for, or `None` if its event has been closed since, or the signal came on another thread
+    /// than meant.
     record: Option<&'static Record>,
     overrun: u64,
 }
 
-/// The parts of `siginfo_t` that the C library has no names for, on 64-bit Linux.
+/// The fields of `siginfo_t` on 64-bit Linux for which the `libc` crate has no names.
 #[repr(C)]
 struct Info {
     signal: i32,
     errno: i32,
     code: i32,
     padding: i32,
-    /// SIGTRAP: an address. A timer: its number, and its overrun above. A file: its band.
+    /// The address of a SIGTRAP; the number of a timer, with its overrun in the upper half; or the band of a file.
     first: u64,
-    /// SIGTRAP: the event's number. A timer: the value that it was made with. A file: its descriptor, below.
+    /// The number of a SIGTRAP's event; the value with which a timer was made; or the descriptor of a file, in the lower half.
     second: u64,
 }
 
 impl Notice {
-    /// `None` if the signal is not ours.
+    /// Reads what a signal says. Returns `None` if the signal is not ours.
     ///
     /// # Safety
-    /// `info` is what the kernel gave to a handler of that signal.
+    /// `info` must be what the kernel has passed to the running handler of that signal.
     unsafe fn read(signal: i32, info: *const libc::siginfo_t) -> Option<Self> {
         const TRAP_PERF: i32 = 6;
         const SI_TIMER: i32 = -2;
-        // What files say: from POLL_IN to POLL_HUP.
+        // The codes of signals that files send: from POLL_IN to POLL_HUP.
         const FILES: std::ops::RangeInclusive<i32> = 1..=6;
-        // SAFETY: it is larger than this, and aligned as 64-bit words are.
+        // SAFETY: a `siginfo_t` is larger than an `Info`, aligned like 64-bit words, and initialised by the kernel.
         let info = unsafe { &*info.cast::<Info>() };
         let urgent = signal == libc::SIGURG;
         match info.code {
@@ -144,7 +148,7 @@ impl Notice {
                 // Acquire: pairs with the Release in `bind_descriptor`.
                 match OF_DESCRIPTOR.get(descriptor)?.load(Ordering::Acquire) {
                     0 => None,
-                    // An event that is closed may have left a signal behind: it is ours, and says nothing.
+                    // A closed event may have left a signal behind. It is ours, but there is nothing to sample for it.
                     CLOSED => Some(Self { record: None, overrun: 0 }),
                     number => Some(Self { record: own(number - 1), overrun: 0 }),
                 }
@@ -153,26 +157,27 @@ impl Notice {
         }
     }
 
+    /// The notice of a signal that carries this number, if the number has our mark.
     fn marked(number: u64, overrun: u64) -> Option<Self> {
         let low = u64::from(u32::MAX);
         (number & !low == MARK).then(|| Self { record: own((number & low) as u32), overrun })
     }
 }
 
-/// The record of that number, if it is the calling thread's.
+/// The record with this number, if the calling thread has it.
 fn own(number: u32) -> Option<&'static Record> {
-    // SAFETY: no arguments, no memory.
+    // SAFETY: `gettid` takes no arguments and touches no memory.
     let thread = unsafe { libc::gettid() }.cast_unsigned();
     Record::of_number(number).filter(|record| record.is_of(thread))
 }
 
-/// Whether there is room for a sample. The program may have stacks of its own for its handlers, and small ones: where such a
-/// handler is interrupted, we are on its stack, and so is all that the kernel has saved for both.
+/// Whether the stack has room for a sample. The program may have small stacks for its own signal handlers. If our signal
+/// interrupts such a handler, ours runs on the same stack, which then also has what the kernel has saved for both.
 ///
 /// # Safety
-/// In a signal handler, with the context that the kernel gave.
+/// `context` must be what the kernel has passed to the running handler.
 unsafe fn has_room(context: *const libc::c_void) -> bool {
-    // SAFETY: the caller's word.
+    // SAFETY: by the caller's contract, the kernel has written a `ucontext_t` there.
     let own = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_stack };
     let start = own.ss_sp.addr();
     let marker = 0_u8;
@@ -180,14 +185,14 @@ unsafe fn has_room(context: *const libc::c_void) -> bool {
     !(start..start.saturating_add(own.ss_size)).contains(&here) || here - start >= ROOM
 }
 
-/// Takes a sample. Not inlined: what it takes of the stack is not taken where there is no room for it.
+/// Takes a sample. This is not inlined, so that the handler uses this function's stack only where there is room for it.
 ///
 /// # Safety
-/// In a signal handler, with the context that the kernel gave.
+/// `context` must be what the kernel has passed to the running handler, of which `notice` was read.
 #[inline(never)]
 unsafe fn take(notice: &Notice, context: *const libc::c_void) {
     let Some(record) = notice.record else { return };
-    // SAFETY: the caller's word.
+    // SAFETY: `context` is what the kernel has passed to the handler, by the caller's contract.
     let from = unsafe { Interrupted::from_context(context) };
     let write = |own: &mut Own| {
         let Some(mut sample) = record.ring.begin(MOST_WORDS) else {
@@ -203,12 +208,12 @@ unsafe fn take(notice: &Notice, context: *const libc::c_void) {
         sample.set(1, flags | took_ns << TOOK_SHIFT | notice.overrun << OVERRUN_SHIFT);
         sample.finish();
     };
-    // SAFETY: `own` has found it to be this thread's.
+    // SAFETY: this is a signal handler, and `Notice::read` has checked that the calling thread has the record.
     unsafe { record.enter(write) };
 }
 
-/// Who runs here: the task's number, its parent's, its spawn path's and one, each 0 if there is none; above the path the tag of
-/// its labels. Then its scopes.
+/// Writes the task that runs on this thread: its number, its parent's number, and its spawn path's number plus one, each 0 if
+/// there is none. The upper half of the path's word has the tag of the labels. Then this writes the scopes.
 fn push_task(record: &Record, sample: &mut Writing<'_>) {
     let cpu = record.cpu().filter(|cpu| cpu.thread().is_some_and(|thread| record.is_of(thread)));
     let numbers = cpu.map(|cpu| {
@@ -220,14 +225,15 @@ fn push_task(record: &Record, sample: &mut Writing<'_>) {
             }
             None => [0, 0, u64::from(cpu.own_tag()) << TAG_SHIFT],
         };
-        // SAFETY: the record is this thread's, and the CPU has the same thread.
+        // SAFETY: the calling thread has the record, and the CPU is this same thread.
         unsafe { cpu.with_current(of_task) }
     });
     numbers.unwrap_or_default().into_iter().for_each(|number| sample.push(number));
     push_scopes(cpu, sample);
 }
 
-/// How many scopes are kept, above it how many are not; then those that are, two to a word.
+/// Writes the number of scopes that are kept, with the number of deeper ones in the upper half, and then the kept scopes, two
+/// to a word.
 fn push_scopes(cpu: Option<&CpuRecord>, sample: &mut Writing<'_>) {
     let mut names = [0; MAX_SCOPES];
     let (kept, deeper) = cpu.map_or((0, 0), |cpu| CallStack::read_on(cpu, &mut names));
@@ -237,12 +243,12 @@ fn push_scopes(cpu: Option<&CpuRecord>, sample: &mut Writing<'_>) {
     }
 }
 
-/// The stack's addresses. Returns the sample's flags.
+/// Writes the addresses of the stack. Returns the sample's flags.
 fn push_stack(record: &Record, own: &mut Own, from: Interrupted, sample: &mut Writing<'_>) -> u64 {
     let Own { cache, stack, mappings } = own;
     let end = record.with_unwinder(|unwinder| {
         let (unwinder, stack) = (unwinder?, stack.readable(mappings, from.stack)?);
-        // SAFETY: the thread's own stack, which stays mapped as long as the thread lives.
+        // SAFETY: this is the calling thread's own stack, which stays mapped as long as the thread lives.
         Some(unsafe {
             unwind::walk(unwinder, cache, from, stack, MOST_FRAMES, |at| sample.push(at))
         })
@@ -259,7 +265,7 @@ fn push_stack(record: &Record, own: &mut Own, from: Interrupted, sample: &mut Wr
 }
 
 impl Stack {
-    /// The stack, if it is known, the interrupted code ran on it, so does this handler, and there is room to unwind.
+    /// The stack, if it is known, both the interrupted code and this handler run on it, and it has room for unwinding.
     fn readable(&mut self, mappings: &[Range<u64>], interrupted: u64) -> Option<Range<u64>> {
         if *self == Self::Sought {
             let found = find(mappings, unwind::thread_pointer());
@@ -275,7 +281,7 @@ impl Stack {
     }
 }
 
-/// From the start of the mapping to the control block in it: what lies above that is not stack.
+/// The stack in the mapping that has the control block. It ends at the control block.
 fn find(mappings: &[Range<u64>], control_block: u64) -> Option<Range<u64>> {
     let after = mappings.partition_point(|mapping| mapping.start <= control_block);
     let mapping = mappings.get(after.checked_sub(1)?)?;

@@ -1,5 +1,5 @@
-//! What interrupts a thread each time that it has used so much CPU time: three ways, best first, of which the first that is
-//! seen to work is used.
+//! The mechanisms that interrupt a thread each time it has used a period of CPU time. The sampler uses the best of three that
+//! works.
 
 use super::disposition;
 use super::handler::{self, MOST_DESCRIPTORS};
@@ -11,22 +11,25 @@ use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 
-/// A way to interrupt a thread each time that it has used so much CPU time.
+/// A way to interrupt a thread each time it has used a period of CPU time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mechanism {
-    /// A perf event on the thread's CPU clock, which signals by itself.
+    /// A perf event on the thread's CPU clock, which sends SIGTRAP itself.
     PerfTrap,
-    /// A perf event on the thread's CPU clock, whose file is told to signal: SIGURG, which harms nobody who does not
-    /// handle it.
+    /// A perf event on the thread's CPU clock, whose file sends SIGURG.
+    ///
+    /// SIGURG is ignored by default, so it does no harm to a program that does not handle it.
     PerfSignal,
-    /// A POSIX timer on the thread's CPU clock. The kernel looks at it once a timer tick: it is no faster than the tick, and
-    /// does not see work that keeps in step with it. It signals SIGURG too, at any moment: also in the middle of a system
-    /// call, which is then begun again, or ends with `EINTR` if it is one that waits for a limited time.
+    /// A POSIX timer on the thread's CPU clock, which sends SIGURG.
+    ///
+    /// The kernel checks the timer once per timer tick. So the rate is at most that of the tick, and samples miss work that
+    /// keeps in step with the tick. The signal may come in the middle of a system call. The kernel then restarts the call, or
+    /// ends it with `EINTR` if the call has a timeout.
     Timer,
 }
 
-/// What is armed for one thread, until it is dropped.
+/// A mechanism that is armed for one thread, until it is dropped.
 #[derive(Debug)]
 pub(super) enum Source {
     Trap { _event: Overflow },
@@ -35,40 +38,40 @@ pub(super) enum Source {
 }
 
 impl Mechanism {
-    /// All, best first.
+    /// All mechanisms, best first.
     pub const ALL: [Self; 3] = [Self::PerfTrap, Self::PerfSignal, Self::Timer];
 
-    /// Why it must not even be tried.
+    /// Why the mechanism must not even be tried, if so.
     pub(super) fn forbidden(self) -> Option<String> {
         match self {
             Self::PerfTrap if traced() => {
-                Some("a debugger is attached, and takes SIGTRAP".to_owned())
+                Some("a debugger is attached, and would receive SIGTRAP".to_owned())
             }
-            // Until 5.18 the kernel kills a thread that blocks SIGTRAP, and who blocks it is not ours to say.
+            // Before 5.18, perf's SIGTRAP kills the process if the thread blocks SIGTRAP. Any thread of the program may do so.
             Self::PerfTrap if kernel() < (5, 18) => Some(
-                "this kernel ends threads that block SIGTRAP; since 5.18 it does not".to_owned(),
+                "this kernel would end the program if a thread blocks SIGTRAP; kernels from 5.18 on do not".to_owned(),
             ),
             _ => None,
         }
     }
 
-    /// Why it must not go on. Asked many times a second.
+    /// Why sampling must not go on, if so. The collector asks many times a second.
     pub(super) fn disturbed(self, signal: i32, seldom: bool) -> Option<&'static str> {
         if !disposition::is_ours(signal, handler::on_signal) {
             return Some(
-                "the program has given the signal another handler, so sampling has ended early",
+                "sampling ended early, because the program gave the signal another handler",
             );
         }
         let traced = self == Self::PerfTrap && seldom && traced();
-        traced.then_some("a debugger takes SIGTRAP, so sampling has ended early")
+        traced.then_some("sampling ended early, because a debugger receives SIGTRAP")
     }
 
-    /// Its signal.
+    /// The mechanism's signal.
     ///
-    /// Where there is a choice, it is one that is ignored by default: so it harms nobody when the program takes our handler
-    /// away, and when it is still pending in a thread that becomes another program. And it is none of the real-time signals:
-    /// those queue up while a thread blocks them, until the user has none left, and then the kernel sends SIGIO, which
-    /// ends the process.
+    /// SIGTRAP is perf's choice. SIGURG is ours, because it is ignored by default. So it does no harm when the program removes
+    /// our handler, or when it is still pending in a thread that executes another program. Real-time signals would not do: they
+    /// queue up while a thread blocks them until the user's limit is reached, and then the kernel sends SIGIO, which ends the
+    /// process.
     pub(super) fn signal(self) -> i32 {
         match self {
             Self::PerfTrap => libc::SIGTRAP,
@@ -76,7 +79,7 @@ impl Mechanism {
         }
     }
 
-    /// What it does not see, for people.
+    /// What the mechanism does not see, for people to read.
     pub(super) fn blindness(self) -> &'static str {
         match self {
             Self::PerfTrap | Self::PerfSignal => {
@@ -88,7 +91,7 @@ impl Mechanism {
         }
     }
 
-    /// The shortest period that it can keep.
+    /// The period for a rate, as short as the mechanism can make it.
     pub(super) fn period_ns(self, frequency_hz: u32) -> u64 {
         let highest = match self {
             Self::Timer => clock::tick_hz().unwrap_or(100),
@@ -97,40 +100,41 @@ impl Mechanism {
         1_000_000_000 / u64::from(frequency_hz.min(highest).max(1))
     }
 
-    /// CPU time after which it has certainly signalled, if it works.
+    /// The CPU time after which the mechanism must have signalled, if it works.
     pub(super) fn patience_ns(self) -> u64 {
         match self {
-            // Where others want the CPU, few ticks meet the thread.
+            // Where other threads want the CPU, few ticks find this thread running.
             Self::Timer => 1_000_000_000,
             _ => 20_000_000,
         }
     }
 
-    /// Lets it interrupt the calling thread, with the collectors' own record, until that has happened.
+    /// Arms the mechanism for the calling thread, a collector, and waits until it has interrupted that thread.
     pub(super) fn try_on_this_thread(
         self,
         trial: &'static Record,
         period_ns: u64,
         signal: i32,
     ) -> Result<(), String> {
-        // SAFETY: no arguments, no memory.
+        // SAFETY: `gettid` takes no arguments and touches no memory.
         let thread = unsafe { libc::gettid() }.cast_unsigned();
         let mut words = Vec::new();
         while trial.ring.read(&mut words) {}
-        // SAFETY: its last thread was a collector, which has ended; collectors begin one after the other.
-        // Its stack is walked, so that what a first walk has to do is done.
+        // SAFETY: the record's last thread was a collector, which has ended, because collectors begin one after the other. So
+        // no other thread has the record, and only this thread gives it away. The handler walks this thread's stack, so that a
+        // first walk has happened before other threads are interrupted.
         unsafe { trial.give(thread, Stack::Sought, Stacks::read().mappings) };
         let _source = self.arm(trial, thread, period_ns, signal)?;
         let start_ns = clock::thread_cpu_ns();
         while !trial.ring.read(&mut words) {
             if clock::thread_cpu_ns() - start_ns > self.patience_ns() {
-                return Err("it can be asked for, but no signal comes".to_owned());
+                return Err("the kernel accepts it, but no signal comes".to_owned());
             }
         }
         Ok(())
     }
 
-    /// Arms it for a thread of this process.
+    /// Arms the mechanism for a thread of this process.
     pub(super) fn arm(
         self,
         record: &Record,
@@ -149,7 +153,7 @@ impl Mechanism {
             }
             Self::PerfSignal => {
                 let event = open(Notice::Signal(signal))?;
-                // A signal before this is one without a record.
+                // A signal that comes before this finds no record.
                 handler::bind_descriptor(event.descriptor(), Some(record));
                 Ok(Source::Signal { event })
             }
@@ -182,26 +186,26 @@ impl Drop for Source {
 #[derive(Debug)]
 pub(super) struct Timer(libc::timer_t);
 
-// SAFETY: a timer is a number of the process's.
+// SAFETY: a timer is a number that belongs to the process, and any thread may use it.
 unsafe impl Send for Timer {}
 
 impl Timer {
     fn start(record: &Record, thread: u32, period_ns: u64, signal: i32) -> io::Result<Self> {
-        // SAFETY: all of it is numbers and a pointer, for which zero is a value.
+        // SAFETY: a `sigevent` has only numbers and a pointer, for which zero is a value.
         let mut event: libc::sigevent = unsafe { MaybeUninit::zeroed().assume_init() };
         event.sigev_notify = libc::SIGEV_THREAD_ID;
         event.sigev_signo = signal;
         event.sigev_notify_thread_id = thread.cast_signed();
-        // A number, in the room that is given for a pointer.
+        // A number, in the field for a pointer.
         event.sigev_value.sival_ptr =
             std::ptr::without_provenance_mut(handler::number_of(record) as usize);
         let mut timer = MaybeUninit::uninit();
         let clock = clock::clock_of_thread(thread);
-        // SAFETY: an event of ours, and a place for the timer.
+        // SAFETY: the kernel reads the event and writes the timer's number, both memory of this function's own.
         if unsafe { libc::timer_create(clock, &raw mut event, timer.as_mut_ptr()) } < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the call has filled it in.
+        // SAFETY: the call has succeeded, so it has written the number.
         let timer = Self(unsafe { timer.assume_init() });
         timer.set(period_ns).map(|()| timer)
     }
@@ -210,7 +214,7 @@ impl Timer {
         let (seconds, rest) = (period_ns / 1_000_000_000, period_ns % 1_000_000_000);
         let period = libc::timespec { tv_sec: seconds.cast_signed(), tv_nsec: rest.cast_signed() };
         let times = libc::itimerspec { it_interval: period, it_value: period };
-        // SAFETY: a timer of ours, and times to read.
+        // SAFETY: `self` owns the timer, and the kernel only reads the times.
         let refused =
             unsafe { libc::timer_settime(self.0, 0, &raw const times, std::ptr::null_mut()) };
         if refused < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
@@ -219,15 +223,15 @@ impl Timer {
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        // SAFETY: made by `start`, and deleted once.
+        // SAFETY: `start` has made the timer, and only this drop deletes it.
         unsafe { libc::timer_delete(self.0) };
     }
 }
 
-/// The process keeps a quarter of its descriptors for itself.
+/// Checks that the process keeps a quarter of its file descriptors for itself.
 fn within_limits(event: &Overflow) -> Result<(), String> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the kernel writes one rlimit, which is ours.
+    // SAFETY: the kernel writes one `rlimit`, into memory of this function's own.
     unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
     let most = (limit.rlim_cur / 4 * 3).min(MOST_DESCRIPTORS as u64);
     if u64::from(event.descriptor().cast_unsigned()) < most {
@@ -236,13 +240,14 @@ fn within_limits(event: &Overflow) -> Result<(), String> {
     Err("the process is short of file descriptors: raise ulimit -n".to_owned())
 }
 
+/// Whether a debugger is attached to the process.
 fn traced() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
     tracer.is_some_and(|tracer| tracer.trim() != "0")
 }
 
-/// The kernel's version, as far as it matters here.
+/// The first two numbers of the kernel's version.
 fn kernel() -> (u32, u32) {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);

@@ -1,4 +1,5 @@
-//! The sampler: where each thread of the process is, each time that it has used so much CPU time, and which task runs there.
+//! The sampler, which records where each thread of the process is, and which task runs there, each time that the thread has
+//! used a period of CPU time.
 //!
 //! ```no_run
 //! use pertask::sampler::{Sampler, SamplerOptions};
@@ -10,15 +11,17 @@
 //! # Ok::<(), pertask::Error>(())
 //! ```
 //!
-//! Each sample carries the CPU time that it stands for: sums of that, not numbers of samples, say where the time went.
-//! Addresses stay numbers.
+//! Each sample carries the CPU time that it stands for. To see where the time went, add up those times, and do not count samples.
+//! A [`RawProfile`] has addresses; `RawProfile::resolve` (feature `profiler`) turns them into functions.
 //!
-//! The signal is SIGTRAP; or SIGURG where perf's traps are refused, or a handler of the program's own for SIGTRAP wants an
-//! alternate stack, from which the thread's own cannot be walked. While somebody samples, the program must not give SIGTRAP its
-//! default action, which would end the program; another handler ends sampling early.
+//! The sampler's signal is SIGTRAP. It is SIGURG where the kernel refuses perf's traps, and where the program's own SIGTRAP
+//! handler runs on an alternate stack, because the thread's own stack cannot be walked from there. While a session samples, the
+//! program must not give SIGTRAP its default action, which would end the program. If the program installs another handler,
+//! sampling ends early.
 //!
-//! There is one collector thread (`pertask-sampler`) while anybody samples, and one interruption of each thread for all
-//! sessions: at the highest rate that any of them asks for. Each session gets all samples from its start to its stop.
+//! While at least one session samples, there is one collector thread, `pertask-sampler`. All sessions share the same
+//! interruptions of each thread, at the highest rate that a session asks for. Each session gets all samples from its start to
+//! its stop.
 
 #[cfg(not(all(
     target_os = "linux",
@@ -67,15 +70,15 @@ use crate::pmus::call_stack::{CallStack, CallStacks};
 use crate::pmus::cpu_time::CpuTime;
 use crate::sessions::Session;
 
-/// A sampling session: it takes samples of all threads from its start until it is stopped or dropped.
+/// A sampling session, which samples all threads from its start until it is stopped or dropped.
 #[derive(Debug)]
 pub struct Sampler {
     ticket: collector::Ticket,
-    // After the ticket: scopes are recorded, and tasks measured, as long as samples are taken.
+    // Dropped after the ticket, so that scopes are recorded and tasks measured as long as samples are taken.
     beside: Option<Beside>,
 }
 
-/// What a sampling session has others do meanwhile.
+/// The recording of scopes and the session on tasks that run beside a sampling session.
 #[derive(Debug)]
 struct Beside {
     _scopes: Option<CallStacks>,
@@ -83,27 +86,33 @@ struct Beside {
 }
 
 impl Sampler {
-    /// Starts sampling all threads of the process, those included that begin later.
+    /// Starts to sample all threads of the process, including threads that begin later.
+    ///
+    /// This may keep its caller for 30 to 300 ms, and for seconds in a process with thousands of threads. The first start tries
+    /// the clocks. A start while no other session samples tries the mechanisms, reads the unwind tables, and arms each thread.
+    /// Async code should call this on a thread of its own, or with `spawn_blocking`, because a runtime's worker runs no other
+    /// task meanwhile.
     ///
     /// # Errors
-    /// [`Error::CannotSample`], with the reason for each way to interrupt threads; [`Error::Attach`] if scopes are wanted and
-    /// cannot be recorded, or tasks' CPU time and it cannot be measured.
+    /// Returns [`Error::CannotSample`] if no mechanism works, with the reason for each, and [`Error::Attach`] if scopes or the
+    /// CPU time of tasks are wanted and the core refuses the attach.
     pub fn start(options: SamplerOptions) -> Result<Self, Error> {
         let _scopes = options.scopes.then(CallStack::record).transpose()?;
         let clocked = options.clocked;
         if clocked {
-            // The first time, the clock is found by trying.
+            // The first call finds the clock by trying.
             CpuTime::handle()?;
         }
-        // The clock's time lies inside the samples': it is never more than the process's.
+        // The session on tasks starts last and stops first. So its CPU time is never more than the sampling session's.
         let mut sampler = Self { ticket: collector::join(options)?, beside: None };
         let clock = clocked.then(Session::start).transpose()?;
         sampler.beside = Some(Beside { _scopes, clock });
         Ok(sampler)
     }
 
-    /// Each way to interrupt threads, best first, and why it cannot be used here, by trying it. While another session samples by
-    /// one of them, that one is what is tried each time.
+    /// Tries each mechanism, best first, and returns why those that cannot be used here do not work.
+    ///
+    /// While another session samples, this tries that session's mechanism each time.
     #[must_use]
     pub fn survey() -> Vec<(Mechanism, Option<Error>)> {
         let tried = |mechanism: Mechanism| {
@@ -118,8 +127,10 @@ impl Sampler {
         Mechanism::ALL.into_iter().map(tried).collect()
     }
 
-    /// Stops, and returns what was seen. When nobody samples any more, threads are not interrupted any more, and the
-    /// signal's earlier handler is back.
+    /// Stops sampling, and returns the samples.
+    ///
+    /// When the last session stops, threads are no longer interrupted, and the signal has its earlier handler again. In a
+    /// forked child of the process that samples, this returns an empty profile.
     #[must_use]
     pub fn stop(mut self) -> RawProfile {
         let clock = self.beside.as_ref().and_then(|beside| beside.clock.as_ref());
@@ -135,7 +146,7 @@ impl Sampler {
 impl Drop for Sampler {
     fn drop(&mut self) {
         if self.ticket.is_anothers() {
-            // In a forked child, what is beside may wait for threads that are not there.
+            // In a forked child, a drop could wait for threads that the child does not have.
             std::mem::forget(self.beside.take());
         }
     }

@@ -1,18 +1,19 @@
-//! The modules: what code is mapped where, and how to unwind through it; read anew when libraries come or go.
+//! The modules: which code is mapped where, and how to unwind through it. They are read again when libraries are loaded or
+//! unloaded.
 
 use framehop::{ExplicitModuleSectionInfo, MustNotAllocateDuringUnwind, Unwinder as _};
 use pertask_symbols::{MappedElf, Memory, Module, UnwindSections};
 use std::io;
 
-/// An unwinder that allocates nothing, over copies of the modules' unwind sections: a library that is unloaded takes
-/// nothing with it that a handler may be reading.
+/// An unwinder that allocates nothing. It has copies of the modules' unwind sections, so a handler never reads memory of a
+/// library that is being unloaded.
 pub(super) type Unwinder = framehop::UnwinderNative<Vec<u8>, MustNotAllocateDuringUnwind>;
 
-/// Modules as they were last read.
+/// The modules, as they were last read.
 pub(super) struct Modules {
     known: Vec<Known>,
     memory: Memory,
-    /// How often libraries had been loaded and unloaded then.
+    /// How often libraries had been loaded and unloaded before the modules were read.
     changes: Changes,
 }
 
@@ -29,14 +30,14 @@ pub(super) struct Changes {
 }
 
 impl Modules {
-    /// `changes` were asked for before: what changes meanwhile is read again.
+    /// Reads the modules. The caller has asked for `changes` before, so that a change during the read causes another one.
     pub(super) fn read(changes: Changes) -> io::Result<Self> {
         let mut modules = Self { known: Vec::new(), memory: Memory::open()?, changes };
         modules.read_mappings()?;
         Ok(modules)
     }
 
-    /// Reads them again if libraries have come or gone. Whether it has.
+    /// Reads the modules again if libraries have been loaded or unloaded. Returns whether it has.
     pub(super) fn refresh(&mut self, changes: Changes) -> bool {
         if changes == self.changes {
             return false;
@@ -45,11 +46,12 @@ impl Modules {
         self.read_mappings().is_ok()
     }
 
-    /// What is mapped now.
+    /// The modules that were mapped at the last read.
     pub(super) fn list(&self) -> impl Iterator<Item = &Module> {
         self.known.iter().map(|known| &known.module)
     }
 
+    /// Makes an unwinder for the modules.
     pub(super) fn unwinder(&self) -> Unwinder {
         let mut unwinder = Unwinder::new();
         let unwindings = self.known.iter().filter_map(|known| known.unwinding.clone());
@@ -64,7 +66,7 @@ impl Modules {
         Ok(())
     }
 
-    /// The module of this image: the one that was read before if it is the same.
+    /// The module of this image. The unwind sections are those of the last read if the module is the same.
     fn known(&self, image: &MappedElf<'_>) -> Known {
         let module = image.module();
         let before = self.known.iter().find(|known| known.module == module);
@@ -77,7 +79,8 @@ impl Modules {
 }
 
 impl Changes {
-    /// Asks the loader, which may be at work on another thread: no lock may be held that a library's constructor could want.
+    /// Asks the loader. It may be at work on another thread, so the caller must hold no lock that a library's constructor could
+    /// want.
     #[allow(unsafe_code)]
     pub(super) fn now() -> Self {
         unsafe extern "C" fn note(
@@ -85,17 +88,18 @@ impl Changes {
             _: usize,
             data: *mut libc::c_void,
         ) -> libc::c_int {
-            // SAFETY: the loader passes an entry and the pointer it was given, both good for this call.
+            // SAFETY: the loader passes a valid entry, and the pointer that it was given, which is to a `Changes` of the
+            // caller's.
             unsafe {
                 let info = &*info;
                 *data.cast::<Changes>() =
                     Changes { loaded: info.dlpi_adds, unloaded: info.dlpi_subs };
             }
-            // The first entry tells all.
+            // The first entry has the counts, so the loader need not go on.
             1
         }
         let mut changes = Self::default();
-        // SAFETY: a callback of the right type, and a place for what it notes.
+        // SAFETY: the callback has the right type, and the pointer is to a `Changes`, which outlives the call.
         unsafe { libc::dl_iterate_phdr(Some(note), (&raw mut changes).cast()) };
         changes
     }

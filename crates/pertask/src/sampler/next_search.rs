@@ -1,22 +1,22 @@
-//! When the collector looks for threads again: it costs time in proportion to them.
+//! When the collector looks for threads again. A search takes time in proportion to their number.
 
 use std::time::{Duration, Instant};
 
-/// How much longer than a search for threads the wait for the next is, at least.
+/// The least wait for the next search, in multiples of the time that the last one took.
 const REST: u32 = 50;
 
-/// And at most, if there are as many threads as there were: one may have ended and another begun.
+/// The longest wait, if the number of threads has not changed: one may have ended and another begun.
 const LONGEST_REST: u32 = 100;
 
-/// What is waited for a multiple of, if a search took less.
+/// A search that took less counts as if it had taken this long.
 const LEAST: Duration = Duration::from_micros(200);
 
-/// When threads are sought again.
+/// When the collector looks for threads again.
 #[derive(Clone, Copy)]
 pub(super) struct NextSearch {
     earliest: Instant,
     latest: Instant,
-    /// How many threads there were at the last.
+    /// The number of threads at the last search.
     threads: u64,
 }
 

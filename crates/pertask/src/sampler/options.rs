@@ -1,27 +1,37 @@
-//! How to sample: plain data.
+//! The options of a sampling session, as plain data.
 
 use super::mechanism::Mechanism;
 #[cfg(doc)]
 use crate::Session;
 
-/// How to sample.
+/// The options of a sampling session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SamplerOptions {
-    /// Samples for each second of CPU time of a thread: 1 to 5,000.
+    /// The number of samples for each second of CPU time of a thread, from 1 to 5,000.
     pub frequency_hz: u32,
-    /// What is to interrupt the threads. `None`: the best that works. Not looked at while another session samples already.
+    /// The mechanism that interrupts the threads, or `None` for the best that works.
+    ///
+    /// The sampler ignores this while another session samples.
     pub mechanism: Option<Mechanism>,
-    /// Memory for the samples of one thread that have not been collected yet: for one, at least. Not looked at while another
-    /// session samples already, and for threads that have been sampled before.
+    /// The memory for samples of one thread that the collector has not read yet, in bytes.
+    ///
+    /// The sampler allocates room for at least one sample. It ignores this while another session samples, and for threads that
+    /// were sampled before.
     pub ring_bytes: usize,
-    /// Memory for the samples of the session. Those that find none left are counted.
+    /// The memory for the samples of the session, in bytes.
+    ///
+    /// Samples for which there is no memory left are counted.
     pub memory_bytes: usize,
-    /// Whether to [record](crate::CallStack::record) scopes meanwhile. They are in the samples, too, if somebody else does.
+    /// Whether the session [records](crate::CallStack::record) scopes.
+    ///
+    /// Samples also have scopes if another part of the program records them.
     pub scopes: bool,
-    /// Whether to measure the CPU time of tasks meanwhile, as a [`Session`] does, and give the samples of
-    /// the tasks of one spawn path together what those had. Otherwise each sample stands for what its thread has used since
-    /// its last one; then time in the kernel, which perf's ways do not see, counts for whatever the thread does next.
+    /// Whether to measure the CPU time of tasks by the clock, as a [`Session`] does.
+    ///
+    /// If so, the samples of a spawn path's tasks share the CPU time that those tasks had. If not, each sample stands for what
+    /// its thread has used since the thread's last sample. Then time in the kernel, in which perf's mechanisms take no samples,
+    /// counts for whatever the thread does next.
     pub clocked: bool,
 }
 
@@ -39,10 +49,12 @@ impl Default for SamplerOptions {
 }
 
 impl SamplerOptions {
-    /// The highest rate.
+    /// The highest rate, in samples for each second of a thread's CPU time.
     pub const HIGHEST_HZ: u32 = 5_000;
 
-    /// The default with another rate. (The default is no divisor of usual ticks and timers, so as not to keep in step.)
+    /// The default options with another rate.
+    ///
+    /// The default rate, 199 Hz, divides no usual tick or timer, so that samples do not keep in step with one.
     #[must_use]
     pub fn with_frequency(frequency_hz: u32) -> Self {
         Self { frequency_hz, ..Self::default() }

@@ -1,4 +1,4 @@
-//! What a sampling session hands back: samples as they were taken, what was lost, and what code was mapped where.
+//! The result of a sampling session: its samples, what was lost, and which code was mapped where.
 
 use crate::tasks::labels::Labels;
 use pertask_symbols::Module;
@@ -6,112 +6,132 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// A thread at one moment.
+/// One sample: a thread at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RawSample {
-    /// When, by `CLOCK_MONOTONIC`.
+    /// When the sample was taken, by `CLOCK_MONOTONIC`.
     pub time_ns: u64,
-    /// The CPU time that the sample stands for, user and system: its share of what the tasks of its spawn path had by the clock;
-    /// outside of tasks, and where that was [not wanted](super::SamplerOptions::clocked), what the thread has used since its last
-    /// sample.
+    /// The CPU time that the sample stands for, user and system.
+    ///
+    /// In a task, this is the sample's share of the time that the tasks of its spawn path had by the clock. On a worker outside
+    /// tasks, it is the share of the rest of the worker's time. On other threads, and without
+    /// [`clocked`](super::SamplerOptions::clocked), it is what the thread has used since its last sample.
     pub cpu_ns: u64,
     /// The thread, by the kernel's number.
     pub thread: u32,
-    /// The task that ran there, by number. `None`: none did.
+    /// The number of the task that ran on the thread, or `None` if no task did.
     pub task: Option<u64>,
-    /// The task that made it.
+    /// The number of the task that made this task.
     pub parent: Option<u64>,
-    /// Where the task stands in the tree of spawns: its spawn site, its name, and those of its ancestors. See
-    /// [`System::path`](pertask_core::System::path).
+    /// The number of the task's spawn path: its spawn site and name, and those of its ancestors.
+    ///
+    /// [`System::path`](pertask_core::System::path) finds the path by its number.
     pub path: Option<u32>,
-    /// The labels that held: the task's, or outside of tasks the thread's.
+    /// The labels that held: those of the task, or those of the thread outside tasks.
     pub labels: Labels,
-    /// The scopes that were open, outermost first, as far as they were [recorded](crate::CallStack::record). Equal ones share
-    /// their memory.
+    /// The scopes that were open, outermost first, as far as they were [recorded](crate::CallStack::record).
+    ///
+    /// Equal stacks of scopes share their memory.
     pub scopes: Arc<[Arc<str>]>,
-    /// How many more scopes were open, inside these.
+    /// The number of scopes that were open inside these.
     pub deeper_scopes: u32,
-    /// Signals that came while this one was waiting to be delivered. Their CPU time is in this sample.
+    /// The number of signals that came while this one waited for delivery.
+    ///
+    /// This sample includes their CPU time.
     pub overrun: u32,
-    /// How long the handler took to take it, without the kernel's part: the interrupt, the signal, and the way back.
+    /// How long the handler took, without the kernel's part: the interrupt, the delivery of the signal, and the return.
     pub handler_ns: u32,
-    /// Empty for what a thread has used between its birth and when it was found. Otherwise where the thread was, then where
-    /// each caller goes on, up to the thread's root. Equal stacks share their memory.
+    /// The addresses of the call stack: where the thread was, and then where each caller continues, up to the thread's root.
+    ///
+    /// The stack is empty in a sample for the time between the thread's birth and the moment at which the sampler found it.
+    /// Equal stacks share their memory.
     pub stack: Arc<[u64]>,
     /// Whether the stack reaches the thread's root.
     pub complete: bool,
-    /// Whether there were more frames than there is room for. Otherwise, what is not complete ends where nothing said how
-    /// to go on.
+    /// Whether the stack had more frames than a sample has room for.
+    ///
+    /// A stack that is neither complete nor truncated ends where the unwind tables do not say how to continue.
     pub truncated: bool,
 }
 
-/// What a sampling session missed.
+/// What a sampling session has missed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SampleLosses {
-    /// Samples that found a thread's ring full. Their CPU time is in that thread's next sample.
+    /// Samples that were dropped because their thread's ring was full.
+    ///
+    /// Their CPU time is in that thread's next sample.
     pub dropped_ring_full: u64,
-    /// Samples for which the session had no memory left.
+    /// Samples that were dropped because the session had no memory left.
     pub dropped_memory_full: u64,
-    /// Signals that came while a sample was being taken.
+    /// Signals that were dropped because they came while a sample was being taken.
     pub dropped_nested: u64,
-    /// Signals that found no room on the program's own stack for signals. Their CPU time is in the thread's next sample.
+    /// Signals that were dropped because the program's own signal stack had no room.
+    ///
+    /// Their CPU time is in the thread's next sample.
     pub dropped_stack_full: u64,
     /// Samples whose stack does not reach the thread's root.
     pub incomplete_stacks: u64,
-    /// Of those, the ones with too many frames.
+    /// Samples whose stack had too many frames.
+    ///
+    /// [`incomplete_stacks`](Self::incomplete_stacks) counts them, too.
     pub truncated_stacks: u64,
-    /// Threads that could not be sampled, or block the signal.
+    /// Threads that could not be sampled, or that block the signal.
     pub threads_not_sampled: u64,
-    /// CPU time of the process that is nowhere in the profile: from each thread's last sample to the end, of threads that
-    /// came and went unseen, and, where there was no memory left or sampling has ended early, all that came after.
+    /// CPU time of the process that is nowhere in the profile.
+    ///
+    /// This is the time from each thread's last sample to the end, and the time of threads that came and went between two
+    /// looks. If the session ran out of memory or ended early, it includes all time after that.
     pub unsampled_cpu_ns: u64,
 }
 
-/// CPU time that was measured, and in which no sample was taken: it is known whose it is, and not where it went.
+/// CPU time that was measured without a sample: it is known who had it, but not where in the code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unmet {
-    /// The spawn path of the tasks that had it. `None`: it was outside of tasks.
+    /// The spawn path of the tasks that had the time, or `None` if it was outside tasks.
     pub path: Option<u32>,
-    /// The thread that had it outside of tasks, by the kernel's number.
+    /// The kernel's number of the thread that had the time outside tasks, or `None` if it was in tasks.
     pub thread: Option<u32>,
-    /// How much.
+    /// The CPU time.
     pub cpu_ns: u64,
 }
 
-/// All that a sampling session has seen.
+/// All that a sampling session has recorded.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RawProfile {
     /// When the session began.
     pub start: SystemTime,
-    /// How long it lasted.
+    /// How long the session lasted.
     pub duration: Duration,
-    /// The samples; those of one thread in order.
+    /// The samples.
+    ///
+    /// Those of one thread are in the order of time.
     pub samples: Vec<RawSample>,
-    /// Who had CPU time and no sample: the most first. Empty where times [are not measured](super::SamplerOptions::clocked), and
-    /// where there are no samples from some moment on.
+    /// The spawn paths and threads that had CPU time and no sample, most time first.
+    ///
+    /// This is empty without [`clocked`](super::SamplerOptions::clocked), and where samples are missing from some moment on.
     pub unmet: Vec<Unmet>,
-    /// What is missing.
+    /// What the session has missed.
     pub lost: SampleLosses,
     /// Whether samples are missing from some moment on.
     pub(super) cut_short: bool,
-    /// What interrupted the threads, at what rate, and why nothing better could be used.
+    /// The mechanism that interrupted the threads, its rate, and why no better one could be used.
     pub mechanism: String,
-    /// CPU time between samples of a thread, as it was asked of the kernel.
+    /// The CPU time between two samples of a thread, as the sampler asked the kernel for it.
     pub period_ns: u64,
     /// The process's CPU time during the session.
     pub process_cpu_ns: u64,
-    /// The names of the threads that were sampled, by number.
+    /// The names of the sampled threads, by the kernel's number.
     pub threads: BTreeMap<u32, String>,
     /// The code that was mapped at some time during the session.
     pub modules: Vec<Module>,
 }
 
 impl SampleLosses {
-    /// Samples that were due and were not kept, for whatever reason.
+    /// The number of samples that were due and were not kept, for whatever reason.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped_ring_full
@@ -122,7 +142,7 @@ impl SampleLosses {
 }
 
 impl RawProfile {
-    /// The CPU time that is told of, of the process's.
+    /// The part of the process's CPU time that the profile has, in samples or without.
     #[must_use]
     pub fn carried_cpu_ns(&self) -> u64 {
         let sampled: u64 = self.samples.iter().map(|sample| sample.cpu_ns).sum();
@@ -130,7 +150,7 @@ impl RawProfile {
         sampled + unmet
     }
 
-    /// Of a session that another process has, of which this one was forked.
+    /// The profile that a forked child gets, because the session belongs to its parent.
     pub(super) fn empty() -> Self {
         Self {
             start: SystemTime::now(),

@@ -1,5 +1,5 @@
-//! A sampled thread as the signal handler on it finds it: its ring, its task, its stack, its unwinder's cache. And all of
-//! them, by number: what a signal carries.
+//! Records: what the signal handler uses of its thread (the ring, the CPU, the stack, the unwinder's cache), and the table in
+//! which it finds the record by the number that the signal carries.
 
 use super::modules::Unwinder;
 use super::ring::Ring;
@@ -11,62 +11,69 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 
-/// Threads that can be sampled at once.
+/// The most threads that can be sampled at the same time.
 pub(super) const MOST: usize = 4096;
 
-/// INVARIANT: null, or a record, which is never freed: a signal that was sent long ago may still name it.
+/// The records, by number.
+///
+/// INVARIANT: each is null, or points to a record that is never freed, because a signal that was sent long ago may still carry
+/// its number.
 static RECORDS: [AtomicPtr<Record>; MOST] = [const { AtomicPtr::new(ptr::null_mut()) }; MOST];
 
-/// The modules' unwinder that handlers use now, or null.
+/// The unwinder that handlers use now, or null.
 ///
-/// INVARIANT: comes from a box, and is freed by [`publish`] alone.
+/// INVARIANT: it comes from a box, and only [`Replaced`] frees it.
 static UNWINDER: AtomicPtr<Unwinder> = AtomicPtr::new(ptr::null_mut());
 
-/// What a handler needs to know of its thread, and where it leaves what it sees.
+/// What a handler needs to know about its thread, and the ring into which it writes samples.
 pub(super) struct Record {
     number: u32,
-    /// The kernel's number of the thread, or 0 while it is nobody's. A handler on another thread leaves it alone.
+    /// The kernel's number of the thread that has the record, or 0. A handler on another thread does not use the record.
     thread: AtomicU32,
-    /// The CPU that the thread is for tasks, if the collector has seen it be one. It may have ceased to be.
+    /// The CPU that the thread is for tasks, or null if the sampler has not seen it become one. The thread may have ceased to
+    /// be this CPU.
     cpu: AtomicPtr<CpuRecord>,
     pub(super) ring: Ring,
-    /// Whether a handler is at work: another signal may interrupt it.
+    /// Whether a handler is at work. Another signal may interrupt it.
     busy: AtomicBool,
-    /// The unwinder that the handler is using: not to be freed.
+    /// The unwinder that the handler uses at this moment, which must not be freed.
     using: AtomicPtr<Unwinder>,
-    /// Samples that were not taken because a handler was at work.
+    /// The number of samples that were not taken because a handler was at work.
     nested: AtomicU64,
-    /// And because there was no room on the stack.
+    /// The number of samples that were not taken because the stack had no room.
     no_room: AtomicU64,
-    /// INVARIANT: changed only while no thread has the record, or by the handler that holds `busy`, on its thread.
+    /// INVARIANT: this is changed only while no thread has the record, or by the handler that has set `busy`, on the record's
+    /// thread.
     own: UnsafeCell<Own>,
 }
 
-/// What the handler alone uses while a thread has the record.
+/// What only the handler uses while a thread has the record.
 pub(super) struct Own {
     pub(super) cache: Cache,
     pub(super) stack: Stack,
-    /// Where stacks may be, by address: the handler finds its thread's among them. Freed when the record is given away.
+    /// The mappings in which stacks may be, by address. The handler looks for its thread's stack there. They are freed when
+    /// another thread gets the record.
     pub(super) mappings: Arc<[Range<u64>]>,
 }
 
-/// Where the thread's stack is.
+/// Where a thread's stack is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Stack {
+    /// The stack is at these addresses.
     Known(Range<u64>),
-    /// Where the thread's control block is: the handler will look.
+    /// The stack is where the thread's control block is. The handler will look for it.
     Sought,
-    /// Not where threads usually have theirs: it is not read.
+    /// The stack is not where stacks usually are, so the handler does not read it.
     Unknown,
 }
 
-// SAFETY: all but `own` is atomic, and `own` is used by one at a time, as its invariant says.
+// SAFETY: all fields except `own` are atomic or never change, and by its invariant only one thread uses `own` at a time.
 unsafe impl Sync for Record {}
-// SAFETY: nothing in it belongs to a thread.
+// SAFETY: nothing in a record depends on the thread that made it.
 unsafe impl Send for Record {}
 
 impl Record {
-    /// A new record, or `None` if there are [`MOST`], or no memory.
+    /// Makes a record, or returns `None` if there are [`MOST`] already, or there is no memory.
     pub(super) fn new(ring_bytes: usize) -> Option<&'static Self> {
         let number = RECORDS.iter().position(|place| place.load(Ordering::Relaxed).is_null())?;
         let ring = Ring::new(ring_bytes)?;
@@ -85,21 +92,22 @@ impl Record {
                 mappings: Arc::default(),
             }),
         }));
-        // Release: pairs with the Acquire in `of_number`. Records are made by one thread at a time.
+        // Release: pairs with the Acquire in `of_number`, so that the record is whole. Only one thread makes records at a time.
         RECORDS[number].store(record, Ordering::Release);
         Some(record)
     }
 
+    /// The record with this number.
     pub(super) fn of_number(number: u32) -> Option<&'static Self> {
         // Acquire: pairs with the Release in `new`.
         let record = RECORDS.get(number as usize)?.load(Ordering::Acquire);
-        // SAFETY: null, or a record, which is never freed.
+        // SAFETY: the pointer is null, or points to a record, which is never freed.
         unsafe { record.as_ref() }
     }
 
     /// The record that a thread has.
     pub(super) fn of_thread(thread: u32) -> Option<&'static Self> {
-        // There is none behind the first place that is empty.
+        // No record is behind the first empty place.
         (0..MOST as u32).map_while(Self::of_number).find(|record| record.is_of(thread))
     }
 
@@ -107,121 +115,129 @@ impl Record {
         self.number
     }
 
-    /// Says which CPU the thread is. Told again when it is another.
+    /// Notes which CPU the thread is. The sampler calls this again if the thread becomes another CPU.
     pub(super) fn set_cpu(&self, cpu: &CpuRecord) {
-        // Relaxed: it was whole before the system told of it, and the handler reads of it what its own thread writes.
+        // Relaxed: the record of the CPU was whole before the system handed it out, and the handler reads only what its own
+        // thread writes there.
         self.cpu.store(ptr::from_ref(cpu).cast_mut(), Ordering::Relaxed);
     }
 
-    /// The CPU that the thread has been seen to be.
+    /// The CPU that the thread was last seen to be.
     pub(super) fn cpu(&self) -> Option<&'static CpuRecord> {
-        // SAFETY: null, or what `set_cpu` was given, which is never freed. Relaxed: see there.
+        // SAFETY: the pointer is null, or comes from a `CpuRecord` that `set_cpu` was given. The system never frees those.
+        // Relaxed: see `set_cpu`.
         unsafe { self.cpu.load(Ordering::Relaxed).as_ref() }
     }
 
-    /// Samples that were not taken because a handler was at work, ever.
+    /// The number of samples that were not taken because a handler was at work, since the record was made.
     pub(super) fn nested(&self) -> u64 {
         // Relaxed: a figure.
         self.nested.load(Ordering::Relaxed)
     }
 
-    /// Samples that were not taken because there was no room on the stack, ever.
+    /// The number of samples that were not taken because the stack had no room, since the record was made.
     pub(super) fn no_room(&self) -> u64 {
         // Relaxed: a figure.
         self.no_room.load(Ordering::Relaxed)
     }
 
-    /// Counts one of those.
+    /// Counts a sample that was not taken because the stack had no room.
     pub(super) fn note_no_room(&self) {
-        // Relaxed: as above.
+        // Relaxed: a figure.
         self.no_room.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Gives a record that is nobody's to a thread that is not sampled yet.
+    /// Gives the record to a thread that is not sampled yet.
     ///
     /// # Safety
-    /// No thread has it, or that thread has ended; and only one thread gives records away at a time.
+    /// No live thread may have the record, and only one thread may give records away at a time.
     pub(super) unsafe fn give(&self, thread: u32, stack: Stack, mappings: Arc<[Range<u64>]>) {
-        // SAFETY: no handler looks into it, by the caller's word.
+        // SAFETY: no handler uses `own`, because no live thread has the record, by the caller's contract.
         let own = unsafe { &mut *self.own.get() };
         (own.stack, own.mappings) = (stack, mappings);
-        // Relaxed: as below.
+        // Relaxed: the Release below orders it.
         self.cpu.store(ptr::null_mut(), Ordering::Relaxed);
         // Release: pairs with the Acquire in `is_of`.
         self.thread.store(thread, Ordering::Release);
     }
 
-    /// Whether it is that thread's.
+    /// Whether this thread has the record.
     pub(super) fn is_of(&self, thread: u32) -> bool {
         // Acquire: pairs with the Release in `give`.
         self.thread.load(Ordering::Acquire) == thread
     }
 
-    /// Calls `f` with what is the handler's own, unless a handler is at work below this one.
+    /// Calls `f` with `own`, unless this handler has interrupted another one. Then it counts a sample that was not taken.
     ///
     /// # Safety
-    /// In a signal handler on the thread that has the record.
+    /// The caller must be a signal handler, on the thread that has the record.
     pub(super) unsafe fn enter(&self, f: impl FnOnce(&mut Own)) {
         // Relaxed: both handlers run on one thread, in program order.
         if self.busy.load(Ordering::Relaxed) {
+            // Relaxed: a figure.
             self.nested.fetch_add(1, Ordering::Relaxed);
             return;
         }
         self.busy.store(true, Ordering::Relaxed);
-        // SAFETY: the thread has it, and `busy` keeps out every other handler on it.
+        // SAFETY: the calling thread has the record, by the caller's contract, and `busy` keeps out every other handler on this
+        // thread.
         f(unsafe { &mut *self.own.get() });
         self.busy.store(false, Ordering::Relaxed);
     }
 
-    /// Calls `f` with the unwinder of this moment. In [`enter`](Self::enter).
+    /// Calls `f` with the current unwinder. The caller is in [`enter`](Self::enter).
     pub(super) fn with_unwinder<R>(&self, f: impl FnOnce(Option<&Unwinder>) -> R) -> R {
+        // Acquire: pairs with the AcqRel in `publish`, for what the box holds.
         let mut unwinder = UNWINDER.load(Ordering::Acquire);
         loop {
+            // Relaxed: the fence below orders it.
             self.using.store(unwinder, Ordering::Relaxed);
-            // SeqCst: pairs with the fence in `publish`: either the collector sees that we use it, or we see that it was
-            // replaced.
+            // SeqCst: pairs with the fence in `free_unused`. If this fence comes first, the collector sees that the handler
+            // uses the unwinder. If the collector's comes first, the load below sees that the unwinder was replaced.
             fence(Ordering::SeqCst);
-            // Acquire: pairs with the Release in `publish`, for what the box holds.
+            // Acquire: pairs with the AcqRel in `publish`, for what the box holds.
             let now = UNWINDER.load(Ordering::Acquire);
             if now == unwinder {
                 break;
             }
             unwinder = now;
         }
-        // SAFETY: null, or from a box that `publish` does not free while `using` names it.
+        // SAFETY: the pointer is null, or from a box that `free_unused` does not free while `using` names it.
         let result = f(unsafe { unwinder.as_ref() });
-        // Release: pairs with the Acquire in `publish`: what was read, was read before it is freed.
+        // Release: pairs with the Acquire in `free_unused`, so that the unwinder is freed only after `f` has read it.
         self.using.store(ptr::null_mut(), Ordering::Release);
         result
     }
 }
 
-/// Unwinders that were replaced while a handler used them.
+/// Unwinders that were replaced and that a handler may still use.
 #[derive(Default)]
 pub(super) struct Replaced(Vec<*mut Unwinder>);
 
-// SAFETY: it owns what they point to.
+// SAFETY: this value owns the boxes to which the pointers point, and an `Unwinder` is `Send`.
 unsafe impl Send for Replaced {}
 
 impl Replaced {
-    /// Makes all handlers use another unwinder from now on.
+    /// Publishes an unwinder, which all handlers use from now on.
     pub(super) fn publish(&mut self, unwinder: Unwinder) {
         let new = Box::into_raw(Box::new(unwinder));
-        // AcqRel: pairs with the loads in `with_unwinder`, and with the swap before.
+        // AcqRel: pairs with the Acquire loads in `with_unwinder`, and with the swap that published the old unwinder.
         let old = UNWINDER.swap(new, Ordering::AcqRel);
         if !old.is_null() {
             self.0.push(old);
         }
     }
 
-    /// Frees those that no handler uses any more.
+    /// Frees the unwinders that no handler uses any more.
     pub(super) fn free_unused(&mut self) {
         if self.0.is_empty() {
             return;
         }
-        // SeqCst: pairs with the fence in `with_unwinder`.
+        // SeqCst: pairs with the fence in `with_unwinder`. If this fence comes first, no handler takes a replaced unwinder any
+        // more. If the handler's comes first, the loads below see that it uses one.
         fence(Ordering::SeqCst);
-        // Acquire: pairs with the Release in `with_unwinder`.
+        // Acquire: pairs with the Release in `with_unwinder`, so that the handler has finished with an unwinder that it no
+        // longer uses.
         let used: Vec<_> = (0..MOST as u32)
             .map_while(Record::of_number)
             .map(|record| record.using.load(Ordering::Acquire))
@@ -229,7 +245,8 @@ impl Replaced {
         self.0.retain(|old| {
             let free = !used.contains(old);
             if free {
-                // SAFETY: from a box, taken out by us alone; no handler uses it, and none finds it any more.
+                // SAFETY: the pointer is from a box, and only this value has it. No handler uses it, and none can find it any
+                // more.
                 drop(unsafe { Box::from_raw(*old) });
             }
             !free

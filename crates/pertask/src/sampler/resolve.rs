@@ -1,7 +1,7 @@
-//! A sampled session as a profile: addresses become functions, numbers of tasks their names and spawn sites.
+//! From a sampling session to a profile: addresses become functions, and numbers of tasks become names and spawn sites.
 //!
-//! A task's stack ends at the frame that polls the task. Below it is whatever runtime happened to poll it, which says nothing of
-//! the task, and would tear one task's time apart by the thread that it came from.
+//! A task's stack ends at the frame that polls the task. The frames below belong to the runtime. They say nothing about the
+//! task, and would split its time by the thread that polled it.
 
 use crate::sampler::{Module, RawProfile, RawSample, Unmet};
 use crate::tasks::tracked;
@@ -14,18 +14,18 @@ use pertask_symbols::{Frame, Symbolizer};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-/// In the place of a stack: what a thread has used before it was found.
+/// The stack of the time that a thread used before the sampler found it.
 const NOT_SAMPLED_YET: &str = "(before its first sample)";
 
-/// And what was measured, and never sampled.
+/// The stack of time that was measured and never sampled.
 const NO_SAMPLE: &str = "(no sample)";
 
 impl RawProfile {
-    /// The profile: with the names of functions, as far as the program's files on disk tell them, of tasks and of threads.
+    /// Makes a profile, with the names of functions, tasks and threads.
     ///
-    /// It reads those files, which takes a second and some hundred megabytes for a large program with all debug information.
-    /// So it is not for a thread that others wait for. The files are looked into now: what was replaced since the program
-    /// began has no names.
+    /// This reads the names of functions from the program's files on disk. For a large program with full debug information,
+    /// that takes a second and some hundred megabytes, so call it on a thread for which no other waits. Functions of files that
+    /// were replaced since the program began have no names.
     ///
     /// ```no_run
     /// use pertask::sampler::{Sampler, SamplerOptions};
@@ -60,11 +60,12 @@ struct Resolver<'a> {
     builder: ProfileBuilder,
     symbolizer: Symbolizer,
     modules: &'a [Module],
-    /// For each module's ranges, in the order of the modules.
+    /// The mappings of each module's ranges, in the order of the modules.
     mappings: Vec<Vec<Option<MappingId>>>,
-    /// The functions of an address, of those that have been asked for.
+    /// The addresses that have been resolved so far.
     places: HashMap<u64, Arc<Place>>,
-    /// Stacks, by where they are kept and whether they are a task's; and whether they were seen to go to their root.
+    /// The stacks that have been resolved so far, by their memory and whether they are a task's, and whether each reaches its
+    /// root.
     stacks: HashMap<(*const u64, bool), (Vec<LocationId>, bool)>,
 }
 
@@ -72,7 +73,7 @@ struct Resolver<'a> {
 struct Place {
     mapping: Option<MappingId>,
     lines: Vec<Line>,
-    /// The first of the lines that polls a task.
+    /// The index of the first line that polls a task.
     root: Option<usize>,
 }
 
@@ -113,7 +114,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// CPU time of which no sample was taken: a sample of none.
+    /// The entry for CPU time without a sample. Its count of samples is 0.
     fn unmet(&mut self, unmet: &Unmet, threads: &BTreeMap<u32, String>) -> Sample {
         Sample {
             cpu_ns: unmet.cpu_ns,
@@ -142,7 +143,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// The stack, and whether it goes to its root for all that is seen here. What lies below a task's is not its own.
+    /// Resolves a stack. Returns it, and whether it reaches the frame that polls its task.
     fn stack(&mut self, addresses: &Arc<[u64]>, of_task: bool) -> (Vec<LocationId>, bool) {
         let key = (addresses.as_ptr(), of_task);
         if let Some(known) = self.stacks.get(&key) {
@@ -158,7 +159,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn resolve_stack(&mut self, addresses: &[u64], of_task: bool) -> (Vec<LocationId>, bool) {
-        // A caller goes on behind its call; it is the call that is wanted.
+        // A caller continues after its call, and the call's own address is wanted.
         let first = addresses.first().copied();
         let callers = addresses.iter().skip(1).map(|address| address.saturating_sub(1));
         let mut stack: Vec<_> =
@@ -206,7 +207,7 @@ impl<'a> Resolver<'a> {
         *self.mappings.get(module)?.get(range)?
     }
 
-    /// A place that is none: its name says why.
+    /// A location that stands for no code. Its name says why.
     fn words(&mut self, words: &str) -> LocationId {
         let name = self.builder.text(words);
         let function: FunctionId = self.builder.function(Function { name, ..Function::default() });
@@ -215,27 +216,27 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// Cuts a stack where its task is polled. Returns how many lines of the outermost frame that is left are the task's.
+/// Cuts a stack where its task is polled. Returns how many lines of the last remaining frame belong to the task.
 ///
-/// Without a symbol for that frame the stack goes on to the thread's root.
+/// If that frame has no symbol, the stack stays whole, up to the thread's root.
 fn end_at_task(stack: &mut Vec<(u64, Arc<Place>)>) -> Option<usize> {
     let at = stack.iter().position(|(_, place)| place.root.is_some())?;
     let lines = stack[at].1.root.filter(|lines| *lines > 0);
-    // Where the poll itself was interrupted, before or after its future's, it is all there is.
+    // If the thread was interrupted in the poll itself, outside the future, that frame is all there is.
     let lines = lines.or((at == 0).then_some(1));
     stack.truncate(if lines.is_some() { at + 1 } else { at });
     lines
 }
 
-/// Whether a function polls or drops a task's future, or is the closure that does so: the outermost that is the task's.
+/// Whether a function polls or drops a task's future, or is the closure that does so.
 fn is_task_root(frame: &Frame) -> bool {
-    // Where there are line tables only, inlined functions have neither type nor module.
+    // With line tables only, the names of inlined functions have neither type nor module.
     let bare = || ["poll<", "drop<"].iter().any(|name| frame.function.starts_with(name));
     let here = || frame.file.as_deref().is_some_and(|file| file.ends_with(tracked::FILE));
     frame.function.starts_with(tracked::FUNCTIONS) || bare() && here()
 }
 
-/// The numbers of the modules, the program's own first.
+/// The indices of the modules, the program's own first.
 fn program_first(modules: &[Module]) -> Vec<usize> {
     let program = std::env::current_exe().unwrap_or_default();
     let mut order: Vec<_> = (0..modules.len()).collect();

@@ -1,22 +1,22 @@
-//! A ring: what a signal handler writes on its thread, and one other thread reads. Words in records of any length; nobody
-//! waits; what finds no room is counted.
+//! A ring of records, which are words of any number. A signal handler writes them on its thread, and one other thread reads
+//! them. Neither waits for the other. A record for which there is no room is dropped and counted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A ring of words, for one writer and one reader at a time.
 ///
-/// INVARIANT: `tail <= head <= tail + words.len()`; the words from `tail` to `head` (each at its number modulo the length)
-/// are the reader's, the others the writer's. A record begins with its own length in words, itself included.
+/// INVARIANT: `tail <= head <= tail + words.len()`. The words from `tail` to `head` (each at its number modulo the length)
+/// belong to the reader, and the others to the writer. A record begins with its own length in words, including this first word.
 #[derive(Debug)]
 pub(super) struct Ring {
     words: Box<[AtomicU64]>,
     head: AtomicU64,
     tail: AtomicU64,
-    /// Records that found no room, ever.
+    /// The number of records that were dropped, since the ring was made.
     dropped: AtomicU64,
 }
 
-/// A record under way. What is not ended with [`Writing::finish`] was never there.
+/// A record that is being written. Unless [`Writing::finish`] ends it, the reader never sees it.
 pub(super) struct Writing<'a> {
     ring: &'a Ring,
     start: u64,
@@ -24,7 +24,7 @@ pub(super) struct Writing<'a> {
 }
 
 impl Ring {
-    /// `None` if there is no memory for it.
+    /// Makes a ring, or returns `None` if there is no memory for it.
     pub(super) fn new(bytes: usize) -> Option<Self> {
         let length = (bytes / size_of::<u64>()).max(1);
         let mut words = Vec::new();
@@ -38,21 +38,21 @@ impl Ring {
         })
     }
 
-    /// Bytes that have room for one record of so many words.
+    /// The bytes of a ring that has room for one record of so many words.
     pub(super) const fn bytes_for(words: usize) -> usize {
         (words + 1) * size_of::<u64>()
     }
 
-    /// Whether it was made with so many bytes.
+    /// Whether the ring was made with so many bytes.
     pub(super) fn is_of(&self, bytes: usize) -> bool {
         self.words.len() == (bytes / size_of::<u64>()).max(1)
     }
 
-    /// Begins a record of at most `most` words, or counts that there is no room for one.
+    /// Begins a record of at most `most` words. If there is no room for it, this counts a dropped record and returns `None`.
     pub(super) fn begin(&self, most: usize) -> Option<Writing<'_>> {
-        // Relaxed: the writer's own.
+        // Relaxed: only the writer changes it.
         let start = self.head.load(Ordering::Relaxed);
-        // Acquire: pairs with the Release in `read`: what the reader gave back, it has read.
+        // Acquire: pairs with the Release in `read_before`, so that the reader has read the words that it gave back.
         let used = start - self.tail.load(Ordering::Acquire);
         if used + most as u64 + 1 > self.words.len() as u64 {
             // Relaxed: a figure.
@@ -62,22 +62,22 @@ impl Ring {
         Some(Writing { ring: self, start, length: 1 })
     }
 
-    /// Where the records end that are there now.
+    /// The end of the records that are in the ring now.
     pub(super) fn end(&self) -> u64 {
-        // Acquire: pairs with the Release in `finish`: what comes before is whole.
+        // Acquire: pairs with the Release in `finish`, so that the records before this end are whole.
         self.head.load(Ordering::Acquire)
     }
 
-    /// Takes the next record's words out. Whether there was one.
+    /// Moves the next record's words into `words`. Returns false if there is no record.
     ///
-    /// By one reader at a time; another may follow if something else orders the two.
+    /// Only one reader may call this at a time. Another thread may become the reader if something else orders the two.
     pub(super) fn read(&self, words: &mut Vec<u64>) -> bool {
         self.read_before(self.end(), words)
     }
 
-    /// The same, if it is before `end`, which [`end`](Self::end) has told.
+    /// Moves the next record's words into `words`, if the record is before `end`, which [`end`](Self::end) has returned.
     pub(super) fn read_before(&self, end: u64, words: &mut Vec<u64>) -> bool {
-        // Relaxed: the reader's own.
+        // Relaxed: only the reader changes it.
         let start = self.tail.load(Ordering::Relaxed);
         if start >= end {
             return false;
@@ -90,14 +90,14 @@ impl Ring {
         true
     }
 
-    /// Records that found no room, ever.
+    /// The number of records that were dropped, since the ring was made.
     pub(super) fn dropped(&self) -> u64 {
         // Relaxed: a figure.
         self.dropped.load(Ordering::Relaxed)
     }
 
     fn word(&self, at: u64) -> u64 {
-        // Relaxed: `head` and `tail` order it.
+        // Relaxed: `head` and `tail` order the words.
         self.words[self.place(at)].load(Ordering::Relaxed)
     }
 
@@ -107,21 +107,23 @@ impl Ring {
 }
 
 impl Writing<'_> {
+    /// Adds a word.
     pub(super) fn push(&mut self, word: u64) {
         self.set(self.length, word);
         self.length += 1;
     }
 
-    /// Replaces a word that was pushed: the first has number 1.
+    /// Replaces a word that was pushed. The first pushed word has number 1.
     pub(super) fn set(&self, number: u64, word: u64) {
         let place = self.ring.place(self.start + number);
-        // Relaxed: `finish` publishes it.
+        // Relaxed: `finish` publishes the word.
         self.ring.words[place].store(word, Ordering::Relaxed);
     }
 
+    /// Ends the record, so that the reader can see it.
     pub(super) fn finish(self) {
         self.set(0, self.length);
-        // Release: pairs with the Acquire in `read`.
+        // Release: pairs with the Acquire in `end`, so that the reader sees the record's words.
         self.ring.head.store(self.start + self.length, Ordering::Release);
     }
 }

@@ -1,4 +1,4 @@
-//! Who has which record: threads that are sampled, have been, or have ended.
+//! The roster of records that no armed thread uses: records of threads that were sampled before, and of threads that have ended.
 
 use super::record::{Record, Stack};
 use super::signals;
@@ -8,24 +8,24 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// When a thread began, in the kernel's ticks: with its number it says whether two threads are one.
+/// When a thread began, in the kernel's ticks. A thread's number and its birth identify it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Birth(u64);
 
 impl Birth {
-    /// `None` when it has ended, or when nothing can be known.
+    /// The birth of a thread, or `None` if the thread has ended or its file cannot be read.
     pub(super) fn of(thread: u32) -> Option<Self> {
         Self::look(thread).ok().flatten()
     }
 
-    /// That of a thread which would be born now.
+    /// The birth of a thread that would begin now.
     pub(super) fn now() -> Self {
-        // SAFETY: asks for a number.
+        // SAFETY: `sysconf` touches no memory of ours.
         let hertz = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(100);
         Self(clock::boot_ns() / (1_000_000_000 / hertz.max(1)))
     }
 
-    /// Whether the thread that was born then has ended for certain. A process that has no descriptor left does not know.
+    /// Whether the thread with this number and birth has certainly ended. A process without a free file descriptor does not know.
     pub(super) fn has_ended(self, thread: u32) -> bool {
         match Self::look(thread) {
             Ok(birth) => birth.is_some_and(|birth| birth != self),
@@ -34,7 +34,7 @@ impl Birth {
     }
 
     fn look(thread: u32) -> io::Result<Option<Self>> {
-        // After the name, which may hold anything, 20th.
+        // The 20th word after the name, which may contain any character.
         const PLACE: usize = 19;
         let stat = std::fs::read(format!("/proc/self/task/{thread}/stat"))?;
         let stat = String::from_utf8_lossy(&stat);
@@ -43,13 +43,13 @@ impl Birth {
     }
 }
 
-/// The records that are not in use.
+/// The records that no armed thread uses.
 pub(super) struct Roster {
-    /// Those of threads that have been sampled and may live still: a signal of then may come yet.
+    /// The records of threads that were sampled and may still live. A signal from that time may still come.
     kept: BTreeMap<u32, (Birth, &'static Record)>,
-    /// Those of threads that have ended.
+    /// The records of threads that have ended.
     free: Vec<&'static Record>,
-    /// The one that collectors try with.
+    /// The record with which collectors try the mechanisms.
     trial: Option<&'static Record>,
 }
 
@@ -58,8 +58,10 @@ impl Roster {
         Self { kept: BTreeMap::new(), free: Vec::new(), trial: None }
     }
 
-    /// A record for a thread: its own from earlier, of whatever size, into which its handler may still look; one that has become
-    /// free; or a new one. `None` if there are too many.
+    /// A record for a thread, or `None` if there are too many records.
+    ///
+    /// This is the record that the thread had before, of whatever size, because its handler may still use it. Otherwise it is a
+    /// free record, or a new one.
     pub(super) fn record(
         &mut self,
         thread: u32,
@@ -79,12 +81,13 @@ impl Roster {
             Some(at) => self.free.swap_remove(at),
             None => Record::new(ring_bytes)?,
         };
-        // SAFETY: it is new, or its thread has ended; and this is under the one lock that there is.
+        // SAFETY: the record is new, or its thread has ended. The caller has the roster under the collector's lock, so no other
+        // thread gives records away.
         unsafe { record.give(thread, stack, mappings) };
         Some(record)
     }
 
-    /// Frees the records of threads that have ended since.
+    /// Frees the kept records of threads that have ended.
     pub(super) fn sweep(&mut self) {
         let Self { kept, free, .. } = self;
         kept.retain(|thread, (birth, record)| {
@@ -96,7 +99,7 @@ impl Roster {
         });
     }
 
-    /// Keeps the record of a thread that is not sampled any more.
+    /// Keeps the record of a thread that is no longer sampled.
     pub(super) fn keep(&mut self, thread: u32, birth: Birth, record: &'static Record) {
         self.kept.insert(thread, (birth, record));
     }
@@ -106,12 +109,12 @@ impl Roster {
         self.kept.keys().copied()
     }
 
-    /// Takes back the record of a thread that has ended.
+    /// Frees the record of a thread that has ended.
     pub(super) fn free(&mut self, record: &'static Record) {
         self.free.push(record);
     }
 
-    /// The record that a collector tries with, before it is sampled itself.
+    /// The record with which a collector tries the mechanisms.
     pub(super) fn trial(&mut self) -> Option<&'static Record> {
         const BYTES: usize = 16 << 10;
         self.trial = self.trial.or_else(|| Record::new(BYTES));
@@ -125,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_thread_is_born_between_what_was_now_before_and_after() {
-        // SAFETY: no arguments, no memory.
+        // SAFETY: `gettid` takes no arguments and touches no memory.
         let me = || unsafe { libc::gettid() }.cast_unsigned();
         let before = Birth::now();
         let born = std::thread::spawn(move || Birth::of(me())).join().unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! A sampling session as the collector has it: what it has been given so far.
+//! A sampling session as the engine has it: the samples so far.
 
 use super::handler::{
     COMPLETE, DEEPER_SHIFT, HEAD, MOST_TOOK_NS, OVERRUN_SHIFT, TAG_SHIFT, TOOK_SHIFT, TRUNCATED,
@@ -14,12 +14,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-/// A sample as the handler wrote it, and what the collector knows of it.
+/// A sample as the handler wrote it, with what the engine knows about it.
 pub(super) struct Drained<'a> {
     pub(super) thread: u32,
     /// The thread's CPU time at its last sample.
     pub(super) last_cpu_ns: u64,
-    /// Its words, in the handler's order.
+    /// The sample's words, in the handler's order.
     pub(super) words: &'a [u64],
 }
 
@@ -30,19 +30,20 @@ impl Drained<'_> {
     }
 }
 
+/// A sampling session that is under way.
 pub(super) struct Session {
     pub(super) number: u64,
     pub(super) frequency_hz: u32,
     room_bytes: usize,
     start: (SystemTime, Instant),
-    /// Threads that were born from then on are its own from their beginning.
+    /// When the session began. All the time of threads that were born since belongs to it.
     pub(super) since: Birth,
     process_cpu_ns: u64,
     carried_cpu_ns: u64,
-    /// The CPU time, at the session's start, of threads that have had no sample since.
+    /// The CPU time at the session's start, of each thread that has had no sample since.
     starts: HashMap<u32, u64>,
     stacks: HashSet<Arc<[u64]>>,
-    /// By their words. Names are shared with the interner, which is bounded itself.
+    /// The scopes by their words. The names' memory belongs to the interner, which has a bound of its own.
     scopes: HashMap<Box<[u64]>, Arc<[Arc<str>]>>,
     samples: Vec<RawSample>,
     threads: BTreeMap<u32, String>,
@@ -68,14 +69,14 @@ impl Session {
         }
     }
 
-    /// Notes what these threads had used before the session.
+    /// Notes the CPU time that these threads used before the session.
     pub(super) fn note_starts(&mut self, threads: &[u32]) {
         let start = |thread: &u32| Some((*thread, clock::cpu_ns_of_thread(*thread)?));
         self.starts = threads.iter().filter_map(start).collect();
         self.process_cpu_ns = clock::process_cpu_ns();
     }
 
-    /// Takes a sample in.
+    /// Adds a sample.
     pub(super) fn add(&mut self, drained: &Drained<'_>) {
         let Drained { thread, last_cpu_ns, words } = *drained;
         let [flags, time_ns, cpu_ns, task, parent, path, scopes] =
@@ -84,7 +85,7 @@ impl Session {
         let rest = words.get(HEAD..).unwrap_or_default();
         let Some((scope_words, addresses)) = rest.split_at_checked(scope_words) else { return };
         let start_ns = match self.starts.get(&thread) {
-            // Taken before the session, or while it began.
+            // The sample was taken before the session, or while it began.
             Some(start_ns) if cpu_ns <= *start_ns => return,
             Some(_) => self.starts.remove(&thread).unwrap_or(0),
             None => 0,
@@ -116,9 +117,10 @@ impl Session {
         self.threads.entry(thread).or_insert_with(|| crate::os::threads::name(thread));
     }
 
-    /// The stack, as it was kept before or now, and room for a sample. `None` if there is none left.
+    /// The stack with these addresses, which is kept now if it is new. Takes room for the stack and for a sample, or returns
+    /// `None` if there is not enough.
     fn stack(&mut self, addresses: &[u64]) -> Option<Arc<[u64]>> {
-        // Tables grow by doubling, and an `Arc` counts.
+        // Tables grow by doubling, and an `Arc` has counts.
         const SAMPLE: usize = 2 * size_of::<RawSample>();
         const STACK: usize = 64;
         let known = self.stacks.get(addresses).cloned();
@@ -132,14 +134,14 @@ impl Session {
         Some(stack)
     }
 
-    /// The scopes of these words, as they were kept before or now. `None` if there is no room left.
+    /// The scopes of these words, which are kept now if they are new. Returns `None` if there is no room left.
     fn scopes(&mut self, words: &[u64]) -> Option<Arc<[Arc<str>]>> {
         const ENTRY: usize = 128;
         if let Some(known) = self.scopes.get(words) {
             return Some(Arc::clone(known));
         }
         let numbers = words.iter().flat_map(|pair| [*pair as u32, (pair >> 32) as u32]);
-        // An odd one has a 0 behind it, which is nobody's number.
+        // An odd number of scopes is followed by a 0, which is no scope's number.
         let names: Arc<[_]> =
             numbers.filter(|number| *number != 0).map(call_stack::name_of).collect();
         self.room_bytes = self.room_bytes.checked_sub(ENTRY + 3 * size_of_val(words))?;
@@ -147,6 +149,7 @@ impl Session {
         Some(names)
     }
 
+    /// Ends the session, and makes its profile.
     pub(super) fn finish(
         mut self,
         mechanism: String,

@@ -1,4 +1,4 @@
-//! Signals of threads: who blocks which, and which are under way.
+//! Signals of threads: which threads block a signal, and to which it is under way.
 
 use crate::os::clock;
 use std::io;
@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use std::ptr;
 use std::time::{Duration, Instant};
 
-/// Leaves the process's signals to its other threads. What the thread's own faults raise cannot be left to others.
+/// Blocks all signals on the calling thread, except those of its own faults, so that the process's signals go to other threads.
 pub(super) fn block_all_but_faults() {
     const FAULTS: [i32; 7] = [
         libc::SIGSEGV,
@@ -18,7 +18,7 @@ pub(super) fn block_all_but_faults() {
         libc::SIGTRAP,
     ];
     let mut set = MaybeUninit::uninit();
-    // SAFETY: a set of ours, filled in before it is used.
+    // SAFETY: `sigfillset` initialises the set, which is memory of this function's own, before other calls use it.
     unsafe {
         libc::sigfillset(set.as_mut_ptr());
         FAULTS.iter().for_each(|signal| {
@@ -28,10 +28,10 @@ pub(super) fn block_all_but_faults() {
     }
 }
 
-/// Lets a signal reach the calling thread.
+/// Unblocks a signal on the calling thread.
 pub(super) fn unblock(signal: i32) {
     let mut set = MaybeUninit::uninit();
-    // SAFETY: as above.
+    // SAFETY: `sigemptyset` initialises the set, which is memory of this function's own, before other calls use it.
     unsafe {
         libc::sigemptyset(set.as_mut_ptr());
         libc::sigaddset(set.as_mut_ptr(), signal);
@@ -39,15 +39,16 @@ pub(super) fn unblock(signal: i32) {
     }
 }
 
-/// Waits until the signal, of which no more is asked for, is under way to none of these threads. Whether that came to be.
+/// Waits until the signal is under way to none of these threads. Returns false if that takes longer than `patience`. The caller
+/// has disarmed the threads, so that no new signal is sent.
 ///
-/// A perf event's signal is not sent when the event overflows, but when the thread is next about to go on in user mode. If it
-/// is preempted just then, nothing tells of the signal, not even after the event was closed. So a thread that could run must
-/// be seen to have run.
+/// The kernel does not send a perf event's signal when the event overflows, but when the thread is next about to return to user
+/// mode. If the thread is preempted just then, the signal is visible nowhere, even after the event was closed. So this waits
+/// until a thread that could run has run.
 pub(super) fn settle(signal: i32, threads: impl Iterator<Item = u32>, patience: Duration) -> bool {
-    // SAFETY: no arguments, no memory.
+    // SAFETY: `gettid` takes no arguments and touches no memory.
     let this = unsafe { libc::gettid() }.cast_unsigned();
-    // What this thread was sent came when its last system call returned.
+    // Signals to this thread came when its last system call returned.
     let others = threads.filter(|thread| *thread != this);
     let mut waiting: Vec<_> = others.filter_map(Unsettled::new).collect();
     let start = Instant::now();
@@ -70,38 +71,40 @@ struct Unsettled {
 }
 
 impl Unsettled {
-    /// `None` when it has ended.
+    /// Begins to watch a thread. Returns `None` if the thread has ended.
     fn new(thread: u32) -> Option<Self> {
         Some(Self { thread, cpu_ns: clock::cpu_ns_of_thread(thread)? })
     }
 
+    /// Whether the signal can no longer be under way to the thread.
     fn is_settled(&self, signal: i32) -> bool {
-        // More than it takes from a switch to user mode.
+        // More than the way from a switch to user mode takes.
         const ENOUGH_NS: u64 = 100_000;
         let Some(now_ns) = clock::cpu_ns_of_thread(self.thread) else { return true };
-        // After the clock: what was sent meanwhile is seen.
+        // The status is read after the clock, so that it shows a signal that was sent before that.
         let Some(status) = Status::of(self.thread) else { return false };
         let has_run = now_ns - self.cpu_ns >= ENOUGH_NS || !status.may_run();
         has_run && !status.has("SigPnd:", signal)
     }
 }
 
-/// How many of these threads block the signal.
+/// The number of these threads that block the signal.
 pub(super) fn that_block(signal: i32, threads: impl Iterator<Item = u32>) -> u64 {
     let blocks = |thread: &u32| Status::of(*thread).is_some_and(|it| it.has("SigBlk:", signal));
     threads.filter(blocks).count() as u64
 }
 
-/// Whether it is that the thread has ended that its file could not be read.
+/// Whether an error of reading a thread's file means that the thread has ended.
 pub(super) fn says_ended(why: &io::Error) -> bool {
     matches!(why.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 
-/// What the kernel tells of a thread; empty when it has ended.
+/// The kernel's status of a thread. It is empty if the thread has ended.
 struct Status(String);
 
 impl Status {
-    /// `None` when it cannot be read, though the thread may live: a process may be short of descriptors.
+    /// Reads the status of a thread. Returns `None` if the file cannot be read for another reason than the thread's end, such
+    /// as a lack of file descriptors.
     fn of(thread: u32) -> Option<Self> {
         match std::fs::read(format!("/proc/self/task/{thread}/status")) {
             Ok(text) => Some(Self(String::from_utf8_lossy(&text).into_owned())),
@@ -109,13 +112,13 @@ impl Status {
         }
     }
 
-    /// Whether it runs, or waits for a CPU only.
+    /// Whether the thread runs, or only waits for a CPU.
     fn may_run(&self) -> bool {
         let state = self.0.lines().find_map(|line| line.strip_prefix("State:"));
         state.is_some_and(|state| state.trim_start().starts_with('R'))
     }
 
-    /// Whether the set of that name holds the signal.
+    /// Whether the set with this name has the signal.
     fn has(&self, name: &str, signal: i32) -> bool {
         let set = self.0.lines().find_map(|line| line.strip_prefix(name));
         let bits = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0);
@@ -123,11 +126,11 @@ impl Status {
     }
 }
 
-/// How far down the first thread's stack may grow.
+/// The size in bytes to which the first thread's stack may grow.
 pub(super) fn main_stack_limit() -> u64 {
     const USUAL: u64 = 8 << 20;
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the kernel writes one rlimit, which is ours.
+    // SAFETY: the kernel writes one `rlimit`, into memory of this function's own.
     unsafe { libc::getrlimit(libc::RLIMIT_STACK, &raw mut limit) };
     limit.rlim_cur.min(USUAL)
 }
@@ -142,7 +145,7 @@ mod tests {
         std::thread::scope(|scope| {
             let thread = scope.spawn(move || {
                 block_all_but_faults();
-                // SAFETY: no arguments; a signal to this very thread, which blocks it.
+                // SAFETY: the signal goes to this very thread, which blocks it. The other calls take no arguments.
                 let me = unsafe {
                     libc::pthread_kill(libc::pthread_self(), signal);
                     libc::gettid().cast_unsigned()
@@ -163,7 +166,7 @@ mod tests {
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
         std::thread::scope(|scope| {
             scope.spawn(move || {
-                // SAFETY: no arguments, no memory.
+                // SAFETY: `gettid` takes no arguments and touches no memory.
                 tell.send(unsafe { libc::gettid() }.cast_unsigned()).unwrap();
                 stopped.recv().unwrap_err();
             });
@@ -171,7 +174,7 @@ mod tests {
             assert!(settle(libc::SIGUSR2, [sleeper].into_iter(), Duration::from_secs(5)));
             drop(stop);
         });
-        // SAFETY: no arguments, no memory.
+        // SAFETY: `gettid` takes no arguments and touches no memory.
         let me = unsafe { libc::gettid() }.cast_unsigned();
         let mut unsettled = Unsettled::new(me).unwrap();
         assert!(!unsettled.is_settled(libc::SIGUSR2), "it runs, and has not run for long");

@@ -1,15 +1,15 @@
-//! Unwinding in a signal handler: from the interrupted registers to the thread's root, reading nothing but modules' copied
+//! Unwinding in a signal handler, from the interrupted registers to the thread's root. It reads only copies of the modules'
 //! sections and the thread's own stack.
 
 use super::modules::Unwinder;
 use framehop::{FrameAddress, MustNotAllocateDuringUnwind, UnwindRegsNative, Unwinder as _};
 use std::ops::Range;
 
-/// What an unwinder remembers of addresses, for one thread. It is large, and made before it is needed.
+/// The unwinder's cache of addresses, for one thread. It is large, so it is made before the handler needs it.
 pub(super) type Cache = framehop::CacheNative<MustNotAllocateDuringUnwind>;
 
-/// Stack that must be left below a handler for unwinding. Measured: 11 KB optimised, 43 KB not, 32 KB in some builds with
-/// link-time optimisation.
+/// The stack that a handler must have left for unwinding. Measured use: 11 KB in optimised builds, 43 KB in unoptimised ones,
+/// and 32 KB in some builds with link-time optimisation.
 pub(super) const ROOM: u64 = 128 << 10;
 
 /// The registers of interrupted code.
@@ -25,18 +25,20 @@ pub(super) struct Interrupted {
 pub(super) enum End {
     /// At the thread's root.
     Root,
-    /// There was no room for more frames.
+    /// At the most frames that there is room for.
     Full,
-    /// Where nothing said how to go on.
+    /// Where the unwind tables do not say how to continue.
     Lost,
 }
 
 impl Interrupted {
+    /// Reads the registers of interrupted code.
+    ///
     /// # Safety
-    /// The context that the kernel has given to a signal handler.
+    /// `context` must be the context that the kernel has passed to the running signal handler.
     #[cfg(target_arch = "x86_64")]
     pub(super) unsafe fn from_context(context: *const libc::c_void) -> Self {
-        // SAFETY: the caller's word.
+        // SAFETY: by the caller's contract, the kernel has written a `ucontext_t` there.
         let registers = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
         let register = |number: i32| registers[number as usize].cast_unsigned();
         let (instruction, stack, frame) =
@@ -45,16 +47,16 @@ impl Interrupted {
         Self { instruction, stack, registers }
     }
 
-    /// As above.
+    /// Reads the registers of interrupted code.
     ///
     /// # Safety
-    /// As above.
+    /// `context` must be the context that the kernel has passed to the running signal handler.
     #[cfg(target_arch = "aarch64")]
     pub(super) unsafe fn from_context(context: *const libc::c_void) -> Self {
-        // SAFETY: the caller's word.
+        // SAFETY: by the caller's contract, the kernel has written a `ucontext_t` there.
         let machine = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext };
         let (frame, link) = (machine.regs[29], machine.regs[30]);
-        // Return addresses may be signed, in the bits that addresses of user space do not use.
+        // Return addresses may be signed, in the bits that user-space addresses do not use.
         const ADDRESS_BITS: u64 = (1 << 48) - 1;
         let mask = framehop::aarch64::PtrAuthMask(ADDRESS_BITS);
         let registers = UnwindRegsNative::new_with_ptr_auth_mask(mask, link, machine.sp, frame);
@@ -62,11 +64,11 @@ impl Interrupted {
     }
 }
 
-/// Walks up to the root, and calls `found` with each address: first where the thread was interrupted, then where each caller
-/// goes on.
+/// Walks the stack up to the root, and calls `found` with each address: first where the thread was interrupted, then where each
+/// caller continues.
 ///
 /// # Safety
-/// All of `stack` is mapped and readable for the time of the call.
+/// All of `stack` must be mapped and readable during the call.
 #[inline(never)]
 pub(super) unsafe fn walk(
     unwinder: &Unwinder,
@@ -77,14 +79,15 @@ pub(super) unsafe fn walk(
     mut found: impl FnMut(u64),
 ) -> End {
     const WORD: u64 = size_of::<u64>() as u64;
-    // What lies below the interrupted frame is nobody's.
+    // Memory below the interrupted frame belongs to no frame.
     let readable = from.stack.max(stack.start)..stack.end;
     let mut read = |at: u64| {
         let whole = readable.start <= at && at <= readable.end.wrapping_sub(WORD);
         if !whole || readable.end < WORD || !at.is_multiple_of(WORD) {
             return Err(());
         }
-        // SAFETY: in the stack, by the test above, and aligned.
+        // SAFETY: the word is aligned and within the stack, by the tests above, and the stack is readable, by the caller's
+        // contract.
         Ok(unsafe { (at as *const u64).read_volatile() })
     };
     let mut frames = unwinder.iter_frames(from.instruction, from.registers, cache, &mut read);
@@ -102,25 +105,24 @@ pub(super) unsafe fn walk(
     }
 }
 
-/// The calling thread's pointer to its own control block, which stands at the top of its stack if it has not made the stack
-/// itself.
+/// The calling thread's pointer to its own control block, which stands at the top of its stack unless the program made the stack.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) fn thread_pointer() -> u64 {
     let pointer;
-    // SAFETY: by the ABI the first word of the control block is its own address.
+    // SAFETY: by the ABI, `fs:0` is the first word of the control block, which is its own address.
     unsafe {
         std::arch::asm!("mov {}, fs:[0]", out(reg) pointer, options(nostack, preserves_flags, readonly));
     }
     pointer
 }
 
-/// As above.
+/// The calling thread's pointer to its own control block, which stands at the top of its stack unless the program made the stack.
 #[cfg(target_arch = "aarch64")]
 #[inline(always)]
 pub(super) fn thread_pointer() -> u64 {
     let pointer;
-    // SAFETY: reads a register.
+    // SAFETY: this reads the register in which the ABI keeps the thread pointer.
     unsafe {
         std::arch::asm!("mrs {}, tpidr_el0", out(reg) pointer, options(nomem, nostack, preserves_flags));
     }

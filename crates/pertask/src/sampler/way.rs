@@ -1,4 +1,4 @@
-//! The way in which threads are interrupted: found by trying each on the collector's own thread.
+//! The way in which threads are interrupted: a mechanism and its signal, found by trying each on the collector thread.
 
 use super::disposition;
 use super::handler;
@@ -9,28 +9,29 @@ use super::signals;
 use crate::error::Error;
 use std::time::Duration;
 
-/// How long a stop waits for signals that are under way.
+/// How long a stop waits for signals under way.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// Why a way gives no stacks.
-const ALTERNATE: &str = "the program's own handler of its signal wants an alternate stack, from which no other is walked";
+/// Why a mechanism gives no stacks.
+const ALTERNATE: &str = "the program's own handler of the signal runs on an alternate stack, from which the thread's stack cannot be walked";
 
-/// What interrupts the threads.
+/// A mechanism that works on this machine, and its signal.
 pub(super) struct Way {
     pub(super) mechanism: Mechanism,
     pub(super) signal: i32,
-    /// Whether it does so on an alternate stack.
+    /// Whether the handler runs on an alternate stack, so that samples have no stacks.
     stackless: bool,
-    /// Why nothing better does.
+    /// The better mechanisms, each with the reason why it is not used.
     refused: Vec<String>,
 }
 
 impl Way {
-    /// The best that is seen to interrupt the calling thread.
+    /// Finds the best mechanism that interrupts the calling thread.
     pub(super) fn find(options: &SamplerOptions, trial: &'static Record) -> Result<Self, Error> {
         let mut refused = Vec::new();
         let wanted = |way: &Mechanism| options.mechanism.is_none_or(|only| only == *way);
-        // A handler on an alternate stack sees where its thread is, and not how it came there.
+        // A handler on an alternate stack sees where its thread is, but not how the thread came there. Such mechanisms are
+        // tried last.
         let (stackless, others): (Vec<_>, Vec<_>) = Mechanism::ALL
             .into_iter()
             .filter(wanted)
@@ -50,20 +51,20 @@ impl Way {
         Err(Error::CannotSample { refused })
     }
 
-    /// Lets it interrupt the calling thread. Returns its signal, whose handler stays.
+    /// Tries a mechanism on the calling thread. Returns its signal, whose handler stays installed.
     fn try_out(mechanism: Mechanism, trial: &'static Record) -> Result<i32, String> {
         const PERIOD_NS: u64 = 100_000;
         if let Some(why) = mechanism.forbidden() {
             return Err(why);
         }
         let signal = mechanism.signal();
-        // It stays from a session before if a signal of that one may come yet.
+        // The handler is still installed if a signal of an earlier session may still come.
         let stays = disposition::is_ours(signal, handler::on_signal);
         disposition::install(signal, handler::on_signal).map_err(|why| why.to_string())?;
         signals::unblock(signal);
         let came = mechanism.try_on_this_thread(trial, PERIOD_NS, signal);
         if came.is_err() && !stays {
-            // Nothing was asked for but for this thread.
+            // No thread but this one was armed.
             withdraw(signal, std::iter::empty());
         }
         came.map(|()| signal)
@@ -73,7 +74,7 @@ impl Way {
         let hertz = 1_000_000_000 / period_ns.max(1);
         let mut text = format!("{}, {hertz} Hz ({})", self.mechanism, self.mechanism.blindness());
         if self.stackless {
-            text += "; no stacks, as ";
+            text += "; no stacks: ";
             text += ALTERNATE;
         }
         for why in &self.refused {
@@ -84,8 +85,8 @@ impl Way {
     }
 }
 
-/// Takes our handler away, when nothing of ours is under way any more. If something stays under way, on a thread that
-/// blocks the signal, the handler stays: to it, that signal is harmless.
+/// Removes our handler when none of our signals is under way any more. If a signal stays under way, on a thread that blocks it,
+/// the handler stays, because the signal is harmless to it.
 pub(super) fn withdraw(signal: i32, threads: impl Iterator<Item = u32>) {
     if signals::settle(signal, threads, PATIENCE) {
         handler::forget_closed(signal);

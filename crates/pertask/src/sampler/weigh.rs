@@ -1,18 +1,19 @@
-//! Samples against the clock: how much CPU time tasks had is measured at each switch; samples say where in them.
+//! Weighing samples by the clock. The clock measures at each switch how much CPU time tasks had; the samples say where in the
+//! code.
 //!
-//! Threads are not interrupted evenly. A moment in the kernel is not told, so its time would count for where the thread is
-//! next, which is seldom the task that made the call; a tick does not see what keeps in step with it; a task that runs for
-//! some microseconds at a time is met too seldom. So the samples of all tasks of one spawn path are given the CPU time that
-//! those tasks had by the clock, shared out among them as they stand; and the samples of a worker outside of tasks what is
-//! left of its thread's time. (Surveys call it post-stratification.) What has had CPU time and no sample is told of by itself:
-//! of it one knows who, and not where.
+//! Samples alone are not fair. A thread is not interrupted in the kernel, so that time would count for the code that runs next,
+//! which is often another task's. The timer tick misses work that keeps in step with it. A task that runs for some microseconds
+//! at a time is hit too seldom. So the samples of all tasks of a spawn path get the CPU time that those tasks had by the clock,
+//! in proportion to the times that the samples carried before. The samples of a worker outside tasks get the rest of its
+//! thread's time. (Surveys call this post-stratification.) A path or thread that had CPU time and no sample is listed
+//! separately: it is known who had the time, but not where.
 
 use super::profile::{RawProfile, RawSample, Unmet};
 use crate::os::threads;
 use crate::sessions::Clocked;
 use std::collections::HashMap;
 
-/// Whose samples are weighed together.
+/// Samples that are weighed together: those of a spawn path, of a worker outside tasks, or of ended threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Stratum {
     Path(u32),
@@ -20,18 +21,18 @@ enum Stratum {
     Ended,
 }
 
-/// What a stratum's samples carry, and what they are to carry.
+/// The CPU time that a stratum's samples carry, and the time that they should carry.
 #[derive(Clone, Copy, Debug, Default)]
 struct Share {
     carried_ns: u64,
     clocked_ns: u64,
-    /// What the samples carried that have been weighed.
+    /// The time that the samples carried which have been weighed so far.
     done_ns: u64,
 }
 
 impl RawProfile {
-    /// Gives the samples the times of the clock. Not if they are of a part of the session only: they would get the time of the
-    /// rest, of which they say nothing.
+    /// Gives the samples the times of the clock. Does nothing if the samples cover only a part of the session, because they
+    /// would get the time of the rest, too.
     pub(super) fn weigh(&mut self, clocked: &Clocked) {
         if self.cut_short {
             return;
@@ -45,8 +46,8 @@ impl RawProfile {
     }
 }
 
-/// Gives the samples of each stratum the CPU time that it had by the clock. Those of which the clock knows nothing, such as
-/// threads that run no tasks, keep their own. Returns the strata that had CPU time and no sample to carry it.
+/// Gives the samples of each stratum the CPU time that the stratum had by the clock. Samples of which the clock knows nothing,
+/// such as those of threads that run no tasks, keep their own. Returns the strata that had CPU time and no sample to carry it.
 fn weigh(samples: &mut [RawSample], clocked: &Clocked) -> Vec<Unmet> {
     let mut shares: HashMap<Stratum, Share> = HashMap::new();
     for sample in &*samples {
@@ -56,7 +57,7 @@ fn weigh(samples: &mut [RawSample], clocked: &Clocked) -> Vec<Unmet> {
         }
     }
     if let Some(ended) = shares.get_mut(&Stratum::Ended) {
-        // Those that were never sampled are nobody else's.
+        // The time of ended threads that were never sampled does not go to the samples of others.
         ended.clocked_ns = ended.clocked_ns.min(ended.carried_ns);
     }
     for sample in &mut *samples {
@@ -70,7 +71,7 @@ fn weigh(samples: &mut [RawSample], clocked: &Clocked) -> Vec<Unmet> {
 }
 
 impl Clocked {
-    /// Whose the sample is, and what those had. `None`: the clock does not know.
+    /// The stratum of a sample and the stratum's time by the clock, or `None` if the clock does not know it.
     fn stratum(&self, sample: &RawSample) -> Option<(Stratum, u64)> {
         if let Some(path) = sample.path {
             return Some((Stratum::Path(path), *self.paths_ns.get(&path)?));
@@ -81,7 +82,8 @@ impl Clocked {
         }
     }
 
-    /// The paths and the workers that had CPU time and were not met. (Which threads ended, nobody knows.)
+    /// The paths and the workers that had CPU time and no sample. Ended threads are left out, because nobody knows which they
+    /// were.
     fn unmet(&self, met: impl Fn(Stratum) -> bool) -> Vec<Unmet> {
         let paths = self.paths_ns.iter().map(|(path, cpu_ns)| {
             (Stratum::Path(*path), Unmet { path: Some(*path), thread: None, cpu_ns: *cpu_ns })
@@ -98,7 +100,7 @@ impl Clocked {
 }
 
 impl Share {
-    /// The next sample's part. The parts of all add up to the whole: what one is rounded down by, another one gets.
+    /// The next sample's part. The parts add up to the whole: what rounding takes from one sample, it gives to another.
     fn next(&mut self, cpu_ns: u64) -> u64 {
         let before = self.up_to(self.done_ns);
         self.done_ns += cpu_ns;
@@ -179,7 +181,7 @@ mod tests {
             threads_ns: [(1, Some(10)), (2, Some(30)), (3, None)].into(),
             ended_ns: 50,
         };
-        // One that stands for no time can carry none.
+        // A sample that stands for no time can carry none.
         let mut samples = [sample(1, Some(7), 3), sample(1, None, 4), sample(1, Some(10), 0)];
         let unmet = weigh(&mut samples, &clocked);
         let unmet: Vec<_> = unmet.iter().map(|it| (it.path, it.thread, it.cpu_ns)).collect();

@@ -1,14 +1,14 @@
-//! Threads that begin to run tasks are sampled as such at once, and not from the collector's next search on.
+//! A PMU by which the sampler learns of threads that begin to run tasks before the collector's next search.
 
 use super::bell;
 use super::record::Record;
 use pertask_core::{CpuRecord, Pmu, PmuHandle, Switch, System};
 use std::sync::OnceLock;
 
-/// A PMU that measures nothing, and is told of threads that begin to be CPUs.
+/// A PMU that measures nothing. The core tells it of threads that become CPUs.
 struct Workers;
 
-/// From now on. If the system has no place left for it, searches find them.
+/// Watches for such threads from now on. If the system has no place for this PMU, only searches find them.
 pub(super) fn watch() {
     static HANDLE: OnceLock<Option<PmuHandle<Workers>>> = OnceLock::new();
     HANDLE.get_or_init(|| System::global().register(Workers).ok());

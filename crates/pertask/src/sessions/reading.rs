@@ -36,7 +36,8 @@ pub(crate) struct Reading {
     lost: Losses,
     /// The time that a hypervisor has stolen from the CPUs, as far as the clock has noticed.
     stolen_ns: u64,
-    /// Whether the session measures only some tasks. Then a worker's time in tasks includes tasks that the session does not measure.
+    /// Whether the session measures only some tasks. Then a worker's time in tasks includes tasks that the session does not
+    /// measure.
     selected: bool,
 }
 
@@ -200,8 +201,8 @@ impl Reading {
         self.cpu_time.paths.values().map(since).collect()
     }
 
-    /// The rows of the sites. A site's figures are the sums of its paths' figures, except the longest poll: whether that is new is only
-    /// known for the site as a whole.
+    /// The rows of the sites. A site's figures are the sums of its paths' figures, except the longest poll: whether that is new
+    /// is only known for the site as a whole.
     fn sites_since(
         &self,
         base: &Self,
@@ -283,8 +284,8 @@ impl Reading {
         }
     }
 
-    /// The rows of ended threads. The ledger has the workers' time. The other threads' time is what the process has used, and no worker
-    /// and no live thread has.
+    /// The rows of ended threads. The ledger has the workers' time. The other threads' time is what the process has used, and
+    /// no worker and no live thread has.
     fn ended_since(&self, base: &Self) -> impl Iterator<Item = ThreadReport> {
         let gone = base.threads.live.iter().filter(|was| self.threads.find(was).is_none());
         let before_ns: u64 = gone.map(|was| was.cpu_ns).sum();
@@ -293,7 +294,7 @@ impl Reading {
             - i128::from(before_ns)
             - i128::from(self.ended.cpu_ns);
         let others_ns = u64::try_from(all_ns).unwrap_or(0);
-        // A smaller figure cannot be told from the time that the readings took.
+        // A smaller figure cannot be distinguished from the time that the readings took.
         let uncertain_ns = self.threads.uncertain_ns + base.threads.uncertain_ns;
         let row = |worker, cpu_ns, tasks_cpu_ns| ThreadReport {
             name: "(ended threads)".to_owned(),

@@ -147,8 +147,8 @@ impl Running {
     }
 }
 
-/// Reads, with `read`, the counts to which a stint is charged at its end, and adds the stint that runs on `cpu` if it is `task`'s. The
-/// stint is counted once, even if it ends meanwhile.
+/// Reads, with `read`, the counts to which a stint is charged at its end, and adds the stint that runs on `cpu` if it is
+/// `task`'s. The stint is counted once, even if it ends meanwhile.
 pub(crate) fn with_running<P: Stints, T>(
     handle: PmuHandle<P>,
     cpu: &CpuRecord,

@@ -1,7 +1,7 @@
 //! A session, which measures from its start to its stop.
 //!
-//! A session takes a reading of everything when it starts, and another one for each report. The report is the difference of the two.
-//! Any number of sessions may run at once.
+//! A session takes a reading of everything when it starts, and another one for each report. The report is the difference of the
+//! two. Any number of sessions may run at once.
 
 use super::measured::{Attached, Measured, Selection, Sources};
 use super::reading::Reading;
@@ -64,8 +64,8 @@ pub struct SessionOptions {
     pub counters: Vec<CounterEvent>,
     /// Whether to measure how long tasks wait between being woken and being polled.
     ///
-    /// By default this is off. If it is on, tracked futures are polled with a waker around the executor's. Tasks that only tokio's hooks
-    /// track are not measured.
+    /// By default this is off. If it is on, tracked futures are polled with a waker around the executor's. Tasks that only
+    /// tokio's hooks track are not measured.
     pub wake_latency: bool,
 }
 
@@ -90,13 +90,13 @@ enum Events {
 impl SessionOptions {
     /// Attaches to all tasks of the process, including tasks that are made later.
     ///
-    /// The first session of a process keeps its caller for some tens of milliseconds, while a thread finds the best clock by trying.
-    /// Counting events takes longer, because each is tried first: see [`Counters::open`]. Async code should call this on a thread of its
-    /// own, or with `spawn_blocking`, because a runtime's worker runs no other task meanwhile.
+    /// The first session of a process keeps its caller for some tens of milliseconds, while a thread finds the best clock by
+    /// trying. Counting events takes longer, because each is tried first: see [`Counters::open`]. Async code should call this
+    /// on a thread of its own, or with `spawn_blocking`, because a runtime's worker runs no other task meanwhile.
     ///
     /// # Errors
-    /// Returns [`Error::Attach`] if the core refuses the attach, and [`Error::TooManyEvents`] or [`Error::CountersBusy`] if the events
-    /// cannot be counted. After an error, nothing stays attached.
+    /// Returns [`Error::Attach`] if the core refuses the attach, and [`Error::TooManyEvents`] or [`Error::CountersBusy`] if the
+    /// events cannot be counted. After an error, nothing stays attached.
     pub fn start(self) -> Result<Session, Error> {
         let measured = self.measured()?;
         let cpu_time = measured.cpu_time.attach_global()?;

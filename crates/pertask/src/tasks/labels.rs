@@ -62,7 +62,9 @@ pin_project! {
 }
 
 impl Labels {
-    /// Makes a set of these labels. For a key that comes twice, the last value holds.
+    /// Makes a set of these labels.
+    ///
+    /// For a key that comes twice, the last value holds.
     pub fn new<K: AsRef<str>, V: AsRef<str>>(labels: impl IntoIterator<Item = (K, V)>) -> Self {
         let none = Self::default();
         none.with(
@@ -76,7 +78,7 @@ impl Labels {
         Self::of_tag(Cpu::with(Cpu::tag))
     }
 
-    /// The value of a key.
+    /// The value of a key, or `None` if the set does not have the key.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {
         let place = self.0.binary_search_by(|(other, _)| (**other).cmp(key)).ok()?;

@@ -13,8 +13,8 @@
 //! # Ok::<(), pertask::Error>(())
 //! ```
 //!
-//! While nobody records scopes, the layer adds one load of a number to entering a span. While somebody records them, the layer
-//! takes no lock and allocates nothing, except when it meets a span of a new place in the source.
+//! While nobody records scopes, the layer adds the cost of one load to entering a span. While scopes are recorded, the layer takes
+//! no lock and allocates nothing, except when it meets a span of a new place in the source.
 
 use crate::pmus::call_stack::{self, CallStack};
 use papaya::HashMap;

@@ -30,7 +30,9 @@ pub trait TaskExt: Future + Sized {
         Tracked::new(self, Some(name.as_ref()), Location::caller())
     }
 
-    /// Makes this future a task without a name. Reports show it by its spawn site, the place of this call.
+    /// Makes this future a task without a name.
+    ///
+    /// Reports show the task by its spawn site, the place of this call.
     #[track_caller]
     fn task_here(self) -> Tracked<Self> {
         Tracked::new(self, None, Location::caller())
@@ -39,7 +41,7 @@ pub trait TaskExt: Future + Sized {
 
 impl<F: Future> TaskExt for F {}
 
-/// A future that is a task. Made by [`TaskExt::task`].
+/// A future that is a task, made by [`TaskExt::task`].
 ///
 /// The task begins when the wrapper is made, and ends when the future is ready or dropped. The future's own destructor
 /// runs as part of the task. The wrapper is as unwind-safe as the future.
@@ -54,12 +56,12 @@ pub struct Tracked<F> {
     future: ManuallyDrop<F>,
 }
 
-// What the wrapper has beside the future is whole after a panic, whatever panicked:
-// - In a poll: the run ends as it unwinds, so the task is switched out, and it is charged. It lives until the wrapper is
-//   dropped, and can be polled again.
-// - In the executor's waker, as it is cloned or compared: `waker` is `None` or as it was.
-// - In a PMU's hook as the task ends: the end is finished all the same, and `task` is `None`.
-// Others see the task by its `Arc<Task>`, which has atomic words only, and is as whole.
+// All fields but the future are whole after a panic, whatever panicked:
+// - The future, in a poll: the run ends as it unwinds, so the task is switched out and charged. The task lives until the
+//   wrapper is dropped, and can be polled again.
+// - The executor's waker, as it is cloned or compared: `waker` is `None`, or as it was.
+// - A PMU's hook, as the task ends: the core finishes the end all the same, and `task` is `None`.
+// A `&Tracked` gives out no more than the `Arc<Task>`, which other threads use while the task runs. So it is whole at any moment.
 impl<F: UnwindSafe> UnwindSafe for Tracked<F> {}
 impl<F: RefUnwindSafe> RefUnwindSafe for Tracked<F> {}
 

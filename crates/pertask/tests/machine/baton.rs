@@ -127,7 +127,7 @@ thread_local! {
 const A_WHILE: Duration = Duration::from_millis(1);
 
 /// Longer than any operation takes on any machine.
-const FOR_EVER: Duration = Duration::from_secs(60);
+const FOR_EVER: Duration = Duration::from_secs(600);
 
 impl Seat {
     /// Seats are kept: a CPU that has been given up waits on its own for ever.

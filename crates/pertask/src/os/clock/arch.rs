@@ -4,30 +4,31 @@
 //!
 //! A thread may tell the kernel of a *restartable sequence*: it stores the address of a descriptor (a range of code and
 //! an abort address) into the `rseq_cs` word of its rseq area, which glibc registers for every thread. When the kernel
-//! takes the CPU from the thread (preemption, migration, sleep) or delivers a signal, it looks at that word before the
-//! thread runs again. If the thread stood inside the range, it is sent to the abort address; if not, *the kernel
-//! clears the word*. A system call that does not block, or a page fault that is served at once, leaves it alone.
+//! takes the CPU from the thread (preemption, migration, sleep) or delivers a signal, it reads that word before the
+//! thread runs again. If the thread was inside the range, the kernel sends it to the abort address; if not, *the kernel
+//! clears the word*. A system call that does not block, or a page fault that is served at once, leaves the word alone.
 //!
-//! So a descriptor whose range is empty, which no instruction can stand in, is a flag: stored once, it stays as long as
-//! the thread keeps its CPU, and is gone when it did not. It costs a store to arm and a load to look at.
+//! So a descriptor with an empty range is a flag, because no instruction is inside the range. Once stored, the descriptor stays
+//! as long as the thread keeps its CPU, and is gone if the thread did not keep it. Arming costs a store, and a look costs a
+//! load.
 //!
-//! The kernel's demands on a descriptor (`rseq_get_rseq_cs` in `kernel/rseq.c`), each kept by [`DESCRIPTOR`]: version 0;
-//! all addresses in user space; the abort address outside the range; and the four bytes before the abort address are
-//! the signature that the area was registered with. A descriptor that breaks one of these costs the process a SIGSEGV,
-//! so the signature is checked here against the one that glibc uses on this processor.
+//! The kernel demands of a descriptor (`rseq_get_rseq_cs` in `kernel/rseq.c`) that its version is 0; that all addresses are in
+//! user space; that the abort address is outside the range; and that the four bytes before the abort address are the signature
+//! with which the area was registered. [`DESCRIPTOR`] meets each demand. The kernel ends a process with SIGSEGV for a
+//! descriptor that does not, so the signature here is the one that glibc uses on this processor.
 //!
-//! A foreign user of rseq (tcmalloc, librseq) stores its own descriptors into the same word. Finding one means: not known
-//! whether the thread kept its CPU. Overwriting it is harmless: foreign sequences do not call us, so theirs is over.
+//! Another user of rseq (tcmalloc, librseq) stores its own descriptors into the same word. If a thread finds one of those, it
+//! does not know whether it kept its CPU. To overwrite it is harmless: such a sequence never calls us, so it is over.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
-/// Whether the processor's counter ticks evenly, whatever the CPU does. Err: why not.
+/// Checks that the processor's counter ticks evenly, whatever the CPU does. Returns an error with the reason if it does not.
 pub(super) fn counter_is_steady() -> Result<(), &'static str> {
     counter::is_steady()?;
     let clock = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
     match std::fs::read_to_string(clock).unwrap_or_default().trim() {
-        // What Linux falls back to when it has caught the counter cheating.
+        // Linux falls back to these when it has seen the counter go wrong.
         "hpet" | "acpi_pm" | "jiffies" | "refined-jiffies" => {
             Err("the kernel does not trust the CPU's counter")
         }
@@ -35,13 +36,13 @@ pub(super) fn counter_is_steady() -> Result<(), &'static str> {
     }
 }
 
-/// The processor's counter.
+/// Reads the processor's counter.
 #[inline(always)]
 pub(super) fn ticks() -> u64 {
     counter::ticks()
 }
 
-/// The counter's rate as the processor states it, where it does.
+/// The rate of the counter, where the processor states it.
 pub(super) fn stated_ticks_a_second() -> Option<u64> {
     counter::stated_ticks_a_second()
 }
@@ -61,12 +62,12 @@ mod counter {
 
     #[inline(always)]
     pub(super) fn ticks() -> u64 {
-        // SAFETY: every x86-64 has it, and Linux lets user space read it.
+        // SAFETY: every x86-64 processor has `rdtsc`, and Linux lets user space use it.
         unsafe { _rdtsc() }
     }
 
     pub(super) fn stated_ticks_a_second() -> Option<u64> {
-        // CPUID leaf 0x15 would, but hardly a hypervisor fills it.
+        // CPUID leaf 0x15 states it, but hardly any hypervisor fills that leaf in.
         None
     }
 }
@@ -74,16 +75,16 @@ mod counter {
 #[cfg(target_arch = "aarch64")]
 mod counter {
     pub(super) fn is_steady() -> Result<(), &'static str> {
-        // The architecture demands it of the generic timer.
+        // The architecture demands this of the generic timer.
         Ok(())
     }
 
     #[inline(always)]
     pub(super) fn ticks() -> u64 {
         let ticks: u64;
-        // Not `nomem`: it keeps its place among the looks at the detector. The processor may read the counter early or late,
-        // but an interrupt comes between the same two instructions for both.
-        // SAFETY: reads a register that Linux lets user space read.
+        // Not `nomem`, so that the compiler keeps this in its place among the looks at the detector. The processor may read the
+        // counter early or late, but an interrupt comes between the same two instructions for both.
+        // SAFETY: this reads `cntvct_el0`, which Linux lets user space read.
         unsafe {
             std::arch::asm!("mrs {}, cntvct_el0", out(reg) ticks, options(nostack, preserves_flags));
         }
@@ -92,7 +93,7 @@ mod counter {
 
     pub(super) fn stated_ticks_a_second() -> Option<u64> {
         let frequency: u64;
-        // SAFETY: reads a register that Linux lets user space read together with the counter.
+        // SAFETY: this reads `cntfrq_el0`, which Linux lets user space read where it lets it read the counter.
         unsafe {
             std::arch::asm!("mrs {}, cntfrq_el0", out(reg) frequency, options(nostack, preserves_flags));
         }
@@ -133,13 +134,13 @@ struct Descriptor {
     abort_ip: *const u32,
 }
 
-// SAFETY: never changes.
+// SAFETY: no thread writes a descriptor, and its pointer is to an immutable static.
 unsafe impl Sync for Descriptor {}
 
-/// The signature, and an address behind it.
+/// The signature, followed by the word that is the abort address.
 static ABORT: [u32; 2] = [SIGNATURE; 2];
 
-/// Matches no instruction: its range is empty.
+/// The descriptor of an empty range, in which no instruction is.
 static DESCRIPTOR: Descriptor = Descriptor {
     version: 0,
     flags: 0,
@@ -148,29 +149,30 @@ static DESCRIPTOR: Descriptor = Descriptor {
     abort_ip: (&raw const ABORT).cast::<u32>().wrapping_add(1),
 };
 
-/// Where `rseq_cs` stands in `struct rseq`, and `cpu_id`, which is negative while the kernel knows of no area.
+/// The offsets of `rseq_cs` and of `cpu_id` in `struct rseq`. `cpu_id` is negative while the kernel knows of no area.
 const RSEQ_CS: isize = 8;
 const CPU_ID: isize = 4;
 
-/// Where each thread's rseq area is, from its thread pointer. Err: why rseq cannot be used.
+/// The offset of each thread's rseq area from its thread pointer. Returns an error with the reason if rseq cannot be used.
 pub(super) fn rseq_offset() -> Result<isize, &'static str> {
     static OFFSET: OnceLock<Result<isize, &'static str>> = OnceLock::new();
     *OFFSET.get_or_init(find_rseq_offset)
 }
 
-/// glibc 2.35 and later say it; looked up at run time, so that older ones still link.
+/// Asks glibc, which has these symbols from version 2.35 on. They are looked up at run time, so that the program links with
+/// older versions.
 fn find_rseq_offset() -> Result<isize, &'static str> {
     if SIGNATURE == 0 {
         return Err("rseq is not known for this processor");
     }
     let offset = symbol(c"__rseq_offset").ok_or("the C library registers no rseq area")?;
     let size = symbol(c"__rseq_size").ok_or("the C library registers no rseq area")?;
-    // SAFETY: glibc defines both, of these types.
+    // SAFETY: glibc defines both symbols, as constants of these types.
     let (offset, size) = unsafe { (*offset.cast::<isize>(), *size.cast::<u32>()) };
     if size == 0 {
         return Err("rseq is switched off or refused");
     }
-    // SAFETY: the area is in this thread's static TLS.
+    // SAFETY: glibc says that the area is at this offset in every thread's static TLS, and this is inside it.
     let cpu =
         unsafe { thread_pointer().wrapping_offset(offset + CPU_ID).cast::<i32>().read_volatile() };
     if cpu < 0 {
@@ -180,7 +182,7 @@ fn find_rseq_offset() -> Result<isize, &'static str> {
 }
 
 fn symbol(name: &std::ffi::CStr) -> Option<*mut libc::c_void> {
-    // SAFETY: a name that ends with a zero; the default search order.
+    // SAFETY: the name is a C string, and `RTLD_DEFAULT` is a handle.
     let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
     (!address.is_null()).then_some(address)
 }
@@ -189,18 +191,18 @@ fn symbol(name: &std::ffi::CStr) -> Option<*mut libc::c_void> {
 #[inline(always)]
 pub(super) fn rseq_arm(offset: isize) {
     rseq_cs(offset).store((&raw const DESCRIPTOR).addr() as u64, Ordering::Relaxed);
-    // What is measured comes after, for the compiler; the kernel's look is on this thread.
+    // The fence keeps the compiler from moving what is measured before the store. The kernel reads the word on this thread.
     compiler_fence(Ordering::SeqCst);
 }
 
-/// Whether our descriptor is still there: the thread has kept its CPU since it was stored.
+/// Whether our descriptor is still there. If so, the thread has kept its CPU since the descriptor was stored.
 #[inline(always)]
 pub(super) fn rseq_is_armed(offset: isize) -> bool {
     compiler_fence(Ordering::SeqCst);
     rseq_cs(offset).load(Ordering::Relaxed) == (&raw const DESCRIPTOR).addr() as u64
 }
 
-/// Takes our descriptor away, if it is there.
+/// Removes our descriptor, if it is there.
 pub(super) fn rseq_disarm(offset: isize) {
     if rseq_is_armed(offset) {
         rseq_cs(offset).store(0, Ordering::Relaxed);
@@ -209,8 +211,8 @@ pub(super) fn rseq_disarm(offset: isize) {
 
 #[inline(always)]
 fn rseq_cs<'a>(offset: isize) -> &'a AtomicU64 {
-    // SAFETY: `rseq_offset` has found the area, which every thread has at the same offset, aligned, for its lifetime; the
-    // reference is not kept. The other writer is the kernel, on this thread.
+    // SAFETY: `rseq_offset` has found the area. Every thread has it at the same offset, aligned, as long as the thread lives,
+    // and no caller keeps the reference. The only other writer is the kernel, on this thread.
     unsafe { AtomicU64::from_ptr(thread_pointer().wrapping_offset(offset + RSEQ_CS).cast::<u64>()) }
 }
 
@@ -218,7 +220,7 @@ fn rseq_cs<'a>(offset: isize) -> &'a AtomicU64 {
 #[inline(always)]
 fn thread_pointer() -> *mut u8 {
     let pointer: *mut u8;
-    // SAFETY: the ABI keeps the thread pointer in the first word of the TLS block.
+    // SAFETY: by the ABI, the word at `fs:0` is the thread pointer.
     unsafe {
         std::arch::asm!("mov {}, fs:0", out(reg) pointer, options(nostack, preserves_flags, pure, readonly));
     }
@@ -229,7 +231,7 @@ fn thread_pointer() -> *mut u8 {
 #[inline(always)]
 fn thread_pointer() -> *mut u8 {
     let pointer: *mut u8;
-    // SAFETY: reads the register in which the ABI keeps the thread pointer.
+    // SAFETY: this reads the register in which the ABI keeps the thread pointer.
     unsafe {
         std::arch::asm!("mrs {}, tpidr_el0", out(reg) pointer, options(nostack, preserves_flags, pure, nomem));
     }

@@ -1,7 +1,7 @@
-//! Which clock this process uses, found once, by trying.
+//! The clock of this process, found once by trying.
 //!
-//! Kernels differ and sandboxes refuse, so no version is asked: each detector has to show on this kernel that it keeps still
-//! while a thread computes, and trips when the thread sleeps and when it is preempted.
+//! Kernels differ and sandboxes refuse, so versions say little. Each detector has to show on this kernel that it keeps still
+//! while a thread computes, and that it trips when the thread sleeps and when it is preempted.
 
 use super::counter::Counter;
 use super::{Reading, arch, posix};
@@ -11,13 +11,13 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The clock of this process.
+/// A clock: a detector and a counter.
 #[derive(Clone, Debug)]
 pub(crate) struct Choice {
     pub(super) detector: Detector,
-    /// `None`: every reading is a system call.
+    /// The counter, or `None` if every reading is a system call.
     pub(super) counter: Option<Counter>,
-    /// What would have been better, and why it is not used.
+    /// The better clocks, each with the reason why it is not used.
     refused: Vec<String>,
 }
 
@@ -28,27 +28,27 @@ pub(super) enum Detector {
     Rseq { offset: isize },
     /// The sequence count of a perf event's page.
     PerfPage,
-    /// It does not learn it.
+    /// No detector: the thread does not learn it.
     None,
 }
 
 /// The environment variable that names a clock: `rseq`, `perf-page` or `thread`.
 pub(super) const VARIABLE: &str = "PERTASK_CLOCK";
 
-/// Tries a detector; Err: why it cannot be used.
+/// Tries a detector. Returns an error with the reason if it cannot be used.
 type Try = fn() -> Result<Detector, String>;
 
-/// Best first.
+/// The detectors, best first.
 const DETECTORS: [(&str, Try); 2] = [("rseq", rseq), ("perf-page", perf_page)];
 
 impl Choice {
-    /// The clock of this process. The first call tries what there is, for some tens of milliseconds.
+    /// The clock of this process. The first call takes some tens of milliseconds, because it tries each detector.
     pub(crate) fn of_process() -> &'static Self {
         static CHOICE: OnceLock<Choice> = OnceLock::new();
         CHOICE.get_or_init(|| Self::find(std::env::var(VARIABLE).ok().as_deref()))
     }
 
-    /// The best clock, or the one of that name.
+    /// Finds the best clock, or the one with the wanted name.
     pub(super) fn find(wanted: Option<&str>) -> Self {
         let find = || match wanted {
             None | Some("rseq") => Self::first_of(&DETECTORS),
@@ -56,16 +56,16 @@ impl Choice {
             Some("thread") => Self::thread(vec![format!("set by {VARIABLE}")]),
             Some(other) => {
                 let mut choice = Self::first_of(&DETECTORS);
-                choice
-                    .refused
-                    .push(format!("{VARIABLE}={other} is none of rseq, perf-page, thread"));
+                choice.refused.push(format!(
+                    "{VARIABLE}={other} names no clock: the names are rseq, perf-page, thread"
+                ));
                 choice
             }
         };
         on_a_thread_of_its_own(find).unwrap_or_else(|| Self::thread(vec![NO_THREAD.to_owned()]))
     }
 
-    /// All clocks by the names that [`VARIABLE`] takes, best first. Err: why one cannot be used.
+    /// All clocks by the names that [`VARIABLE`] takes, best first. A clock that cannot be used has an error with the reason.
     pub(crate) fn survey() -> Vec<(&'static str, Result<(), String>)> {
         let tried = on_a_thread_of_its_own(|| {
             let counter = Counter::calibrate();
@@ -78,12 +78,12 @@ impl Choice {
         clocks
     }
 
-    /// Wall time, as the clock's readings have it.
+    /// Wall time, in the same terms as the clock's readings.
     pub(crate) fn wall_ns(&self) -> u64 {
         self.counter.map_or_else(posix::wall_ns, |counter| counter.ns(arch::ticks()))
     }
 
-    /// Both times of another thread, `None` when it has ended.
+    /// CPU time and wall time of another thread, or `None` if the thread has ended.
     pub(crate) fn read_thread(&self, thread: u32) -> Option<Reading> {
         Some(Reading { cpu_ns: posix::cpu_ns_of_thread(thread)?, wall_ns: self.wall_ns() })
     }
@@ -108,7 +108,7 @@ impl Choice {
     }
 }
 
-/// For reports: the clock, and why it is no better one.
+/// Displays the clock for reports, with the reasons why no better clock is used.
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let detector = match self.detector {
@@ -133,9 +133,10 @@ impl fmt::Display for Choice {
     }
 }
 
-const NO_THREAD: &str = "no thread could be started to try it";
+const NO_THREAD: &str = "the probe could not start a thread to try it";
 
-/// The caller's affinity and rseq area stay as they are.
+/// Runs `tries` on a thread of its own, so that the caller's affinity and rseq area stay as they are. Returns `None` if no
+/// thread could be started.
 fn on_a_thread_of_its_own<R: Send>(tries: impl FnOnce() -> R + Send) -> Option<R> {
     let thread = std::thread::Builder::new().name("pertask-probe".to_owned());
     std::thread::scope(|scope| thread.spawn_scoped(scope, tries).ok()?.join().ok())
@@ -160,16 +161,16 @@ fn perf_page() -> Result<Detector, String> {
     Ok(Detector::PerfPage)
 }
 
-/// Whether a detector does on this kernel what it should.
+/// Checks on this kernel that a detector keeps still and trips when it should. Returns an error with the reason if it does not.
 fn behaves(arm: impl Fn(), kept: impl Fn() -> bool) -> Result<(), &'static str> {
     let keeps_still = || {
         arm();
         spin(Duration::from_micros(20));
         kept()
     };
-    // Any one try may really have been preempted.
+    // The thread may really have been preempted in a single try.
     if !(0..50).any(|_| keeps_still()) {
-        return Err("trips although the thread keeps its CPU");
+        return Err("it trips although the thread keeps its CPU");
     }
     let misses_a_sleep = || {
         arm();
@@ -177,21 +178,21 @@ fn behaves(arm: impl Fn(), kept: impl Fn() -> bool) -> Result<(), &'static str> 
         kept()
     };
     if (0..3).any(|_| misses_a_sleep()) {
-        return Err("does not trip when the thread sleeps");
+        return Err("it does not trip when the thread sleeps");
     }
     match misses_a_preemption(&arm, &kept) {
-        Some(true) => Err("does not trip when the thread is preempted"),
-        // Nobody preempted us in all that time: there is nothing to miss.
+        Some(true) => Err("it does not trip when the thread is preempted"),
+        // The thread was not preempted in all that time, so the detector had nothing to miss.
         Some(false) | None => Ok(()),
     }
 }
 
-/// Competes with another thread for one CPU. `None` if that could not be arranged.
+/// Competes with another thread for one CPU. Returns whether the detector missed that, or `None` if no competition came about.
 fn misses_a_preemption(arm: &impl Fn(), kept: &impl Fn() -> bool) -> Option<bool> {
     stay_on_this_cpu()?;
     let competing = AtomicBool::new(true);
     std::thread::scope(|scope| {
-        // It inherits the affinity.
+        // The competitor inherits this thread's affinity.
         let competitor = std::thread::Builder::new().spawn_scoped(scope, || {
             while competing.load(Ordering::Relaxed) {
                 std::hint::spin_loop();
@@ -203,7 +204,7 @@ fn misses_a_preemption(arm: &impl Fn(), kept: &impl Fn() -> bool) -> Option<bool
     })
 }
 
-/// Whether all of some preemptions were missed. `None`: there were none.
+/// Whether the detector missed all preemptions, or `None` if there were none.
 fn missed_while_competing(arm: &impl Fn(), kept: &impl Fn() -> bool) -> Option<bool> {
     const PREEMPTIONS: u32 = 2;
     let deadline = Instant::now() + Duration::from_millis(200);
@@ -215,7 +216,7 @@ fn missed_while_competing(arm: &impl Fn(), kept: &impl Fn() -> bool) -> Option<b
         let kept = kept();
         if involuntary_switches() != before {
             seen += 1;
-            // Now and then one falls between the two looks at the count and outside the detector's.
+            // Now and then a preemption falls between the two readings of the count, but outside the detector's window.
             missed += u32::from(kept);
         }
     }
@@ -230,16 +231,17 @@ fn spin(time: Duration) {
 }
 
 fn involuntary_switches() -> i64 {
-    // SAFETY: all-zero is a `rusage`.
+    // SAFETY: a `rusage` has only integers, for which zero is a value.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: the kernel writes one `rusage`, which is ours.
+    // SAFETY: the kernel writes one `rusage`, into memory of this function's own.
     unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
     usage.ru_nivcsw
 }
 
-/// Keeps the calling thread on the CPU that it runs on.
+/// Pins the calling thread to the CPU on which it runs.
 fn stay_on_this_cpu() -> Option<()> {
-    // SAFETY: no arguments; then a set of ours, of the size that is passed.
+    // SAFETY: `sched_getcpu` takes no arguments. The set is zeroed, which is a value; `CPU_SET` gets a CPU within it, and the
+    // kernel reads as many bytes of it as this passes.
     unsafe {
         let cpu = usize::try_from(libc::sched_getcpu()).ok()?;
         let mut set: libc::cpu_set_t = std::mem::zeroed();

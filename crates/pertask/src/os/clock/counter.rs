@@ -1,4 +1,4 @@
-//! The processor's counter as a clock: ticks to nanoseconds.
+//! The processor's counter as a clock: from ticks to nanoseconds.
 
 use super::{arch, posix};
 use crate::os::perf::Page;
@@ -7,16 +7,17 @@ use std::time::Duration;
 /// The rate of the counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Counter {
-    /// Nanoseconds a tick, times 2^32.
+    /// Nanoseconds per tick, times 2^32.
     ns_per_tick: u64,
 }
 
-/// How long the counter is compared with the kernel's clock. An error of 100 ns in that time is 20 parts in a million; what a
-/// reading extrapolates is bounded besides.
+/// How long a calibration compares the counter with the kernel's clock. An error of 100 ns in that time is 20 parts in a
+/// million, and an anchor bounds what a reading extrapolates.
 const CALIBRATION: Duration = Duration::from_millis(5);
 
 impl Counter {
-    /// Compares the counter with the kernel's clock, for some milliseconds. Err: why it is no clock.
+    /// Compares the counter with the kernel's clock for some milliseconds. Returns an error with the reason if the counter is
+    /// no clock.
     pub(super) fn calibrate() -> Result<Self, &'static str> {
         arch::counter_is_steady()?;
         let start = pair();
@@ -27,19 +28,19 @@ impl Counter {
             return Err("the counter does not tick");
         }
         let measured = Self::of_rate(ticks, ns).ok_or("the counter ticks too slowly")?;
-        // What the kernel or the processor states is exact. Not so where firmware got it wrong, so the measurement has to
-        // agree.
+        // A rate that the kernel or the processor states is exact, unless the firmware is wrong. So the measurement has to agree.
         let mut stated = [Self::of_the_kernel(), Self::of_the_processor()].into_iter().flatten();
         Ok(stated.find(|stated| stated.agrees(measured)).unwrap_or(measured))
     }
 
-    /// By what a perf event's page says, where it does: on arm64, and on x86 where the kernel's own clock is the TSC.
+    /// The rate that a perf event's page states, on arm64, and on x86 where the kernel's own clock is the TSC.
     fn of_the_kernel() -> Option<Self> {
         let (ns, shift) = Page::open_dummy().ok()?.tick_rate()?;
         let ns_per_tick = u64::try_from((u128::from(ns) << 32) >> shift).ok()?;
         (ns_per_tick > 0).then_some(Self { ns_per_tick })
     }
 
+    /// The rate that the processor states, where it does.
     fn of_the_processor() -> Option<Self> {
         Self::of_rate(arch::stated_ticks_a_second()?, 1_000_000_000)
     }
@@ -49,7 +50,7 @@ impl Counter {
         Some(Self { ns_per_tick })
     }
 
-    /// To a thousandth.
+    /// Whether two rates are equal to a thousandth.
     fn agrees(self, other: Self) -> bool {
         self.ns_per_tick.abs_diff(other.ns_per_tick) <= other.ns_per_tick / 1000
     }
@@ -58,7 +59,7 @@ impl Counter {
         ((u128::from(ticks) * u128::from(self.ns_per_tick)) >> 32) as u64
     }
 
-    /// The same, for less than four seconds: what fits 64 bits.
+    /// The nanoseconds of less than four seconds of ticks. The product then fits 64 bits.
     #[inline(always)]
     pub(super) fn ns_of_few(self, ticks: u64) -> u64 {
         ticks.wrapping_mul(self.ns_per_tick) >> 32
@@ -69,13 +70,13 @@ impl Counter {
         u64::try_from(ticks).unwrap_or(u64::MAX)
     }
 
-    /// The rate, in millions of ticks a second.
+    /// The rate in millions of ticks per second.
     pub(super) fn mhz(self) -> f64 {
         1_000.0 * (1_u64 << 32) as f64 / self.ns_per_tick as f64
     }
 }
 
-/// Counter and clock at nearly one moment: the closest of some tries.
+/// The counter and the clock at nearly the same moment: the closest pair of some tries.
 fn pair() -> (u64, u64) {
     let tries = (0..16).map(|_| {
         let before = arch::ticks();

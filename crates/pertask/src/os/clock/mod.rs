@@ -1,8 +1,8 @@
-//! The clocks: CPU time of threads and of the process, wall time, and what each costs.
+//! The clocks: CPU time of threads and of the process, and wall time.
 //!
-//! The truth is the kernel's ([`posix`]), at a system call a reading. At each switch of tasks that would be too much, so
-//! there a thread tells its CPU time by the processor's counter ([`on_cpu`]) for as long as a detector says that it has
-//! kept its CPU. Which counter and which detector is found by trying ([`choice`]).
+//! The kernel's clocks ([`posix`]) are exact, but each reading is a system call. That is too much for each switch of tasks. So
+//! at switches a thread tells its CPU time by the processor's counter ([`on_cpu`]), as long as a detector says that the thread
+//! has kept its CPU. Which counter and which detector work here is found by trying ([`choice`]).
 
 mod arch;
 mod choice;
@@ -16,7 +16,7 @@ pub(crate) use on_cpu::OnCpuClock;
 pub(crate) use posix::{boot_ns, clock_of_thread, monotonic_ns};
 pub(crate) use posix::{cpu_ns_of_thread, process_cpu_ns, thread_cpu_ns, tick_hz};
 
-/// Both times, of one thread at one moment.
+/// CPU time and wall time of one thread at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reading {
     pub(crate) cpu_ns: u64,

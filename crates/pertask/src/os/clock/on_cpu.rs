@@ -1,15 +1,16 @@
 //! A thread's CPU time at the price of reading the processor's counter.
 //!
-//! A thread that keeps its CPU uses CPU time as the counter ticks. So one reading of the thread's CPU clock is an *anchor*,
-//! from which time is told by the counter alone, until a detector says that the thread was off its CPU; then the next
-//! reading is a new anchor. That is one system call for each switch *of the kernel's*, not for each switch of tasks.
+//! While a thread keeps its CPU, its CPU time grows as the counter ticks. So one reading of the thread's CPU clock is an
+//! *anchor*, from which the counter alone tells the time. When a detector says that the thread was off its CPU, the next
+//! reading makes a new anchor. That costs one system call for each of the *kernel's* switches, and not for each switch of
+//! tasks.
 //!
-//! The order matters: the counter first, then the detector. If the thread loses its CPU between the two, the reading is
-//! thrown away and the thread clock asked. Were it the other way round, the time off the CPU could be in the counter.
+//! A reading asks the counter first, and then the detector. If the thread loses its CPU between the two, the reading is thrown
+//! away, and the thread's CPU clock is asked instead. In the other order, the counter could include the time off the CPU.
 //!
-//! What the detectors do not see is time that a hypervisor takes from a whole virtual CPU. So an anchor is good for
-//! [`ANCHOR`] at most: a longer theft ends it, and the very next reading is the truth; a shorter one is made good at the
-//! next anchor, by then at the cost of whoever runs. What was stolen is summed up and shown.
+//! The detectors do not see the time that a hypervisor takes from a whole virtual CPU. So an anchor is valid for [`ANCHOR`] at
+//! most. A longer theft ends the anchor, and the next reading is exact. A shorter theft is corrected at the next anchor, at the
+//! cost of the task that runs then. The clock adds up what was stolen, and reports show it.
 
 use super::choice::{Choice, Detector};
 use super::{Reading, arch, posix};
@@ -18,32 +19,31 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How long an anchor is good for: a system call in each such time costs a thousandth, and bounds what the counter can be
-/// wrong by.
+/// How long an anchor is valid. One system call in this time costs a thousandth of it, and bounds the counter's error.
 const ANCHOR: Duration = Duration::from_millis(1);
 
-/// One thread's clock. Read by that thread alone; its figures by all.
+/// The clock of one thread. Only that thread reads it; any thread may read its figures.
 #[derive(Debug, Default)]
 pub(crate) struct OnCpuClock {
-    /// The counter and both times at one moment. `until` 0: there is no anchor.
+    /// The anchor: the counter and both times at one moment. There is none while `until` is 0.
     anchor_ticks: AtomicU64,
     anchor_cpu_ns: AtomicU64,
     anchor_wall_ns: AtomicU64,
     until: AtomicU64,
     /// The perf page's sequence count at the anchor.
     sequence: AtomicU32,
-    /// INVARIANT: null, or a box of this clock's own, opened by the thread that reads it.
+    /// INVARIANT: null, or a pointer from a box that this clock owns. The thread that reads the clock has opened the page.
     page: AtomicPtr<Page>,
-    /// The last CPU time that was told: it never goes back.
+    /// The last CPU time that a reading returned. Time never goes back.
     last_cpu_ns: AtomicU64,
     stolen_ns: AtomicU64,
 }
 
 impl OnCpuClock {
-    /// The calling thread's CPU time, and wall time; `None` when it takes a system call to tell.
+    /// The calling thread's CPU time, and wall time, or `None` if that takes a system call.
     #[inline(always)]
     pub(crate) fn read(&self, choice: &Choice) -> Option<Reading> {
-        // Relaxed, here and below: this thread's own.
+        // Relaxed, here and below: only this thread uses these words, and other threads read a figure.
         let since = arch::ticks().wrapping_sub(self.anchor_ticks.load(Ordering::Relaxed));
         if since >= self.until.load(Ordering::Relaxed) || !self.has_kept_its_cpu(choice.detector) {
             return None;
@@ -55,7 +55,7 @@ impl OnCpuClock {
         })
     }
 
-    /// For a thread that ends or is another's from now on: lets go of what was opened, and of the anchor.
+    /// Closes the page and drops the anchor. This is for a clock whose thread ends, or which another thread will read.
     pub(crate) fn stop(&self, choice: &Choice) {
         self.until.store(0, Ordering::Relaxed);
         self.last_cpu_ns.store(0, Ordering::Relaxed);
@@ -65,8 +65,8 @@ impl OnCpuClock {
         }
     }
 
-    /// How far the counter was ahead of the thread's CPU clock at the ends of anchors that no detector had ended: time
-    /// stolen from the virtual CPU. By now it is made good.
+    /// The time stolen from the virtual CPU: how far the counter was ahead of the thread's CPU clock at the end of anchors that
+    /// no detector had ended. The clock has corrected this.
     pub(crate) fn stolen_ns(&self) -> u64 {
         self.stolen_ns.load(Ordering::Relaxed)
     }
@@ -83,7 +83,7 @@ impl OnCpuClock {
         }
     }
 
-    /// Asks the thread's CPU clock, and tells time from there.
+    /// Reads the thread's CPU clock, and makes that reading the new anchor.
     #[cold]
     #[inline(never)]
     pub(crate) fn read_by_system_call(&self, choice: &Choice) -> Reading {
@@ -98,7 +98,7 @@ impl OnCpuClock {
         let before = arch::ticks();
         let cpu_ns = posix::thread_cpu_ns();
         let after = arch::ticks();
-        // The clock was read about half way; if the thread lost its CPU in between, there is no half way.
+        // The clock was read about half way between the two. If the thread lost its CPU in between, there is no half way.
         let kept = self.has_kept_its_cpu(choice.detector);
         let ticks = before.wrapping_add(after.wrapping_sub(before) / 2);
         if merely_old && kept {
@@ -132,19 +132,21 @@ impl OnCpuClock {
 
     #[inline(always)]
     fn page(&self) -> Option<&Page> {
-        // SAFETY: null, or a box that lives until this thread sets another. Relaxed: this thread's own.
+        // SAFETY: the pointer is null, or from a box that lives until this thread sets another page. Relaxed: only this thread
+        // writes it.
         unsafe { self.page.load(Ordering::Relaxed).as_ref() }
     }
 
     fn set_page(&self, page: *mut Page) {
         let old = self.page.swap(page, Ordering::Relaxed);
         if !old.is_null() {
-            // SAFETY: it came from a box, and no reference to it is held across this call.
+            // SAFETY: the pointer came from a box, the swap has given it to this call alone, and no reference to the page is held
+            // across this call.
             drop(unsafe { Box::from_raw(old) });
         }
     }
 
-    /// A new anchor may lie behind what the old one told by some nanoseconds: time then stands still.
+    /// Keeps time from going back. A new anchor may be some nanoseconds behind the last reading; time then stands still.
     #[inline(always)]
     fn forward(&self, cpu_ns: u64) -> u64 {
         let cpu_ns = cpu_ns.max(self.last_cpu_ns.load(Ordering::Relaxed));
@@ -159,7 +161,7 @@ impl Drop for OnCpuClock {
     }
 }
 
-/// Adds to a figure that one thread writes.
+/// Adds to a figure that only one thread writes.
 fn add(figure: &AtomicU64, amount: u64) {
     figure.store(figure.load(Ordering::Relaxed) + amount, Ordering::Relaxed);
 }

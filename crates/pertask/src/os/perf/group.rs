@@ -1,5 +1,5 @@
-//! A group: events of one thread that run in the processor's counters together or not at all, so that their ratios mean
-//! something; and that are read together.
+//! A group of events of one thread. They run in the processor's counters together or not at all, so that their ratios mean
+//! something. They are read together, too.
 
 use super::{Page, Refused, What, open, user_read};
 use perf_event_open_sys as sys;
@@ -7,35 +7,37 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsRawFd;
 
-/// Events in a group at most.
+/// The most events in a group.
 pub(crate) const MAX_MEMBERS: usize = 12;
 
-/// Events of one thread, open and counting from zero.
+/// Events of one thread, which are open and count from zero.
 #[derive(Debug)]
 pub(crate) struct Group {
     /// INVARIANT: at least one, at most `MAX_MEMBERS`; the first is the leader.
     events: Vec<File>,
-    /// One for each event, or none: then counts are read by system call.
+    /// A page for each event, or none. Without pages, counts are read by system call.
     pages: Vec<Page>,
 }
 
-/// How long a group was meant to count, and how long it did: less when there were not enough counters for all.
+/// How long a group was meant to count, and how long it did. The second is less where there were too few counters for all groups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Times {
     pub(crate) enabled_ns: u64,
     pub(crate) running_ns: u64,
 }
 
-/// What asks for user-space reads in `config1`: arm64 wants it said, and counts in 64 bits if it can. Best first.
+/// The values of `config1` that ask for user-space reads, best first. arm64 demands such a value, and counts in 64 bits if it
+/// can.
 #[cfg(target_arch = "aarch64")]
 const USER_READS: [u64; 3] = [3, 2, 0];
 #[cfg(not(target_arch = "aarch64"))]
 const USER_READS: [u64; 1] = [0];
 
 impl Group {
-    /// Opens a group on a thread of this process (0: the calling one).
+    /// Opens a group on a thread of this process (0: the calling thread).
     ///
-    /// `user_reads`: map the pages, so that the thread itself can read without system calls, where the kernel allows it.
+    /// If `user_reads` is set, this maps the pages, so that the thread can read its counts without system calls where the
+    /// kernel allows it.
     pub(crate) fn open(members: &[What], thread: u32, user_reads: bool) -> Result<Self, Refused> {
         let ways = if user_reads { &USER_READS[..] } else { &[0] };
         let mut refused = Refused(libc::EINVAL);
@@ -67,7 +69,7 @@ impl Group {
             attr.read_format = u64::from(
                 PERF_FORMAT_GROUP | PERF_FORMAT_TOTAL_TIME_ENABLED | PERF_FORMAT_TOTAL_TIME_RUNNING,
             );
-            // The leader starts all.
+            // The leader starts all events.
             attr.set_disabled(u64::from(events.is_empty()));
             if member.kind != PERF_TYPE_SOFTWARE {
                 attr.__bindgen_anon_3.config1 = config1;
@@ -78,13 +80,13 @@ impl Group {
     }
 
     fn start(&self) -> Result<(), Refused> {
-        // SAFETY: an ioctl without memory, on an event of ours.
+        // SAFETY: this ioctl touches no memory, and the descriptor is of an event that `self` owns.
         let started = unsafe { sys::ioctls::ENABLE(self.events[0].as_raw_fd(), 0) };
         if started < 0 { Err(Refused::last()) } else { Ok(()) }
     }
 
-    /// All counts, in the members' order, on the group's own thread: without a system call if the kernel lets us at this
-    /// moment, else by one.
+    /// Reads all counts, in the members' order, on the group's own thread. This takes a system call only if the kernel does not
+    /// allow a read in user space at this moment.
     #[inline]
     pub(crate) fn read(&self, counts: &mut [u64]) -> Option<Times> {
         self.read_in_user_space(counts).or_else(|| self.read_by_system_call(counts))
@@ -95,8 +97,8 @@ impl Group {
         let mut times = None;
         for (page, count) in self.pages.iter().zip(counts) {
             let user_read::Reading { count: now, enabled_ns, running_ns } = page.read()?;
-            // The page's times are as old as the last time that the kernel wrote it. That does not matter as long as both are the
-            // same; a group that takes turns with others is for the kernel to read.
+            // The page's times date from the moment at which the kernel last wrote it. That does not matter as long as both are
+            // equal. If they differ, the group takes turns with others, and only the kernel knows its times.
             if enabled_ns != running_ns {
                 return None;
             }
@@ -106,7 +108,7 @@ impl Group {
         times
     }
 
-    /// All counts, on any thread.
+    /// Reads all counts, in the members' order, on any thread.
     pub(crate) fn read_by_system_call(&self, counts: &mut [u64]) -> Option<Times> {
         const HEADER: usize = 3;
         const WORD: usize = size_of::<u64>();
@@ -125,23 +127,23 @@ impl Group {
         Some(Times { enabled_ns: word(1), running_ns: word(2) })
     }
 
-    /// How many events it has.
+    /// The number of events in the group.
     pub(crate) fn len(&self) -> usize {
         self.events.len()
     }
 
-    /// Whether the kernel would let every thread of this machine read counts in user space.
+    /// Whether every thread of this machine could read counts in user space, as far as the kinds of its cores go.
     pub(crate) fn may_read_in_user_space() -> bool {
         user_read::cores_are_alike()
     }
 
-    /// Whether, at this moment, the calling thread reads its counts without a system call. On the group's own thread.
+    /// Whether the group's own thread, which calls this, can read the counts in user space at this moment.
     pub(crate) fn reads_in_user_space(&self) -> bool {
         self.read_in_user_space(&mut [0; MAX_MEMBERS]).is_some()
     }
 }
 
-/// The pages of all events, or of none: a limit on locked memory may refuse some.
+/// Maps the pages of all events, or of none, because a limit on locked memory may refuse some.
 fn map_all(events: &[File]) -> Vec<Page> {
     events.iter().map(Page::map).collect::<Result<_, _>>().unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The kernel's perf events: opening one for a thread, and why the kernel refuses.
+//! The kernel's perf events: how one is opened for a thread, and why the kernel refuses one.
 
 mod group;
 #[cfg(feature = "sampler")]
@@ -19,7 +19,7 @@ use std::os::fd::{AsRawFd, FromRawFd};
 
 pub(crate) use sys::bindings::perf_event_attr as Attr;
 
-/// What is counted (`type` and `config` of `perf_event_attr`), and in which modes.
+/// What an event counts (`type` and `config` of `perf_event_attr`), and in which modes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct What {
     pub(crate) kind: u32,
@@ -29,7 +29,7 @@ pub(crate) struct What {
 }
 
 impl What {
-    /// An event that counts nothing, but whose page tells of the thread's switches.
+    /// An event that counts nothing. Its page shows the thread's switches.
     pub(crate) const DUMMY: Self = Self {
         kind: sys::bindings::PERF_TYPE_SOFTWARE,
         config: sys::bindings::PERF_COUNT_SW_DUMMY as u64,
@@ -48,7 +48,7 @@ impl What {
         attr.config = self.config;
         attr.set_exclude_user(u64::from(!self.user));
         attr.set_exclude_kernel(u64::from(!self.kernel));
-        // What an unprivileged process may not see, and what no user asks for.
+        // An unprivileged process may not see the hypervisor, and no user asks for it.
         attr.set_exclude_hv(1);
         attr
     }
@@ -58,21 +58,21 @@ impl What {
 fn open(attr: &mut Attr, thread: u32, leader: Option<&File>) -> Result<File, Refused> {
     let leader = leader.map_or(-1, AsRawFd::as_raw_fd);
     let flags = sys::bindings::PERF_FLAG_FD_CLOEXEC.into();
-    // SAFETY: the kernel reads `attr.size` bytes of `attr`, and may write its size.
+    // SAFETY: `attr.size` is the size of `attr`. The kernel reads that many bytes, and may write the size.
     let fd = unsafe { sys::perf_event_open(attr, thread.cast_signed(), -1, leader, flags) };
     if fd < 0 {
         return Err(Refused::last());
     }
-    // SAFETY: it has just been opened, and is nobody else's.
+    // SAFETY: the kernel has just opened the descriptor, and nothing else owns it.
     let event = unsafe { File::from_raw_fd(fd) };
-    // The kernel gives the lowest number that is free, so this many are in use. The rest is the program's.
+    // The kernel gives the lowest free number, so this many descriptors are in use. The rest belongs to the program.
     if open_files().is_some_and(|limit| fd.cast_unsigned() as u64 >= limit / 4 * 3) {
         return Err(Refused(libc::EMFILE));
     }
     Ok(event)
 }
 
-/// Whether an event of that kind can be opened on the calling thread.
+/// Tries to open an event on the calling thread.
 pub(crate) fn probe(what: What) -> Result<(), Refused> {
     open(&mut what.attr(), 0, None).map(drop)
 }
@@ -86,7 +86,7 @@ impl Refused {
         Self(io::Error::last_os_error().raw_os_error().unwrap_or(0))
     }
 
-    /// Whether more privilege, or counting less, could help.
+    /// Whether more privilege, or fewer modes, could help.
     pub(crate) fn is_permission(self) -> bool {
         matches!(self.0, libc::EACCES | libc::EPERM)
     }
@@ -108,19 +108,19 @@ impl Refused {
         }
     }
 
-    /// What it means, and what can be done.
+    /// What the errno means, and the remedy.
     pub(crate) fn remedy(self) -> String {
         match self.0 {
             libc::ENOENT | libc::EOPNOTSUPP | libc::ENODEV => {
                 "this machine, or its hypervisor, offers no such event".to_owned()
             }
-            // What the level forbids is refused with EACCES, so EPERM is somebody else's.
+            // The kernel refuses what the level forbids with EACCES, so EPERM comes from elsewhere.
             libc::EACCES if paranoid() >= Some(2) => format!(
                 "kernel.perf_event_paranoid is {}: lower it to 1 (sysctl), or give CAP_PERFMON",
                 paranoid().unwrap_or_default()
             ),
             libc::EACCES if paranoid().is_none() => {
-                "kernel.perf_event_paranoid, which cannot be read now, or a security module forbids it"
+                "kernel.perf_event_paranoid (which cannot be read) or a security module forbids it"
                     .to_owned()
             }
             libc::EACCES | libc::EPERM => {
@@ -131,10 +131,10 @@ impl Refused {
                 "perf_event_open is missing: the kernel lacks it, or a seccomp filter hides it".to_owned()
             }
             libc::EMFILE => {
-                "three quarters of the file descriptors are in use, and the rest is the program's: raise ulimit -n".to_owned()
+                "three quarters of the file descriptors are in use, and the rest is left to the program: raise ulimit -n".to_owned()
             }
             libc::ENFILE => "the system is out of file descriptors: raise fs.file-max".to_owned(),
-            libc::EINVAL => "the kernel does not know it, or it does not fit its group".to_owned(),
+            libc::EINVAL => "the kernel does not know the event, or it does not fit its group".to_owned(),
             errno => io::Error::from_raw_os_error(errno).to_string(),
         }
     }
@@ -146,23 +146,23 @@ impl fmt::Display for Refused {
     }
 }
 
-/// `kernel.perf_event_paranoid`: how much the kernel lets unprivileged processes see.
+/// `kernel.perf_event_paranoid`, which limits what unprivileged processes may see, or `None` if it cannot be read.
 pub(crate) fn paranoid() -> Option<i32> {
     read_number("/proc/sys/kernel/perf_event_paranoid")
 }
 
-/// How many file descriptors the process may have, if that is limited.
+/// The number of file descriptors that the process may have, if there is a limit.
 pub(crate) fn open_files() -> Option<u64> {
     limit_of(|limit| {
-        // SAFETY: the kernel writes one rlimit, which is the caller's.
+        // SAFETY: the kernel writes one `rlimit`, to which this function has a reference.
         unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, limit) }
     })
 }
 
-/// How much memory the process may lock, if that is limited.
+/// The memory in bytes that the process may lock, if there is a limit.
 pub(crate) fn locked_memory_bytes() -> Option<u64> {
     limit_of(|limit| {
-        // SAFETY: the kernel writes one rlimit, which is the caller's.
+        // SAFETY: the kernel writes one `rlimit`, to which this function has a reference.
         unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, limit) }
     })
 }

@@ -1,31 +1,31 @@
-//! An event that signals its thread each time the thread has used so much CPU time.
+//! An event that signals its thread each time the thread has used a period of CPU time.
 
 use super::{Attr, Refused, What, open};
 use perf_event_open_sys as sys;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
-/// How the thread is told.
+/// How the event signals its thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
-    /// By the event itself: SIGTRAP, which carries this number.
+    /// The event itself sends SIGTRAP, which carries this number.
     Trap(u64),
-    /// By the event's file, which is told to send this signal; it carries the file's descriptor.
+    /// The event's file sends this signal, which carries the file's descriptor.
     Signal(i32),
 }
 
-/// A CPU clock of one thread, open until it is dropped. It runs while the thread is on a CPU, and tells of the moments
-/// at which the thread is in user mode.
+/// An event on the CPU clock of one thread, open until it is dropped. The clock runs while the thread is on a CPU. The event
+/// signals only at moments at which the thread is in user mode.
 #[derive(Debug)]
 pub(crate) struct Overflow(File);
 
 impl Overflow {
-    /// Opens one for a thread of this process, and starts it.
+    /// Opens an event for a thread of this process, and starts it.
     pub(crate) fn open(thread: u32, period_ns: u64, notice: Notice) -> Result<Self, Refused> {
         let mut attr = attr(period_ns);
         if let Notice::Trap(number) = notice {
             attr.set_sigtrap(1);
-            // The kernel insists: what the new program would do with the signal, nobody knows.
+            // The kernel demands this, because nobody knows what the new program would do with the signal.
             attr.set_remove_on_exec(1);
             attr.sig_data = number;
         }
@@ -49,7 +49,7 @@ impl Overflow {
         }
         let owner = Owner { kind: F_OWNER_TID, number: thread.cast_signed() };
         let fd = self.0.as_raw_fd();
-        // SAFETY: our descriptor, and an owner that the kernel reads during the call.
+        // SAFETY: the descriptor is of an event that `self` owns, and the kernel reads the owner only during the call.
         let refused = unsafe {
             libc::fcntl(fd, F_SETOWN_EX, &raw const owner) < 0
                 || libc::fcntl(fd, F_SETSIG, signal) < 0
@@ -59,21 +59,22 @@ impl Overflow {
     }
 
     fn start(&self) -> Result<(), Refused> {
-        // SAFETY: an ioctl without memory, on an event of ours.
+        // SAFETY: this ioctl touches no memory, and the descriptor is of an event that `self` owns.
         let started = unsafe { sys::ioctls::ENABLE(self.0.as_raw_fd(), 0) };
         if started < 0 { Err(Refused::last()) } else { Ok(()) }
     }
 
-    /// The descriptor that its signals carry.
+    /// The descriptor that the event's signals carry.
     pub(crate) fn descriptor(&self) -> i32 {
         self.0.as_raw_fd()
     }
 }
 
 impl Drop for Overflow {
-    /// Closing the file alone would not end it: a forked child may have it open, too.
+    /// Disables the event. To close the file would not be enough, because a forked child may have it open, too.
     fn drop(&mut self) {
-        // SAFETY: an ioctl without memory, on an event of ours. What it says is of no use: there is nothing else to be done.
+        // SAFETY: this ioctl touches no memory, and the descriptor is of an event that `self` owns. Its result is of no use,
+        // because nothing else could be done.
         unsafe { sys::ioctls::DISABLE(self.0.as_raw_fd(), 0) };
     }
 }
@@ -83,8 +84,9 @@ fn attr(period_ns: u64) -> Attr {
         kind: sys::bindings::PERF_TYPE_SOFTWARE,
         config: sys::bindings::PERF_COUNT_SW_CPU_CLOCK.into(),
         user: true,
-        // Without privilege there is no other way. With it, a moment in a system call that then sleeps would be told when the
-        // call is over: after the session, if it comes to that, when nobody expects the signal any more, and it kills.
+        // An unprivileged process cannot choose otherwise. A privileged one must not: if the event overflowed in a system call
+        // that then sleeps, the signal would come when the call is over. That may be after the session, when no handler expects
+        // the signal any more, and it would end the process.
         kernel: false,
     };
     let mut attr = clock.attr();

@@ -1,25 +1,26 @@
 //! Reading a counter in user space, by the kernel's page protocol (`perf_event_mmap_page` in `linux/perf_event.h`).
 //!
-//! Under the page's sequence lock: `index` minus one is the processor's counter in which the event runs, or zero when it
-//! does not run or user space may not read counters; `offset` is what the event has counted apart from what stands in the
-//! counter, which is `pmc_width` bits wide, signed.
+//! The page has these fields, under its sequence lock. `index` minus one is the processor's counter in which the event runs;
+//! `index` is 0 while the event does not run, or user space may not read counters. `offset` is the event's count without the
+//! counter's value. The counter is `pmc_width` bits wide, and signed.
 //!
-//! What it cannot survive, because the instruction faults:
-//! - A thread that moves, between the look at `index` and the instruction, to a core of another kind, on which the counter is not
-//!   allowed. So nothing is read here on machines with cores of several kinds ([`cores_are_alike`]).
-//! - A privileged user who forbids user-space reads (`/sys/devices/cpu/rdpmc`, arm64's `kernel.perf_user_access`) while an event
-//!   runs, in the moment before its page says so. That is the kernel's contract; `PERTASK_COUNTERS=read` keeps to system calls.
+//! The read faults in two cases:
+//! - The thread moves, between the load of `index` and the instruction, to a core of another kind that does not allow the
+//!   counter. So user space reads nothing on machines with several kinds of cores ([`cores_are_alike`]).
+//! - A privileged user forbids user-space reads (`/sys/devices/cpu/rdpmc`, arm64's `kernel.perf_user_access`) while an event
+//!   runs, and the thread reads in the moment before the page says so. The kernel's contract allows this.
+//!   `PERTASK_COUNTERS=read` makes all reads system calls.
 
 use perf_event_open_sys::bindings::perf_event_mmap_page;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::atomic::{Ordering, compiler_fence};
 
-/// What a page says of its event.
+/// What a page says about its event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reading {
     pub(super) count: u64,
-    /// When the kernel last wrote the page: since then the event has been running all the time.
+    /// The times at which the kernel last wrote the page. Since then, the event has run all the time.
     pub(super) enabled_ns: u64,
     pub(super) running_ns: u64,
 }
@@ -27,13 +28,13 @@ pub(super) struct Reading {
 /// `cap_user_rdpmc` in the page's capabilities.
 const USER_RDPMC: u64 = 1 << 2;
 
-/// Tries before the kernel is believed to be writing the page without end.
+/// The number of tries. After so many, the read gives up, because the page seems to change without end.
 const TRIES: usize = 16;
 
-/// Reads the page; `counter` reads the processor's counter of that number.
+/// Reads the page. `counter` reads the processor's counter with a given number.
 ///
 /// # Safety
-/// The page is mapped. The caller's thread is that of the event, or `counter` can read any number.
+/// The page must be mapped. The calling thread must be the event's, or `counter` must be able to read any number.
 #[inline(always)]
 pub(super) unsafe fn read(
     page: NonNull<perf_event_mmap_page>,
@@ -41,8 +42,8 @@ pub(super) unsafe fn read(
 ) -> Option<Reading> {
     let page = page.as_ptr();
     for _ in 0..TRIES {
-        // SAFETY: the fields are in the page, which is mapped; the kernel may write at any time, hence volatile. It
-        // writes on this thread's CPU, so the order in which this thread loads is all that matters.
+        // SAFETY: the fields are in the page, which is mapped, by the caller's contract. The loads are volatile, because the
+        // kernel may write at any time. It writes on this thread's CPU, so only the order of this thread's loads matters.
         unsafe {
             let sequence = (&raw const (*page).lock).read_volatile();
             compiler_fence(Ordering::SeqCst);
@@ -64,10 +65,10 @@ pub(super) unsafe fn read(
     None
 }
 
-/// Whether every CPU has the counters of the same PMU, so that a thread may be on any.
+/// Whether all CPUs have the same kind of counters, so that a thread can read them on any CPU.
 ///
-/// PMUs of cores say in sysfs which CPUs are theirs, where there is more than one kind, or on arm64; others (uncore) say it in
-/// another file.
+/// Where there are several kinds of cores, and on arm64, the PMU of a kind of cores lists its CPUs in the file `cpus` in sysfs.
+/// Other PMUs (uncore) have another file for that.
 pub(super) fn cores_are_alike() -> bool {
     let read =
         |path: PathBuf| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
@@ -78,42 +79,41 @@ pub(super) fn cores_are_alike() -> bool {
     cores.all(|cpus| all.iter().any(|all| all.as_ref() == Some(&cpus)))
 }
 
-/// A counter's value, whose highest bit is its sign.
+/// The value of a counter of this width, whose highest bit is its sign.
 fn sign_extended(raw: u64, width: u16) -> i64 {
     let unused = 64 - u32::from(width);
     (raw << unused).cast_signed() >> unused
 }
 
-/// The processor's counter of that number.
-///
-/// # Safety (by the page's protocol)
-/// The kernel has named it in the page of an event that runs on this thread.
+/// Reads the processor's counter with this number, which the kernel must have named in the page of an event that runs on this
+/// thread.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) fn counter(number: u32) -> Option<u64> {
     let (low, high): (u32, u32);
-    // SAFETY: the kernel has named the counter in the page, which means that user space may read it.
+    // SAFETY: the kernel has named the counter in the page, so user space may read it.
     unsafe {
         std::arch::asm!("rdpmc", in("ecx") number, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags));
     }
     Some(u64::from(high) << 32 | u64::from(low))
 }
 
-/// As above.
+/// Reads the processor's counter with this number, which the kernel must have named in the page of an event that runs on this
+/// thread.
 #[cfg(target_arch = "aarch64")]
 #[inline(always)]
 pub(super) fn counter(number: u32) -> Option<u64> {
     macro_rules! read {
         ($($register:literal)*) => {{
             let value: u64;
-            // SAFETY: the kernel has named the counter in the page, which means that user space may read it.
+            // SAFETY: the kernel has named the counter in the page, so user space may read it.
             unsafe {
                 std::arch::asm!(concat!("mrs {}, ", $($register),*), out(reg) value, options(nomem, nostack, preserves_flags));
             }
             Some(value)
         }};
     }
-    // The number is part of the instruction.
+    // The instruction contains the register's number.
     macro_rules! counters {
         ($($number:literal)*) => {
             match number {
@@ -126,7 +126,7 @@ pub(super) fn counter(number: u32) -> Option<u64> {
     counters!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30)
 }
 
-/// No such instruction is known.
+/// Reads nothing, because no instruction is known for this processor.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(super) fn counter(_: u32) -> Option<u64> {
     None
@@ -137,12 +137,12 @@ mod tests {
     use super::*;
     use std::cell::{Cell, UnsafeCell};
 
-    /// A page that a test writes in the kernel's place.
+    /// A page that a test writes, in place of the kernel.
     struct FakePage(Box<UnsafeCell<perf_event_mmap_page>>);
 
     impl FakePage {
         fn new(index: u32, offset: i64, width: u16) -> Self {
-            // SAFETY: all fields are integers.
+            // SAFETY: all fields are integers, for which zero is a value.
             let mut page: perf_event_mmap_page = unsafe { std::mem::zeroed() };
             page.__bindgen_anon_1.capabilities = USER_RDPMC;
             (page.index, page.offset, page.pmc_width) = (index, offset, width);
@@ -151,13 +151,13 @@ mod tests {
         }
 
         fn write(&self, change: impl FnOnce(&mut perf_event_mmap_page)) {
-            // SAFETY: one thread, and no reference is held across this call.
+            // SAFETY: only one thread uses the page, and no reference to it is held across this call.
             change(unsafe { &mut *self.0.get() });
         }
 
         fn read(&self, counter: impl Fn(u32) -> Option<u64>) -> Option<Reading> {
             let page = NonNull::new(self.0.get()).unwrap();
-            // SAFETY: it lives, and the tests' counters can read any number.
+            // SAFETY: the page lives as long as `self`, and the tests' counters can read any number.
             unsafe { read(page, counter) }
         }
     }

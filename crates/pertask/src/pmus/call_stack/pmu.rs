@@ -25,7 +25,9 @@ pub struct CallStackData(Registers);
 // SAFETY: all fields are integers, for which zero is a value.
 unsafe impl Zeroable for CallStackData {}
 
-/// What the PMU keeps for a CPU. Only the CPU's own thread writes it.
+/// What the PMU keeps for a CPU.
+///
+/// Only the CPU's own thread writes it.
 #[derive(Debug, Default)]
 pub struct CallStackCpu {
     /// The scopes of the task that runs now, or of the thread if no task does.
@@ -67,7 +69,8 @@ impl Pmu for CallStack {
         cpu.own.load(&cpu.now);
         match switch.data {
             Some(data) => cpu.now.load(&data.0),
-            // A task without data gets empty registers, and not those of another task. The kernel resets last-branch records alike.
+            // A task without data gets empty registers, and not those of another task. The kernel resets last-branch records
+            // alike.
             None => cpu.now.clear(),
         }
     }
@@ -121,7 +124,8 @@ impl CallStack {
         Self::handle().map_or(0, |handle| handle.pmu().deeper.get())
     }
 
-    /// Writes the scopes that are open on a CPU into `names`, outermost first. Returns how many it wrote, and how many more are open.
+    /// Writes the scopes that are open on a CPU into `names`, outermost first. Returns how many it wrote, and how many more are
+    /// open.
     ///
     /// This is for a signal handler on the CPU's own thread: it neither allocates nor locks.
     #[cfg(feature = "sampler")]

@@ -26,7 +26,8 @@ pub(super) struct Registers {
 
 impl Registers {
     pub(super) fn depth(&self) -> u32 {
-        // Relaxed, here and below: only one thread and its signal handlers use these words. The compiler fences are for the handlers.
+        // Relaxed, here and below: only one thread and its signal handlers use these words. The compiler fences are for the
+        // handlers.
         self.depth.load(Ordering::Relaxed)
     }
 
@@ -54,8 +55,8 @@ impl Registers {
         }
     }
 
-    /// Enters again a scope that [`leave`](Self::leave) has marked as left. The scope has its old place, outside the scopes that are
-    /// open in it. Returns whether there was such a scope.
+    /// Enters again a scope that [`leave`](Self::leave) has marked as left. The scope has its old place, outside the scopes
+    /// that are open in it. Returns whether there was such a scope.
     #[cfg(feature = "tracing")]
     pub(super) fn enter_again(&self, name: u32) -> bool {
         let open = &self.names[..(self.depth() as usize).min(MAX_SCOPES)];

@@ -35,9 +35,9 @@ macro_rules! scope {
 
 /// The guard of a scope that has been entered.
 ///
-/// Its drop leaves the scope, and all scopes inside it. The guard belongs to the task in which it was made. If another task drops it,
-/// that task leaves nothing, except a scope of the same name at the same depth. While nobody records scopes, a guard costs one load of a
-/// number.
+/// Its drop leaves the scope, and all scopes inside it. The guard belongs to the task in which it was made. If another task
+/// drops it, that task leaves nothing, except a scope of the same name at the same depth. While nobody records scopes, a guard
+/// costs one load of a number.
 #[must_use = "a scope ends when its guard is dropped"]
 #[derive(Debug)]
 pub struct Scope {

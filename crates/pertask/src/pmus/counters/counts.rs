@@ -87,7 +87,9 @@ impl Count for CounterCounts {
 pub struct CountersLost {
     /// The turns of tasks that were not counted, since the program began.
     pub turns: u64,
-    /// The workers whose counters could not be opened, at this moment. The turns on them are not counted.
+    /// The workers whose counters could not be opened, at this moment.
+    ///
+    /// The turns on them are not counted.
     pub workers: u64,
     /// Why the counters of the last such worker could not be opened.
     pub reason: Option<String>,

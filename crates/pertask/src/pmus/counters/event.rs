@@ -7,8 +7,8 @@ use std::str::FromStr;
 
 /// An event to count for each task, named as in `perf list`.
 ///
-/// A modifier limits the event to a mode, as in perf: `instructions:u` counts in user mode, `instructions:k` in the kernel. A raw event
-/// of the processor is `r` followed by its code in hexadecimal: `r00c0`.
+/// A modifier limits the event to a mode, as in perf: `instructions:u` counts in user mode, `instructions:k` in the kernel. A
+/// raw event of the processor is `r` followed by its code in hexadecimal: `r00c0`.
 ///
 /// ```
 /// use pertask::CounterEvent;
@@ -122,7 +122,9 @@ const KNOWN: [Known; 36] = [
 ];
 
 impl CounterEvent {
-    /// The event's name, with its modifier. For an alias this is perf's own name.
+    /// The event's name, with its modifier.
+    ///
+    /// For an alias this is perf's own name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name

@@ -1,8 +1,8 @@
 //! Perf events, counted for each task.
 //!
-//! [`event`] knows perf's names. [`set`] finds by trying how each event can be counted on this machine. [`bank`] is a set that is open
-//! on one worker. [`pmu`] charges each task with what its worker counted while the task ran. [`usage`] is the fallback where the kernel
-//! refuses perf.
+//! [`event`] knows perf's names. [`set`] finds by trying how each event can be counted on this machine. [`bank`] is a set that
+//! is open on one worker. [`pmu`] charges each task with what its worker counted while the task ran. [`usage`] is the fallback
+//! where the kernel refuses perf.
 
 mod bank;
 mod counts;
@@ -61,8 +61,8 @@ pub struct Counter {
     pub count: Option<u64>,
     /// Whether the count is an estimate.
     ///
-    /// An estimate is scaled up because the processor has too few counters for all events at once, or was seen only at switches, or is
-    /// too low because some workers had no counters.
+    /// An estimate is scaled up because the processor has too few counters for all events at once, or was seen only at
+    /// switches, or is too low because some workers had no counters.
     pub estimated: bool,
 }
 
@@ -90,12 +90,12 @@ impl Counters {
     /// This tries each event first, which takes some milliseconds, and up to a tenth of a second where the processor has too few
     /// counters. An event that cannot be counted here is no error: [`sources`](Self::sources) says why.
     ///
-    /// Two different sets can be counted at the same time. While no task has an event attached, a worker's counters cost only what perf
-    /// events cost the kernel at its switches.
+    /// Two different sets can be counted at the same time. While no task has an event attached, a worker's counters cost only
+    /// what perf events cost the kernel at its switches.
     ///
     /// # Errors
-    /// Returns [`Error::TooManyEvents`] if there are more events than a set can count, [`Error::CountersBusy`] if two other sets are
-    /// being counted, and [`Error::Attach`] if the system has no place for the PMU.
+    /// Returns [`Error::TooManyEvents`] if there are more events than a set can count, [`Error::CountersBusy`] if two other
+    /// sets are being counted, and [`Error::Attach`] if the system has no place for the PMU.
     pub fn open(events: &[CounterEvent]) -> Result<Self, Error> {
         let (handle, set) = CountersPmu::claim(events)?;
         let order = set.order_of(events);

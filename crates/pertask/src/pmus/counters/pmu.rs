@@ -1,7 +1,7 @@
 //! The counters PMU: it charges each task with what its worker's counters counted while the task ran.
 //!
-//! Where a switch takes one task out and another in, one reading serves both. The thread that begins to use a set opens the counters of
-//! all workers, and workers that begin later open their own. A switch only reads.
+//! Where a switch takes one task out and another in, one reading serves both. The thread that begins to use a set opens the
+//! counters of all workers, and workers that begin later open their own. A switch only reads.
 
 use super::bank::Bank;
 use super::counts::{CounterCounts, CountersLost, Counts, MAX_COLUMNS, MAX_GROUPS};
@@ -35,7 +35,9 @@ struct State {
     refused: Option<Refused>,
 }
 
-/// What the PMU keeps for a task. The CPU that runs the task writes it; any thread reads it.
+/// What the PMU keeps for a task.
+///
+/// The CPU that runs the task writes it; any thread reads it.
 #[derive(Debug)]
 #[repr(C)]
 pub struct CountersData {
@@ -56,7 +58,9 @@ impl CountersData {
     }
 }
 
-/// What the PMU keeps for a CPU. The CPU's own thread writes all fields except `bank` and `adopted`.
+/// What the PMU keeps for a CPU.
+///
+/// The CPU's own thread writes all fields except `bank` and `adopted`.
 #[derive(Debug, Default)]
 pub struct CountersCpu {
     bank: RcuCell<Bank>,
@@ -139,8 +143,8 @@ impl Pmu for CountersPmu {
 
     fn cpu_offline(&self, _cpu: &CpuRecord, data: &CountersCpu) {
         let _state = self.lock();
-        // `replace` is refused inside hooks, where no thread ends, and where the kernel refuses `membarrier`. Then the counters stay
-        // open as long as the process.
+        // `replace` is refused inside hooks, where no thread ends, and where the kernel refuses `membarrier`. Then the counters
+        // stay open as long as the process.
         let _ = data.bank.replace(None);
     }
 }
@@ -349,8 +353,8 @@ impl Stints for CountersPmu {
     fn running(&self, cpu: &CpuRecord, data: &CountersCpu, switches: u64) -> Option<CounterCounts> {
         let (bank, now) = data.read_from_outside()?;
         let start = data.stint(switches, bank)?;
-        // Acquire: pairs with the Release in `end_stint`. If that fence comes first, and this thread has read some of what was charged
-        // after it, then this thread finds no stint below.
+        // Acquire: pairs with the Release in `end_stint`. If that fence comes first, and this thread has read some of what was
+        // charged after it, then this thread finds no stint below.
         fence(Ordering::Acquire);
         let still = data.stint(switches, bank).is_some() && cpu.switches() == switches;
         still.then(|| CounterCounts(Counts { stints: 1, ..now.since(&start) }))

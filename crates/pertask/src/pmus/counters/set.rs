@@ -230,8 +230,8 @@ fn figure(event: &CounterEvent) -> Option<Figure> {
     Figure::of_software_event(event.what.config)
 }
 
-/// Splits hardware events into as few groups as fit the processor's counters, at most `MAX_GROUPS - 1`. Returns the groups, and the
-/// events that fit in none, each with the reason.
+/// Splits hardware events into as few groups as fit the processor's counters, at most `MAX_GROUPS - 1`. Returns the groups, and
+/// the events that fit in none, each with the reason.
 fn split_to_fit(what: &[What]) -> (Vec<Members>, Vec<(What, String)>) {
     if what.is_empty() {
         return (Vec::new(), Vec::new());

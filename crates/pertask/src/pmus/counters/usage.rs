@@ -1,4 +1,5 @@
-//! What the kernel counts without perf events: `getrusage` has faults and switches, and `sched_getcpu` says on which CPU a thread is.
+//! What the kernel counts without perf events: `getrusage` has faults and switches, and `sched_getcpu` says on which CPU a
+//! thread is.
 
 use perf_event_open_sys::bindings as sys;
 

@@ -1,8 +1,8 @@
 //! The ledger of workers that have ended: what each had used by its end, for each session that ran then.
 //!
-//! A thread that ends takes its clock with it, so it makes an entry here in its last moments. The kernel may list the thread for a
-//! while after that. Sessions read the threads under the ledger's lock, so a session finds each thread once: among the living, or in
-//! the ledger.
+//! A thread that ends takes its clock with it, so it makes an entry here in its last moments. The kernel may list the thread
+//! for a while after that. Sessions read the threads under the ledger's lock, so a session finds each thread once: among the
+//! living, or in the ledger.
 
 use crate::os::clock;
 use std::collections::HashMap;
@@ -87,8 +87,8 @@ impl Entries {
 
     /// The part of a listed thread's CPU time that is in the ledger, or `None` if the thread has no entry.
     pub(crate) fn entered_ns(&self, thread: u32, cpu_ns: u64) -> Option<u64> {
-        // A much greater entry is of an earlier thread with the same number. A slightly greater one may be of this thread, because
-        // a thread's own reading of its clock can be ahead of what others read.
+        // A much greater entry is of an earlier thread with the same number. A slightly greater one may be of this thread,
+        // because a thread's own reading of its clock can be ahead of what others read.
         let of_this_thread = |entered_ns: &u64| *entered_ns <= cpu_ns + AHEAD_NS;
         self.lingering.get(&thread).copied().filter(of_this_thread)
     }

@@ -1,7 +1,7 @@
 //! The CPU-time PMU: for each task its CPU time, its polls, their wall time, and the longest poll.
 //!
-//! Where one task polls another, the time belongs to the inner task, because the outer one is switched out meanwhile. Where one task
-//! is switched out and another in, one reading of the clock serves both.
+//! Where one task polls another, the time belongs to the inner task, because the outer one is switched out meanwhile. Where one
+//! task is switched out and another in, one reading of the clock serves both.
 
 pub(crate) mod ledger;
 
@@ -35,7 +35,9 @@ pub struct CpuTime {
     ledger: Ledger,
 }
 
-/// What the PMU keeps for a task. The CPU that runs the task writes it; any thread reads it.
+/// What the PMU keeps for a task.
+///
+/// The CPU that runs the task writes it; any thread reads it.
 #[derive(Debug)]
 #[repr(C)]
 pub struct CpuTimeData {
@@ -51,11 +53,13 @@ pub struct CpuTimeData {
 #[allow(unsafe_code)]
 unsafe impl Zeroable for CpuTimeData {}
 
-/// What the PMU keeps for a CPU. The CPU's own thread writes all fields except `adopted`.
+/// What the PMU keeps for a CPU.
+///
+/// The CPU's own thread writes all fields except `adopted`.
 #[derive(Debug, Default)]
 pub struct CpuTimeCpu {
-    /// When the running stint began, if its task has data. Between stints, these are the times at which the last one ended. If one
-    /// switch ends a stint and begins the next, the next begins at those times.
+    /// When the running stint began, if its task has data. Between stints, these are the times at which the last one ended. If
+    /// one switch ends a stint and begins the next, the next begins at those times.
     start: Stamp,
     /// The switch at which the last stint ended: the CPU's count of switches after it.
     ended_at: AtomicU64,
@@ -368,8 +372,8 @@ impl Stamp {
 
     #[inline(always)]
     fn begin(&self, stint: u64) {
-        // Release: pairs with the Acquire in `get`. A reader has read the times of a stint if it finds the stint's number, and the
-        // stint still runs after it has read them.
+        // Release: pairs with the Acquire in `get`. A reader has read the times of a stint if it finds the stint's number, and
+        // the stint still runs after it has read them.
         self.stint.store(stint, Ordering::Release);
     }
 

@@ -1,7 +1,7 @@
 //! The report as text for a terminal, like `perf report`.
 //!
-//! Rendering changes nothing and hides nothing. The parts of the summary add up to the process, or the difference has its own row.
-//! Rows beyond a maximum are counted.
+//! Rendering changes nothing and hides nothing. The parts of the summary add up to the process, or the difference has its own
+//! row. Rows beyond a maximum are counted.
 
 mod advice;
 mod counters;

@@ -24,8 +24,8 @@ pub(super) trait Row {
 const MAX_NAME: usize = 40;
 const MAX_PATH: usize = 56;
 
-/// The deepest indentation in the tree of spawns. Below it, a number says how deep the row is, because blanks would leave no room for
-/// the name.
+/// The deepest indentation in the tree of spawns. Below it, a number says how deep the row is, because blanks would leave no
+/// room for the name.
 const MAX_INDENT: u32 = 6;
 
 /// A poll that holds its worker for this long delays every task behind it.

@@ -257,7 +257,7 @@ fn advice_is_for_programs_whose_tasks_use_nothing_while_threads_do() {
     assert!(!advice(busy_service()));
     let idle = Report { tasks_cpu_ns: 0, ..busy_service() };
     assert!(advice(idle.clone()));
-    // Nobody does anything, but for the session.
+    // No thread does anything, except for the session.
     let quiet = Report { workers_cpu_ns: 90_000_000, other_cpu_ns: 9_000_000, ..idle };
     assert!(!advice(quiet));
 }

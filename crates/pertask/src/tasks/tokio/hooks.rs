@@ -1,9 +1,10 @@
 //! tokio's task hooks, which track every task of a runtime: those that libraries spawn, too, and without a change to the code
 //! that spawns them.
 //!
-//! The hooks are for programs built with `--cfg tokio_unstable`. They do not cover everything: a `LocalSet` and the root future of
-//! `block_on` call no hook, and some tasks end without having been spawned. So the hooks add to [`Tracked`](crate::Tracked) and do
-//! not replace it. Where both see a task, in `tokio::spawn(future.task("name"))`, the wrapper tracks it, because it knows the name.
+//! The hooks are for programs built with `--cfg tokio_unstable`. They do not cover everything: a `LocalSet` and the root future
+//! of `block_on` call no hook, and some tasks end whose spawn called none. So the hooks add to [`Tracked`](crate::Tracked) and
+//! do not replace it. Where both see a task, in `tokio::spawn(future.task("name"))`, the wrapper tracks it, because it
+//! knows the name.
 
 use crate::tasks::run;
 use pertask_core::{Cpu, OwnedTask, Task, TaskId};
@@ -39,7 +40,7 @@ struct Seen {
     ///
     /// INVARIANT: null, or a pointer from `OwnedTask::into_raw`. The thread that swaps the pointer out owns the task.
     idle: AtomicPtr<Task>,
-    /// Whether tokio has ended the task. The thread that holds the right to it, or takes that right later, then ends ours.
+    /// Whether tokio has ended the task. If so, the thread that has the right to run it, or takes that right next, ends it here.
     ended: AtomicBool,
     /// The wrapped future that the thread made just before the spawn. It probably is what the task runs.
     suspect: Option<TaskId>,
@@ -83,7 +84,9 @@ pub(crate) fn polled(task: TaskId) {
     });
 }
 
-/// Notes a new task. A program calls this from its [`Builder::on_task_spawn`] hook.
+/// Notes a new task.
+///
+/// A program calls this from its [`Builder::on_task_spawn`] hook.
 pub fn task_spawn(meta: &TaskMeta<'_>) {
     let suspect = MADE.take();
     let spawned_at = meta.spawned_at();
@@ -93,7 +96,9 @@ pub fn task_spawn(meta: &TaskMeta<'_>) {
     SEEN.pin().insert(meta.id(), Arc::new(seen));
 }
 
-/// Switches a task in. A program calls this from its [`Builder::on_before_task_poll`] hook.
+/// Switches a task in.
+///
+/// A program calls this from its [`Builder::on_before_task_poll`] hook.
 pub fn before_task_poll(meta: &TaskMeta<'_>) {
     MADE.set(None);
     let Some(seen) = SEEN.pin().get(&meta.id()).cloned() else { return };
@@ -106,7 +111,9 @@ pub fn before_task_poll(meta: &TaskMeta<'_>) {
     });
 }
 
-/// Switches a task out. A program calls this from its [`Builder::on_after_task_poll`] hook.
+/// Switches a task out.
+///
+/// A program calls this from its [`Builder::on_after_task_poll`] hook.
 pub fn after_task_poll(meta: &TaskMeta<'_>) {
     let ended = POLLING.try_with(|polling| polling.borrow_mut().pop()).ok().flatten();
     let Some(Polling { seen, task, confirmed }) = ended else { return };
@@ -120,7 +127,9 @@ pub fn after_task_poll(meta: &TaskMeta<'_>) {
     }
 }
 
-/// Ends a task. A program calls this from its [`Builder::on_task_terminate`] hook.
+/// Ends a task.
+///
+/// A program calls this from its [`Builder::on_task_terminate`] hook.
 pub fn task_terminate(meta: &TaskMeta<'_>) {
     // Some tasks end for which tokio called no other hook.
     if let Some(seen) = SEEN.pin().remove(&meta.id()) {
@@ -166,8 +175,8 @@ impl Seen {
 
     /// Takes the right to the task, and waits for it for a moment.
     ///
-    /// tokio reschedules a task a moment before it calls the hook after the poll. So a worker that polls the task next may find the
-    /// right still taken. It waits for no longer than that.
+    /// tokio reschedules a task a moment before it calls the hook after the poll. So a worker that polls the task next may find
+    /// the right still taken. It waits for no longer than that.
     fn take_soon(&self) -> Option<OwnedTask> {
         for _ in 0..64 {
             if let Some(task) = self.take() {
@@ -195,7 +204,8 @@ impl Seen {
     }
 
     fn end(&self) {
-        // SeqCst: pairs with the two operations in `put`. If this store comes first, `put` ends the task; if not, the `take` below does.
+        // SeqCst: pairs with the two operations in `put`. If this store comes first, `put` ends the task; if not, the `take`
+        // below does.
         self.ended.store(true, Ordering::SeqCst);
         drop(self.take());
     }
