@@ -1,4 +1,4 @@
-//! `pertask doctor`: what this machine offers to measure with.
+//! `pertask doctor`: shows what this machine offers for measuring.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,11 +11,11 @@ use crate::{
     output::{counted, print},
 };
 
-/// Examines the machine and prints what was found.
+/// Examines the machine and prints the result.
 ///
 /// # Errors
 ///
-/// [`Error::Write`] where stdout takes no more.
+/// Returns [`Error::Write`] if stdout does not take the whole text.
 pub fn run(options: &DoctorOptions) -> Result<(), Error> {
     let machine = Machine::examine();
     print(&if options.json { machine.to_json() } else { text(&machine) })
@@ -34,7 +34,7 @@ fn text(machine: &Machine) -> String {
     row(&mut text, "in use", &machine.clock);
     machine.clocks.iter().for_each(|clock| offer(&mut text, clock));
     offer(&mut text, &machine.membarrier);
-    row(&mut text, "", "PERTASK_CLOCK=rseq, perf-page or thread takes another clock");
+    row(&mut text, "", "to choose another clock, set PERTASK_CLOCK to rseq, perf-page or thread");
     line(&mut text, "");
     line(&mut text, "Sampling (the first that works is used)");
     machine.sampling.iter().for_each(|way| wide_offer(&mut text, way));
@@ -45,7 +45,7 @@ fn text(machine: &Machine) -> String {
     text
 }
 
-/// Events that are counted in the same way share a paragraph.
+/// Writes the events. Those that are counted in the same way share a paragraph.
 fn events(text: &mut String, machine: &Machine) {
     let level = match machine.perf_event_paranoid {
         Some(level) => format!("kernel.perf_event_paranoid is {level}"),
@@ -78,12 +78,14 @@ fn verdict(event: &CounterSource) -> String {
 fn limits(text: &mut String, machine: &Machine) {
     line(text, "Limits");
     let files = machine.open_files.map_or("none".to_owned(), |files| {
-        format!("{files}; counters take one for each event and worker, up to three quarters")
+        format!(
+            "{files}; counters take one for each event and worker, up to three quarters of them"
+        )
     });
     row(text, "open files", &files);
     let memory = machine.locked_memory_bytes.map_or("none".to_owned(), |bytes| {
         format!(
-            "{} KiB; reading counters in user space takes a page for each event and worker",
+            "{} KiB; counters that are read in user space take a page for each event and worker",
             bytes / 1024
         )
     });
@@ -96,7 +98,7 @@ fn offer(text: &mut String, offer: &Offer) {
     row(text, &offer.name, &verdict);
 }
 
-/// Of a name that is too long for a column.
+/// Writes an offer whose name is too long for the column.
 fn wide_offer(text: &mut String, offer: &Offer) {
     let verdict =
         offer.refused.as_ref().map_or("works".to_owned(), |why| format!("refused: {why}"));
@@ -112,7 +114,7 @@ fn line(text: &mut String, line: &str) {
     let _ = writeln!(text, "{line}");
 }
 
-/// Names in lines of a readable width.
+/// Returns the names in lines of a readable width.
 fn wrapped(names: &[&str]) -> Vec<String> {
     const WIDTH: usize = 84;
     let mut lines: Vec<String> = Vec::new();

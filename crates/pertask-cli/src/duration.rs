@@ -1,20 +1,20 @@
-//! Durations as people type them: `500ms`, `2.5s`, `1m`, or plain seconds.
+//! Parses durations such as `500ms`, `2.5s`, `1m`, or a plain number of seconds.
 
 use std::time::Duration;
 
-/// What [`parse`] accepts, for error messages and help.
+/// The forms that [`parse`] accepts, for error messages.
 const FORMS: &str =
     "expected a positive duration such as 500ms, 5s, 2.5s, 1m or 1h; a plain number means seconds";
 
-/// Reads a duration greater than zero.
+/// Parses a duration greater than zero.
 ///
 /// # Errors
 ///
-/// The accepted forms, as a sentence, where `text` is not one of them or is zero.
+/// Returns a sentence with the accepted forms if `text` has none of them or is zero.
 pub fn parse(text: &str) -> Result<Duration, &'static str> {
     let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
-    // `f64::from_str` would also take signs and exponents, which here are more likely to be slips.
+    // `f64::from_str` would also accept signs and exponents, which are probably mistakes here.
     if !number.chars().all(|c| c.is_ascii_digit() || c == '.') {
         return Err(FORMS);
     }

@@ -1,4 +1,4 @@
-//! Why a command failed: each error says what was tried, what was found, and what to do.
+//! The error of a command. Each says what was tried, what was found, and what to do.
 
 use std::{fmt, io, net::SocketAddr, path::PathBuf};
 
@@ -8,38 +8,38 @@ use crate::output::counted;
 
 /// A failure that ends the command with status 1.
 ///
-/// Its `Display` is the whole message, causes included, because it is printed once and by itself.
+/// `Display` shows the whole message with its causes, because the command prints nothing else about it.
 #[derive(Debug)]
 pub enum Error {
     /// The async runtime did not start.
     Runtime(io::Error),
-    /// The handlers for SIGINT and SIGTERM were refused.
+    /// The handlers for SIGINT and SIGTERM could not be installed.
     Signals(io::Error),
-    /// The demo's service found no place to listen.
+    /// The demo's service could not listen on its address.
     Listen { address: SocketAddr, cause: io::Error },
     /// The library refused to measure.
     Measure(pertask::Error),
     /// The demo's service did not answer its first requests.
     NotReady { first: String },
-    /// A signal came before there was anything to report.
+    /// A signal came before measuring began.
     StoppedTooSoon,
-    /// A file cannot be opened to write to.
+    /// A file for a profile cannot be written, as a trial before measuring showed.
     Open { path: PathBuf, cause: io::Error },
-    /// A report or a profile cannot be written.
+    /// The report cannot be written to stdout.
     Write { place: String, cause: io::Error },
-    /// A file cannot be replaced; what it held is still there.
+    /// A file cannot be written as a whole. An old file is unchanged.
     Replace { path: PathBuf, cause: io::Error },
     /// A profile cannot be opened.
     Profile { place: String, why: String, remedy: &'static str },
-    /// A profile is damaged, too large, or none.
+    /// A file is not a profile, or is damaged or too large.
     Damaged { place: String, cause: ReadError },
-    /// No sample of a profile is wanted.
+    /// No sample of a profile meets the filters.
     NothingMatched { place: String, why: String },
-    /// The demo's service gave wrong answers, or none.
+    /// The demo's service gave wrong answers or none.
     Requests { failed: u64, total: u64, first: String },
 }
 
-/// What to do about requests that fail.
+/// The advice where requests fail.
 const LOAD_REMEDY: &str =
     "The machine may be overloaded, or short of open files (ulimit -n): try fewer --clients.";
 
@@ -56,7 +56,7 @@ impl fmt::Display for Error {
             ),
             Self::Listen { address, cause } => write!(
                 f,
-                "cannot listen on {address}: {cause}. Give another port with --port, or --port 0 for any free one."
+                "cannot listen on {address}: {cause}. Choose another port with --port, or any free one with --port 0."
             ),
             Self::Measure(cause) => write!(f, "{cause}"),
             Self::NotReady { first } => write!(
@@ -65,7 +65,7 @@ impl fmt::Display for Error {
             ),
             Self::StoppedTooSoon => write!(
                 f,
-                "stopped before measuring began, so there is no report. Wait for the line 'measuring ...' before Ctrl-C."
+                "stopped before measuring began, so there is no report. Press Ctrl-C after the line 'measuring ...' appears."
             ),
             Self::Open { path, cause } => write!(
                 f,
@@ -74,11 +74,11 @@ impl fmt::Display for Error {
             ),
             Self::Write { place, cause } => write!(
                 f,
-                "cannot write to {place}: {cause}. What is there may be incomplete; write it elsewhere."
+                "cannot write to {place}: {cause}. What was written may be incomplete. Write the report elsewhere."
             ),
             Self::Replace { path, cause } => write!(
                 f,
-                "cannot write {}: {cause}. A file that was there is as it was. {}",
+                "cannot write {}: {cause}. An older file of this name is as it was. {}",
                 path.display(),
                 match cause.kind() {
                     io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded =>

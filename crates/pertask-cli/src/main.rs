@@ -1,7 +1,7 @@
 //! The command `pertask`: see which async task spends the CPU.
 //!
-//! It measures nothing itself: it parses a command line, lets the `pertask` library watch a service or read a profile, and
-//! writes what it gets.
+//! The command measures nothing itself. It parses the command line, lets the `pertask` library watch a service or read a
+//! profile, and writes the result.
 
 #![deny(unsafe_code)]
 
@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    // A usage error ends the process here, with status 2.
+    // A usage error ends the process here with status 2.
     let Cli { command } = Cli::parse_or_exit();
     let done = match command {
         Command::Demo(options) => demo::run(&options),

@@ -1,4 +1,4 @@
-//! Where words go: reports to stdout, everything else to stderr.
+//! Writes reports to stdout and everything else to stderr.
 
 use std::{
     env, fmt,
@@ -9,36 +9,36 @@ use pertask::{Report, TableStyle};
 
 use crate::error::Error;
 
-/// Says something on stderr, one line.
+/// Writes a line to stderr.
 pub fn note(line: fmt::Arguments<'_>) {
-    // Nobody may be reading stderr; the report and the exit status still count.
+    // If nobody reads stderr, the report and the exit status still matter.
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// A count and what is counted: `1 request`, `2 requests`.
+/// Returns a count with its noun: `1 request`, `2 requests`.
 pub fn counted(count: u64, one: &str) -> String {
     format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Whether the terminal says that it cannot move its cursor or change colours.
+/// Returns whether the terminal cannot move its cursor or change colours.
 pub fn is_dumb_terminal() -> bool {
     env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
-/// How a report is written.
+/// The format of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// For people.
+    /// A table for people.
     Table,
-    /// For programs.
+    /// JSON for programs.
     Json,
 }
 
-/// Writes to stdout. A reader that has seen enough (`| head`) is no error.
+/// Writes text to stdout. It is no error if the reader stops early, as `head` does.
 ///
 /// # Errors
 ///
-/// [`Error::Write`] where the text did not arrive as a whole.
+/// Returns [`Error::Write`] if stdout does not take the whole text.
 pub fn print(text: &str) -> Result<(), Error> {
     match write_text(io::stdout().lock(), text) {
         Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -48,16 +48,16 @@ pub fn print(text: &str) -> Result<(), Error> {
     }
 }
 
-/// Writes the report to stdout, its table with the tree of spawns if `tree`.
+/// Writes the report to stdout. If `tree` is true, its table has the tree of spawns.
 ///
 /// # Errors
 ///
-/// As [`print()`].
+/// Returns [`Error::Write`] if stdout does not take the whole report.
 pub fn print_report(report: &Report, format: Format, tree: bool) -> Result<(), Error> {
     print(&render(report, format, TableStyle { tree, ..stdout_style() }))
 }
 
-/// The report as text that ends its last line.
+/// Returns the report as text that ends with a line break.
 fn render(report: &Report, format: Format, style: TableStyle) -> String {
     let mut text = match format {
         Format::Table => report.table(style).to_string(),
@@ -69,7 +69,7 @@ fn render(report: &Report, format: Format, style: TableStyle) -> String {
     text
 }
 
-/// Width and colour belong to terminals: a pipe gets neither.
+/// Returns the style for stdout. A pipe gets neither a width nor colours.
 pub fn stdout_style() -> TableStyle {
     let stdout = io::stdout();
     let refused =

@@ -1,4 +1,4 @@
-//! A file for a sampled profile: its format by its name's ending.
+//! A file for a sampled profile, whose format follows from the end of its name.
 
 use std::{
     io::{self, Write},
@@ -14,10 +14,10 @@ use crate::{
     replace::{probe, replace},
 };
 
-/// What [`ProfilePath`] accepts, for error messages and help.
+/// The names that [`ProfilePath`] accepts, for error messages.
 const ENDINGS: &str = "the name must end in .pb.gz (pprof), .svg (flamegraph), .folded (folded stacks), .speedscope.json (speedscope) or .json (Firefox Profiler)";
 
-/// A file's name that says in which format a profile is written there.
+/// A file for a profile. The end of its name decides the format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProfilePath {
     path: PathBuf,
@@ -62,11 +62,11 @@ impl ProfilePath {
         probe(&self.path).map_err(|cause| Error::Open { path: self.path.clone(), cause })
     }
 
-    /// Replaces the file by the profile, and says so.
+    /// Replaces the file with the profile, and says so on stderr.
     ///
     /// # Errors
     ///
-    /// [`Error::Replace`] where the profile did not arrive as a whole: then the file is as it was.
+    /// Returns [`Error::Replace`] if the profile cannot be written as a whole. An old file is then as it was.
     pub fn write(&self, profile: &Profile) -> Result<(), Error> {
         replace(&self.path, |to| self.format.write(profile, to))?;
         note(format_args!("profile written to {}", self.path.display()));

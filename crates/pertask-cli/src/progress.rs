@@ -1,6 +1,6 @@
-//! One line on stderr that says how far a command is, updated in place.
+//! A line on stderr that shows a command's progress and is updated in place.
 //!
-//! It exists only where stderr is a terminal: a log file has no use for it.
+//! It is drawn only if stderr is a terminal: a log file has no use for it.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -9,27 +9,27 @@ use std::{
 
 use crate::output::is_dumb_terminal;
 
-/// The line. Dropping it clears it.
+/// The progress line, which is cleared when it is dropped.
 pub struct Progress {
     terminal: bool,
     drawn: bool,
 }
 
 impl Progress {
-    /// How long a line should stand before the next [`draw`](Self::draw).
+    /// The time that should pass between two calls of [`draw`](Self::draw).
     pub const PERIOD: Duration = Duration::from_millis(200);
 
-    /// A line that is not drawn yet.
+    /// Returns a line that is not drawn yet.
     pub fn new() -> Self {
         Self { terminal: io::stderr().is_terminal() && !is_dumb_terminal(), drawn: false }
     }
 
-    /// Whether anybody can see it.
+    /// Returns whether anybody can see the line.
     pub fn is_visible(&self) -> bool {
         self.terminal
     }
 
-    /// Replaces the line.
+    /// Replaces the text of the line.
     pub fn draw(&mut self, line: &str) {
         if self.terminal {
             self.drawn = true;
@@ -52,7 +52,7 @@ impl Drop for Progress {
     }
 }
 
-/// The part of an ASCII line that fits the terminal: a wrapped line could not be cleared.
+/// Returns the part of an ASCII line that fits the terminal, because a wrapped line could not be cleared.
 fn fitting(line: &str) -> &str {
     let columns =
         terminal_size::terminal_size_of(io::stderr()).map_or(80, |(width, _)| usize::from(width.0));
@@ -61,6 +61,6 @@ fn fitting(line: &str) -> &str {
 
 fn print(text: std::fmt::Arguments<'_>) {
     let mut stderr = io::stderr().lock();
-    // A terminal that has gone away is no reason to end a measurement.
+    // A terminal that is gone is no reason to end a measurement.
     let _ = stderr.write_fmt(text).and_then(|()| stderr.flush());
 }

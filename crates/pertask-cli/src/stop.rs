@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: the first one ends the command early and in order, the second one at once.
+//! Ctrl-C and SIGTERM: the first signal ends the command early but in order, the second one at once.
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -7,15 +7,15 @@ use tokio::{
 
 use crate::error::Error;
 
-/// Tells whether the user asked to stop.
+/// Tells whether the user has asked the command to stop.
 pub struct Stop(watch::Receiver<bool>);
 
 impl Stop {
-    /// Takes over SIGINT and SIGTERM, for the rest of the process. Call it inside a runtime.
+    /// Handles SIGINT and SIGTERM for the rest of the process. It must be called inside a runtime.
     ///
     /// # Errors
     ///
-    /// [`Error::Signals`] where the handlers cannot be installed.
+    /// Returns [`Error::Signals`] if the handlers cannot be installed.
     pub fn on_signals() -> Result<Self, Error> {
         let interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
         let terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
@@ -24,10 +24,10 @@ impl Stop {
         Ok(Self(stop))
     }
 
-    /// Waits for the first signal; returns at once if it has come.
+    /// Waits for the first signal, and returns at once if it has come already.
     pub async fn asked(&mut self) {
         if self.0.wait_for(|asked| *asked).await.is_err() {
-            // The listener is gone with its runtime: no signal can come any more.
+            // The listener has ended with its runtime, so no signal can come any more.
             std::future::pending::<()>().await;
         }
     }
@@ -36,7 +36,7 @@ impl Stop {
 async fn listen(mut interrupt: Signal, mut terminate: Signal, asked: watch::Sender<bool>) {
     either(&mut interrupt, &mut terminate).await;
     asked.send_replace(true);
-    // Impatience: a second signal does not wait for the shutdown or for the report.
+    // A second signal waits neither for the shutdown nor for the report.
     let signal_number = either(&mut interrupt, &mut terminate).await;
     std::process::exit(128 + signal_number);
 }

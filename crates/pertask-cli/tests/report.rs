@@ -114,7 +114,7 @@ fn what_matches_nothing_names_what_is_near() {
     for (filter, said) in [
         (
             &["--task", "GET /rendr"][..],
-            r#"no sample is of task GET /rendr. The nearest tasks: "GET /render""#,
+            r#"no sample has task GET /rendr. The nearest tasks: "GET /render""#,
         ),
         (&["--site", "ap.rs:80"][..], r#"The nearest sites: "src/app.rs:80""#),
         (&["--thread", "wrkr"][..], r#"The nearest threads: "worker [4711]""#),
@@ -123,7 +123,7 @@ fn what_matches_nothing_names_what_is_near() {
         (&["--function", "rendr"][..], r#"The nearest functions: "app::render""#),
         (
             &["--task", "11", "--label", "tenant=acme"][..],
-            "none meets all of: task 11, label tenant=acme",
+            "no sample meets all of them: task 11, label tenant=acme",
         ),
     ] {
         let output = report(&[&["-"][..], filter].concat());
@@ -146,7 +146,7 @@ fn rows_that_are_left_out_are_counted() {
 #[test]
 fn profiles_of_others_have_functions_and_say_that_there_are_no_tasks() {
     let text = text(&on(GO, &["-"]));
-    assert!(text.contains("tasks: none is named in it"), "{text}");
+    assert!(text.contains("tasks: the profile names none"), "{text}");
     assert!(text.contains("labels: task, tenant"), "{text}");
     assert!(!text.contains("Tasks by spawn site"), "{text}");
     assert!(text.contains("88.0%   220 ms  100.0%   250 ms       22  main.spin"), "{text}");
@@ -241,8 +241,8 @@ fn what_cannot_be_read_is_one_line_that_helps() {
     let mut unpacked = Vec::new();
     flate(&good, &mut unpacked);
     let files = [
-        ("empty", Vec::new(), "it is empty"),
-        ("cut.pb.gz", good[..good.len() / 2].to_vec(), "begins as gzip and does not unpack"),
+        ("empty", Vec::new(), "the file is empty"),
+        ("cut.pb.gz", good[..good.len() / 2].to_vec(), "begins like gzip and cannot be unpacked"),
         ("cut.pb", unpacked[..unpacked.len() - 3].to_vec(), "cut short or damaged"),
         ("text", b"Thus spoke no profiler.\n".to_vec(), "it is not pprof"),
         ("picture.svg", b"<?xml version=\"1.0\"?><svg/>".to_vec(), "it is not pprof"),
@@ -384,7 +384,7 @@ fn usage_errors_exit_with_2_and_teach() {
         (&["-", "--speedscope", "-"], "need a file"),
         (&["-", "-o", "a.speedscope.json"], "--speedscope FILE"),
         (&["-", "-o", "a.svg"], "--flamegraph FILE.svg"),
-        (&["-", "-o", "profile.pb.gz"], "no profile is overwritten"),
+        (&["-", "-o", "profile.pb.gz"], "must not overwrite a profile"),
     ];
     for (arguments, lesson) in cases {
         let output = report(arguments);

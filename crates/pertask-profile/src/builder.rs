@@ -1,4 +1,4 @@
-//! How a profile is made: names and places are kept once each, equal samples become one, and none of it grows without end.
+//! Makes a profile within bounds: names and locations are stored once, and equal samples become one.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -11,34 +11,36 @@ use super::{
     TaskRef,
 };
 
-/// Remarks of a profile.
+/// The most remarks of a profile.
 pub(super) const MOST_REMARKS: usize = 100;
 
-/// What stands for a name or a function that found no place.
+/// The name that replaces names and functions for which there is no room.
 const OTHER: &str = "(other)";
 
-/// How large a profile may become. What finds no place is counted in [`Lost`], and its CPU time is in the profile.
+/// How large a profile may become.
+///
+/// [`Lost`] counts what a full profile leaves out. The CPU time of every sample stays in the profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Samples that differ. Beyond, a sample keeps its stack, its task's name and site, and loses which task and thread it
-    /// was, its scopes and its labels.
+    /// The most samples that differ. A further sample keeps its stack and its task's name and site. It loses the numbers of
+    /// its task and that task's parent, its thread, its scopes and its labels.
     pub samples: usize,
-    /// Samples that differ in what such a one keeps. Beyond, all are one sample of which nothing is known.
+    /// The most samples of that reduced kind that differ. All further samples become one, of which nothing is known.
     pub folded_samples: usize,
-    /// Locations, and functions, and mappings. Beyond, a location is the one called `(other)`.
+    /// The most locations, and the most functions, and the most mappings. A further location or function is called `(other)`.
     pub locations: usize,
-    /// Names. Beyond, each is `(other)`.
+    /// The most names. A further name becomes `(other)`.
     pub texts: usize,
-    /// Bytes of a name. What is longer is cut, and ends in `…`.
+    /// The most bytes of a name. A longer name is cut and ends in `…`.
     pub text_bytes: usize,
-    /// Frames of a stack. Beyond, the outermost are left out, and the stack is incomplete.
+    /// The most locations of a stack. A deeper stack loses its outermost callers and counts as incomplete.
     pub depth: usize,
-    /// Scopes of a sample, and labels: the outermost and the first are kept.
+    /// The most scopes of a sample, and the most labels. The outermost scopes and the first labels are kept.
     pub labels: usize,
 }
 
 impl Default for Bounds {
-    /// Some tens of megabytes at most in an ordinary profile.
+    /// Returns bounds within which an ordinary profile takes some tens of megabytes at most.
     fn default() -> Self {
         Self {
             samples: 65_536,
@@ -70,13 +72,15 @@ pub struct ProfileBuilder {
 }
 
 impl ProfileBuilder {
-    /// Begins a profile, now, of samples that were taken by `mechanism` and stand for `period_ns` of CPU time each.
+    /// Begins a profile at the current time.
+    ///
+    /// `mechanism` says how the samples are taken, and `period_ns` is the CPU time between two samples.
     #[must_use]
     pub fn new(mechanism: impl Into<String>, period_ns: u64) -> Self {
         Self::with_bounds(mechanism, period_ns, Bounds::default())
     }
 
-    /// The same, within other bounds.
+    /// Begins a profile at the current time, within the given bounds.
     #[must_use]
     pub fn with_bounds(mechanism: impl Into<String>, period_ns: u64, bounds: Bounds) -> Self {
         Self {
@@ -95,13 +99,13 @@ impl ProfileBuilder {
         }
     }
 
-    /// Says that it began at another time.
+    /// Sets the time at which the profile began.
     pub fn start(&mut self, start: SystemTime) -> &mut Self {
         self.start = start;
         self
     }
 
-    /// The one copy of a name.
+    /// Returns the profile's copy of a name, which is `(other)` if there is no room for another name.
     pub fn text(&mut self, text: &str) -> Arc<str> {
         let cut = cut(text, self.bounds.text_bytes);
         let text = cut.as_deref().unwrap_or(text);
@@ -117,12 +121,12 @@ impl ProfileBuilder {
         text
     }
 
-    /// The id of a mapping, or `None` where there is no room for it.
+    /// Returns the id of a mapping, or `None` if there is no room for it.
     pub fn mapping(&mut self, mapping: Mapping) -> Option<MappingId> {
         self.mappings.id(mapping, self.bounds.locations).map(MappingId)
     }
 
-    /// The id of a function. Where there is no room for it, it is the one called `(other)`.
+    /// Returns the id of a function, which is the one called `(other)` if there is no room for another function.
     pub fn function(&mut self, function: Function) -> FunctionId {
         if let Some(known) = self.functions.id(function, self.bounds.locations) {
             return FunctionId(known);
@@ -131,7 +135,7 @@ impl ProfileBuilder {
         self.other_function()
     }
 
-    /// The id of a location. Where there is no room for it, it is one of a function called `(other)`.
+    /// Returns the id of a location, which is one in the function `(other)` if there is no room for another location.
     pub fn location(&mut self, location: Location) -> LocationId {
         if let Some(known) = self.locations.id(location, self.bounds.locations) {
             return LocationId(known);
@@ -141,7 +145,7 @@ impl ProfileBuilder {
         LocationId(self.locations.other(Location { lines, ..Location::default() }))
     }
 
-    /// Adds samples.
+    /// Adds samples to the profile.
     pub fn add(&mut self, mut sample: Sample) {
         let trimmed = self.trim(&mut sample);
         let amount =
@@ -158,7 +162,7 @@ impl ProfileBuilder {
         }
     }
 
-    /// Counts samples that were due and could not be taken.
+    /// Counts samples that were due and are not in the profile.
     pub fn dropped(&mut self, samples: u64) {
         self.lost.samples_dropped = self.lost.samples_dropped.saturating_add(samples);
     }
@@ -170,7 +174,7 @@ impl ProfileBuilder {
         *unsampled_cpu_ns = unsampled_cpu_ns.saturating_add(cpu_ns);
     }
 
-    /// Says something of it to people. Beyond a hundred remarks, none is kept.
+    /// Adds a remark for people. The profile keeps the first hundred.
     pub fn remark(&mut self, remark: impl Into<String>) {
         if self.remarks.len() < MOST_REMARKS {
             let remark = remark.into();
@@ -178,7 +182,9 @@ impl ProfileBuilder {
         }
     }
 
-    /// The profile, of so long a time. The samples are in the order in which they were first seen.
+    /// Returns the profile, of which sampling lasted `duration`.
+    ///
+    /// Its samples are in the order in which they were first added.
     #[must_use]
     pub fn finish(self, duration: Duration) -> Profile {
         Profile {
@@ -200,7 +206,7 @@ impl ProfileBuilder {
         FunctionId(self.functions.other(Function { name, ..Function::default() }))
     }
 
-    /// Adds a sample for which there was no room as it is.
+    /// Adds a sample in its reduced form, because there is no room for the whole.
     fn add_folded(&mut self, sample: Sample, amount: Amount) {
         let room = self.bounds.samples.saturating_add(self.bounds.folded_samples);
         if self.samples.add(folded(sample), amount, room).is_some() {
@@ -209,7 +215,7 @@ impl ProfileBuilder {
         }
     }
 
-    /// Cuts a sample to its bounds. Whether scopes or labels went.
+    /// Cuts a sample to its bounds, and returns whether it lost scopes or labels.
     fn trim(&self, sample: &mut Sample) -> bool {
         let Bounds { depth, labels, .. } = self.bounds;
         if sample.stack.len() > depth {
@@ -234,7 +240,7 @@ struct Amount {
 }
 
 impl Samples {
-    /// Adds to a sample that is there, or adds it if there are fewer than `room`; else gives it back.
+    /// Adds to an equal sample, or adds a new one if there are fewer than `room`. Returns the sample if neither can be.
     fn add(&mut self, sample: Sample, amount: Amount, room: usize) -> Option<Sample> {
         let order = self.0.len();
         if let Some((_, sum)) = self.0.get_mut(&sample) {
@@ -256,11 +262,11 @@ impl Samples {
     }
 }
 
-/// Things that are kept once, numbered in the order in which they came.
+/// Things that are stored once, numbered in the order in which they came.
 #[derive(Debug)]
 struct Table<T> {
     ids: HashMap<T, u32>,
-    /// The one that stands for those which found no place: the last place is kept for it.
+    /// The number of the thing that replaces those for which there is no room. The last place is reserved for it.
     other: Option<u32>,
 }
 
@@ -271,7 +277,7 @@ impl<T> Default for Table<T> {
 }
 
 impl<T: Eq + Hash> Table<T> {
-    /// The number of a thing, or `None` if it is new and there is no room.
+    /// Returns the number of a thing, or `None` if it is new and there is no room.
     fn id(&mut self, thing: T, bound: usize) -> Option<u32> {
         if let Some(id) = self.ids.get(&thing) {
             return Some(*id);
@@ -280,14 +286,14 @@ impl<T: Eq + Hash> Table<T> {
         (self.ids.len().saturating_add(kept) < bound).then(|| self.insert(thing))
     }
 
-    /// The number of the one that stands for others.
+    /// Returns the number of the thing that replaces others.
     fn other(&mut self, other: T) -> u32 {
         let id = self.insert(other);
         *self.other.get_or_insert(id)
     }
 
     fn insert(&mut self, thing: T) -> u32 {
-        // Bounds beyond this are none: memory ends long before.
+        // The number fits: memory ends long before.
         let next = self.ids.len() as u32;
         *self.ids.entry(thing).or_insert(next)
     }
@@ -299,13 +305,13 @@ impl<T: Eq + Hash> Table<T> {
     }
 }
 
-/// What a sample keeps that found no place as it is.
+/// Returns the reduced form of a sample: what it keeps if there is no room for the whole.
 fn folded(sample: Sample) -> Sample {
     let task = sample.task.map(|task| TaskRef { id: None, parent: None, ..task });
     Sample { stack: sample.stack, task, complete: sample.complete, ..Sample::default() }
 }
 
-/// The beginning of a text that is too long.
+/// Returns the beginning of a text that is longer than `most` bytes.
 fn cut(text: &str, most: usize) -> Option<String> {
     if text.len() <= most {
         return None;

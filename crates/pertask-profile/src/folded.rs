@@ -22,7 +22,7 @@ impl Profile {
     /// Writes the profile as folded stacks, in alphabetical order.
     ///
     /// The format has no escapes, so some names change: `;` becomes `:`, a line break becomes a space, and a name that reads
-    /// like a weight or a comment gets a `_`.
+    /// like a weight or a comment gets a `_`. An empty name becomes `-`.
     ///
     /// # Errors
     ///

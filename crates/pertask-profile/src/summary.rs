@@ -1,4 +1,4 @@
-//! A profile's CPU time, added up: by task, spawn site, function, thread, scope, or one of the user's labels.
+//! Adds up a profile's CPU time by task, spawn site, function, thread, scope or label.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -8,44 +8,44 @@ use std::sync::Arc;
 
 use super::{Profile, Sample, Site, TaskRef, ThreadRef, frames};
 
-/// What the rows of a [`Summary`] are.
+/// What a [`Summary`] has a row for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum GroupBy {
-    /// Spawn sites, and the names that tasks were given there.
+    /// Each spawn site and name of tasks.
     Site,
-    /// Tasks, one by one.
+    /// Each task.
     Task,
-    /// Functions, by name and source file: where only their last names are known, many are called `new`.
+    /// Each function, by name and source file. (If the profile has names without paths, many functions are called `new`.)
     Function,
-    /// Threads.
+    /// Each thread.
     Thread,
-    /// Scopes.
+    /// Each scope.
     Scope,
-    /// The values of the label with this key.
+    /// Each value of the label with this key.
     Label(Arc<str>),
 }
 
-/// Samples: how many, and the CPU time that they stand for.
+/// A number of samples, and the CPU time that they stand for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Amount {
-    /// CPU time.
+    /// The CPU time in nanoseconds.
     pub cpu_ns: u64,
-    /// Samples.
+    /// The number of samples.
     pub samples: u64,
 }
 
-/// A profile's CPU time, by one thing; made by [`Profile::summary`].
+/// A profile's CPU time, added up by [`Profile::summary`].
 ///
-/// The `own` amounts of all rows add up to `whole`, whatever they are grouped by: what belongs to no task, has no stack, is in
-/// no scope or has no such label is in a row too.
+/// The `own` amounts of all rows add up to `whole`, whatever the rows are. Samples of no task, without a stack, in no scope or
+/// without the label have a row too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// What the rows are.
+    /// What there is a row for.
     pub by: GroupBy,
     /// All samples of the profile.
     pub whole: Amount,
-    /// The rows, the largest own CPU time first.
+    /// The rows, those with the most own CPU time first.
     pub rows: Vec<SummaryRow>,
 }
 
@@ -54,10 +54,10 @@ pub struct Summary {
 pub struct SummaryRow {
     /// Whose CPU time it is.
     pub subject: Subject,
-    /// Of a function, what it spent itself, without the functions that it called. Of a scope, without those that were opened
-    /// within it. Of all else, all.
+    /// The CPU time of the subject itself: of a function without the functions that it called, of a scope without the scopes
+    /// within it. For other subjects it equals `total`.
     pub own: Amount,
-    /// The samples that it is in at all. Each is counted once, however often a function stands in its stack.
+    /// All samples that the subject occurs in. Each counts once, however often a function stands in its stack.
     pub total: Amount,
 }
 
@@ -65,27 +65,27 @@ pub struct SummaryRow {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Subject {
-    /// The tasks of one spawn site and name.
+    /// Tasks of one spawn site and name.
     Site {
-        /// Their name, or `None` where the site alone names them.
+        /// The tasks' name, or `None` if they were given none.
         name: Option<Arc<str>>,
-        /// Where they were spawned, if that is known.
+        /// The place where they were spawned, if it is known.
         site: Option<Site>,
     },
-    /// A task; or, where it has no id, several of one name and site.
+    /// A task. Without an id, it stands for several tasks of one name and site.
     Task(TaskRef),
-    /// No task: the scheduler, drivers, threads that run none.
+    /// No task: the scheduler, drivers, and threads that run no tasks.
     OutsideTasks,
     /// A function.
     Function {
-        /// Its name, or where it is mapped from if no symbol was found.
+        /// The function's name, or its file and offset if no symbol is known.
         name: Arc<str>,
-        /// Its source file, if that is known.
+        /// The source file, if it is known.
         file: Option<Arc<str>>,
     },
     /// Samples without a stack.
     NoStack,
-    /// A thread, or `None` where it is not known.
+    /// A thread, or `None` if it is not known.
     Thread(Option<ThreadRef>),
     /// A scope.
     Scope(Arc<str>),
@@ -93,18 +93,18 @@ pub enum Subject {
     NoScope,
     /// A value of the label.
     Label(Arc<str>),
-    /// Samples without that label.
+    /// Samples without the label.
     NoLabel,
 }
 
 impl Profile {
-    /// All samples together.
+    /// Returns the amount of all samples together.
     #[must_use]
     pub fn whole(&self) -> Amount {
         self.samples.iter().fold(Amount::default(), |sum, sample| sum.plus(Amount::of(sample)))
     }
 
-    /// The CPU time, added up.
+    /// Adds up the CPU time, with a row for each of what `by` says.
     ///
     /// ```
     /// use pertask_profile::{Function, GroupBy, Line, Location, ProfileBuilder, Sample, Subject};
@@ -141,7 +141,7 @@ impl Profile {
         Summary { by: by.clone(), whole: self.whole(), rows: sorted(rows) }
     }
 
-    /// The keys of the users' labels, in order.
+    /// Returns the keys of the users' labels, in alphabetical order.
     #[must_use]
     pub fn label_keys(&self) -> Vec<Arc<str>> {
         let labels = self.samples.iter().flat_map(|sample| &sample.labels);
@@ -151,7 +151,7 @@ impl Profile {
         keys
     }
 
-    /// Rows of which each sample is in one.
+    /// Returns rows of which each sample is in exactly one.
     fn each_once(&self, subject: impl Fn(&Sample) -> Subject) -> Vec<SummaryRow> {
         let mut rows = Rows::default();
         for sample in &self.samples {
@@ -175,7 +175,7 @@ impl Profile {
 
     fn by_function(&self) -> Vec<SummaryRow> {
         let mut rows: Rows<Option<NameAndFile<'_>>> = Rows::default();
-        // The rows of each location, the innermost function first: worked out once, however many samples are there.
+        // The rows of each location, the innermost function first. Each location is looked up once.
         let mut known: HashMap<_, Vec<usize>> = HashMap::new();
         let mut stack = Vec::new();
         for sample in &self.samples {
@@ -198,7 +198,7 @@ impl Profile {
 }
 
 impl Sample {
-    /// The value of the label with this key, the first where there are several.
+    /// Returns the value of the label with this key, the first if there are several.
     #[must_use]
     pub fn label(&self, key: &str) -> Option<&Arc<str>> {
         self.labels.iter().find(|(of, _)| &**of == key).map(|(_, value)| value)
@@ -210,7 +210,7 @@ impl Amount {
         Self { cpu_ns: sample.cpu_ns, samples: sample.count }
     }
 
-    /// Both together. What is beyond an integer is its end.
+    /// Returns the sum of both amounts, which stops at the largest integer.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
@@ -220,7 +220,7 @@ impl Amount {
     }
 }
 
-/// The name by which people call it. It is what [`Filter`](super::Filter) takes.
+/// Shows the name by which people call the subject, and which [`Filter`](super::Filter) takes.
 impl std::fmt::Display for Subject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -250,14 +250,14 @@ fn site(task: Option<&TaskRef>) -> Subject {
 
 type NameAndFile<'a> = (Cow<'a, str>, Option<&'a Arc<str>>);
 
-/// Rows as they grow, by what they are of.
+/// Rows that are being added up, by their keys.
 struct Rows<K> {
     index: HashMap<K, usize>,
     amounts: Vec<Growing>,
     samples: u64,
 }
 
-/// A row's amounts, and the last sample that is in its total.
+/// A row's amounts so far, and the last sample that was added to its total.
 #[derive(Clone, Copy, Default)]
 struct Growing {
     own: Amount,
@@ -281,7 +281,7 @@ impl<K: Eq + Hash> Rows<K> {
         row
     }
 
-    /// Adds a sample: to one row as its own, to that and others as a part of their totals, each once.
+    /// Adds a sample to the own amount of one row, and once to the total of that row and of all others.
     fn add(&mut self, innermost: usize, all: &[usize], amount: Amount) {
         self.samples += 1;
         self.add_own(innermost, amount);
@@ -311,7 +311,7 @@ impl<K: Eq + Hash> Rows<K> {
     }
 }
 
-/// The most own CPU time first, then the most in total, then by name, so that the order is always the same.
+/// Sorts rows by own CPU time, then by total, then by name, so that the order is always the same.
 fn sorted(mut rows: Vec<SummaryRow>) -> Vec<SummaryRow> {
     let place = |subject: &Subject| match subject {
         Subject::Site { site, .. } => (None, site.as_ref().map(frames::place)),

@@ -1,6 +1,6 @@
-//! Summaries of a profile as text for a terminal, in the manner of the report's tables.
+//! Summaries of a profile as text for a terminal, in the style of the report's tables.
 //!
-//! Names come from a file that nobody has to trust: what could steer a terminal is spelled out.
+//! Names come from a file that may be hostile, so characters that could control a terminal are escaped.
 
 use std::fmt;
 use std::time::UNIX_EPOCH;
@@ -14,11 +14,11 @@ use pertask_text::text::{harmless, wrap};
 /// How a [`SummaryTable`] or an [`Overview`] looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SummaryStyle {
-    /// No line is wider than this, or than 60 columns where it is less. `None` sets no limit.
+    /// The width that no line exceeds, at least 60 columns. `None` sets no limit.
     pub width: Option<u16>,
-    /// Whether to use ANSI colours.
+    /// Whether the text has ANSI colours.
     pub color: bool,
-    /// Rows shown at most.
+    /// The most rows of a table.
     pub max_rows: usize,
 }
 
@@ -28,14 +28,14 @@ impl Default for SummaryStyle {
     }
 }
 
-/// A [`Summary`] to be displayed as text, made by [`Summary::table`].
+/// A [`Summary`] that displays as text, made by [`Summary::table`].
 #[derive(Clone, Copy, Debug)]
 pub struct SummaryTable<'a> {
     summary: &'a Summary,
     style: SummaryStyle,
 }
 
-/// What a [`Profile`] is of, in a few lines, made by [`Profile::overview`].
+/// A [`Profile`] described in a few lines, made by [`Profile::overview`].
 #[derive(Clone, Copy, Debug)]
 pub struct Overview<'a> {
     whole: &'a Profile,
@@ -44,7 +44,7 @@ pub struct Overview<'a> {
 }
 
 impl Summary {
-    /// This summary as text: a title, a row for each subject, and a line for the rows that are cut off.
+    /// Returns this summary as text: a title, a row for each subject, and a line that counts the rows left out.
     #[must_use]
     pub fn table(&self, style: SummaryStyle) -> SummaryTable<'_> {
         SummaryTable { summary: self, style }
@@ -52,7 +52,7 @@ impl Summary {
 }
 
 impl Profile {
-    /// How much CPU time in how long a time, when and how it was sampled, and what was lost.
+    /// Returns a description of this profile: its CPU time and duration, when and how it was sampled, and what was lost.
     #[must_use]
     pub fn overview(&self, style: SummaryStyle) -> Overview<'_> {
         Overview { whole: self, part: None, style }
@@ -60,7 +60,7 @@ impl Profile {
 }
 
 impl<'a> Overview<'a> {
-    /// Says too how much of it `filter` wants, which is `part`.
+    /// Adds how much of the profile `filter` selects, where `part` is what it selects.
     #[must_use]
     pub fn with_part(self, part: &'a Profile, filter: &'a Filter) -> Self {
         Self { part: Some((part, filter)), ..self }
@@ -71,7 +71,7 @@ impl fmt::Display for Overview<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut lines = self.style.prose(&self.totals(), Tint::Title);
         lines.extend(self.style.prose(&self.origin(), Tint::Secondary));
-        // Those two are told of above, whatever they are.
+        // The lines before tell of these two.
         let lost = Lost { stacks_incomplete: 0, unsampled_cpu_ns: 0, ..self.whole.lost };
         if !lost.is_empty() {
             lines.extend(self.style.prose(&format!("lost: {lost}"), Tint::Warning));
@@ -114,7 +114,7 @@ impl Overview<'_> {
     fn origin(&self) -> String {
         let Profile { start, mechanism, period_ns, .. } = self.whole;
         let mut parts = Vec::new();
-        // Who does not know the time writes none, or 0.
+        // Programs that do not know the time write none, or 0.
         match start.duration_since(UNIX_EPOCH) {
             Ok(since) if !since.is_zero() => parts.push(format!("from {}", utc(since.as_secs()))),
             _ => (),
@@ -138,14 +138,13 @@ impl Overview<'_> {
         })
     }
 
-    /// What there is to ask for beside functions, and what is not.
+    /// Says which tasks and labels there are to ask for.
     fn hints(&self) -> Vec<String> {
         let samples = &self.whole.samples;
         let mut hints = Vec::new();
         if !samples.is_empty() && samples.iter().all(|sample| sample.task.is_none()) {
             hints.push(
-                "tasks: none is named in it; who recorded it did not know them, or none ran"
-                    .to_owned(),
+                "tasks: the profile names none; its recorder knew none, or no task ran".to_owned(),
             );
         }
         let keys = self.whole.label_keys();
@@ -197,20 +196,20 @@ impl fmt::Display for SummaryTable<'_> {
     }
 }
 
-/// Below this width the columns that matter do not fit.
+/// The least width: the important columns do not fit into less.
 const MIN_WIDTH: u16 = 60;
-/// Not wider, however wide the terminal: one long name would push all the rest apart.
+/// The most columns of a name, even on a wide terminal: one long name would push the other columns apart.
 const MAX_NAME: usize = 40;
 const MAX_PATH: usize = 56;
-/// Remarks that are shown.
+/// The most remarks that are shown.
 const MAX_REMARKS: usize = 5;
-/// Label keys that are named.
+/// The most label keys that are shown.
 const MAX_KEYS: usize = 8;
-/// Of a function, which nothing stands behind.
+/// The most columns of a function's name, which is the last column.
 const MAX_FUNCTION: usize = 240;
 
 impl SummaryStyle {
-    /// Running text, broken at spaces.
+    /// Wraps running text at spaces.
     fn prose(self, text: &str, tint: Tint) -> Vec<String> {
         let lines = wrap(&harmless(text), self.max_width().unwrap_or(usize::MAX), 4);
         lines.iter().map(|line| self.ink().paint(line, tint)).collect()
@@ -236,12 +235,12 @@ fn title(by: &GroupBy) -> String {
     }
 }
 
-/// Whether a sample can be in several rows, so that own and total differ.
+/// Returns whether a sample can be in several rows, so that own and total amounts differ.
 fn is_nested(by: &GroupBy) -> bool {
     matches!(by, GroupBy::Function | GroupBy::Scope)
 }
 
-/// The title of a label's column: its key.
+/// Returns the title of a label's column: its key.
 fn label_title(by: &GroupBy) -> String {
     match by {
         GroupBy::Label(key) => harmless(key).to_uppercase(),
@@ -249,7 +248,7 @@ fn label_title(by: &GroupBy) -> String {
     }
 }
 
-/// Whether some functions have names without a path, which alone do not say which they are.
+/// Returns whether some functions have names without a path, which do not say enough alone.
 fn need_files(rows: &[SummaryRow]) -> bool {
     rows.iter().any(|row| match &row.subject {
         Subject::Function { name, file: Some(_) } => !name.contains(['.', ':', '/']),
@@ -296,7 +295,7 @@ fn cells(by: &GroupBy, row: &SummaryRow, whole: Amount, with_files: bool) -> Vec
     cells
 }
 
-/// The cells that say whose row it is.
+/// Returns the cells that name the subject of a row.
 fn subject(by: &GroupBy, subject: &Subject, with_files: bool) -> Vec<Cell> {
     let none = || Cell::new(human::NONE);
     let name = |name: Option<&str>| name.map_or_else(none, Cell::new);
@@ -322,7 +321,7 @@ fn subject(by: &GroupBy, subject: &Subject, with_files: bool) -> Vec<Cell> {
             vec![Cell::new(&thread.name), number(tid)]
         }
         Subject::Scope(text) | Subject::Label(text) => vec![Cell::new(text)],
-        // The rows of what has no task, stack and so on.
+        // The rows of samples without a task, a stack and so on.
         rest => {
             let words = Cell::new(&rest.to_string()).tint(Tint::Secondary);
             match by {
@@ -349,9 +348,9 @@ fn utc(seconds: u64) -> String {
     format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
-/// Year, month and day, so many days after the first of 1970, in the Gregorian calendar.
+/// Returns the year, month and day, `days` after 1 January 1970, in the Gregorian calendar.
 fn date(mut days: u64) -> (u64, u64, u64) {
-    // 400 years have always as many days.
+    // Any 400 years have equally many days.
     let mut year = 1970 + days / 146_097 * 400;
     days %= 146_097;
     let leap = |year: u64| {
@@ -379,7 +378,7 @@ mod tests {
 
     #[test]
     fn times_are_those_of_the_calendar() {
-        // As `date -u -d @SECONDS` has them.
+        // The output of `date -u -d @SECONDS`.
         let cases = [
             (1, "1970-01-01 00:00:01 UTC"),
             (951_782_399, "2000-02-28 23:59:59 UTC"),

@@ -1,25 +1,25 @@
-//! Names for people.
+//! Demangles names.
 
 use gimli::DwLang;
 use std::borrow::Cow;
 
-/// What stands for a name too long to be read. Some names of generic types have megabytes when they are demangled.
+/// The end of a name that was cut. Some names of generic types take megabytes when they are demangled.
 const ELLIPSIS: &str = "…";
 
-/// Bytes of a name at most.
+/// The most bytes of a name.
 const LONGEST: usize = 2_048;
 
-/// The name, demangled if it is mangled.
+/// Returns the name, demangled if it is mangled.
 pub(crate) fn demangled(name: &str, language: Option<DwLang>) -> Cow<'_, str> {
-    // Back references let a short mangled name stand for an endless one: the demangler writes no more than it is allowed.
+    // Back references let a short mangled name stand for an endless one, so the demangler gets a limit.
     if let Ok(rust) = rustc_demangle::try_demangle(name) {
         return bounded(format_args!("{rust:#}")).into();
     }
-    // The C library's own name for its public functions.
+    // The C library calls its public functions by this name internally.
     addr2line::demangle_auto(name.strip_prefix("__GI_").unwrap_or(name).into(), language)
 }
 
-/// The text, or its beginning.
+/// Returns the text, or its beginning if it is too long.
 fn bounded(text: std::fmt::Arguments<'_>) -> String {
     let mut written = Bounded(String::new());
     if std::fmt::Write::write_fmt(&mut written, text).is_err() {
@@ -28,7 +28,7 @@ fn bounded(text: std::fmt::Arguments<'_>) -> String {
     written.0
 }
 
-/// Refuses more than [`LONGEST`] bytes.
+/// A string that refuses more than [`LONGEST`] bytes.
 struct Bounded(String);
 
 impl std::fmt::Write for Bounded {

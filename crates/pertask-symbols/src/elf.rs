@@ -1,4 +1,4 @@
-//! ELF images as they are mapped: what a module is, and how to unwind through it, from memory alone.
+//! ELF images as they are mapped. Modules and their unwind sections are read from memory alone.
 
 use crate::maps::{Mapping, mappings};
 use crate::memory::Memory;
@@ -7,18 +7,20 @@ use std::io;
 use std::ops::Range;
 
 impl Module {
-    /// The modules that are mapped in this process now.
+    /// Returns the modules that are mapped into this process now.
     ///
     /// # Errors
-    /// If the process's mappings cannot be read, or its memory.
+    ///
+    /// Returns an error if the process cannot read its mappings or its memory.
     pub fn of_this_process() -> io::Result<Vec<Self>> {
         let (mappings, memory) = (mappings()?, Memory::open()?);
         Ok(MappedElf::all(&mappings, &memory).map(|elf| elf.module()).collect())
     }
 }
 
-/// The mappings of each file, each time that it is mapped from its beginning. What lies between, such as a module's zeroed
-/// data, is left out.
+/// Returns a group of mappings for each time that a file is mapped from its beginning.
+///
+/// Nameless mappings that follow, such as a module's zeroed data, are in its group.
 fn grouped(mappings: &[Mapping]) -> impl Iterator<Item = &[Mapping]> {
     let starts = |mapping: &Mapping| {
         mapping.offset == 0
@@ -34,7 +36,7 @@ fn grouped(mappings: &[Mapping]) -> impl Iterator<Item = &[Mapping]> {
     })
 }
 
-/// An ELF image in memory.
+/// An ELF image that is mapped into this process.
 #[derive(Debug)]
 pub struct MappedElf<'a> {
     mappings: &'a [Mapping],
@@ -51,40 +53,40 @@ struct Segment {
     length: u64,
 }
 
-/// A section that is larger is not read.
+/// The largest section that is read, in bytes.
 const LARGEST_SECTION: u64 = 256 << 20;
 
 const LOAD: u32 = 1;
 const NOTE: u32 = 4;
 const UNWIND_INDEX: u32 = 0x6474_e550;
 
-/// A module's `.eh_frame` and `.eh_frame_hdr`, copied, and where they and its code are.
+/// A copy of a module's `.eh_frame` and `.eh_frame_hdr`, with the addresses of both and of the code.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct UnwindSections {
     /// The module's file.
     pub path: String,
-    /// Where its code is in the process, from the first to the last.
+    /// The addresses of the module's code in the process, from the first to the last.
     pub code: Range<u64>,
-    /// What is to be added to the file's addresses to get the process's.
+    /// The difference between addresses in the process and in the file's own numbering.
     pub bias: u64,
-    /// Where `.eh_frame` is, in the file's addresses. It may end earlier: its last entry says so.
+    /// The addresses of `.eh_frame`, in the file's numbering. The section may end earlier, at its last entry.
     pub frames: Range<u64>,
-    /// What is in it.
+    /// The bytes of `.eh_frame`.
     pub frames_bytes: Vec<u8>,
-    /// Where `.eh_frame_hdr` is, in the file's addresses.
+    /// The addresses of `.eh_frame_hdr`, in the file's numbering.
     pub index: Range<u64>,
-    /// What is in it.
+    /// The bytes of `.eh_frame_hdr`.
     pub index_bytes: Vec<u8>,
 }
 
 impl<'a> MappedElf<'a> {
-    /// Those among the mappings, each time that one is mapped from its beginning.
+    /// Returns the ELF images among the mappings, one for each time that a file is mapped from its beginning.
     pub fn all(mappings: &'a [Mapping], memory: &'a Memory) -> impl Iterator<Item = Self> {
         grouped(mappings).filter_map(|group| Self::read(group, memory))
     }
 
-    /// `None` for a file that is no ELF image of 64 bits in this machine's byte order.
+    /// Returns `None` if the file is not a 64-bit ELF image in this machine's byte order.
     fn read(mappings: &'a [Mapping], memory: &'a Memory) -> Option<Self> {
         const HEADER: u64 = 64;
         const SEGMENT: u64 = 56;
@@ -103,7 +105,7 @@ impl<'a> MappedElf<'a> {
         Some(Self { mappings, memory, segments, bias })
     }
 
-    /// What there is to know of it without its file.
+    /// Returns the module, as far as memory describes it without the file.
     #[must_use]
     pub fn module(&self) -> Module {
         let code = self.mappings.iter().filter(|mapping| mapping.executable);
@@ -124,7 +126,7 @@ impl<'a> MappedElf<'a> {
         self.segments.iter().filter(move |segment| segment.kind == kind)
     }
 
-    /// What is mapped of the image at addresses in its own numbering.
+    /// Returns the bytes of the image at these addresses, which are in its own numbering.
     fn bytes(&self, addresses: Range<u64>) -> Option<Vec<u8>> {
         if addresses.end.checked_sub(addresses.start)? > LARGEST_SECTION {
             return None;
@@ -141,13 +143,13 @@ impl<'a> MappedElf<'a> {
         notes.into_iter().find_map(|notes| build_id(&notes))
     }
 
-    /// The sections that say how to unwind through its code.
+    /// Returns the sections that describe how to unwind through the image's code, or `None` if it has none.
     #[must_use]
     pub fn unwind_sections(&self) -> Option<UnwindSections> {
         let index = self.of_kind(UNWIND_INDEX).next()?.range();
         let index_bytes = self.bytes(index.clone())?;
         let frames_start = unwind_frames(index.start, &index_bytes)?;
-        // Nothing says where they end, but for their own last entry: at the latest where the segment does.
+        // Only the last entry says where the section ends. That is at the end of the segment at the latest.
         let loaded = self.of_kind(LOAD).find(|load| load.range().contains(&frames_start))?;
         let frames = frames_start..loaded.range().end;
         let code = || self.mappings.iter().filter(|mapping| mapping.executable);
@@ -170,7 +172,7 @@ impl Segment {
             kind: u32_at(bytes, 0)?,
             offset: u64_at(bytes, 8)?,
             address: u64_at(bytes, 16)?,
-            // Of what is in the file: the rest is zeros.
+            // The length in the file. In memory, zeros follow.
             length: u64_at(bytes, 32)?,
         })
     }
@@ -180,7 +182,7 @@ impl Segment {
     }
 }
 
-/// Where `.eh_frame` begins, as its index says, which is at `index` itself.
+/// Returns where `.eh_frame` begins, according to the index at the address `index`.
 fn unwind_frames(index: u64, bytes: &[u8]) -> Option<u64> {
     const RELATIVE_SIGNED_4: u8 = 0x1b;
     // All linkers write version 1 and this encoding.
@@ -191,7 +193,7 @@ fn unwind_frames(index: u64, bytes: &[u8]) -> Option<u64> {
     (index + 4).checked_add_signed(relative)
 }
 
-/// The build identity among a segment's notes.
+/// Returns the build id among a segment's notes.
 fn build_id(mut notes: &[u8]) -> Option<Vec<u8>> {
     const HEADER: usize = 12;
     const BUILD_ID: u32 = 3;

@@ -1,4 +1,4 @@
-//! A function at an address, and its names, each kept once.
+//! A function at an address, and the store of names.
 
 use std::sync::Arc;
 
@@ -6,17 +6,17 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Frame {
-    /// Its name for people: demangled, and without the hash of Rust's older names.
+    /// The demangled name, without the hash of Rust's legacy mangling.
     pub function: Arc<str>,
-    /// Its name as the linker knows it.
+    /// The linker's name.
     pub system_name: Arc<str>,
     /// The source file, if it is known.
     pub file: Option<Arc<str>>,
-    /// The line there, if it is known.
+    /// The line in that file, if it is known.
     pub line: Option<u32>,
 }
 
-/// The one copy of each name. Bounded by what the modules' files hold.
+/// The store that keeps one copy of each name. The modules' files bound its size.
 #[derive(Default)]
 pub(crate) struct Names(std::collections::HashSet<Arc<str>>);
 

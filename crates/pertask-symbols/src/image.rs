@@ -1,4 +1,4 @@
-//! What is kept of a module's file: its debug information, and its symbol table.
+//! The parts of a module's file that stay in memory: its debug information and its symbol table.
 
 use crate::demangle::demangled;
 use crate::frame::{Frame, Names};
@@ -18,10 +18,10 @@ use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
-/// A section's bytes, shared by all that read in them.
+/// A section's bytes, shared by all their readers.
 type Bytes = EndianReader<LittleEndian, Arc<[u8]>>;
 
-/// This machine's own kind of file.
+/// An ELF file of this machine's kind.
 type Elf<'d, R> = ElfFile64<'d, LittleEndianObject, R>;
 type LittleEndianObject = object::LittleEndian;
 
@@ -34,7 +34,7 @@ pub(crate) struct Image {
 /// Functions by address.
 #[derive(Default)]
 struct Table {
-    /// By address.
+    /// The symbols, sorted by address.
     symbols: Vec<Symbol>,
     names: Vec<u8>,
 }
@@ -42,13 +42,13 @@ struct Table {
 #[derive(Clone, Copy)]
 struct Symbol {
     start: u64,
-    /// 0: to the next one.
+    /// The size in bytes, or 0 if the function extends to the next one.
     size: u64,
     name: u32,
 }
 
 impl Image {
-    /// Reads what the module's file has, and says what it lacks.
+    /// Reads the module's file, and returns what it lacks too.
     pub(crate) fn of(
         module: &Module,
         room_bytes: &mut usize,
@@ -58,7 +58,7 @@ impl Image {
                 memory(range.addresses.start - range.file_offset..range.addresses.end)
             });
             let memory = memory.ok_or_else(|| Reason::Unreadable(io::ErrorKind::Other.into()))?;
-            // Nobody expects lines of it.
+            // Nobody expects lines in the kernel's page.
             return Self::read(&memory[..], module, room_bytes).map(|(image, _)| (image, None));
         }
         let mut refused = None;
@@ -67,7 +67,7 @@ impl Image {
                 .map_err(Reason::Unreadable)
                 .and_then(|file| Self::read(&ReadCache::new(file), module, room_bytes));
             match read {
-                // What is installed beside it may have more.
+                // A separate file with debug information may be installed.
                 Ok((image, Some(reason @ (Reason::NoDebugInfo | Reason::Stripped)))) => {
                     return Ok(Self::installed(module, room_bytes).unwrap_or((image, Some(reason))));
                 }
@@ -78,7 +78,7 @@ impl Image {
         Err(refused.unwrap_or(Reason::Replaced))
     }
 
-    /// From the debug information that a distribution installs apart.
+    /// Reads the file with debug information that a distribution installs separately.
     fn installed(module: &Module, room_bytes: &mut usize) -> Option<(Self, Option<Reason>)> {
         let digits: String = module.build_id.iter().map(|byte| format!("{byte:02x}")).collect();
         let (first, rest) = digits.split_at_checked(2)?;
@@ -108,10 +108,10 @@ impl Image {
         Ok((Self { debug, table }, if stripped { Some(Reason::Stripped) } else { lacks }))
     }
 
-    /// The functions at an address in the file's own numbering.
+    /// Returns the functions at an address in the file's own numbering.
     pub(crate) fn frames(&self, address: u64, names: &mut Names) -> Vec<Frame> {
         let mut frames = Vec::new();
-        // Where debug information is damaged, what was found so far holds.
+        // If the debug information is damaged, the functions found so far are still right.
         let _ = self.debug_frames(address, names, &mut frames);
         if frames.is_empty() {
             frames.extend(self.table.at(address).map(|name| frame(name, None, None, names)));
@@ -130,7 +130,7 @@ impl Image {
         while let Some(each) = found.next()? {
             let name = match &each.function {
                 Some(function) => Some((function.raw_name()?, function.language)),
-                // Assembly has lines and no functions.
+                // Assembly has lines but no functions.
                 None => self.table.at(address).map(|name| (name.into(), None)),
             };
             let Some((name, language)) = name else { continue };
@@ -154,16 +154,16 @@ fn frame(name: &str, language: Option<DwLang>, line: Option<u32>, names: &mut Na
     }
 }
 
-/// Opens a file, and nothing that might keep its reader waiting.
+/// Opens a regular file. A pipe, for one, could keep its reader waiting.
 fn open(path: &str) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }
 
-/// Where the file that is mapped may be found, even if its name leads elsewhere by now.
+/// Returns paths that may lead to the mapped file, even if its name leads elsewhere by now.
 fn places(module: &Module) -> Vec<String> {
     let mut places = vec![module.path.trim_end_matches(" (deleted)").to_owned()];
-    // The kernel's own links to what is mapped. Another program's identity would differ.
+    // The kernel has links to the mapped files. The build id tells whether a link leads to the right file.
     if !module.build_id.is_empty() {
         places.push("/proc/self/exe".to_owned());
         let links = module.ranges.iter().map(|range| &range.addresses);
@@ -174,8 +174,9 @@ fn places(module: &Module) -> Vec<String> {
     places
 }
 
-/// Whether a file begins as what is mapped. Its first page says where the file's sections and segments are, and so changes with
-/// nearly anything in it.
+/// Returns whether the file begins like the mapped one.
+///
+/// The first page says where the file's sections and segments are, so nearly any change of the file changes it.
 fn same_beginning<'d, R: ReadRef<'d>>(elf: &Elf<'d, R>, data: R, module: &Module) -> bool {
     const PAGE: u64 = 4096;
     let first = elf.segments().find(|segment| segment.file_range().0 == 0);
@@ -187,7 +188,7 @@ fn same_beginning<'d, R: ReadRef<'d>>(elf: &Elf<'d, R>, data: R, module: &Module
     mapped.is_some() && mapped.as_deref() == data.read_bytes_at(0, length).ok()
 }
 
-/// What is in this process's memory at these addresses, if it is mapped.
+/// Returns this process's memory at these addresses, if all of it is mapped.
 fn memory(addresses: Range<u64>) -> Option<Vec<u8>> {
     Memory::open().ok()?.read(addresses)
 }
@@ -196,7 +197,7 @@ fn malformed(what: object::Error) -> Reason {
     Reason::Malformed(what.to_string())
 }
 
-/// The debug information, in memory.
+/// Reads the debug information into memory.
 fn debug_info<'d, R: ReadRef<'d>>(
     elf: &Elf<'d, R>,
     room_bytes: &mut usize,
@@ -217,7 +218,7 @@ fn debug_info<'d, R: ReadRef<'d>>(
     addr2line::Context::from_dwarf(dwarf).map_err(|what| Reason::Malformed(what.to_string()))
 }
 
-/// What the debug information takes in memory. The tables that are made of it come on top, about as much again at worst.
+/// Returns the memory that the debug information takes. Tables made from it take about as much again at worst.
 fn debug_bytes<'d, R: ReadRef<'d>>(elf: &Elf<'d, R>) -> u64 {
     let sections = elf
         .sections()
@@ -234,7 +235,7 @@ fn take_room(needed_bytes: u64, room_bytes: &mut usize) -> Result<(), Reason> {
 }
 
 impl Table {
-    /// The functions of the symbol table, or of the one for the dynamic linker.
+    /// Reads the functions of the symbol table, or else of the dynamic linker's symbol table.
     fn read<'d, R: ReadRef<'d>>(data: R, room_bytes: &mut usize) -> Result<Self, Reason> {
         let header = FileHeader64::<LittleEndianObject>::parse(data).map_err(malformed)?;
         let endian = header.endian().map_err(malformed)?;
@@ -257,8 +258,8 @@ impl Table {
             let functions = functions.map(|symbol| {
                 let name = symbol.st_name(endian);
                 let is_private = names.get(name as usize) == Some(&b'_');
-                // Of several at one address the last is taken: one that says how large it is, that others know, and that they
-                // are meant to know.
+                // Of several symbols at one address, the last in this order is taken: one with a size, that is visible to
+                // other files, and whose name is not a private one.
                 let rank = (symbol.st_size(endian) > 0, symbol.st_bind() != STB_LOCAL, !is_private);
                 let (start, size) = (symbol.st_value(endian), symbol.st_size(endian));
                 (rank, Symbol { start, size, name })
@@ -271,7 +272,7 @@ impl Table {
         Ok(Self::default())
     }
 
-    /// The name of the function that has code at an address.
+    /// Returns the name of the function that has code at an address.
     fn at(&self, address: u64) -> Option<&str> {
         let behind = self.symbols.partition_point(|symbol| symbol.start <= address);
         let symbol = self.symbols[..behind].last()?;

@@ -1,4 +1,4 @@
-//! What code is mapped where in a process, and what the source calls it.
+//! Finds the modules that are mapped into this process, and the functions, files and lines of addresses in them.
 //!
 //! ```
 //! use pertask_symbols::{Module, Symbolizer};
@@ -11,9 +11,9 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! - [`Module`] is a program or a library as it is mapped. It is made from the process's memory: [`mappings`], [`Memory`] and
-//!   [`MappedElf`], which also has what an unwinder needs.
-//! - `Symbolizer` (feature `names`) finds the functions of addresses.
+//! - A [`Module`] is a program or a library as it is mapped. It is made from the process's own memory, by [`mappings`],
+//!   [`Memory`] and [`MappedElf`]. The last one also has the sections that an unwinder needs.
+//! - A `Symbolizer` (feature `names`) finds the functions of addresses.
 
 #![deny(unsafe_code)]
 

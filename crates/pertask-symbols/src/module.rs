@@ -1,18 +1,18 @@
-//! What is mapped of a file with code in it: plain data.
+//! A file with code, as it is mapped: plain data.
 
 use std::ops::Range;
 
-/// A program, a library, or the kernel's own page of code, as it is mapped.
+/// A program, a library or the kernel's page of code, as it is mapped into this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Module {
-    /// The file, or a name in brackets.
+    /// The path of the file, or a name in brackets.
     pub path: String,
-    /// The linker's identity of the file; empty if it gave none.
+    /// The build id that the linker gave the file, or an empty vector if it gave none.
     pub build_id: Vec<u8>,
-    /// What is to be added to an address in the file's own numbering to get one in the process.
+    /// The number to add to an address in the file's own numbering to get the address in the process.
     pub bias: u64,
-    /// Where its code is mapped.
+    /// The ranges where the module's code is mapped.
     pub ranges: Vec<ModuleRange>,
 }
 
@@ -20,8 +20,8 @@ pub struct Module {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ModuleRange {
-    /// The addresses.
+    /// The addresses in the process.
     pub addresses: Range<u64>,
-    /// Where in the file the first of them is.
+    /// The offset in the file of the first address.
     pub file_offset: u64,
 }

@@ -1,37 +1,37 @@
-//! Why functions of a module have no names, or no lines.
+//! The reasons why functions of a module have no names or no lines.
 
 use crate::module::Module;
 use std::{fmt, io};
 
-/// A module whose functions are not all known, and why.
+/// A module whose functions are not all known, and the reason.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Problem {
     /// The module's file.
     pub path: String,
-    /// What is wrong with it.
+    /// The reason why functions are not known.
     pub reason: Reason,
 }
 
-/// What is wrong with a module's file.
+/// The reason why a module's file does not name all functions.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Reason {
-    /// It cannot be read.
+    /// The file cannot be read.
     Unreadable(io::Error),
-    /// It is not the file that is mapped: it was replaced since.
+    /// The file is not the one that is mapped, because it was replaced later.
     Replaced,
-    /// It is no ELF file, or a damaged one.
+    /// The file is damaged, or is not an ELF file.
     Malformed(String),
-    /// It has neither debug information nor a symbol table.
+    /// The file has neither debug information nor a symbol table.
     Stripped,
-    /// It has no debug information: functions are known by the symbol table, without lines and inlined functions.
+    /// The file has no debug information. Names come from the symbol table, without lines and without inlined functions.
     NoDebugInfo,
-    /// Its debug information needs more memory than is left.
+    /// The debug information needs more memory than the limit leaves.
     TooLarge {
-        /// What it needs.
+        /// The memory that it needs.
         needed_bytes: u64,
-        /// What is left.
+        /// The memory that is left.
         room_bytes: usize,
     },
 }
@@ -54,12 +54,12 @@ impl fmt::Display for Problem {
             }
             Reason::Replaced => write!(
                 f,
-                "no symbols of {path}: the file was replaced since it was loaded; restart the program, or symbolize by build identity"
+                "no symbols of {path}: the file was replaced after it was loaded; restart the program, or look symbols up by build id"
             ),
             Reason::Malformed(what) => {
                 write!(
                     f,
-                    "no symbols of {path}: it is damaged, or no ELF file: {what}; install it again"
+                    "no symbols of {path}: it is damaged or not an ELF file: {what}; install it again"
                 )
             }
             Reason::Stripped => write!(

@@ -1,10 +1,10 @@
-//! Functions, files and lines of addresses.
+//! Finds the functions, files and lines of addresses.
 //!
-//! From DWARF where a file has it, inlined functions included; from symbol tables otherwise. A file that is not the one which is
-//! mapped (it was replaced when a new version was installed) is never believed: its build identity is compared.
+//! They come from DWARF if the file has it, inlined functions included, and otherwise from the symbol table. The symbolizer
+//! compares build ids, so it never takes a name from a file that replaced the mapped one, as an update does.
 //!
-//! A module's file is read when the first of its addresses is asked for, into memory, of which there is a bound. It is read
-//! and not mapped: a mapped file that somebody cuts off kills its reader.
+//! The symbolizer reads a module's file when somebody first asks for one of its addresses, within a limit of memory. It does not
+//! map the file: if somebody truncates a mapped file, its reader is killed.
 
 use crate::frame::{Frame, Names};
 use crate::image::Image;
@@ -13,20 +13,20 @@ use crate::problem::Problem;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Addresses that are remembered at most.
+/// The most addresses that are remembered.
 const MOST_REMEMBERED: usize = 1 << 17;
 
-/// How to look for symbols.
+/// Options of a [`Symbolizer`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SymbolizerOptions {
-    /// Memory for what is kept of the modules' files. A module that needs more than is left is known by its symbol table, or
-    /// not at all; [`Symbolizer::problems`] tells.
+    /// The most memory for the contents of the modules' files. If a module needs more than is left, its names come from its
+    /// symbol table or it has none, and [`Symbolizer::problems`] says so.
     pub memory_bytes: usize,
 }
 
 impl Default for SymbolizerOptions {
-    /// 1 GiB: enough for the debug build of a large program.
+    /// Returns a limit of 1 GiB, which suffices for the debug build of a large program.
     fn default() -> Self {
         Self { memory_bytes: 1 << 30 }
     }
@@ -35,7 +35,7 @@ impl Default for SymbolizerOptions {
 /// Finds the functions of addresses.
 pub struct Symbolizer {
     modules: Vec<(Module, State)>,
-    /// Each module's ranges, by address: its end, its start, the module's place.
+    /// Each range of code, sorted by address: its end, its start, and the index of its module.
     ranges: Vec<(u64, u64, usize)>,
     known: HashMap<u64, Arc<[Frame]>>,
     names: Names,
@@ -51,13 +51,13 @@ enum State {
 }
 
 impl Symbolizer {
-    /// For the addresses in these modules.
+    /// Returns a symbolizer for the addresses in these modules.
     #[must_use]
     pub fn new(modules: &[Module]) -> Self {
         Self::with_options(modules, &SymbolizerOptions::default())
     }
 
-    /// For the addresses in these modules, within the bounds of `options`.
+    /// Returns a symbolizer for the addresses in these modules, with the given options.
     #[must_use]
     pub fn with_options(modules: &[Module], options: &SymbolizerOptions) -> Self {
         let of_module = |(at, module): (usize, &Module)| {
@@ -76,10 +76,10 @@ impl Symbolizer {
         }
     }
 
-    /// The functions at an address, the innermost first: more than one where calls were inlined. Empty where no symbol was
-    /// found.
+    /// Returns the functions at an address, the innermost first.
     ///
-    /// Of a caller the address must be within its call instruction, and not behind it, where another function may begin.
+    /// There are several where calls are inlined, and none where no symbol is known. For a caller, pass an address within its
+    /// call instruction: at the return address, another function may begin.
     pub fn frames(&mut self, address: u64) -> Arc<[Frame]> {
         if let Some(known) = self.known.get(&address) {
             return Arc::clone(known);
@@ -91,7 +91,9 @@ impl Symbolizer {
         frames
     }
 
-    /// Which of the modules has code at an address. Where one was unloaded and another came in its place, the later one.
+    /// Returns the index of the module that has code at an address.
+    ///
+    /// If one module was unloaded and another was loaded in its place, this is the later one.
     #[must_use]
     pub fn module(&self, address: u64) -> Option<usize> {
         let behind = self.ranges.partition_point(|(end, ..)| *end <= address);
@@ -99,7 +101,7 @@ impl Symbolizer {
         candidates.map(|(.., at)| *at).max()
     }
 
-    /// Why some functions have no names, or no lines: of the modules that were asked for.
+    /// Returns why some functions have no names or no lines, for the modules that were asked for so far.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         &self.problems

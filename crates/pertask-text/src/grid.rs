@@ -1,37 +1,38 @@
-//! A grid: rows and columns that give way to the width of a terminal.
+//! A grid of rows and columns that fits the width of a terminal.
 //!
-//! A line is never broken. Where it would be too long, numbers that matter less go away whole, then
-//! texts are cut.
+//! A line is never broken. If it would be too long, the less important number columns are left out
+//! first, and then texts are cut.
 
 use crate::ink::{Ink, Tint};
 use crate::text::{cut_end, cut_path, harmless, width};
 
-/// Blanks between two columns.
+/// The number of spaces between two columns.
 const GAP: usize = 2;
 
-/// One column: its title, and how it gives way.
+/// One column, with its title and its behaviour where the terminal is too narrow.
 #[derive(Clone, Copy, Debug)]
 pub enum Column<'a> {
-    /// On the right edge and never cut; the lowest `rank` goes first, and `None` never.
+    /// A column of numbers, aligned right and never cut. The one with the lowest `rank` is left out
+    /// first. One whose rank is `None` stays.
     Number {
-        /// What stands above it.
+        /// The title.
         title: &'a str,
-        /// When it goes.
+        /// The order in which columns are left out.
         rank: Option<u8>,
     },
-    /// On the left edge, and cut: never above `most` columns, and below `least` only when no number
-    /// is left to go.
+    /// A column of text, aligned left. It is cut to `most` columns, and below `least` only if no
+    /// number column can be left out.
     Text {
-        /// What stands above it.
+        /// The title.
         title: &'a str,
-        /// The least width.
+        /// The least width while number columns can be left out.
         least: usize,
         /// The greatest width.
         most: usize,
     },
 }
 
-/// One cell: harmless text, its tint, and where it is cut.
+/// One cell: text that cannot control a terminal, its tint, and the end at which it is cut.
 #[derive(Clone, Debug)]
 pub struct Cell {
     text: String,
@@ -47,14 +48,14 @@ pub struct Grid<'a> {
 }
 
 impl<'a> Grid<'a> {
-    /// Each row has one cell for each column.
+    /// Returns a grid. Each row must have one cell for each column.
     #[must_use]
     pub fn new(columns: &[Column<'a>], rows: Vec<Vec<Cell>>) -> Self {
         debug_assert!(rows.iter().all(|row| row.len() == columns.len()));
         Self { columns: columns.to_vec(), rows }
     }
 
-    /// The lines of the grid, the titles first, none wider than `max`.
+    /// Returns the lines of the grid, the titles first, none wider than `max`.
     #[must_use]
     pub fn lines(&self, max: Option<usize>, ink: Ink) -> Vec<String> {
         let shown = self.fit(max.unwrap_or(usize::MAX));
@@ -80,7 +81,7 @@ impl<'a> Grid<'a> {
         line.trim_end().to_owned()
     }
 
-    /// The columns that are shown, by index, and the width of each.
+    /// Returns the indices of the columns that are shown, each with its width.
     fn fit(&self, max: usize) -> Vec<(usize, usize)> {
         let mut shown: Vec<usize> = (0..self.columns.len()).collect();
         while self.least_width(&shown) > max {
@@ -115,7 +116,7 @@ impl<'a> Grid<'a> {
             .min_by_key(|&index| rank(index))
     }
 
-    /// The width that column `index` takes where there is room.
+    /// Returns the width that column `index` takes if there is room.
     fn natural(&self, index: usize) -> usize {
         let column = self.columns[index];
         let cells = self.rows.iter().map(|row| width(&row[index].text));
@@ -126,8 +127,8 @@ impl<'a> Grid<'a> {
         }
     }
 
-    /// Which of the shown texts is cut next, by how much it has beyond its least; `None` when there
-    /// is nothing left to cut.
+    /// Returns which of the shown texts is cut next: the one that exceeds its least width most.
+    /// Returns `None` if there is nothing to cut.
     fn most_spare(&self, shown: &[usize], widths: &[usize]) -> Option<usize> {
         let spare = |at: usize| match self.columns[shown[at]] {
             Column::Text { least, .. } if widths[at] > 0 => {
@@ -148,13 +149,13 @@ impl<'a> Column<'a> {
 }
 
 impl Cell {
-    /// Text that is cut at its end.
+    /// Returns a cell with text, which is cut at its end.
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self { text: harmless(text), tint: Tint::Plain, path: false }
     }
 
-    /// A path, which is cut at its beginning.
+    /// Returns a cell with a path, which is cut at its beginning.
     #[must_use]
     pub fn path(text: &str) -> Self {
         Self { path: true, ..Self::new(text) }
@@ -164,7 +165,7 @@ impl Cell {
         Self::new(column.title()).tint(Tint::Title)
     }
 
-    /// The cell in another tint.
+    /// Returns the cell in another tint.
     #[must_use]
     pub fn tint(self, tint: Tint) -> Self {
         Self { tint, ..self }

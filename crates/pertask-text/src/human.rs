@@ -1,11 +1,11 @@
-//! Numbers as people read them: three significant digits and a unit.
+//! Numbers for people: three significant digits and a unit.
 //!
-//! For the eye only: machines read the JSON, which keeps every digit.
+//! Programs read the JSON instead, which keeps every digit.
 
-/// Shown where there is no number.
+/// The text where there is no number.
 pub const NONE: &str = "-";
 
-/// A duration in ns, µs, ms or s; whole seconds from 1000 s on.
+/// Returns a duration in ns, µs, ms or s. From 1000 s on, it is in whole seconds.
 #[must_use]
 pub fn duration_ns(ns: u64) -> String {
     if ns < 1_000 {
@@ -21,7 +21,7 @@ pub fn duration_ns(ns: u64) -> String {
         )
 }
 
-/// A count: exact below 10,000, then in thousands (k), millions (M) and so on.
+/// Returns a count, which is exact below 10,000 and in thousands (k), millions (M) and so on above.
 #[must_use]
 pub fn count(n: u64) -> String {
     if n < 10_000 {
@@ -39,20 +39,20 @@ pub fn count(n: u64) -> String {
     format!("{}{unit}", three_digits(scaled))
 }
 
-/// `part` as a percentage of `whole`; [`NONE`] of nothing.
+/// Returns `part` as a percentage of `whole`, or [`NONE`] if `whole` is 0.
 #[must_use]
 pub fn percent(part: u64, whole: u64) -> String {
     let percent = part as f64 / whole as f64 * 100.0;
     match percent {
         _ if whole == 0 => NONE.into(),
         _ if percent >= 999.95 => ">999%".into(),
-        // Not "0.0%": the row would read as idle.
+        // With "0.0%", the row would look idle.
         _ if part > 0 && percent < 0.05 => "<0.1%".into(),
         _ => format!("{percent:.1}%"),
     }
 }
 
-/// What `{:.0}` would print with four digits belongs to the next unit.
+/// The least number that `{:.0}` prints with four digits. It belongs to the next unit.
 const ROUNDS_UP_TO_1000: f64 = 999.5;
 
 fn three_digits(value: f64) -> String {

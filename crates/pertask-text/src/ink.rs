@@ -1,21 +1,21 @@
-//! Ink: the few colours of the report, or none.
+//! The few colours of the report.
 
-/// How a piece of text stands out.
+/// The meaning of a piece of text, which decides its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tint {
-    /// As the terminal has it.
+    /// Ordinary text, in the terminal's own colour.
     Plain,
-    /// A title: bold.
+    /// A title, in bold.
     Title,
-    /// What matters less: faint.
+    /// Less important text, faint.
     Secondary,
-    /// What is lost, or odd: yellow.
+    /// Something lost or odd, in yellow.
     Warning,
-    /// What cannot be right: red.
+    /// Something that cannot be right, in red.
     Alarm,
 }
 
-/// Colours text, when the reader asked for colour.
+/// Colours text if the reader asked for colour.
 #[derive(Clone, Copy, Debug)]
 pub struct Ink {
     /// Whether the reader asked for colour.
@@ -23,7 +23,7 @@ pub struct Ink {
 }
 
 impl Ink {
-    /// `text` in the given tint, which ends with it.
+    /// Returns `text` in the given tint. Text that follows is plain again.
     #[must_use]
     pub fn paint(self, text: &str, tint: Tint) -> String {
         match sgr(tint) {
@@ -33,7 +33,7 @@ impl Ink {
     }
 }
 
-/// The parameter of "select graphic rendition" (ECMA-48).
+/// Returns the parameter of "select graphic rendition" (ECMA-48).
 fn sgr(tint: Tint) -> Option<u8> {
     match tint {
         Tint::Plain => None,

@@ -1,6 +1,6 @@
-//! Text for terminals: tables that give way to the width, figures for people, and names that steer nothing.
+//! Text for terminals: tables that fit the width, numbers for people, and names that cannot control the terminal.
 //!
-//! This crate is for pertask's other crates, which print reports and profiles with it. It knows neither tasks nor profiles.
+//! pertask's other crates print reports and profiles with this crate. It knows neither tasks nor profiles.
 //!
 //! ```
 //! use pertask_text::grid::{Cell, Column, Grid};

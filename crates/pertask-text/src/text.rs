@@ -1,12 +1,12 @@
-//! Text made fit for a terminal: it steers nothing, and is as narrow as asked.
+//! Prepares text for a terminal, so that it cannot control the terminal and is no wider than asked.
 //!
-//! Names and paths come from the program under measurement; nothing is known about them.
+//! Names and paths come from the program under measurement or from a file, and may contain anything.
 
 use std::mem;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// `text` with everything escaped that could steer a terminal or reorder what it shows.
+/// Returns `text` with all characters escaped that could control a terminal or reorder what it shows.
 #[must_use]
 pub fn harmless(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -19,25 +19,27 @@ pub fn harmless(text: &str) -> String {
     out
 }
 
-/// Columns that `text` takes on a terminal.
+/// Returns the number of columns that `text` takes on a terminal.
 #[must_use]
 pub fn width(text: &str) -> usize {
     text.width()
 }
 
-/// The beginning of `text`, at most `max` columns wide.
+/// Returns the beginning of `text`, at most `max` columns wide.
 #[must_use]
 pub fn cut_end(text: &str, max: usize) -> String {
     if width(text) <= max {
         return text.to_owned();
     }
     let mut kept: String = fitting(text.chars(), max).collect();
-    // A sequence can be wider than its characters: an emoji with its selector, for one.
+    // A sequence, such as an emoji with its selector, can be wider than its characters.
     while width(&kept) >= max && kept.pop().is_some() {}
     kept + ellipsis(max)
 }
 
-/// The end of the path `text`, at most `max` columns wide: whole components where one fits.
+/// Returns the end of the path `text`, at most `max` columns wide.
+///
+/// If the last component fits, only whole components are shown.
 #[must_use]
 pub fn cut_path(text: &str, max: usize) -> String {
     if width(text) <= max {
@@ -52,8 +54,9 @@ pub fn cut_path(text: &str, max: usize) -> String {
     ellipsis(max).to_owned() + kept
 }
 
-/// `text` broken at spaces into lines at most `max` columns wide, `indent` spaces before all but
-/// the first.
+/// Returns `text` broken at spaces into lines at most `max` columns wide.
+///
+/// All lines but the first are indented by `indent` spaces.
 #[must_use]
 pub fn wrap(text: &str, max: usize, indent: usize) -> Vec<String> {
     let mut lines = Vec::new();
@@ -70,8 +73,8 @@ pub fn wrap(text: &str, max: usize, indent: usize) -> Vec<String> {
     lines
 }
 
-/// Controls, line and paragraph separators, bidirectional overrides, and invisible characters.
-/// The two joiners stay: emoji and several scripts need them.
+/// Returns whether the character is a control, a separator of lines or paragraphs, a bidirectional
+/// override, or invisible. The two joiners are not: emoji and several scripts need them.
 fn steers(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}'..='\u{200f}')
@@ -79,12 +82,12 @@ fn steers(c: char) -> bool {
         || matches!(c, '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// What stands for the text cut off: nothing, where not even that fits.
+/// Returns the sign for text that is cut off, or nothing if not even that fits.
 fn ellipsis(max: usize) -> &'static str {
     if max > 0 { "…" } else { "" }
 }
 
-/// As many characters as fit beside the ellipsis, judged one by one.
+/// Returns as many characters as fit beside the ellipsis, each measured alone.
 fn fitting(chars: impl Iterator<Item = char>, max: usize) -> impl Iterator<Item = char> {
     chars.scan(1, move |used, c| {
         *used += c.width().unwrap_or(0);

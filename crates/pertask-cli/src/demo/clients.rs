@@ -1,4 +1,4 @@
-//! The demo's load: HTTP clients that call each route over TCP, check every answer, and count.
+//! The demo's load: HTTP clients that call each route over TCP, check every answer, and count them.
 
 use std::{
     error::Error as StdError,
@@ -29,20 +29,20 @@ use crate::{
     output::counted,
 };
 
-/// How long an answer may take. Far beyond what the slowest route needs, so that reaching it means overload.
+/// The longest time that an answer may take. The slowest route needs far less, so reaching it means overload.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
-/// Clients that are calling.
+/// The running clients.
 pub struct Clients {
     running: JoinSet<()>,
     counts: Arc<Counts>,
-    /// Says how a first request failed; closed when every client has had its first answer.
+    /// Receives how a first request failed. It is closed when every client has had its first answer.
     warming: mpsc::Receiver<String>,
     stop: watch::Sender<bool>,
 }
 
 impl Clients {
-    /// Starts so many clients for each route, each with its own connection.
+    /// Starts `per_route` clients for each route, each with its own connection.
     pub fn start(service: SocketAddr, per_route: u16) -> Self {
         let counts = Arc::new(Counts::default());
         let (warm, warming) = mpsc::channel(1);
@@ -59,21 +59,21 @@ impl Clients {
     ///
     /// # Errors
     ///
-    /// [`Error::NotReady`] as soon as one has not, because the rest of the run would be no better.
+    /// Returns [`Error::NotReady`] as soon as a first request fails, because the others would hardly do better.
     pub async fn warmed_up(&mut self) -> Result<(), Error> {
         self.warming.recv().await.map_or(Ok(()), |first| Err(Error::NotReady { first }))
     }
 
-    /// The answers so far.
+    /// Returns the tally so far.
     pub fn tally(&self) -> Tally {
         self.counts.tally()
     }
 
-    /// Lets each client finish the request it is at.
+    /// Lets each client finish its current request, and stops it.
     ///
     /// # Errors
     ///
-    /// [`Error::Requests`] where any request failed since the start.
+    /// Returns [`Error::Requests`] if any request has failed since the start.
     pub async fn stop(mut self) -> Result<(), Error> {
         self.stop.send_replace(true);
         while self.running.join_next().await.is_some() {}
@@ -89,31 +89,31 @@ impl Clients {
     }
 }
 
-/// How many requests ended, and how.
+/// The number of requests that ended, by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Requests with the right answer.
     pub answered: u64,
-    /// Requests with a wrong answer or none.
+    /// Requests with a wrong answer or no answer.
     pub failed: u64,
 }
 
 impl Tally {
-    /// All requests that ended.
+    /// Returns the number of all requests that ended.
     pub fn total(&self) -> u64 {
         self.answered + self.failed
     }
 
-    /// What was added to an earlier tally.
+    /// Returns what was added since an earlier tally.
     pub fn since(&self, earlier: &Self) -> Self {
         Self { answered: self.answered - earlier.answered, failed: self.failed - earlier.failed }
     }
 }
 
-/// The tally while it is being added to.
+/// The tally that all clients add to.
 #[derive(Default)]
 struct Counts {
-    // Relaxed: each is a count by itself, and nothing is read on the strength of it.
+    // Relaxed: these are counts, and no other memory depends on them.
     answered: AtomicU64,
     failed: AtomicU64,
     first_failure: OnceLock<String>,
@@ -135,7 +135,7 @@ impl Counts {
     }
 }
 
-/// One client: it asks, checks, thinks, and asks again.
+/// One client, which sends a request, checks the answer, pauses, and starts again.
 struct Client {
     route: Route,
     http: HttpClient<HttpConnector, Empty<Bytes>>,
@@ -151,17 +151,17 @@ impl Client {
     ) {
         let expected = (self.route.answer)();
         if let Err(failure) = self.request(service, &expected).await {
-            // Refused only where another client's failure is waiting to be told: one is enough.
+            // The channel refuses only if another failure is waiting in it, and one is enough.
             let _ = warm.try_send(failure);
         }
         drop(warm);
         while self.think(&mut stopped).await {
-            // Failures are counted, and the run goes on.
+            // The tally counts failures, and the run goes on.
             let _ = self.request(service, &expected).await;
         }
     }
 
-    /// Pauses. Whether to go on after that.
+    /// Pauses, and returns whether to go on.
     async fn think(&self, stopped: &mut watch::Receiver<bool>) -> bool {
         tokio::select! {
             _ = stopped.changed() => false,
@@ -169,7 +169,7 @@ impl Client {
         }
     }
 
-    /// One request, counted.
+    /// Sends a request and counts its outcome.
     async fn request(&self, service: SocketAddr, expected: &str) -> Result<(), String> {
         let outcome = time::timeout(ANSWER_LIMIT, self.ask(service, expected)).await;
         let outcome = outcome.unwrap_or_else(|_| Err(format!("no answer within {ANSWER_LIMIT:?}")));
@@ -178,7 +178,7 @@ impl Client {
         outcome
     }
 
-    /// One request, unbounded; the reason where its answer is not the expected one.
+    /// Sends a request without a time limit. Returns the reason if the answer is not the expected one.
     async fn ask(&self, service: SocketAddr, expected: &str) -> Result<(), String> {
         let uri = Uri::builder()
             .scheme("http")
@@ -198,14 +198,16 @@ impl Client {
     }
 }
 
-/// An HTTP client that keeps its connection.
+/// Returns an HTTP client that keeps its connection.
 fn connection() -> HttpClient<HttpConnector, Empty<Bytes>> {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     HttpClient::builder(TrackingExecutor).build(connector)
 }
 
-/// Runs hyper's own tasks where the report can see them: any library that takes an executor can be given such a one.
+/// An executor that makes hyper's own tasks visible in the report.
+///
+/// Any library that takes an executor can be given one like this.
 #[derive(Clone, Copy, Debug)]
 struct TrackingExecutor;
 
@@ -218,7 +220,7 @@ where
     }
 }
 
-/// An error and its causes, because hyper's own says only "client error (Connect)".
+/// Returns an error with its causes, because hyper's own message is only "client error (Connect)".
 fn chain(error: &dyn StdError) -> String {
     let causes = std::iter::successors(error.source(), |&cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))

@@ -32,11 +32,11 @@ use crate::{
 ///
 /// # Errors
 ///
-/// Whatever keeps the report from being complete and true; see [`Error`].
+/// Returns an [`Error`] if the report is not complete and true, or a file cannot be written.
 pub fn run(options: &DemoOptions) -> Result<(), Error> {
-    // Before measuring, so that a bad path costs no run.
+    // This comes before measuring, so that a bad path costs no run.
     options.output.iter().try_for_each(ProfilePath::probe)?;
-    // Kept to the end, because a second Ctrl-C must be heard while the report is written.
+    // The runtime stays until the end, so that it hears a second Ctrl-C while the report is written.
     let runtime = Runtime::new().map_err(Error::Runtime)?;
     let seen = runtime.block_on(serve_and_measure(options))?;
     let format = if options.json { Format::Json } else { Format::Table };
@@ -47,7 +47,7 @@ pub fn run(options: &DemoOptions) -> Result<(), Error> {
     seen.complaint.map_or(Ok(()), Err)
 }
 
-/// A report, and what went wrong without costing it.
+/// The results of a run, with an error that did not spoil them.
 struct Seen {
     report: Report,
     sampled: Option<RawProfile>,
@@ -83,14 +83,14 @@ async fn serve_and_measure(options: &DemoOptions) -> Result<Seen, Error> {
     let sampled = sampler.map(Sampler::stop);
     let during = clients.tally().since(&before);
 
-    // The service ends after its clients, or it would have to hang up on them.
+    // The service stops after its clients, because otherwise it would close their connections.
     let answers = clients.stop().await;
     service.stop().await;
     note(format_args!("{}", summary(&during, Duration::from_nanos(report.duration_ns))));
     Ok(Seen { report, sampled, complaint: answers.err() })
 }
 
-/// Samples if somebody asked for a rate or a file.
+/// Starts the sampler if the options ask for a frequency or a file.
 fn start_sampler(options: &DemoOptions) -> Result<Option<Sampler>, Error> {
     if options.frequency.is_none() && options.output.is_empty() {
         return Ok(None);
@@ -100,7 +100,7 @@ fn start_sampler(options: &DemoOptions) -> Result<Option<Sampler>, Error> {
     Sampler::start(wanted).map(Some).map_err(Error::Measure)
 }
 
-/// Writes the profile to each file, whatever becomes of the others.
+/// Writes the profile to each file, even if another one fails.
 fn write_profile(sampled: &RawProfile, files: &[ProfilePath]) -> Result<(), Error> {
     let profile = sampled.resolve();
     note(format_args!("{}", sampled_line(sampled)));
@@ -135,7 +135,7 @@ fn sampled_line(sampled: &RawProfile) -> String {
     line
 }
 
-/// Lets the time pass, showing it, until it is over or the user asks to stop.
+/// Shows the progress until the time is over or the user asks to stop.
 async fn watch(clients: &Clients, duration: Duration, stop: &mut Stop) {
     let (started, before) = (Instant::now(), clients.tally());
     let mut progress = Progress::new();
@@ -147,7 +147,7 @@ async fn watch(clients: &Clients, duration: Duration, stop: &mut Stop) {
             () = &mut over => return,
             () = &mut asked => {
                 progress.clear();
-                return note(format_args!("stopping early (once more to quit without a report)"));
+                return note(format_args!("stopping early (press Ctrl-C again to quit without a report)"));
             }
             _ = redraw.tick(), if progress.is_visible() => {
                 let (elapsed, so_far) = (started.elapsed(), clients.tally().since(&before));
@@ -178,7 +178,7 @@ fn counters(events: &[Event]) -> Vec<CounterEvent> {
     counters.collect()
 }
 
-/// What is measured, each once: asking twice counts no more. CPU time always is.
+/// Returns the names of what is measured, each once. CPU time is always measured.
 fn names(events: &[Event]) -> String {
     let mut names = vec![Event::CpuTime.name()];
     for event in events {

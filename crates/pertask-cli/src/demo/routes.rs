@@ -1,26 +1,26 @@
-//! The demo's routes, each with a nature of its own, and the answers that its clients expect.
+//! The demo's routes, each of which uses a CPU differently, and the answers that clients expect.
 //!
-//! The work is real and its results are sent, so no compiler may leave it out.
+//! The work is real and its results are sent, so the compiler cannot remove it.
 
 use std::{thread, time::Duration};
 
 use axum::{Router, http::StatusCode, response::Html, routing::get};
 use pertask::tokio::JoinSet;
 
-/// A route as its clients see it.
+/// A route, as clients see it.
 #[derive(Clone, Copy, Debug)]
 pub struct Route {
-    /// Its path.
+    /// The path.
     pub path: &'static str,
-    /// How long a client thinks between an answer and its next request.
+    /// How long a client pauses between an answer and its next request.
     pub think: Duration,
-    /// What it answers. May compute for some milliseconds.
+    /// Returns the expected answer. This may take some milliseconds.
     pub answer: fn() -> String,
 }
 
 /// Every route that clients call.
 ///
-/// Their pauses leave a CPU to the other routes even on a machine with two.
+/// The clients' pauses leave CPU time to the other routes, even on a machine with two CPUs.
 pub const ROUTES: [Route; 5] = [
     Route { path: "/hash", think: Duration::from_millis(5), answer: hashed },
     Route { path: "/render", think: Duration::from_millis(5), answer: invoice },
@@ -33,7 +33,7 @@ pub const ROUTES: [Route; 5] = [
     Route { path: "/blocking", think: Duration::from_millis(100), answer: blocked },
 ];
 
-/// The routes and their handlers.
+/// Returns the routes with their handlers.
 pub fn router() -> Router {
     Router::new()
         .route("/", get(index))
@@ -44,29 +44,29 @@ pub fn router() -> Router {
         .route("/blocking", get(blocking))
 }
 
-/// For those who open the printed address in a browser.
+/// Lists the routes for people who open the printed address in a browser.
 async fn index() -> Html<String> {
     let links = ROUTES.map(|Route { path, .. }| format!("<li><a href=\"{path}\">{path}</a></li>"));
     Html(format!("<h1>pertask demo</h1><ul>{}</ul>", links.concat()))
 }
 
-/// Computes, and does nothing else.
+/// Computes and does nothing else.
 async fn hash() -> String {
     hashed()
 }
 
-/// Allocates.
+/// Allocates memory for many small strings.
 async fn render() -> Html<String> {
     Html(invoice())
 }
 
-/// Waits as async code should: the thread is free meanwhile.
+/// Waits as async code should, so that its thread is free meanwhile.
 async fn wait() -> String {
     tokio::time::sleep(Duration::from_millis(20)).await;
     waited()
 }
 
-/// Hands its work to child tasks, which have a row of their own in the report: that of the line that spawns them.
+/// Shares its work among child tasks. They have their own row in the report, with the line that spawns them.
 async fn fanout() -> Result<String, StatusCode> {
     let mut children = JoinSet::new();
     for part in 0..PARTS {
@@ -79,7 +79,9 @@ async fn fanout() -> Result<String, StatusCode> {
     Ok(total.to_string())
 }
 
-/// Makes the mistake that a report exposes: it blocks the thread, and every task that waits for it, without using CPU.
+/// Blocks its thread without using CPU time, so that every task that waits for the thread is blocked too.
+///
+/// This is a mistake that a report exposes.
 async fn blocking() -> String {
     thread::sleep(BLOCKED_FOR);
     blocked()
@@ -96,7 +98,7 @@ fn blocked() -> String {
     "blocked".to_owned()
 }
 
-/// A password, stretched: the shape of a password hash, with none of its security.
+/// Computes the way a password hash does, but without its security.
 fn hashed() -> String {
     const ROUNDS: u32 = 120_000;
     let mut digest = fnv1a(b"correct horse battery staple");
@@ -113,7 +115,7 @@ fn fnv1a(bytes: &[u8]) -> u64 {
     })
 }
 
-/// An invoice of a thousand lines, built the way most templates are: from many small strings.
+/// Returns an invoice of a thousand lines, built from many small strings as most templates are.
 fn invoice() -> String {
     let rows: Vec<String> = (1..=1000_u64).map(invoice_row).collect();
     format!("<table>{}</table>", rows.concat())
@@ -130,11 +132,11 @@ fn invoice_row(line: u64) -> String {
     format!("<tr>{}</tr>", cells.concat())
 }
 
-/// `/fanout` counts the primes below this.
+/// The number below which `/fanout` counts the primes.
 const LIMIT: usize = 200_000;
-/// Child tasks for each `/fanout`.
+/// The number of child tasks for each request to `/fanout`.
 const PARTS: usize = 4;
-/// The right answer, from the literature.
+/// The number of those primes, from the literature.
 const PRIMES_BELOW_LIMIT: usize = 17_984;
 
 /// Counts the primes in one part of the numbers below [`LIMIT`], by sieving it.

@@ -1,6 +1,6 @@
 //! The demo's service: what a user's own axum service looks like with pertask in it.
 //!
-//! The lines marked `pertask 1/3` to `3/3` (the last is in the module above) are all that the measuring needs.
+//! Measuring needs only the lines marked `pertask 1/3` to `3/3`. (The last one is in `demo/mod.rs`.)
 
 use std::{
     io,
@@ -21,10 +21,10 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time};
 
 use crate::{demo::routes, error::Error, output::note};
 
-/// How long open connections may take to end.
+/// The longest time that open connections may take to end.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
 
-/// A service that listens.
+/// The running service.
 pub struct Service {
     address: SocketAddr,
     shutdown: oneshot::Sender<()>,
@@ -32,11 +32,11 @@ pub struct Service {
 }
 
 impl Service {
-    /// Listens on loopback and serves from then on.
+    /// Starts to serve on the loopback address.
     ///
     /// # Errors
     ///
-    /// [`Error::Listen`] where the port is taken or not allowed.
+    /// Returns [`Error::Listen`] if the port is in use or not allowed.
     pub async fn start(port: u16) -> Result<Self, Error> {
         let (listener, address) = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
         // Without this, small answers would wait for the client's delayed acknowledgement.
@@ -50,26 +50,28 @@ impl Service {
         Ok(Self { address, shutdown, served })
     }
 
-    /// Where it listens, with the port that the kernel chose.
+    /// Returns the service's address, with the port that the kernel chose.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Answers the requests under way and ends, but does not wait for ever.
+    /// Answers the current requests and stops, after a time limit at the latest.
     pub async fn stop(self) {
-        // Fails only where the service has ended by itself.
+        // This fails only if the service has ended by itself.
         let _ = self.shutdown.send(());
         if time::timeout(SHUTDOWN_LIMIT, self.served).await.is_err() {
-            // Not the demo's own clients, which are gone: somebody else was calling, and the report is not affected.
-            note(format_args!("connections were still open after {SHUTDOWN_LIMIT:?} and are cut"));
+            // The demo's own clients are gone, so somebody else was calling. The report is not affected.
+            note(format_args!(
+                "some connections were still open after {SHUTDOWN_LIMIT:?} and have been closed"
+            ));
         }
     }
 }
 
 /// Runs each request as a task named after its route.
 ///
-/// By the route's pattern (`/users/{id}`) and not the request's path, and by a method only where that is a usual one:
-/// a report has a row for each name and room for so many, so callers must not be able to invent them.
+/// The name is the route's pattern (`/users/{id}`), never the request's path, and has a method only if that is a usual one.
+/// A report has a row for each name and limited room, so callers must not be able to invent names.
 async fn name_by_route(request: Request, next: Next) -> Response {
     let name = match (request.method(), request.extensions().get::<MatchedPath>()) {
         (method @ (&Method::GET | &Method::HEAD), Some(path)) => {

@@ -1,4 +1,4 @@
-//! The profile's file, or stdin: opened, and read within bounds.
+//! Opens the profile's file or stdin, and reads it within bounds.
 
 use std::{
     fs::File,
@@ -11,25 +11,25 @@ use pertask::profile::{Profile, ReadError};
 use super::is_stdout as is_stdin;
 use crate::error::Error;
 
-/// Reads the profile at `path`, or from stdin where that is `-`.
+/// Reads the profile at `path`, or from stdin if that is `-`.
 ///
 /// # Errors
 ///
-/// [`Error::Profile`] where it cannot be opened, [`Error::Damaged`] where it is no profile or too large.
+/// Returns [`Error::Profile`] if the file cannot be read, and [`Error::Damaged`] if it is not a profile or is too large.
 pub fn read(path: &Path) -> Result<Profile, Error> {
     if !is_stdin(path) {
         return parse(path, open(path).map_err(|cause| refused(path, &cause))?);
     }
     let stdin = io::stdin();
     if stdin.is_terminal() {
-        let why = "it is a terminal".to_owned();
+        let why = "it is a terminal, not a file".to_owned();
         let remedy = "Name a file, or pipe one in: curl -s http://host/profile | pertask report -";
         return Err(Error::Profile { place: place(path), why, remedy });
     }
     parse(path, stdin.lock())
 }
 
-/// The file's name, for messages.
+/// Returns the file's name for messages.
 pub fn place(path: &Path) -> String {
     if is_stdin(path) { "standard input".to_owned() } else { path.display().to_string() }
 }
@@ -49,7 +49,7 @@ fn parse(path: &Path, reader: impl Read) -> Result<Profile, Error> {
     })
 }
 
-/// Whether the path leads through `/proc`, as that of a shell's `<(command)` does.
+/// Returns whether the path leads through `/proc`, as that of a shell's `<(command)` does.
 fn needs_proc(path: &Path) -> bool {
     ["/proc", "/dev/fd", "/dev/stdin"].iter().any(|folder| path.starts_with(folder))
 }
@@ -59,10 +59,10 @@ fn refused(path: &Path, cause: &io::Error) -> Error {
         ErrorKind::NotFound if needs_proc(path) && !Path::new("/proc/self").exists() => {
             "Mount /proc (mount -t proc proc /proc), or pipe the profile in: pertask report - < FILE"
         }
-        ErrorKind::NotFound => "Check the name, or make one: pertask demo -o profile.pb.gz",
+        ErrorKind::NotFound => "Check the name, or record a profile: pertask demo -o profile.pb.gz",
         ErrorKind::IsADirectory => "Name a pprof file in it, such as profile.pb.gz.",
-        ErrorKind::PermissionDenied => "Run as a user who may read it, or copy it.",
-        _ => "Check that it can be read to its end.",
+        ErrorKind::PermissionDenied => "Run the command as a user who may read it.",
+        _ => "Check that the file can be read to its end.",
     };
     Error::Profile { place: place(path), why: cause.to_string(), remedy }
 }

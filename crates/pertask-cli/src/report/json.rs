@@ -1,4 +1,4 @@
-//! The tables for programs: the fields that `docs/PROFILE.md` describes, by name.
+//! The tables as JSON, with the fields that `docs/PROFILE.md` describes.
 
 use std::{fmt::Write as _, time::UNIX_EPOCH};
 
@@ -68,7 +68,7 @@ struct Row {
     total_samples: u64,
 }
 
-/// The tables as JSON, indented, with that many rows each at most.
+/// Returns the tables as indented JSON, each with at most `most_rows` rows.
 pub fn report(shown: &Shown<'_>, by: &[GroupBy], most_rows: usize) -> String {
     let whole = shown.whole;
     let amount = whole.whole();
@@ -92,7 +92,7 @@ pub fn report(shown: &Shown<'_>, by: &[GroupBy], most_rows: usize) -> String {
         label_keys: whole.label_keys().iter().map(ToString::to_string).collect(),
         tables: by.iter().map(|by| table(shown, by, most_rows)).collect(),
     };
-    // Plain data under string keys does not fail; were it to, there is nothing to show.
+    // Plain data under string keys always serializes.
     let json = serde_json::to_string_pretty(&report).unwrap_or_default();
     harmless(&json) + "\n"
 }
@@ -162,7 +162,7 @@ fn row(row: &SummaryRow) -> Row {
     out
 }
 
-/// When it began, in nanoseconds of Unix time; who does not know writes 0.
+/// Returns when sampling began, in nanoseconds of Unix time. Programs that do not know the time write 0.
 fn start(shown: &Shown<'_>) -> Option<i64> {
     let start = shown.whole.start;
     let ns = match start.duration_since(UNIX_EPOCH) {
@@ -173,7 +173,7 @@ fn start(shown: &Shown<'_>) -> Option<i64> {
 }
 
 fn losses(lost: Lost) -> Losses {
-    // Each by its name, so that none is forgotten when one more comes.
+    // All fields are named here, so that the compiler reports a new one.
     let Lost {
         samples_dropped,
         stacks_incomplete,
@@ -194,11 +194,11 @@ fn losses(lost: Lost) -> Losses {
     }
 }
 
-/// The same JSON with everything escaped that could steer a terminal. Such characters are in strings only.
+/// Escapes everything in the JSON that could control a terminal. Such characters occur only in strings.
 fn harmless(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
-        // C1 controls, and what reorders or hides text; JSON escapes C0 already.
+        // These are C1 controls, and characters that reorder or hide text. JSON escapes C0 controls already.
         match c {
             '\u{7f}'..='\u{9f}'
             | '\u{ad}'

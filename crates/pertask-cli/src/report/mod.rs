@@ -1,4 +1,4 @@
-//! `pertask report`: a profile read from a file, as tables, as JSON, as a picture.
+//! `pertask report`: reads a profile from a file and writes it as tables, as JSON or for viewers.
 
 mod input;
 mod json;
@@ -19,14 +19,14 @@ use crate::{
 pub use options::{ABOUT, HELP, LONG_ABOUT, ReportOptions};
 pub use text::Shown;
 
-/// Rows of a table for people, unless they want others.
+/// The most rows of a table for people, unless they ask for another number.
 const TOP: usize = 20;
 
-/// Reads the profile and writes what was asked for.
+/// Reads the profile and writes what the options ask for.
 ///
 /// # Errors
 ///
-/// Where it cannot be read, nothing matches, or something cannot be written; see [`Error`].
+/// Returns an [`Error`] if the profile cannot be read, no sample matches, or something cannot be written.
 pub fn run(options: &ReportOptions) -> Result<(), Error> {
     let whole = input::read(&options.file)?;
     let filter = options.filter();
@@ -60,7 +60,7 @@ fn tables(options: &ReportOptions, shown: &Shown<'_>) -> Result<(), Error> {
     };
     match file {
         Some(path) => write(path, "report", |to| to.write_all(text.as_bytes())),
-        // Stdout belongs to the folded stacks.
+        // The folded stacks go to stdout instead.
         None if options.folded.as_deref().is_some_and(is_stdout) && options.output.is_none() => {
             Ok(())
         }
@@ -91,7 +91,7 @@ fn pictures(options: &ReportOptions, profile: &Profile) -> Result<(), Error> {
     print(&String::from_utf8_lossy(&folded))
 }
 
-/// Replaces a file and says so.
+/// Replaces a file, and says so on stderr.
 fn write(
     path: &Path,
     what: &str,
@@ -102,7 +102,7 @@ fn write(
     Ok(())
 }
 
-/// Whether the path means standard output.
+/// Returns whether the path means standard output.
 pub fn is_stdout(path: &Path) -> bool {
     path.as_os_str() == "-"
 }

@@ -1,33 +1,33 @@
-//! Why nothing matched, and what was perhaps meant.
+//! Explains why nothing matched, and suggests names that were perhaps meant.
 
 use std::collections::BTreeSet;
 
 use pertask::profile::{Filter, GroupBy, Profile, Subject};
 
-/// Names that are listed at most.
+/// The most names that are suggested.
 const MOST: usize = 5;
-/// Characters of a name that are compared, and shown.
+/// The most characters of a name that are compared and shown.
 const COMPARED: usize = 64;
 
-/// Why the filter wants no sample of the profile, one line.
+/// Returns one line that says why no sample of the profile meets the filter.
 pub fn why(profile: &Profile, filter: &Filter) -> String {
     if profile.samples.is_empty() {
-        return "it has no samples at all.".to_owned();
+        return "the profile has no samples.".to_owned();
     }
     let conditions = filter.conditions();
     let unmet = conditions.iter().find(|alone| profile.filtered(alone).samples.is_empty());
     match unmet {
         Some(alone) => {
-            format!("no sample is of {}. {}", shown(&alone.to_string()), instead(profile, alone))
+            format!("no sample has {}. {}", shown(&alone.to_string()), instead(profile, alone))
         }
         None => format!(
-            "each condition alone has samples, but none meets all of: {}. Leave one out.",
+            "each condition is met by some samples, but no sample meets all of them: {}. Leave one out.",
             shown(&filter.to_string())
         ),
     }
 }
 
-/// What there is in the place of what was asked for.
+/// Returns a sentence with the names that the profile has instead.
 fn instead(profile: &Profile, alone: &Filter) -> String {
     let named = |by| {
         let rows = profile.summary(&by).rows.into_iter();
@@ -54,7 +54,7 @@ fn instead(profile: &Profile, alone: &Filter) -> String {
     };
     let near = nearest(wanted, found);
     if near.is_empty() {
-        return format!("It names no {what}.");
+        return format!("The profile has no {what}.");
     }
     let near: Vec<_> = near.iter().map(|name| format!("\"{}\"", shown(name))).collect();
     format!("The nearest {what}: {}.", near.join(", "))
@@ -77,7 +77,7 @@ fn places(subjects: &[Subject]) -> Vec<String> {
     subjects.iter().filter_map(place).collect()
 }
 
-/// The names most like the wanted one, those that contain it before others.
+/// Returns the names most like the wanted one. Names that contain it come first.
 fn nearest(wanted: &str, names: Vec<String>) -> Vec<String> {
     let wanted: Vec<char> = folded(wanted);
     let score = |name: String| {
@@ -94,12 +94,12 @@ fn nearest(wanted: &str, names: Vec<String>) -> Vec<String> {
     scored.into_iter().take(MOST).map(|(.., name)| name).collect()
 }
 
-/// What is compared of a name: letters without their case, and not all of a long one.
+/// Returns the part of a name that is compared: its beginning, in lower case.
 fn folded(name: &str) -> Vec<char> {
     name.chars().take(COMPARED).flat_map(char::to_lowercase).collect()
 }
 
-/// How many characters are to be put in, taken out or changed to make one of the other.
+/// Returns how many characters must be inserted, removed or changed to turn one into the other.
 fn distance(from: &[char], to: &[char]) -> usize {
     let mut row: Vec<usize> = (0..=to.len()).collect();
     for (at, from) in from.iter().enumerate() {
@@ -114,7 +114,7 @@ fn distance(from: &[char], to: &[char]) -> usize {
     row[to.len()]
 }
 
-/// A name from the file or the command line, in a message of one line.
+/// Returns a name from the file or the command line, ready for a message of one line.
 fn shown(name: &str) -> String {
     let cut: String = name.chars().take(COMPARED).collect();
     let more = if cut.len() < name.len() { "…" } else { "" };

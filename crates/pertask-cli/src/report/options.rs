@@ -1,4 +1,4 @@
-//! What can be typed behind `pertask report`, and the help that teaches to read what it prints.
+//! The options of `pertask report`, and its help.
 
 use std::{path::PathBuf, str::FromStr};
 
@@ -7,41 +7,42 @@ use pertask::profile::{Filter, GroupBy, Profile, RootBy};
 
 use super::is_stdout;
 
-/// One line about the command.
+/// The first line of the help.
 pub const ABOUT: &str = "Read a sampled profile: which tasks and functions spent the CPU";
 
-/// What `--help` says first.
+/// The first paragraphs of the help.
 pub const LONG_ABOUT: &str = "\
 Read a sampled profile: which tasks and functions spent the CPU.
 
-FILE is pprof, gzip'd or not, as `pertask demo -o profile.pb.gz` writes it. Profiles of other \
-programs, such as Go's, are read too; they name no tasks, but functions, threads and labels.";
+FILE is a pprof file, gzip'd or not, as `pertask demo -o profile.pb.gz` writes it. The command also reads profiles of \
+other programs, such as Go's. Those have functions, threads and labels, but no tasks.";
 
-/// What `--help` says last.
+/// The last paragraphs of the help.
 pub const HELP: &str = "\
 Reading the tables:
-  First: how much CPU time the samples stand for, when and how they were taken,
-  how many stacks go all the way to their root, and what was lost. With a filter,
-  how much of it matched. Percentages are of the CPU time in the table's title.
+  The first lines say how much CPU time the samples stand for, when and how they were
+  taken, how many stacks reach their root, and what was lost. With a filter, they also
+  say how much of the profile matched. Percentages are of the CPU time in a table's title.
     SELF     CPU time in the function itself
-    TOTAL    CPU time in it and all that it called; recursion is counted once
-    CPU      of a task, a site, a thread, a label's value; each sample is in one row
-    SAMPLES  how many samples SELF or CPU stands on. Chance alone changes n samples
-             by about the square root of n: 4 are a hint, 400 good to a twentieth.
-             Where times are by the clock, as said above, a site's CPU is measured;
-             what no sample has met of it is in the function (no sample)
-    TASK     the task's name, or - where its spawn site alone names it
-    SITE     the line of code that made it a task
-    FILE     of a function, where names alone do not tell which it is
-  SELF and CPU add up to the whole: what is in no task, no scope, or without the
-  label has a row of its own, such as (outside tasks).
+    TOTAL    CPU time in the function and all that it called; recursion is counted once
+    CPU      CPU time of a task, a site, a thread or a label's value; each sample is in
+             one row
+    SAMPLES  the number of samples behind SELF or CPU. Chance changes n samples by about
+             the square root of n: 4 are a hint, 400 are accurate to a twentieth.
+             If the first lines say that times are by the clock, a site's CPU is
+             measured, and the function (no sample) has the part without samples
+    TASK     the task's name, or - if it has none
+    SITE     the line of code that made the task
+    FILE     the function's source file, shown where names alone are ambiguous
+  SELF and CPU add up to the whole. Samples in no task, in no scope or without the label
+  have a row of their own, such as (outside tasks).
 
-Groups (--by, several by commas):
-  site         spawn sites, and the tasks' names there
-  task         tasks one by one, with their number and their parent's
+Groups (--by, separated by commas):
+  site         spawn sites, with the names of their tasks
+  task         single tasks, with their number and their parent's
   function     functions, by name and source file
   thread       threads
-  scope        scopes opened with scope!(\"...\"), SELF being the innermost
+  scope        scopes opened with scope!(\"...\"); SELF is its time as the innermost
   label:KEY    the values of the label KEY
 
 Filters (a sample must meet all of them):
@@ -59,34 +60,34 @@ Examples:
 
 Exit status:
   0  the report is complete
-  1  something failed: FILE is no profile, nothing matched the filters, an output
-     is not writable; stderr says what, and what to do about it
+  1  something failed: FILE is not a profile, nothing matched the filters, or an output
+     is not writable; stderr says what failed and what to do about it
   2  the command line was not understood";
 
 /// The options of `pertask report`.
 #[derive(Debug, Args)]
 pub struct ReportOptions {
-    /// The profile: pprof, gzip'd or not; - means stdin
+    /// The profile, a pprof file; - means stdin
     pub file: PathBuf,
 
-    /// Tables: site, task, function, thread, scope, label:KEY; may be repeated or separated by
-    /// commas [default: site,function]
+    /// The tables: site, task, function, thread, scope, label:KEY; may be repeated or separated
+    /// by commas [default: site,function]
     #[arg(long, value_name = "GROUP", value_delimiter = ',')]
     pub by: Vec<By>,
 
-    /// Rows of each table, 0 for all [default: 20; with --json, all]
+    /// The most rows of each table; 0 means all [default: 20; with --json, all]
     #[arg(long, value_name = "N")]
     pub top: Option<usize>,
 
-    /// Only the tasks of this name, or the one of this number
+    /// Only the tasks with this name, or the task with this number
     #[arg(long, value_name = "NAME_OR_ID", help_heading = "Filters")]
     pub task: Option<String>,
 
-    /// Only tasks spawned there; the end of the path will do
+    /// Only tasks spawned there; the end of the path is enough
     #[arg(long, value_name = "FILE[:LINE]", help_heading = "Filters")]
     pub site: Option<String>,
 
-    /// Only this thread, by name or number
+    /// Only the threads with this name, or the thread with this number
     #[arg(long, value_name = "NAME_OR_TID", help_heading = "Filters")]
     pub thread: Option<String>,
 
@@ -94,7 +95,7 @@ pub struct ReportOptions {
     #[arg(long, value_name = "KEY=VALUE", help_heading = "Filters")]
     pub label: Vec<Label>,
 
-    /// Only stacks with a function that has TEXT in its name; may be repeated
+    /// Only stacks with a function whose name contains TEXT; may be repeated
     #[arg(long, value_name = "TEXT", help_heading = "Filters")]
     pub function: Vec<String>,
 
@@ -102,7 +103,7 @@ pub struct ReportOptions {
     #[arg(long, value_name = "FILE.svg", help_heading = "Output")]
     pub flamegraph: Option<PathBuf>,
 
-    /// Write folded stacks, weighed in nanoseconds; - means stdout, in place of the tables
+    /// Write folded stacks, weighted by nanoseconds; - means stdout, instead of the tables
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub folded: Option<PathBuf>,
 
@@ -114,7 +115,7 @@ pub struct ReportOptions {
     #[arg(long, value_name = "FILE.json", help_heading = "Output")]
     pub speedscope: Option<PathBuf>,
 
-    /// What the stacks of --flamegraph, --folded and --speedscope grow from
+    /// The root of the stacks in --flamegraph, --folded and --speedscope
     #[arg(long, value_enum, default_value_t = Root::Task, help_heading = "Output")]
     pub root: Root,
 
@@ -122,19 +123,19 @@ pub struct ReportOptions {
     #[arg(long, help_heading = "Output")]
     pub json: bool,
 
-    /// Write the tables to FILE (as JSON where its name ends in .json); - means stdout
+    /// Write the tables to FILE, as JSON if its name ends in .json; - means stdout
     #[arg(short, long, value_name = "FILE", value_parser = tables_path, help_heading = "Output")]
     pub output: Option<PathBuf>,
 }
 
 impl ReportOptions {
-    /// How the options contradict each other, if they do.
+    /// Returns how the options contradict each other, if they do.
     pub fn conflict(&self) -> Option<&'static str> {
         let to_stdout = |path: &Option<PathBuf>| path.as_deref().is_some_and(is_stdout);
         if to_stdout(&self.folded)
             && (to_stdout(&self.output) || self.json && self.output.is_none())
         {
-            return Some("stdout has room for one: give --folded or --output a file");
+            return Some("stdout has room for one of them: give --folded or --output a file");
         }
         let pictures = [&self.flamegraph, &self.firefox, &self.speedscope];
         if pictures.into_iter().any(to_stdout) {
@@ -145,7 +146,7 @@ impl ReportOptions {
         None
     }
 
-    /// The filter that was typed.
+    /// Returns the filter.
     pub fn filter(&self) -> Filter {
         Filter {
             task: self.task.clone(),
@@ -156,7 +157,7 @@ impl ReportOptions {
         }
     }
 
-    /// The tables, each once. By default sites and functions; functions alone where there are no tasks.
+    /// Returns the tables, each once. The default is sites and functions, or functions alone if the profile has no tasks.
     pub fn group_by(&self, profile: &Profile) -> Vec<GroupBy> {
         let mut all: Vec<GroupBy> = Vec::new();
         for By(by) in &self.by {
@@ -172,7 +173,7 @@ impl ReportOptions {
         all
     }
 
-    /// Rows of each table: what was typed, or so many, or all.
+    /// Returns the most rows of each table, which is `default` if the options do not say.
     pub fn most_rows(&self, default: usize) -> usize {
         match self.top {
             Some(0) => usize::MAX,
@@ -180,14 +181,14 @@ impl ReportOptions {
         }
     }
 
-    /// Whether the tables are wanted as JSON.
+    /// Returns whether the tables are written as JSON.
     pub fn is_json(&self) -> bool {
         let extension = self.output.as_deref().and_then(|path| path.extension());
         self.json || extension.is_some_and(|it| it.eq_ignore_ascii_case("json"))
     }
 }
 
-/// What a table's rows are.
+/// What a table has a row for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct By(GroupBy);
 
@@ -209,7 +210,7 @@ impl FromStr for By {
     }
 }
 
-/// A label that a sample must have.
+/// A label that samples must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Label {
     key: String,
@@ -229,10 +230,10 @@ impl FromStr for Label {
     }
 }
 
-/// What stacks grow from.
+/// The root of stacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Root {
-    /// The task's name, or its spawn site where it has none
+    /// The task's name, or its spawn site if it has no name
     Task,
     /// The task's spawn site
     Site,
@@ -250,7 +251,7 @@ impl From<Root> for RootBy {
     }
 }
 
-/// A file for tables: not one whose name promises something else.
+/// Returns the file for tables, or an error if its name promises another format.
 fn tables_path(path: &str) -> Result<PathBuf, &'static str> {
     let lower = path.to_ascii_lowercase();
     let promises = |ending: &&str| lower.ends_with(ending);
@@ -258,14 +259,12 @@ fn tables_path(path: &str) -> Result<PathBuf, &'static str> {
         .iter()
         .find(|ending| promises(ending))
     {
-        Some(&".svg") => {
-            Err("--output writes the tables; a picture is drawn by --flamegraph FILE.svg")
-        }
-        Some(&".folded") => Err("--output writes the tables; stacks are written by --folded FILE"),
+        Some(&".svg") => Err("--output writes the tables; --flamegraph FILE.svg draws a picture"),
+        Some(&".folded") => Err("--output writes the tables; --folded FILE writes stacks"),
         Some(&".speedscope.json") => {
             Err("--output writes the tables; --speedscope FILE writes for speedscope")
         }
-        Some(_) => Err("--output writes the tables; no profile is overwritten with them"),
+        Some(_) => Err("--output writes the tables, and must not overwrite a profile"),
         None => Ok(path.into()),
     }
 }

@@ -1,23 +1,23 @@
-//! A profile as text: what it is of, then a table for each thing it is grouped by.
+//! A profile as text: an overview, then a table for each group.
 
 use pertask::profile::{Filter, GroupBy, Profile, SummaryStyle};
 
-/// What is shown: a profile, or the part of it that a filter wants.
+/// The profile that is shown, or the part of it that a filter selects.
 #[derive(Clone, Copy, Debug)]
 pub struct Shown<'a> {
-    /// All that was sampled.
+    /// The whole profile.
     pub whole: &'a Profile,
-    /// The part that is wanted, and by what it was chosen.
+    /// The selected part, and the filter that selected it.
     pub part: Option<(&'a Profile, &'a Filter)>,
 }
 
 impl<'a> Shown<'a> {
-    /// The profile that the tables are of.
+    /// Returns the profile that the tables show.
     pub fn profile(&self) -> &'a Profile {
         self.part.map_or(self.whole, |(part, _)| part)
     }
 
-    /// The text, which ends its last line.
+    /// Returns the text, which ends with a line break.
     pub fn text(&self, by: &[GroupBy], style: SummaryStyle) -> String {
         let overview = self.whole.overview(style);
         let overview = match self.part {

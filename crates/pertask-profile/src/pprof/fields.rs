@@ -1,15 +1,15 @@
-//! The fields of a protobuf message, one by one, so that a reader can stop before it holds too much.
+//! Reads the fields of a protobuf message one by one, so that a reader can stop before it holds too much.
 
 /// A field's value.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Field<'a> {
     Varint(u64),
     Bytes(&'a [u8]),
-    /// Of a fixed size: pprof has none.
+    /// A value of a fixed size, which pprof does not use.
     Fixed,
 }
 
-/// The fields that are left of a message. After an error there are none.
+/// The remaining fields of a message. After an error there are none.
 #[derive(Clone, Debug)]
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
@@ -39,14 +39,14 @@ impl<'a> Fields<'a> {
                 Field::Bytes(self.bytes(usize::try_from(len).unwrap_or(usize::MAX))?)
             }
             5 => self.bytes(4).map(|_| Field::Fixed)?,
-            _ => return Err("a field of a kind that protobuf does not have"),
+            _ => return Err("a field has a type that protobuf does not have"),
         };
         Ok((key >> 3, field))
     }
 
     fn bytes(&mut self, len: usize) -> Result<&'a [u8], &'static str> {
         let (bytes, rest) =
-            self.0.split_at_checked(len).ok_or("a field that is longer than what is left")?;
+            self.0.split_at_checked(len).ok_or("a field is longer than the rest of the file")?;
         self.0 = rest;
         Ok(bytes)
     }
@@ -54,13 +54,13 @@ impl<'a> Fields<'a> {
     pub(super) fn varint(&mut self) -> Result<u64, &'static str> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
-            let (byte, rest) = self.0.split_first().ok_or("a number without an end")?;
+            let (byte, rest) = self.0.split_first().ok_or("a number has no end")?;
             self.0 = rest;
             value |= u64::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
                 return Ok(value);
             }
         }
-        Err("a number of more than 64 bits")
+        Err("a number has more than 64 bits")
     }
 }

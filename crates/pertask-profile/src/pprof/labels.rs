@@ -1,4 +1,4 @@
-//! What of a sample is in pprof's labels: its task, its thread, its scopes and the user's own.
+//! The labels of a sample in pprof: its task, its thread, its scopes and the user's own labels.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,15 +12,15 @@ pub(super) enum Value<'a> {
     Text(Cow<'a, str>),
 }
 
-/// The keys that are ours.
+/// The keys of our own labels.
 const OURS: [&str; 8] = ["task", "task_name", "site", "parent", "thread", "tid", "scope", "stack"];
-/// What is before a user's key that would else be one of ours.
+/// The prefix of a user's key that would otherwise be one of ours.
 const USER: &str = "user.";
-/// In the place of a task's number: several tasks, taken together.
+/// The value instead of a task's number, where a sample is of several tasks.
 const SEVERAL: &str = "(several)";
 const INCOMPLETE: &str = "incomplete";
 
-/// The labels of a sample.
+/// Returns the labels of a sample.
 pub(super) fn of(sample: &Sample) -> Vec<(Cow<'_, str>, Value<'_>)> {
     let text = |text| Value::Text(Cow::Borrowed(text));
     let mut labels: Vec<(Cow<'_, str>, Value<'_>)> = Vec::new();
@@ -42,7 +42,7 @@ pub(super) fn of(sample: &Sample) -> Vec<(Cow<'_, str>, Value<'_>)> {
     labels
 }
 
-/// Takes a label into the sample. One of our keys whose value is not as ours are is the user's.
+/// Adds a label to the sample. A label with one of our keys but another type of value is the user's.
 pub(super) fn take(sample: &mut Sample, key: &Arc<str>, value: Taken) {
     let left = match (&**key, value) {
         ("task", Taken::Number(id)) => return task(sample).id = Some(id),
@@ -68,7 +68,7 @@ pub(super) fn take(sample: &mut Sample, key: &Arc<str>, value: Taken) {
     sample.labels.push((unescaped(key), left.into_text()));
 }
 
-/// A label's value, as it was read.
+/// A label's value as read from a file.
 #[derive(Clone, Debug)]
 pub(super) enum Taken {
     Number(u64),
@@ -97,7 +97,7 @@ fn site(text: &str) -> Option<Site> {
     Some(Site { file: file.into(), line: line.parse().ok()? })
 }
 
-/// Whether the key is one of ours, with any number of `user.` before it.
+/// Returns whether the key is one of ours, with any number of `user.` before it.
 fn is_ours(key: &str) -> bool {
     let mut key = key;
     while let Some(rest) = key.strip_prefix(USER) {

@@ -1,4 +1,4 @@
-//! The messages of pprof's `profile.proto`, field by field. Names are indices into the table of strings.
+//! The messages of pprof's `profile.proto`. Names are indices into the table of strings.
 
 use prost::Message;
 

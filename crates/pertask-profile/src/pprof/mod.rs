@@ -1,8 +1,13 @@
-//! pprof: gzip'd `profile.proto`, what `go tool pprof`, Pyroscope and Parca read. It keeps all that a profile has.
+//! pprof, a gzip'd `profile.proto`, which `go tool pprof`, Pyroscope and Parca read. It keeps everything that a profile has.
 //!
-//! A sample's labels: numbers `task`, `parent` and `tid`; strings `task_name`, `site` (`file:line`), `thread`, a `scope` for
-//! each scope, outermost first, `stack` (`incomplete`) where it is, and the user's own. A user's key that is one of these
-//! is written with `user.` before it, and read without; an empty one is left out.
+//! A sample has these labels, where they apply:
+//!
+//! - the numbers `task`, `parent` and `tid`;
+//! - the strings `task_name`, `site` (`file:line`) and `thread`;
+//! - a string `scope` for each scope, the outermost first;
+//! - `stack` with the value `incomplete`;
+//! - the user's own labels. If a user's key is one of ours, it is written with `user.` before it, and read without. A label with
+//!   an empty key is left out.
 
 mod fields;
 mod labels;
@@ -23,7 +28,7 @@ use labels::Value;
 pub use read::ReadLimits;
 pub use read_error::ReadError;
 
-/// How comments begin that are read again.
+/// The beginnings of the comments that the reader understands.
 const MECHANISM: &str = "mechanism: ";
 const LOST: &str = "lost: ";
 const REMARK: &str = "remark: ";
@@ -33,7 +38,7 @@ impl Profile {
     ///
     /// # Errors
     ///
-    /// Those of `writer`.
+    /// Returns the errors of `writer`.
     pub fn write_pprof(&self, writer: impl Write) -> io::Result<()> {
         let mut gzip = GzEncoder::new(writer, Compression::default());
         gzip.write_all(&Encoder::default().profile(self).encode_to_vec())?;
@@ -41,7 +46,7 @@ impl Profile {
     }
 }
 
-/// Makes messages, and the table of their strings on the way.
+/// Makes the messages, and collects the table of their strings.
 #[derive(Default)]
 struct Encoder {
     strings: HashMap<String, i64>,
@@ -49,7 +54,7 @@ struct Encoder {
 
 impl Encoder {
     fn profile(mut self, profile: &Profile) -> message::Profile {
-        // The first string is always the empty one.
+        // The format wants the empty string first.
         self.string("");
         let cpu = self.value_type("cpu", "nanoseconds");
         let mut out = message::Profile {
@@ -163,7 +168,7 @@ fn line(profile: &Profile, line: &Line) -> message::Line {
     message::Line { function_id, line: line.line.into() }
 }
 
-/// Where a mapping's locations have names, readers need not look for symbols again.
+/// Marks the mappings whose locations have names, so that readers do not look for symbols again.
 fn say_what_is_symbolized(out: &mut message::Profile) {
     for location in &out.location {
         let Some(mapping) = (location.mapping_id as usize).checked_sub(1) else { continue };
@@ -176,7 +181,7 @@ fn say_what_is_symbolized(out: &mut message::Profile) {
     }
 }
 
-/// The format's numbers have a sign; what is beyond them, some hundred years of CPU time, is their end.
+/// Converts a number to the format's signed ones, and stops at the largest: some hundred years of CPU time.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

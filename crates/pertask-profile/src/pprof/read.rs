@@ -1,6 +1,6 @@
-//! Reads pprof, whoever wrote it, in bounded memory: nobody has to trust a file to open it.
+//! Reads pprof files of any program in bounded memory, so that nobody has to trust a file to open it.
 //!
-//! The table of strings may come last, so the file is gone through twice: for the tables, then for the samples.
+//! The table of strings may come last, so the reader goes through the file twice: first for the tables, then for the samples.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read};
@@ -18,27 +18,27 @@ use super::fields::{Field, Fields};
 use super::labels::{self, Taken};
 use super::{LOST, MECHANISM, REMARK, ReadError, message};
 
-/// How large a pprof file may be.
+/// How large a pprof file may be to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadLimits {
-    /// Bytes, unpacked.
+    /// The most unpacked bytes of the file.
     pub bytes: u64,
-    /// Bytes of one sample, location or other such part.
+    /// The most bytes of one sample, location or other such part.
     pub part_bytes: u64,
-    /// Samples.
+    /// The most samples.
     pub samples: u64,
-    /// Strings.
+    /// The most strings.
     pub strings: u64,
-    /// Bytes of one string.
+    /// The most bytes of one string.
     pub string_bytes: u64,
-    /// Locations, and functions, and mappings.
+    /// The most locations, and the most functions, and the most mappings.
     pub locations: u64,
-    /// Frames of one stack, inlined functions too. A few bytes can say that a long list of them stands there again and again.
+    /// The most frames of one stack, inlined functions included. (A few bytes can repeat a long list of them.)
     pub depth: u64,
 }
 
 impl Default for ReadLimits {
-    /// Enough for any profile that a program makes of itself, and less memory than would hurt.
+    /// Returns limits that suffice for any profile that a program makes of itself, within some hundred megabytes of memory.
     fn default() -> Self {
         Self {
             bytes: 128 << 20,
@@ -57,16 +57,16 @@ impl Profile {
     ///
     /// # Errors
     ///
-    /// If it cannot be read, is damaged, is too large, or says nothing of CPU time.
+    /// Returns an error if the file cannot be read, is damaged, is too large, or does not contain CPU time.
     pub fn from_pprof(reader: impl Read) -> Result<Self, ReadError> {
         Self::from_pprof_within(reader, &ReadLimits::default())
     }
 
-    /// The same, within other limits.
+    /// Reads a pprof file, gzip'd or not, within the given limits.
     ///
     /// # Errors
     ///
-    /// As for [`from_pprof`](Self::from_pprof).
+    /// Returns an error if the file cannot be read, is damaged, exceeds a limit, or does not contain CPU time.
     pub fn from_pprof_within(reader: impl Read, limits: &ReadLimits) -> Result<Self, ReadError> {
         let bytes = unpacked(reader, limits)?;
         let mut tables = Tables::new(limits);
@@ -75,11 +75,11 @@ impl Profile {
     }
 }
 
-/// The whole file, without its gzip.
+/// Reads and unpacks the whole file.
 fn unpacked(mut reader: impl Read, limits: &ReadLimits) -> Result<Vec<u8>, ReadError> {
     let mut magic = Vec::new();
     reader.by_ref().take(2).read_to_end(&mut magic).map_err(ReadError::Read)?;
-    // Packed, it is bounded too: any number of empty gzip files in a row unpack to nothing.
+    // The packed file has a limit too, because any number of empty gzip files in a row unpack to nothing.
     let whole = magic.chain(reader.take(limits.bytes));
     let bytes = match &magic[..] {
         [] => return Err(ReadError::Empty),
@@ -92,14 +92,14 @@ fn unpacked(mut reader: impl Read, limits: &ReadLimits) -> Result<Vec<u8>, ReadE
     if bytes.is_empty() { Err(ReadError::Empty) } else { Ok(bytes) }
 }
 
-/// At most one byte more than is allowed.
+/// Reads one byte more than the limit at most.
 fn within(reader: impl Read, limits: &ReadLimits) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     reader.take(limits.bytes.saturating_add(1)).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Whether the gzip is bad, or its reader failed.
+/// Tells a damaged gzip from a reader that failed.
 fn unpacking(error: std::io::Error) -> ReadError {
     match error.kind() {
         ErrorKind::UnexpectedEof | ErrorKind::InvalidInput | ErrorKind::InvalidData => {
@@ -109,7 +109,7 @@ fn unpacking(error: std::io::Error) -> ReadError {
     }
 }
 
-/// All but the samples: strings whole, the rest as it is in the file.
+/// Everything except the samples. Strings are read; the rest is still as in the file.
 struct Tables<'a> {
     limits: &'a ReadLimits,
     strings: Vec<Arc<str>>,
@@ -121,13 +121,13 @@ struct Tables<'a> {
     head: message::Profile,
 }
 
-/// A file's own ids, and what they are for us: the index in its table.
+/// The items of a table, and the index of each by the file's own id.
 struct Ids<T> {
     index: HashMap<u64, u32>,
     items: Vec<T>,
 }
 
-/// What a sample's values are: which is the count, which the CPU time, in how many nanoseconds.
+/// What the values of a sample mean: which one is the count, and which one the CPU time, with its unit in nanoseconds.
 struct Columns {
     count: Option<usize>,
     cpu: Option<(usize, u64)>,
@@ -192,7 +192,7 @@ impl<'a> Tables<'a> {
             }
             11 => self.head.period_type = Some(decoded("period type", 0, part)?),
             13 => {
-                // Packed: numbers without keys.
+                // Packed numbers have no keys.
                 let mut packed = Fields(part);
                 while !packed.0.is_empty() {
                     let number = packed.varint().map_err(|why| malformed("comments", why))?;
@@ -251,7 +251,7 @@ impl<'a> Tables<'a> {
 
     fn samples(&self, bytes: &[u8], columns: &Columns) -> Result<Vec<Sample>, ReadError> {
         let mut samples = Vec::new();
-        // Sums are formed of what is read; they are not to overflow.
+        // Sums of what is read must not overflow.
         let mut sum = Sample::default();
         for field in Fields(bytes) {
             let Ok((2, Field::Bytes(part))) = field else { continue };
@@ -268,7 +268,7 @@ impl<'a> Tables<'a> {
         Ok(samples)
     }
 
-    /// How many frames the sample's stack has. A location without functions is one.
+    /// Returns the number of frames of the sample's stack. A location without functions is one frame.
     fn depth(&self, message: &message::Sample) -> u64 {
         let location =
             |id| self.locations.index.get(id).map(|at| &self.locations.items[*at as usize]);
@@ -297,7 +297,7 @@ impl<'a> Tables<'a> {
         Ok(sample)
     }
 
-    /// A label's value. An empty text is written as if it were no number either.
+    /// Returns a label's value. The format writes an empty text and the number 0 alike.
     fn value(&self, key: &str, label: &message::Label) -> Result<Taken, String> {
         let unit = self.string(label.num_unit)?;
         let is_number = matches!(key, "task" | "parent" | "tid");
@@ -316,7 +316,7 @@ impl<'a> Tables<'a> {
     fn location(&self, message: &message::Location) -> Result<Location, String> {
         let mapping = (message.mapping_id != 0).then_some(message.mapping_id);
         let mapping = mapping.map(|id| self.mappings.get(id, "mapping")).transpose()?;
-        // A line of no function says nothing.
+        // A line without a function says nothing.
         let lines = message.line.iter().filter(|line| line.function_id != 0);
         let lines = lines.map(|line| {
             let function = FunctionId(self.functions.get(line.function_id, "function")?);
@@ -345,7 +345,7 @@ impl<'a> Tables<'a> {
         })
     }
 
-    /// How it was sampled, what was lost, and what else there is to say, as our own comments have it.
+    /// Returns the mechanism, the losses and the remarks from the comments that we write.
     fn comments(&self) -> Result<(String, Lost, Vec<String>), ReadError> {
         let (mut mechanism, mut lost, mut remarks) = (String::new(), Lost::default(), Vec::new());
         for comment in &self.comments {
@@ -392,7 +392,7 @@ impl<'a> Tables<'a> {
         let string = usize::try_from(index).ok().and_then(|index| self.strings.get(index));
         match string {
             Some(string) => Ok(string.clone()),
-            // Writers that leave out the empty string mean it all the same.
+            // Some writers leave out the empty string, which index 0 means.
             None if index == 0 => Ok("".into()),
             None => Err(format!("string {index} of {}", self.strings.len())),
         }
@@ -400,11 +400,13 @@ impl<'a> Tables<'a> {
 }
 
 impl Columns {
-    /// A sample's count and CPU time. What a file lacks of the two follows from the period.
+    /// Returns a sample's count and CPU time. If the file lacks one of them, it follows from the period.
     fn of(&self, values: &[i64]) -> Result<(u64, u64), String> {
-        let value = |at: usize| match values.get(at).map(|value| u64::try_from(*value)) {
+        let value = |at: usize| {
+            match values.get(at).map(|value| u64::try_from(*value)) {
             Some(Ok(value)) => Ok(value),
-            _ => Err("a negative value: the difference of two profiles is none".to_owned()),
+            _ => Err("a negative value: the file is the difference of two profiles, which cannot be read".to_owned()),
+        }
         };
         let cpu_ns = self.cpu.map(|(at, unit)| Ok::<_, String>(value(at)?.saturating_mul(unit)));
         Ok(match (self.count, cpu_ns.transpose()?) {
@@ -426,7 +428,7 @@ impl<T> Ids<T> {
         if id == 0 || self.index.insert(id, next).is_some() {
             return Err(malformed(
                 &format!("{what} {next}"),
-                &format!("its id {id} is not its own"),
+                &format!("its id {id} is 0 or already taken"),
             ));
         }
         self.items.push(item);
@@ -434,7 +436,7 @@ impl<T> Ids<T> {
     }
 
     fn get(&self, id: u64, what: &str) -> Result<u32, String> {
-        self.index.get(&id).copied().ok_or_else(|| format!("there is no {what} of the id {id}"))
+        self.index.get(&id).copied().ok_or_else(|| format!("there is no {what} with the id {id}"))
     }
 }
 
@@ -446,7 +448,7 @@ fn malformed(part: &str, why: &str) -> ReadError {
     ReadError::Malformed { part: part.to_owned(), why: why.to_owned() }
 }
 
-/// Whether there is room for one more.
+/// Returns an error if there is no room for one more.
 fn room(what: &'static str, len: u64, limit: u64) -> Result<(), ReadError> {
     if len < limit { Ok(()) } else { Err(ReadError::TooLarge { what, limit }) }
 }
@@ -466,19 +468,19 @@ fn start(nanos: i64) -> Result<SystemTime, ReadError> {
     let distance = Duration::from_nanos(nanos.unsigned_abs());
     let start =
         if nanos < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
-    start.ok_or_else(|| malformed("the time", "it is beyond this system's calendar"))
+    start.ok_or_else(|| malformed("the time", "it lies outside this system's calendar"))
 }
 
 fn unsigned(number: i64, part: &str) -> Result<u64, ReadError> {
     u64::try_from(number).map_err(|_| malformed(part, "it is negative"))
 }
 
-/// A line's number; 0, not known, where it is none.
+/// Converts a line's number, and returns 0 (unknown) for what cannot be one.
 fn line_number(line: i64) -> u32 {
     u32::try_from(line).unwrap_or(0)
 }
 
 fn added(sum: u64, more: u64) -> Result<u64, String> {
     let sum = sum.checked_add(more).filter(|sum| i64::try_from(*sum).is_ok());
-    sum.ok_or_else(|| "its sum with those before it is beyond 64 bits".to_owned())
+    sum.ok_or_else(|| "its sum with the samples before it exceeds 64 bits".to_owned())
 }

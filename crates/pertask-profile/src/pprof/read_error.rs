@@ -1,40 +1,42 @@
-//! Why a pprof file could not be read.
+//! The error of reading a pprof file.
 
 use std::{fmt, io};
 
-/// Why a pprof file could not be read: what was tried, what was found, and what to do.
+/// The reason why a pprof file could not be read.
+///
+/// Its message says what was tried, what was found, and what to do.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// The reader failed.
+    /// The underlying reader failed.
     Read(io::Error),
-    /// There was nothing to read.
+    /// The file is empty.
     Empty,
-    /// It begins as gzip and does not unpack.
+    /// The file begins like gzip, but cannot be unpacked.
     Gzip(io::Error),
-    /// It is larger than the caller's limits.
+    /// The file exceeds a limit.
     TooLarge {
-        /// What there is too much of.
+        /// What there is too much of, in the plural, such as `samples`.
         what: &'static str,
-        /// How much of it is allowed.
+        /// The limit.
         limit: u64,
     },
-    /// It is not pprof, or damaged.
+    /// The file is damaged, or is not pprof.
     Malformed {
-        /// Which part, such as `sample 3`.
+        /// The part with the fault, such as `sample 3`.
         part: String,
-        /// What is wrong with it.
+        /// The fault.
         why: String,
     },
-    /// It is pprof, and says nothing about CPU time.
+    /// The file is pprof, but does not contain CPU time.
     NotCpuTime {
-        /// What its samples say instead, such as `alloc_space/bytes`.
+        /// The types of its samples, such as `alloc_space/bytes`.
         found: Vec<String>,
     },
 }
 
 impl ReadError {
-    /// Whether it is larger than the caller's limits.
+    /// Returns whether the file exceeds a limit.
     #[must_use]
     pub fn is_too_large(&self) -> bool {
         matches!(self, Self::TooLarge { .. })
@@ -46,10 +48,10 @@ impl fmt::Display for ReadError {
         let cannot = "cannot read the pprof profile";
         match self {
             Self::Read(why) => write!(f, "{cannot}: {why}"),
-            Self::Empty => write!(f, "{cannot}: it is empty; was its recording cut off?"),
+            Self::Empty => write!(f, "{cannot}: the file is empty; was its recording cut off?"),
             Self::Gzip(why) => write!(
                 f,
-                "{cannot}: it begins as gzip and does not unpack ({why}); it is cut short or damaged: fetch it again"
+                "{cannot}: it begins like gzip and cannot be unpacked ({why}); it is cut short or damaged: fetch it again"
             ),
             Self::TooLarge { what, limit } => {
                 write!(
@@ -60,19 +62,19 @@ impl fmt::Display for ReadError {
             Self::Malformed { part, why } => {
                 write!(
                     f,
-                    "{cannot}: {part}: {why}; it is not pprof, cut short or damaged: fetch it again"
+                    "{cannot}: {part}: {why}; it is not pprof, or it is cut short or damaged: fetch it again"
                 )
             }
             Self::NotCpuTime { found } => write!(
                 f,
-                "{cannot}: a sample type cpu in nanoseconds is needed, and found was {}; record a CPU profile",
+                "{cannot}: its sample types ({}) do not include CPU time; record a CPU profile",
                 if found.is_empty() { "none".to_owned() } else { printable(found) }
             ),
         }
     }
 }
 
-/// Names from the file, of which nothing is known, in a line that steers no terminal and has an end.
+/// Returns names from the file in one short line, with characters escaped that could control a terminal.
 fn printable(names: &[String]) -> String {
     let some: String = names.join(", ").chars().take(200).collect();
     some.escape_debug().to_string()

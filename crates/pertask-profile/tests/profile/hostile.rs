@@ -17,7 +17,7 @@ fn each_beginning_of_a_good_file_is_an_error() {
     for len in 0..file.len() {
         let read = Profile::from_pprof(&file[..len]);
         assert!(read.is_err(), "{len} of {} bytes", file.len());
-        let said = read.expect_err("as above").to_string();
+        let said = read.expect_err("a beginning").to_string();
         assert!(said.contains("cut short") || said.contains("empty"), "{said}");
     }
 }
@@ -82,7 +82,11 @@ fn what_is_not_cpu_time_says_what_it_is() {
     let file = [strings, bytes(1, [number(1, 1), number(2, 2)].concat())].concat();
     let said = Profile::from_pprof(&file[..]).expect_err("it is of a heap");
     assert!(matches!(&said, ReadError::NotCpuTime { found } if found == &["alloc_space/bytes"]));
-    assert!(said.to_string().contains("alloc_space/bytes; record a CPU profile"), "{said}");
+    assert!(
+        said.to_string()
+            .contains("(alloc_space/bytes) do not include CPU time; record a CPU profile"),
+        "{said}"
+    );
 }
 
 /// A message goes to a terminal.
@@ -120,11 +124,11 @@ fn what_does_not_fit_together_says_where() {
             bytes(2, packed(2, &[1])),
             "sample 4: it needs a value for each sample type (2), and has 1",
         ),
-        (bytes(2, [packed(1, &[77]), packed(2, &[1, 1])].concat()), "no location of the id 77"),
+        (bytes(2, [packed(1, &[77]), packed(2, &[1, 1])].concat()), "no location with the id 77"),
         (bytes(2, packed(2, &[1, u64::MAX])), "sample 4: a negative value"),
         (bytes(2, packed(2, &[1, i64::MAX as u64])), "sample 4: its sum"),
         (bytes(3, [number(1, 9), number(5, 999)].concat()), "mapping 2: string 999 of"),
-        (bytes(4, number(1, 1)), "location 5: its id 1 is not its own"),
+        (bytes(4, number(1, 1)), "location 5: its id 1 is 0 or already taken"),
         (bytes(4, [number(1, 9), number(2, 9)].concat()), "location 5: there is no mapping"),
         (
             bytes(4, [number(1, 9), bytes(4, number(1, 9))].concat()),
@@ -132,9 +136,9 @@ fn what_does_not_fit_together_says_where() {
         ),
         (number(10, u64::MAX), "the duration: it is negative"),
         (bytes(2, [0xff]), "sample 4: "),
-        (vec![0x0f], "the file: a field of a kind"),
-        (vec![0x0a, 0x7f], "the file: a field that is longer"),
-        (vec![0x80; 11], "the file: a number of more than 64 bits"),
+        (vec![0x0f], "the file: a field has a type"),
+        (vec![0x0a, 0x7f], "the file: a field is longer"),
+        (vec![0x80; 11], "the file: a number has more than 64 bits"),
         (packed(13, &[999]), "a comment: string 999"),
     ];
     for (more, why) in wrong {
