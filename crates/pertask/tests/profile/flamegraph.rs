@@ -254,6 +254,22 @@ fn functions_of_one_name_and_file_are_one() {
     assert_eq!(totals, [3, 1]);
 }
 
+/// Where it is not known in which line they begin, those are told in which they were met.
+#[test]
+fn a_function_tells_its_lines() {
+    let mut profile = profile_of(&[("f", "a.rs", 1), ("f", "a.rs", 1), ("f", "a.rs", 1)]);
+    let source = |profile: &Profile| {
+        let svg = svg(profile, &FlamegraphOptions::default());
+        title(named(&parse(&svg), "f")).lines().nth(1).expect("its source").to_owned()
+    };
+    assert_eq!(source(&profile), "a.rs:1");
+    profile.locations[1].lines[0].line = 0;
+    profile.locations[2].lines[0].line = 7;
+    assert_eq!(source(&profile), "a.rs:1-7");
+    profile.functions[0].start_line = 3;
+    assert_eq!(source(&profile), "a.rs:3");
+}
+
 #[test]
 fn no_name_is_anything_but_a_name() {
     let long = "x".repeat(100_000);

@@ -158,15 +158,22 @@
   const second = make('p', panel, { class: 'about' });
   const HELP = 'Click a frame to zoom, Esc to show all, arrow keys to walk, Enter to zoom, / to search';
 
+  // The name and the source give way where there is no room for all.
   function tell(box) {
+    second.replaceChildren();
+    const say = (words, kind) => {
+      if (words) make('span', second, { class: kind }).textContent = words;
+    };
     if (!box) {
-      second.textContent = HELP;
+      say(HELP, 'amounts');
       return;
     }
     const [name, ...rest] = about(box);
-    const ofZoom = zoom === all || !covers(zoom, box) ? [] : [`${percent(box.total, zoom.total)} of what is shown`];
-    const short = name.length > 300 ? '…' + name.slice(-300) : name;
-    second.textContent = [...ofZoom, ...rest.reverse(), short].reverse().join(' · ');
+    const amounts = rest.findIndex((line) => line.startsWith('total '));
+    say(name, 'name');
+    say(rest.slice(amounts).join(' · '), 'amounts');
+    if (zoom !== all && covers(zoom, box)) say(`${percent(box.total, zoom.total)} of what is shown`, 'amounts');
+    say(rest.slice(0, amounts).join(' '), 'source');
   }
 
   // The tools stay in sight.
@@ -305,7 +312,21 @@
     if (!standsAlone) return;
     width = Math.max(svg.ownerDocument.documentElement.clientWidth || window.innerWidth, 400);
     svg.setAttribute('width', width);
-    for (const words of svg.querySelectorAll('.title, .subtitle')) words.setAttribute('x', width / 2);
+    for (const words of svg.querySelectorAll('.title, .subtitle')) {
+      words.setAttribute('x', width / 2);
+      squeeze(words, words.getComputedTextLength());
+    }
+    const legend = svg.querySelector('.legend');
+    squeeze(legend, legend.getBBox().width);
+  }
+
+  // What was laid out for a wider window.
+  function squeeze(element, natural) {
+    const share = Math.min(1, (width - 2 * MARGIN) / natural);
+    const middle = element.getAttribute('x') ?? MARGIN;
+    const squeezed = `translate(${middle} 0) scale(${share} 1) translate(${-middle} 0)`;
+    if (share < 1) element.setAttribute('transform', squeezed);
+    else element.removeAttribute('transform');
   }
 
   fit();
