@@ -145,7 +145,7 @@ fn widths_add_up() {
             let root = boxes(&document).next().expect("all");
             assert_eq!(number(root, "data-total"), u128::from(expected));
             // All but the margins.
-            assert_eq!(pixels(root), (10_00, 1_180_00));
+            assert_eq!(pixels(root), (1_000, 118_000));
             for parent in boxes(&document) {
                 assert_children_fit(&document, parent);
             }

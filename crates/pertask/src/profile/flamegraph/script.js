@@ -97,7 +97,8 @@
   function matcher() {
     if (query.text === '') return null;
     if (query.regex) {
-      const regex = new RegExp(query.text, 'iu');
+      // Without "u", `{{closure}}` is a regular expression too.
+      const regex = new RegExp(query.text, 'i');
       return (name) => regex.test(name);
     }
     const wanted = query.text.toLowerCase();
@@ -230,8 +231,14 @@
     if (!box) return;
     current.element.setAttribute('tabindex', '-1');
     current = box;
-    box.element.setAttribute('tabindex', '0');
+    makeReachable(box);
     box.element.focus();
+  }
+
+  // The tab key stops at one box. Arrow keys lead to the others.
+  function makeReachable(box) {
+    box.element.setAttribute('tabindex', '0');
+    box.element.setAttribute('role', 'button');
   }
 
   const boxAt = (event) => {
@@ -279,7 +286,7 @@
   }
 
   let current = all;
-  all.element.setAttribute('tabindex', '0');
+  makeReachable(all);
   svg.addEventListener('click', (event) => {
     const box = boxAt(event);
     if (box) zoomTo(box);
