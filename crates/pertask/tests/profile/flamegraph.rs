@@ -408,7 +408,10 @@ fn what_is_too_deep_is_told_of() {
     let svg = svg(&example::profile(), &options);
     let document = parse(&svg);
     assert_eq!(boxes(&document).map(|it| number(it, "data-depth")).max(), Some(2));
-    assert!(svg.contains("not drawn: what lies below 3 rows (100 ms, 100.00 % of all)"), "{svg}");
+    assert!(
+        svg.contains("not drawn: what 3 frames in row 3 called (100 ms, 100.00 % of all)"),
+        "{svg}"
+    );
 }
 
 /// A few kilobytes that unfold to 80 million frames.
@@ -419,7 +422,7 @@ fn what_is_inlined_without_end_takes_no_more_than_is_drawn() {
     let document = parse(&svg);
     assert_eq!(boxes(&document).count(), 1_024);
     assert!(svg.len() < 1 << 20, "{} bytes", svg.len());
-    assert!(svg.contains("not drawn: what lies below 1024 rows"));
+    assert!(svg.contains("not drawn: what 1 frame in row 1024 called ("));
 }
 
 /// Names that are long, and longer when they are spelled out.

@@ -22,7 +22,7 @@
   const all = boxes[0];
   const indexOf = new Map(boxes.map((box) => [box.element, box]));
   const about = (box) => box.element.querySelector('title').textContent.split('\n');
-  const nameOf = (box) => about(box)[0];
+  const nameOf = (box) => (box.name ??= about(box)[0]);
   const endOf = (box) => box.start + box.total;
   const covers = (outer, inner) =>
     outer.depth <= inner.depth && outer.start <= inner.start && endOf(outer) >= endOf(inner);
