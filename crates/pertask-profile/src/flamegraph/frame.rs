@@ -65,6 +65,8 @@ pub(super) struct Frames<'a> {
     functions: Vec<&'a Function>,
     /// The place among them of each of the profile's functions.
     place_of: Vec<u32>,
+    /// The first and the last line of each that is in a stack, or zeros.
+    lines: Vec<(u32, u32)>,
     /// The first location of that mapping and address, for each location.
     first_of: Vec<LocationId>,
 }
@@ -76,9 +78,10 @@ impl<'a> Frames<'a> {
         let by_name =
             |a: &&'a Function, b: &&'a Function| (name(a), &a.file).cmp(&(name(b), &b.file));
         let (functions, place_of) = ranked(profile.functions.iter().collect(), by_name);
+        let lines = lines(profile, &place_of, functions.len());
         let first_of = first_of_each_address(&profile.locations);
         let spawned = spawned(profile, &root_of, roots.len());
-        Self { profile, roots, root_of, spawned, functions, place_of, first_of }
+        Self { profile, roots, root_of, spawned, functions, place_of, lines, first_of }
     }
 
     pub(super) fn root(&self, sample: usize) -> Frame {
@@ -155,12 +158,18 @@ impl<'a> Frames<'a> {
         }
     }
 
+    /// With the line where the function begins, or else the lines of it that are in stacks.
     fn function_source(&self, frame: Frame) -> Option<String> {
-        let function = self.as_function(frame).filter(|function| !function.file.is_empty())?;
+        let Frame::Function(place) = frame else { return None };
+        let function = self.functions[place as usize];
+        if function.file.is_empty() {
+            return None;
+        }
         let file = text::end(&function.file, text::SOURCE_CHARS);
-        Some(match function.start_line {
-            0 => file.into_owned(),
-            line => format!("{file}:{line}"),
+        Some(match (function.start_line, self.lines[place as usize]) {
+            (0, (0, 0)) => file.into_owned(),
+            (0, (first, last)) if first < last => format!("{file}:{first}-{last}"),
+            (0, (line, _)) | (line, _) => format!("{file}:{line}"),
         })
     }
 }
@@ -218,6 +227,19 @@ fn spawned<'a>(profile: &'a Profile, root_of: &[u32], roots: usize) -> Vec<Spawn
         };
     }
     spawned
+}
+
+/// The first and the last line of each function, of those that are known.
+fn lines(profile: &Profile, place_of: &[u32], functions: usize) -> Vec<(u32, u32)> {
+    let mut lines = vec![(0, 0); functions];
+    let all = profile.locations.iter().flat_map(|location| &location.lines);
+    for line in all.filter(|line| line.line > 0) {
+        let Some(place) = place_of.get(line.function.0 as usize) else { continue };
+        let (first, last) = &mut lines[*place as usize];
+        *first = if *first == 0 { line.line } else { line.line.min(*first) };
+        *last = line.line.max(*last);
+    }
+    lines
 }
 
 /// A function's name: the readable one if there is one.

@@ -22,7 +22,7 @@
   const all = boxes[0];
   const indexOf = new Map(boxes.map((box) => [box.element, box]));
   const about = (box) => box.element.querySelector('title').textContent.split('\n');
-  const nameOf = (box) => about(box)[0];
+  const nameOf = (box) => (box.name ??= about(box)[0]);
   const endOf = (box) => box.start + box.total;
   const covers = (outer, inner) =>
     outer.depth <= inner.depth && outer.start <= inner.start && endOf(outer) >= endOf(inner);
@@ -97,7 +97,8 @@
   function matcher() {
     if (query.text === '') return null;
     if (query.regex) {
-      const regex = new RegExp(query.text, 'iu');
+      // Without "u", `{{closure}}` is a regular expression too.
+      const regex = new RegExp(query.text, 'i');
       return (name) => regex.test(name);
     }
     const wanted = query.text.toLowerCase();
@@ -158,15 +159,22 @@
   const second = make('p', panel, { class: 'about' });
   const HELP = 'Click a frame to zoom, Esc to show all, arrow keys to walk, Enter to zoom, / to search';
 
+  // The name and the source give way where there is no room for all.
   function tell(box) {
+    second.replaceChildren();
+    const say = (words, kind) => {
+      if (words) make('span', second, { class: kind }).textContent = words;
+    };
     if (!box) {
-      second.textContent = HELP;
+      say(HELP, 'amounts');
       return;
     }
     const [name, ...rest] = about(box);
-    const ofZoom = zoom === all || !covers(zoom, box) ? [] : [`${percent(box.total, zoom.total)} of what is shown`];
-    const short = name.length > 300 ? '…' + name.slice(-300) : name;
-    second.textContent = [...ofZoom, ...rest.reverse(), short].reverse().join(' · ');
+    const amounts = rest.findIndex((line) => line.startsWith('total '));
+    say(name, 'name');
+    say(rest.slice(amounts).join(' · '), 'amounts');
+    if (zoom !== all && covers(zoom, box)) say(`${percent(box.total, zoom.total)} of what is shown`, 'amounts');
+    say(rest.slice(0, amounts).join(' '), 'source');
   }
 
   // The tools stay in sight.
@@ -223,8 +231,14 @@
     if (!box) return;
     current.element.setAttribute('tabindex', '-1');
     current = box;
-    box.element.setAttribute('tabindex', '0');
+    makeReachable(box);
     box.element.focus();
+  }
+
+  // The tab key stops at one box. Arrow keys lead to the others.
+  function makeReachable(box) {
+    box.element.setAttribute('tabindex', '0');
+    box.element.setAttribute('role', 'button');
   }
 
   const boxAt = (event) => {
@@ -272,7 +286,7 @@
   }
 
   let current = all;
-  all.element.setAttribute('tabindex', '0');
+  makeReachable(all);
   svg.addEventListener('click', (event) => {
     const box = boxAt(event);
     if (box) zoomTo(box);
@@ -305,7 +319,21 @@
     if (!standsAlone) return;
     width = Math.max(svg.ownerDocument.documentElement.clientWidth || window.innerWidth, 400);
     svg.setAttribute('width', width);
-    for (const words of svg.querySelectorAll('.title, .subtitle')) words.setAttribute('x', width / 2);
+    for (const words of svg.querySelectorAll('.title, .subtitle')) {
+      words.setAttribute('x', width / 2);
+      squeeze(words, words.getComputedTextLength());
+    }
+    const legend = svg.querySelector('.legend');
+    squeeze(legend, legend.getBBox().width);
+  }
+
+  // What was laid out for a wider window.
+  function squeeze(element, natural) {
+    const share = Math.min(1, (width - 2 * MARGIN) / natural);
+    const middle = element.getAttribute('x') ?? MARGIN;
+    const squeezed = `translate(${middle} 0) scale(${share} 1) translate(${-middle} 0)`;
+    if (share < 1) element.setAttribute('transform', squeezed);
+    else element.removeAttribute('transform');
   }
 
   fit();

@@ -105,8 +105,9 @@ fn not_drawn(tree: &Tree, options: &FlamegraphOptions) -> Vec<String> {
         lines.push(format!("not drawn: {frames} too narrow to be seen ({amount})"));
     }
     if tree.deep.frames > 0 {
-        let rows = counted(options.max_depth as u128, "row");
-        lines.push(format!("not drawn: what lies below {rows} ({})", of_all(tree.deep.amount)));
+        let frames = counted(tree.deep.frames as u128, "frame");
+        let (row, amount) = (options.max_depth.max(1), of_all(tree.deep.amount));
+        lines.push(format!("not drawn: what {frames} in row {row} called ({amount})"));
     }
     lines
 }

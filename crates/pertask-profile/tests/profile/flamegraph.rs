@@ -144,6 +144,8 @@ fn widths_add_up() {
             };
             let root = boxes(&document).next().expect("all");
             assert_eq!(number(root, "data-total"), u128::from(expected));
+            // All but the margins.
+            assert_eq!(pixels(root), (1_000, 118_000));
             for parent in boxes(&document) {
                 assert_children_fit(&document, parent);
             }
@@ -153,17 +155,15 @@ fn widths_add_up() {
 
 /// They stand side by side in their parent, in numbers as in pixels.
 fn assert_children_fit(document: &Document<'_>, parent: Node<'_, '_>) {
-    let depth = number(parent, "data-depth");
     fn end(node: Node<'_, '_>) -> u128 {
         number(node, "data-start") + number(node, "data-total")
     }
-    let within = |node: &Node<'_, '_>| {
-        number(*node, "data-depth") == depth + 1
-            && number(*node, "data-start") >= number(parent, "data-start")
-            && end(*node) <= end(parent)
-    };
+    let depth = number(parent, "data-depth");
+    // What follows it in the document, up to its neighbour.
+    let behind = boxes(document).skip_while(|it| it.id() != parent.id()).skip(1);
+    let below = behind.take_while(|it| number(*it, "data-depth") > depth);
     let (mut at, (mut left, mut room)) = (number(parent, "data-start"), pixels(parent));
-    for child in boxes(document).filter(within) {
+    for child in below.filter(|it| number(*it, "data-depth") == depth + 1) {
         assert_eq!(number(child, "data-start"), at, "{}", title(child));
         at = end(child);
         let (x, width) = pixels(child);
@@ -252,6 +252,35 @@ fn functions_of_one_name_and_file_are_one() {
     let new: Vec<_> = boxes(&document).filter(|it| name(*it) == "new").collect();
     let totals: Vec<_> = new.into_iter().map(|it| number(it, "data-total")).collect();
     assert_eq!(totals, [3, 1]);
+}
+
+#[test]
+fn tasks_of_one_name_tell_whether_they_have_one_site() {
+    let mut builder = ProfileBuilder::new("by hand", 1);
+    for (name, line) in [("one", 7), ("one", 7), ("two", 7), ("two", 8), ("two", 8)] {
+        let task = Some(task(&mut builder, line.into(), name, line));
+        builder.add(Sample { task, ..amount(1) });
+    }
+    let svg = svg(&builder.finish(Duration::ZERO), &FlamegraphOptions::default());
+    let document = parse(&svg);
+    assert!(title(named(&document, "one")).contains("\nspawned at src/service.rs:7\n"));
+    assert!(title(named(&document, "two")).contains("\nspawned at several sites\n"));
+}
+
+/// Where it is not known in which line they begin, those are told in which they were met.
+#[test]
+fn a_function_tells_its_lines() {
+    let mut profile = profile_of(&[("f", "a.rs", 1), ("f", "a.rs", 1), ("f", "a.rs", 1)]);
+    let source = |profile: &Profile| {
+        let svg = svg(profile, &FlamegraphOptions::default());
+        title(named(&parse(&svg), "f")).lines().nth(1).expect("its source").to_owned()
+    };
+    assert_eq!(source(&profile), "a.rs:1");
+    profile.locations[1].lines[0].line = 0;
+    profile.locations[2].lines[0].line = 7;
+    assert_eq!(source(&profile), "a.rs:1-7");
+    profile.functions[0].start_line = 3;
+    assert_eq!(source(&profile), "a.rs:3");
 }
 
 #[test]
@@ -352,9 +381,14 @@ fn what_is_too_narrow_is_told_of() {
     let task = title(named(&document, "t"));
     assert!(task.contains("own 0 ns"), "{task}");
     assert!(task.ends_with("1.00 µs in callees that are not drawn"), "{task}");
-    // A box as wide as the bound is wide enough.
-    let options = FlamegraphOptions { min_width_millipx: 0, ..Default::default() };
-    assert_eq!(boxes(&parse(&self::svg(&profile, &options))).count(), 5);
+    let all = FlamegraphOptions { min_width_millipx: 0, ..Default::default() };
+    assert_eq!(boxes(&parse(&self::svg(&profile, &all))).count(), 5);
+    // A box as wide as the bound is wide enough: a hundredth.
+    let profile = profile_of(&[("wide", "", 981), ("bound", "", 10), ("thin", "", 9)]);
+    let svg = self::svg(&profile, &options);
+    let document = parse(&svg);
+    let names: Vec<_> = boxes(&document).map(name).collect();
+    assert_eq!(names, ["all", "t", "bound", "wide"]);
 }
 
 #[test]
@@ -374,7 +408,10 @@ fn what_is_too_deep_is_told_of() {
     let svg = svg(&example::profile(), &options);
     let document = parse(&svg);
     assert_eq!(boxes(&document).map(|it| number(it, "data-depth")).max(), Some(2));
-    assert!(svg.contains("not drawn: what lies below 3 rows (100 ms, 100.00 % of all)"), "{svg}");
+    assert!(
+        svg.contains("not drawn: what 3 frames in row 3 called (100 ms, 100.00 % of all)"),
+        "{svg}"
+    );
 }
 
 /// A few kilobytes that unfold to 80 million frames.
@@ -385,7 +422,7 @@ fn what_is_inlined_without_end_takes_no_more_than_is_drawn() {
     let document = parse(&svg);
     assert_eq!(boxes(&document).count(), 1_024);
     assert!(svg.len() < 1 << 20, "{} bytes", svg.len());
-    assert!(svg.contains("not drawn: what lies below 1024 rows"));
+    assert!(svg.contains("not drawn: what 1 frame in row 1024 called ("));
 }
 
 /// Names that are long, and longer when they are spelled out.
