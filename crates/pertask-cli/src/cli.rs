@@ -165,7 +165,7 @@ pub struct DemoOptions {
     #[arg(short, long, value_name = "TIME", default_value = "5s", value_parser = duration::parse, allow_hyphen_values = true)]
     pub duration: Duration,
 
-    /// Events of perf to count beside CPU time; may be repeated or separated by commas
+    /// Events of perf to count in addition to CPU time; may be repeated or separated by commas
     #[arg(
         short,
         long = "event",

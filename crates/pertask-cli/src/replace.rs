@@ -13,7 +13,7 @@ use crate::error::Error;
 
 /// Writes a file as a whole or not at all.
 ///
-/// The new file is written beside its place and moved there when it is whole. If writing fails, an old file stays as it was,
+/// The new file is written under another name in the same folder, and renamed when it is whole. If writing fails, an old file stays as it was,
 /// and no new one appears. A pipe or a device is written to directly.
 ///
 /// # Errors
@@ -60,17 +60,17 @@ fn try_replace(
     filled
 }
 
-/// What is to be written to.
+/// The kind of place that is written to.
 enum Place {
     /// A file, or a name that no file has yet.
     File {
         path: PathBuf,
-        /// Those of the file that is there.
+        /// The permissions of the old file.
         permissions: Option<Permissions>,
     },
-    /// A pipe, whose reader would take the end of a first writer for the end of everything.
+    /// A pipe. It must be opened only once, because its reader takes the end of the first writer for the end of the data.
     Pipe(PathBuf),
-    /// Whatever else can be opened.
+    /// A device, or anything else that can be opened.
     Device(PathBuf),
 }
 
@@ -92,14 +92,14 @@ impl Place {
     }
 }
 
-/// The path with its links followed, so that a link stays a link, even to a file that does not exist yet.
+/// Follows the links of a path, so that a link stays a link even if it leads to a file that does not exist yet.
 fn resolved(path: &Path) -> PathBuf {
     const MOST_LINKS: usize = 40;
     if let Ok(path) = fs::canonicalize(path) {
         return path;
     }
     let mut path = path.to_owned();
-    // A link of /proc leads to its pipe although no path does.
+    // A link in /proc leads to its pipe, although the path that it shows does not exist.
     let leads_nowhere = |path: &Path| fs::metadata(path).is_err();
     for _ in 0..MOST_LINKS {
         match fs::read_link(&path) {
@@ -120,7 +120,7 @@ fn fill(file: File, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io:
     file.into_inner().map_err(io::IntoInnerError::into_error)
 }
 
-/// A new file in the folder of `path`, with a name that nobody else uses.
+/// Creates a file in the folder of `path`, with a name that nobody else uses.
 fn beside(path: &Path) -> io::Result<(PathBuf, File)> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
     let mut tries = 0;

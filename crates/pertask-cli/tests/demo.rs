@@ -223,7 +223,7 @@ fn a_port_in_use_is_named() {
 #[test]
 fn one_run_gives_a_table_and_a_profile_in_each_format() {
     let files = ["p.pb.gz", "p.svg", "p.folded", "p.json", "p.speedscope.json"].map(Scratch::new);
-    // What a file held goes away as a whole.
+    // Nothing of the old file remains.
     fs::write(&files[2].0, "x".repeat(1 << 20)).expect("to write");
     let mut arguments = vec!["-F", "999"];
     arguments.extend(files.iter().flat_map(|file| ["-o", file.text()]));

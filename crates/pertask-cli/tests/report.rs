@@ -315,7 +315,7 @@ fn what_cannot_be_written_is_named() {
     }
 }
 
-/// A pipe is no file that could be replaced. (Nor is a device; but who runs tests as root would pay for a mistake.)
+/// A pipe cannot be replaced by a file. (Nor can a device, but a mistake would be costly if the tests run as root.)
 #[test]
 fn a_pipe_is_written_to_directly() {
     let folder = Folder::new("pipe");
@@ -433,7 +433,7 @@ fn pprof(profile: &Profile) -> Vec<u8> {
     bytes
 }
 
-/// What `gzip -dc` makes of it.
+/// Unpacks with `gzip -dc`.
 fn flate(packed: &[u8], out: &mut Vec<u8>) {
     let output = with(Command::new("gzip").arg("-dc"), packed);
     assert!(output.status.success(), "{output:?}");
@@ -472,7 +472,7 @@ fn json(output: &Output) -> Value {
     serde_json::from_str(&text(output)).expect("JSON")
 }
 
-/// What was said on stderr, one line, by a command that failed.
+/// Returns the one line on stderr of a command that failed.
 fn error(output: &Output) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{stderr}");

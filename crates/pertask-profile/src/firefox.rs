@@ -75,7 +75,7 @@ impl Profile {
         out
     }
 
-    /// The tracks, those with the most CPU time first.
+    /// Returns the tracks, those with the most CPU time first.
     fn tracks(&self) -> Vec<Track<'_>> {
         let mut tracks: HashMap<Subject<'_>, Track<'_>> = HashMap::new();
         for sample in &self.samples {
@@ -127,7 +127,7 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// The name of the track, with the spawn site behind the task's name where that is asked for.
+    /// Returns the name of the track. If `with_site` is true, the spawn site follows the task's name.
     fn track_name(self, with_site: bool) -> String {
         match self {
             Self::Task(Some(name), site) if with_site => format!("{name}, {}", site_name(site)),
@@ -138,7 +138,7 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// The names that tasks of several spawn sites share.
+/// Returns the names that tasks of several spawn sites share.
 fn ambiguous_names<'a>(subjects: impl Iterator<Item = Subject<'a>>) -> HashSet<&'a str> {
     let (mut seen, mut ambiguous) = (HashSet::new(), HashSet::new());
     for subject in subjects {
@@ -151,7 +151,7 @@ fn ambiguous_names<'a>(subjects: impl Iterator<Item = Subject<'a>>) -> HashSet<&
     ambiguous
 }
 
-/// `service.rs:80 (src/demo)`: the Profiler shows only the beginning of a long name.
+/// Returns `service.rs:80 (src/demo)`, because the Profiler shows only the beginning of a long name.
 fn site_name(site: Option<&Site>) -> String {
     let place = site.map_or(frames::UNKNOWN.into(), frames::place);
     match place.rsplit_once(['/', '\\']) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{FunctionId, Line, Location, LocationId, Profile, Sample, Site, TaskRef, ThreadRef};
 
-/// What the stacks of a picture grow from: the frame below all others.
+/// The root of the stacks in a picture: the frame of which all others are descendants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RootBy {

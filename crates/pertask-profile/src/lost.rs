@@ -26,10 +26,10 @@ pub struct Lost {
 
 /// One of the counts of a [`Lost`].
 pub(super) struct Part<'a> {
-    /// Its name in files.
+    /// The name of the count in files.
     #[cfg_attr(not(feature = "pprof"), allow(dead_code, reason = "pprof alone has it"))]
     pub(super) key: &'static str,
-    /// What is counted, in the singular.
+    /// The thing that is counted, in the singular.
     noun: &'static str,
     /// What happened to it.
     fate: &'static str,
@@ -44,7 +44,7 @@ impl Lost {
         *self == Self::default()
     }
 
-    /// The counts, each with its name and its words.
+    /// Returns the counts, each with its name and its words.
     pub(super) fn parts(&mut self) -> [Part<'_>; 7] {
         [
             ("samples_dropped", "sample", "dropped", &mut self.samples_dropped),

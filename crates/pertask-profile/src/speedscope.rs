@@ -8,7 +8,7 @@ use std::io::{self, BufWriter, Write};
 
 use super::{LocationId, Profile, RootBy, Sample, Weight, frames};
 
-/// The most profiles in a file, beside the one of all samples.
+/// The most profiles in a file, in addition to the one of all samples.
 const MOST_PROFILES: usize = 100;
 
 impl Profile {
@@ -51,7 +51,7 @@ impl Profile {
         writer.flush()
     }
 
-    /// The table of frames, and the stacks of each root, the busiest root first.
+    /// Returns the table of frames and the stacks of each root, the busiest root first.
     fn grouped(&self, root: RootBy, weight: Weight) -> (Frames<'_>, Vec<Group<'_>>) {
         let mut frames = Frames::default();
         let mut groups: HashMap<Cow<'_, str>, Group<'_>> = HashMap::new();
@@ -109,7 +109,7 @@ struct Frames<'a> {
     incomplete: u32,
 }
 
-/// What a frame stands for: a task that is called like a function is not that function.
+/// The kind of a frame. A task with the name of a function is not that function.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Kind {
     Root,
@@ -124,7 +124,7 @@ struct Frame<'a> {
 }
 
 impl Default for Frames<'_> {
-    /// The table with the frame for callers that are not known.
+    /// Returns a table with the frame for callers that the unwinder did not reach.
     fn default() -> Self {
         let (list, ids, locations) = (Vec::new(), HashMap::new(), HashMap::new());
         let mut frames = Self { list, ids, locations, incomplete: 0 };
@@ -154,7 +154,7 @@ impl<'a> Frames<'a> {
         self.locations.insert(id, ids);
     }
 
-    /// The index of a frame in the table.
+    /// Returns the index of a frame in the table.
     fn id(&mut self, kind: Kind, name: Cow<'a, str>, file: Option<&'a str>, line: u32) -> u32 {
         let next = self.list.len() as u32;
         let id = *self.ids.entry((kind, name.clone(), file)).or_insert(next);
@@ -166,7 +166,7 @@ impl<'a> Frames<'a> {
         id
     }
 
-    /// The frames of a stack, root first.
+    /// Returns the frames of a stack, root first.
     fn of(&self, root: Option<u32>, stack: &Stack<'_>) -> impl Iterator<Item = u32> {
         let incomplete = (!stack.complete).then_some(self.incomplete);
         let locations = stack.locations.iter().rev();
@@ -190,14 +190,14 @@ impl Frame<'_> {
     }
 }
 
-/// What all profiles of the file share.
+/// The parts that all profiles of a file share.
 struct File<'a> {
     frames: &'a Frames<'a>,
     weight: Weight,
 }
 
 impl File<'_> {
-    /// Writes a profile of these stacks, each with the root that stands before it.
+    /// Writes a profile of these stacks. Each stack may have a root to put before it.
     fn profile<'s, S>(
         &self,
         to: &mut impl Write,
@@ -226,7 +226,7 @@ impl File<'_> {
     }
 }
 
-/// The name of the profile of all samples.
+/// Returns the name of the profile of all samples.
 fn name_of_all(root: RootBy, roots: usize) -> String {
     let all = match root {
         RootBy::TaskName => "All tasks",

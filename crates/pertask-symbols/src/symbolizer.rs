@@ -43,7 +43,7 @@ pub struct Symbolizer {
     room_bytes: usize,
 }
 
-/// What has been read of a module.
+/// How much of a module has been read.
 enum State {
     NotYet,
     Read(Box<Image>),

@@ -200,7 +200,7 @@ impl Drop for Place {
     }
 }
 
-/// Whether a program is here, and succeeds.
+/// Returns whether a program is installed and succeeds.
 fn run(program: &str, arguments: &[&str]) -> bool {
     match Command::new(program).args(arguments).output() {
         Ok(done) if done.status.success() => true,
@@ -359,7 +359,7 @@ fn is_refused_when_replaced(name: &str, flags: &[&str]) {
     // As they were read before: a mapping's own name says now that its file was removed.
     let path = library.to_str().unwrap();
     let module = modules.iter_mut().find(|module| module.path == path).unwrap();
-    // What the kernel keeps of the mapping is the right file, for those who may open it.
+    // The kernel's link to the mapping leads to the right file, if this user may open it.
     module.ranges[0].addresses.end -= 1;
     let mut symbolizer = Symbolizer::new(&modules);
     assert!(symbolizer.frames(loaded.hidden()).is_empty());
@@ -421,7 +421,7 @@ fn what_is_no_file_is_not_waited_for() {
     of_libc.path = pipe.to_str().unwrap().to_owned();
     of_libc.ranges[0].file_offset = u64::MAX;
     let mut symbolizer = Symbolizer::new(&modules);
-    // Whether the kernel lets us read what it keeps is not the question here.
+    // This test does not ask whether the kernel lets us read its link.
     symbolizer.frames(address(libc::getenv as *const ()));
 }
 

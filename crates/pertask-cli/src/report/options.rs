@@ -188,7 +188,7 @@ impl ReportOptions {
     }
 }
 
-/// What a table has a row for.
+/// The subjects of a table's rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct By(GroupBy);
 

@@ -1,4 +1,4 @@
-//! What a sampler may rely on: equal samples are one, and a profile that is full keeps its sums.
+//! Promises to samplers: equal samples become one, and a full profile keeps its sums.
 
 use pertask_profile::{Bounds, Function, Location, Profile, ProfileBuilder, Sample};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a user filters out: parts that make up the whole, conditions that must all be met.
+//! Filters: parts that make up the whole, and conditions that must all be met.
 
 use pertask_profile::{Amount, Filter, GroupBy, Profile, Subject};
 
@@ -79,7 +79,7 @@ fn all_conditions_must_be_met() {
     assert_eq!(filter.to_string(), "task 2, label tenant=acme");
 }
 
-/// What the rows of a summary show is what a filter for each of them keeps, and together they are the whole.
+/// A filter for each row of a summary selects what the row shows, and together they select the whole.
 #[test]
 fn the_parts_are_the_whole() {
     let profile = example::profile();

@@ -47,7 +47,7 @@ fn go_shows_the_mechanism_the_losses_and_the_build_ids() {
     }
 }
 
-/// What `go tool pprof` prints of the example, or `None`, said aloud, where there is no Go.
+/// Returns what `go tool pprof` prints of the example. Without Go, says so and returns `None`.
 fn go_pprof(test: &str, arguments: &[&str]) -> Option<String> {
     if Command::new("go").arg("version").output().is_err() {
         // Not by eprintln!, which the test harness swallows.

@@ -40,7 +40,7 @@ fn a_gzip_bomb_is_an_error() {
     let limits = ReadLimits { bytes: 1 << 20, ..ReadLimits::default() };
     let mut rest = &bomb[..];
     let said = Profile::from_pprof_within(&mut rest, &limits).expect_err("it is a bomb");
-    // What is left was never unpacked. Reading is ahead of unpacking by a buffer.
+    // The rest of the file was never unpacked. Reading is ahead of unpacking by a buffer.
     assert!(rest.len() > bomb.len() / 4, "{} of {} bytes left", rest.len(), bomb.len());
     assert!(said.is_too_large(), "{said}");
     assert!(said.to_string().contains("too many unpacked bytes, more than 1048576;"), "{said}");
@@ -198,7 +198,7 @@ proptest! {
     }
 }
 
-/// What could be read can be written in each format.
+/// Writes what could be read in each format.
 fn use_it(read: Result<Profile, ReadError>) {
     match read {
         Err(error) => assert!(!error.to_string().is_empty()),
@@ -251,7 +251,7 @@ fn unpacked() -> Vec<u8> {
     file
 }
 
-/// The same bytes again and again.
+/// A reader that repeats its bytes for ever.
 struct Again {
     bytes: Vec<u8>,
     at: usize,

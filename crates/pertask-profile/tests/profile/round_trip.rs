@@ -1,4 +1,4 @@
-//! What is written comes back; and what others write is read.
+//! A profile that is written and read comes back, and profiles of other programs are read.
 
 use std::io::Read;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -63,7 +63,7 @@ fn what_go_writes_is_read() {
     assert_eq!(labels, [("task".into(), "mine".into()), ("tenant".into(), "acme".into())]);
 }
 
-/// As older writers have them: samples before everything else, ids that are no indices, numbers not packed, milliseconds.
+/// Older writers put samples before everything else, use ids that are not indices, do not pack numbers, and count milliseconds.
 #[test]
 fn files_of_other_shapes_are_read() {
     let strings = ["", "cpu", "milliseconds", "f", "bytes", "size", "thread", "main"];
@@ -90,7 +90,7 @@ fn files_of_other_shapes_are_read() {
     assert_eq!((&*profile.functions[line.function.0 as usize].name, line.line), ("f", 5));
 }
 
-/// Where only the samples are counted, the period says what they stand for.
+/// If a file only counts samples, the period says what they stand for.
 #[test]
 fn samples_without_cpu_time_stand_for_the_period() {
     let strings = ["", "samples", "count", "cpu", "nanoseconds"];

@@ -1,4 +1,4 @@
-//! What a user reads in a summary: parts that add up, recursion that counts once, names that steer no terminal.
+//! Summaries: their parts add up, recursion counts once, and names cannot control a terminal.
 
 use pertask_profile::{
     Amount, Function, GroupBy, Line, Location, LocationId, Lost, Profile, ProfileBuilder, Sample,
@@ -120,7 +120,7 @@ fn functions_of_one_name_share_a_row_if_they_share_their_file() {
         "{table}"
     );
     assert!(table.ends_with("b         y.rs"), "{table}");
-    // Those of the example have a path.
+    // The functions of the example have a path.
     let summary = example::profile().summary(&GroupBy::Function);
     let table = summary.table(SummaryStyle::default()).to_string();
     assert!(!table.contains("FILE"), "{table}");
