@@ -5,7 +5,7 @@
 use std::io;
 
 use libfuzzer_sys::fuzz_target;
-use pertask::profile::{
+use pertask_profile::{
     Filter, FlamegraphOptions, GroupBy, Profile, ReadLimits, RootBy, SummaryStyle, Weight,
 };
 

@@ -5,11 +5,7 @@ use std::fmt::Write as _;
 
 use pertask::{CounterSource, Machine, Offer};
 
-use crate::{
-    cli::DoctorOptions,
-    error::Error,
-    output::{counted, print},
-};
+use crate::{cli::DoctorOptions, counted::counted, error::Error, output::print};
 
 /// Examines the machine and prints the result.
 ///

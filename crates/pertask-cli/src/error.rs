@@ -4,7 +4,7 @@ use std::{fmt, io, net::SocketAddr, path::PathBuf};
 
 use pertask::profile::ReadError;
 
-use crate::output::counted;
+use crate::counted::counted;
 
 /// A failure that ends the command with status 1.
 ///

@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod cli;
+mod counted;
 mod demo;
 mod doctor;
 mod duration;

@@ -141,8 +141,53 @@ impl Image {
             }
             to.push(frame);
         }
+        self.complete_outermost(address, names, to);
         Ok(())
     }
+
+    /// Gives the outermost function its whole name, if debug information has only the last word of it.
+    ///
+    /// That is what rustc writes with `debug = "line-tables-only"` for a function into which others are inlined (seen in 1.95).
+    /// Such a name is followed only if the symbol table agrees: another function may have the same code, and its symbol.
+    fn complete_outermost(&self, address: u64, names: &mut Names, frames: &mut [Frame]) {
+        let Some(outermost) = frames.last_mut() else { return };
+        let Some(symbol) =
+            self.table.at(address).filter(|symbol| **symbol != *outermost.system_name)
+        else {
+            return;
+        };
+        let whole = demangled(symbol, None);
+        if last_word(&whole) == last_word(&outermost.function)
+            && whole.len() > outermost.function.len()
+        {
+            outermost.function = names.of(&whole);
+            outermost.system_name = names.of(symbol);
+        }
+    }
+}
+
+/// The last word of a path, without generic arguments: `run` of `<app::Worker<T>>::run::<u32>`.
+fn last_word(path: &str) -> &str {
+    let end = if path.ends_with('>') { opening(path) } else { path.len() };
+    let path = path[..end].trim_end_matches("::");
+    path.rsplit("::").next().unwrap_or(path)
+}
+
+/// Where the angle bracket opens that closes at the end of a path.
+fn opening(path: &str) -> usize {
+    let mut depth = 0_usize;
+    for (at, byte) in path.bytes().enumerate().rev() {
+        match byte {
+            // An arrow closes nothing.
+            b'>' if !path[..at].ends_with('-') => depth += 1,
+            b'<' => depth = depth.saturating_sub(1),
+            _ => continue,
+        }
+        if depth == 0 {
+            return at;
+        }
+    }
+    path.len()
 }
 
 fn frame(name: &str, language: Option<DwLang>, line: Option<u32>, names: &mut Names) -> Frame {
@@ -284,5 +329,26 @@ impl Table {
         let name = self.names.get(symbol.name as usize..)?;
         let name = &name[..name.iter().position(|byte| *byte == 0)?];
         std::str::from_utf8(name).ok().filter(|name| address < end && !name.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_of_a_path_is_the_functions_own() {
+        for (path, word) in [
+            ("run", "run"),
+            ("app::parse::run", "run"),
+            ("run<u32>", "run"),
+            ("app::run::<u32>", "run"),
+            ("<app::Worker<T> as core::future::Future>::poll", "poll"),
+            ("app::call::<fn(u32) -> Vec<u8>>", "call"),
+            ("app::run::{{closure}}", "{{closure}}"),
+            ("", ""),
+        ] {
+            assert_eq!(last_word(path), word, "{path}");
+        }
     }
 }

@@ -68,7 +68,7 @@ impl fmt::Display for Problem {
             ),
             Reason::NoDebugInfo => write!(
                 f,
-                "no lines or inlined functions of {path}: it has no debug information; build it with debug = \"line-tables-only\", or install its debug package"
+                "no lines or inlined functions of {path}: it has no debug information; build it with debug = \"limited\", or install its debug package"
             ),
             Reason::TooLarge { needed_bytes, room_bytes } => write!(
                 f,

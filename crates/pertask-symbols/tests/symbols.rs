@@ -277,6 +277,46 @@ fn names(frames: &[Frame]) -> Vec<&str> {
     frames.iter().map(|frame| &*frame.function).collect()
 }
 
+/// `run` has another function inlined, and tells its own address.
+const RUST: &str = "
+pub mod parse {
+    #[inline(always)]
+    fn inner(x: u64) -> u64 { std::hint::black_box(x).wrapping_mul(3) }
+    #[inline(never)]
+    pub fn run(x: u64) -> u64 { std::hint::black_box(inner(x) + 1) }
+}
+#[unsafe(no_mangle)]
+pub extern \"C\" fn where_hidden() -> usize {
+    std::hint::black_box(parse::run(1));
+    parse::run as *const () as usize
+}
+";
+
+/// rustc 1.95 leaves out the module of a function into which something is inlined; the symbol table has it.
+#[test]
+fn with_line_tables_only_a_function_has_its_module_all_the_same() {
+    let place = Place::new("line-tables");
+    let (source, library) = (place.at("library.rs"), place.at("library.so"));
+    fs::write(&source, RUST).unwrap();
+    let (source, library) = (source.to_str().unwrap(), library.to_str().unwrap());
+    let kind = ["--crate-type=cdylib", "--crate-name=app", "--edition=2024", "-Copt-level=2"];
+    let mut arguments = kind.to_vec();
+    arguments.extend(["-Cdebuginfo=line-tables-only", "-o", library, source]);
+    if !run("rustc", &arguments) {
+        return;
+    }
+    let loaded = Loaded::load(Path::new(library));
+    let start = loaded.hidden();
+    let mut symbolizer = Symbolizer::new(&modules());
+    let all: Vec<_> = (0..64).map(|at| symbolizer.frames(start + at)).collect();
+    let inlined = all.iter().find(|frames| frames.len() > 1).expect("what is inlined");
+    for frames in [&all[0], inlined] {
+        let outermost = frames.last().expect("a function");
+        assert_eq!(&*outermost.function, "app::parse::run", "{frames:?}");
+        assert!(outermost.file.as_deref().is_some_and(|file| file.ends_with("/library.rs")));
+    }
+}
+
 /// Asserts that both functions are found with file and line, and that nothing lacks.
 fn has_all(symbolizer: &mut Symbolizer, loaded: &Loaded) {
     let hidden = symbolizer.frames(loaded.hidden());

@@ -35,7 +35,10 @@ async fn yield_times(times: u32) {
 }
 
 fn at_line(report: &Report, line: u32) -> Option<&SiteReport> {
-    report.sites.iter().find(|site| site.site.line == line && site.site.file.ends_with("tokio_hooks.rs"))
+    report
+        .sites
+        .iter()
+        .find(|site| site.site.line == line && site.site.file.ends_with("tokio_hooks.rs"))
 }
 
 fn named<'r>(report: &'r Report, name: &str) -> &'r SiteReport {
@@ -86,7 +89,8 @@ fn a_wrapper_inside_a_task_is_a_task_of_its_own() {
     });
     let report = session.stop();
     assert_eq!(named(&report, "part").tasks_started, 1);
-    let outer = report.sites.iter().find(|site| site.site.line == spawned_at && site.site.name.is_none());
+    let outer =
+        report.sites.iter().find(|site| site.site.line == spawned_at && site.site.name.is_none());
     assert_eq!(outer.map(|site| (site.tasks_started, site.usage.polls)), Some((1, 5)));
 }
 
@@ -156,7 +160,8 @@ fn tasks_that_wake_each_other_across_workers_are_followed() {
         both.join_all().await;
     });
     let report = session.stop();
-    let site = report.sites.iter().find(|site| site.site.line >= spawned_at && site.tasks_started == 2);
+    let site =
+        report.sites.iter().find(|site| site.site.line >= spawned_at && site.tasks_started == 2);
     let site = site.unwrap_or_else(|| panic!("no row: {report:?}"));
     let lost = report.lost.polls_untracked;
     println!("{} polls followed, {lost} not", site.usage.polls);

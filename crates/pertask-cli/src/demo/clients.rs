@@ -24,9 +24,9 @@ use tokio::{
 };
 
 use crate::{
+    counted::counted,
     demo::routes::{ROUTES, Route},
     error::Error,
-    output::counted,
 };
 
 /// The longest time that an answer may take. The slowest route needs far less, so reaching it means overload.

@@ -17,12 +17,13 @@ use tokio::{runtime::Runtime, time};
 
 use crate::{
     cli::{DemoOptions, Event},
+    counted::counted,
     demo::{
         clients::{Clients, Tally},
         service::Service,
     },
     error::Error,
-    output::{Format, counted, note, print_report},
+    output::{Format, note, print_report},
     profile_file::ProfilePath,
     progress::Progress,
     stop::Stop,

@@ -5,9 +5,9 @@
 use std::io::{self, Write};
 
 use super::super::{RootBy, Weight};
-use super::FlamegraphOptions;
 use super::color::{Kind, LEGEND};
 use super::frame::Frames;
+use super::options::FlamegraphOptions;
 use super::text::{self, Escaped, counted, percent};
 use super::tree::{Amount, Node, Tree};
 

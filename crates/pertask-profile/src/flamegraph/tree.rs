@@ -11,8 +11,8 @@ use std::iter::Sum;
 use std::ops::{Add, Range};
 
 use super::super::{LocationId, Profile, Sample, Weight};
-use super::FlamegraphOptions;
 use super::frame::{Frame, Frames};
+use super::options::FlamegraphOptions;
 
 /// Samples: how many, and the CPU time that they stand for. No sum of a profile's overflows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,0 +1,47 @@
+//! How a flamegraph looks: plain data.
+
+use super::super::{RootBy, Weight};
+
+/// How a flamegraph looks, and how much of a profile it draws.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlamegraphOptions {
+    /// What its stacks grow from.
+    pub root: RootBy,
+    /// What the width of a frame means.
+    pub weight: Weight,
+    /// Its title, or `None` for one that says what is shown.
+    pub title: Option<String>,
+    /// What stands below the title, or `None` for how the profile was taken and what was lost.
+    pub subtitle: Option<String>,
+    /// The picture's width in pixels, until a script fits it to a window.
+    pub width_px: u32,
+    /// Frames narrower than this many thousandths of a pixel are not drawn. The picture says how much time they had.
+    pub min_width_millipx: u32,
+    /// Frames that are drawn at most, the widest.
+    pub max_frames: usize,
+    /// Rows of frames at most. The picture says how much time was spent deeper.
+    pub max_depth: usize,
+}
+
+impl Default for FlamegraphOptions {
+    /// CPU time by task, 1,200 pixels wide, in which a frame has at least a tenth of a pixel.
+    fn default() -> Self {
+        Self {
+            root: RootBy::default(),
+            weight: Weight::default(),
+            title: None,
+            subtitle: None,
+            width_px: 1_200,
+            min_width_millipx: 100,
+            max_frames: 50_000,
+            max_depth: 1_024,
+        }
+    }
+}
+
+impl FlamegraphOptions {
+    /// The width that is drawn: one in which there is room for a name, and no number overflows.
+    pub(super) fn width(&self) -> u32 {
+        self.width_px.clamp(300, 100_000)
+    }
+}
