@@ -31,7 +31,9 @@ failed() {
     sed -nE 's/^ +(Running|Doc-tests) (.*)$/in \2/p
         s/^test (.*) \.\.\. FAILED$/\1/p
         s/^ *process didn.t exit successfully: (.*)$/a program: \1/p' "$1" |
-        awk '/^in / { program = $2 == "unittests" ? $3 : $2; next } /^a program: / && !/signal/ { next } { print "    " program ": " $0 }'
+        awk '/^in / { program = $2 == "unittests" ? $3 : $2; next }
+            /^a program: / && !/signal/ { next }
+            !told[program, $0]++ { print "    " program ": " $0 }'
 }
 
 # What the tests that failed have printed.

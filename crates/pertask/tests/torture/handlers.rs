@@ -146,11 +146,16 @@ fn beside_an_interval_timer_of_the_hosts() {
         thread::scope(|scope| {
             (0..3).for_each(|_| drop(scope.spawn(|| spin(60))));
         });
+        // The kernel looks at it once a tick, too, and few ticks meet a thread that waits for its turn.
+        let comes = |before: u64| {
+            (0..10_000).any(|_| {
+                spin(1);
+                came(libc::SIGPROF) > before
+            })
+        };
+        assert!(comes(0), "the host's timer goes on");
         stop(sampler);
-        let until = came(libc::SIGPROF);
-        assert!(until > 0, "the host's timer goes on");
-        spin(100);
-        assert!(came(libc::SIGPROF) > until, "afterwards too");
+        assert!(comes(came(libc::SIGPROF)), "afterwards too");
         assert_eq!(action(libc::SIGPROF).sa_sigaction, own_address());
     });
 }

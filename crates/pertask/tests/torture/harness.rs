@@ -184,6 +184,27 @@ pub fn start_again(options: SamplerOptions) -> Option<Sampler> {
     }
 }
 
+/// Has `work` done in a session of its own, twice as much each time, until so many samples are as `met` counts them: few ticks of a
+/// timer's meet a thread that waits for its turn. `None` where that mechanism cannot.
+#[track_caller]
+pub fn sample_enough(
+    mechanism: Mechanism,
+    enough: usize,
+    work: impl Fn(usize),
+    met: impl Fn(&RawProfile) -> usize,
+) -> Option<RawProfile> {
+    let mut sampler = start(mechanism)?;
+    for times in [1, 2, 4, 8, 16] {
+        work(times);
+        let profile = stop(sampler);
+        if met(&profile) >= enough {
+            return Some(profile);
+        }
+        sampler = start_again(options(mechanism, HZ))?;
+    }
+    panic!("{mechanism}: not {enough} samples of so much work");
+}
+
 /// Stops, and checks that there were samples and that their sums are right.
 #[track_caller]
 pub fn stop(sampler: Sampler) -> RawProfile {

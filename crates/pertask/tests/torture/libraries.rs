@@ -1,7 +1,9 @@
 //! Libraries that are loaded, called, and unloaded again, all the time.
 
-use crate::harness::{HZ, gettid, options, rounds, skip, start, stop, thread_cpu_ns, torture};
-use pertask::sampler::{Mechanism, Sampler};
+use crate::harness::{
+    HZ, options, rounds, sample_enough, skip, start, stop, thread_cpu_ns, torture,
+};
+use pertask::sampler::{Mechanism, RawProfile, RawSample, Sampler};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -129,33 +131,39 @@ fn loaded_called_and_unloaded_all_the_time() {
                 });
             }
         });
+        stop(sampler);
         // It takes a moment until a library is known: long enough is it known, and stacks through it are whole.
-        let thread = thread::spawn(move || {
-            let loaded = Loaded::new(&path);
-            let start_ns = thread_cpu_ns();
-            while thread_cpu_ns() - start_ns < rounds(300_000_000) as u64 {
-                loaded.work(1_000_000);
-            }
-            gettid()
-        });
-        let thread = thread.join().unwrap();
-        let profile = stop(sampler);
-        let code: Vec<_> =
-            profile.modules.iter().filter(|it| it.path.contains("libwork")).collect();
-        let in_it = |at: &u64| {
-            let mut ranges = code.iter().flat_map(|module| &module.ranges);
-            ranges.any(|range| range.addresses.contains(at))
+        let work = |times| {
+            let path = path.clone();
+            let busy = move || {
+                let loaded = Loaded::new(&path);
+                let start_ns = thread_cpu_ns();
+                while thread_cpu_ns() - start_ns < (rounds(300_000_000) * times) as u64 {
+                    loaded.work(1_000_000);
+                }
+            };
+            thread::spawn(busy).join().unwrap();
         };
-        let through = profile.samples.iter().filter(|sample| sample.thread == thread);
-        let through: Vec<_> = through.filter(|sample| sample.stack.iter().any(in_it)).collect();
-        let whole = through.iter().filter(|sample| sample.complete).count();
-        let deep = through.iter().filter(|it| it.stack.iter().filter(|at| in_it(at)).count() > 20);
-        let deep = deep.count();
+        let through = |profile: &RawProfile| through_it(profile).count();
+        let Some(profile) = sample_enough(mechanism, 20, work, through) else { return };
+        let through: Vec<_> = through_it(&profile).collect();
+        let whole = through.iter().filter(|(sample, _)| sample.complete).count();
+        let deep = through.iter().filter(|(_, frames)| *frames > 20).count();
         crate::harness::say(&format!("{whole} whole and {deep} deep of {}", through.len()));
-        let enough = if mechanism == Mechanism::Timer { 2 } else { 20 };
-        assert!(whole >= enough && deep >= enough, "{whole}, {deep}");
-        assert!(whole * 2 > through.len(), "{whole} of {}", through.len());
+        assert!(whole * 2 > through.len() && deep * 2 > through.len(), "{whole}, {deep}");
     });
+}
+
+/// The samples that were taken in the library, or below it, and how many of its frames are in each.
+fn through_it(profile: &RawProfile) -> impl Iterator<Item = (&RawSample, usize)> {
+    let code = profile.modules.iter().filter(|module| module.path.contains("libwork"));
+    let ranges: Vec<_> = code.flat_map(|module| &module.ranges).collect();
+    let in_it = move |at: &&u64| ranges.iter().any(|range| range.addresses.contains(*at));
+    let counted = profile.samples.iter().map(move |sample| {
+        let frames = sample.stack.iter().filter(|at| in_it(at)).count();
+        (sample, frames)
+    });
+    counted.filter(|(_, frames)| *frames > 0)
 }
 
 /// Where the libraries' constructors and destructors lead.

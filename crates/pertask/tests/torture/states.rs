@@ -1,8 +1,10 @@
 //! What belongs to the interrupted code: errno, registers, the red zone, flags.
 
 use crate::harness::{
-    HZ, block_all, gettid, options, rounds, spin, start, start_again, stop, torture, unblock_all,
+    HZ, block_all, gettid, options, rounds, sample_enough, spin, start, start_again, stop, torture,
+    unblock_all,
 };
+use pertask::sampler::RawProfile;
 use std::hint::black_box;
 use std::thread;
 
@@ -100,15 +102,15 @@ fn red_zone_holds(count: u64) -> bool {
 #[test]
 fn vector_registers_and_the_red_zone() {
     torture(|mechanism| {
-        let Some(sampler) = start(mechanism) else { return };
         let before = gettid();
-        for _ in 0..rounds(20) {
-            assert!(registers_hold(20_000_000), "a vector register has changed");
-            assert!(red_zone_holds(20_000_000), "the red zone has changed");
-        }
+        let work = |times| {
+            for _ in 0..rounds(20) * times {
+                assert!(registers_hold(20_000_000), "a vector register has changed");
+                assert!(red_zone_holds(20_000_000), "the red zone has changed");
+            }
+        };
+        sample_enough(mechanism, 20, work, |profile| profile.samples.len());
         assert_eq!(gettid(), before);
-        let profile = stop(sampler);
-        assert!(profile.samples.len() > 20);
     });
 }
 
@@ -232,25 +234,31 @@ fn alternate_signal_stacks() {
             (256 << 10, true),
             (1 << 20, true),
         ] {
-            let Some(sampler) = start(mechanism) else { return };
-            thread::scope(|scope| {
-                (0..4).for_each(|_| drop(scope.spawn(|| raise_on_a_stack_of(size))));
-            });
-            let dropped = stop(sampler).lost.dropped_stack_full;
+            let work = |times| {
+                thread::scope(|scope| {
+                    (0..4).for_each(|_| drop(scope.spawn(|| raise_on_a_stack_of(size, times))));
+                });
+            };
+            let of_them = |profile: &RawProfile| {
+                let taken = profile.samples.iter().filter(|sample| sample.thread != gettid());
+                taken.count() + profile.lost.dropped_stack_full as usize
+            };
+            let Some(profile) = sample_enough(mechanism, 5, work, of_them) else { return };
+            let dropped = profile.lost.dropped_stack_full;
             assert_eq!(dropped == 0, room, "{dropped} of {size} bytes");
         }
     });
 }
 
 /// Raises SIGUSR1 in this thread some times, with an alternate stack of that size.
-fn raise_on_a_stack_of(size: usize) {
+fn raise_on_a_stack_of(size: usize, times: usize) {
     let mut memory = vec![0_u8; size];
     let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: size };
     let mut earlier = stack;
     // SAFETY: memory of ours, given back below; a signal to this thread.
     unsafe {
         assert_eq!(libc::sigaltstack(&raw const stack, &raw mut earlier), 0);
-        (0..rounds(10)).for_each(|_| {
+        (0..rounds(10) * times).for_each(|_| {
             libc::raise(libc::SIGUSR1);
         });
         let mut now = stack;

@@ -1,7 +1,8 @@
 //! Threads that come and go by the thousand.
 
-use crate::harness::{entries, rounds, spin, start, stop, torture};
+use crate::harness::{entries, gettid, rounds, sample_enough, spin, start, stop, torture};
 use pertask::TaskExt;
+use pertask::sampler::RawProfile;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
@@ -77,27 +78,35 @@ fn the_smallest_stacks() {
             }
             std::ptr::null_mut()
         }
-        let Some(sampler) = start(mechanism) else { return };
-        for _ in 0..rounds(2) {
-            let threads = [(); 4].map(|()| {
-                // SAFETY: a thread with its attributes, which are made and unmade here; the work needs no arguments.
-                unsafe {
-                    let mut attributes = std::mem::zeroed();
-                    libc::pthread_attr_init(&raw mut attributes);
-                    assert_eq!(libc::pthread_attr_setstacksize(&raw mut attributes, 16 << 10), 0);
-                    let mut thread = 0;
-                    let (to, none) = (&raw mut thread, std::ptr::null_mut());
-                    assert_eq!(libc::pthread_create(to, &raw const attributes, work, none), 0);
-                    libc::pthread_attr_destroy(&raw mut attributes);
-                    thread
+        let threads = |times| {
+            for _ in 0..rounds(2) * times {
+                let threads = [(); 4].map(|()| {
+                    // SAFETY: a thread with its attributes, which are made and unmade here; the work needs no arguments.
+                    unsafe {
+                        let mut attributes = std::mem::zeroed();
+                        libc::pthread_attr_init(&raw mut attributes);
+                        assert_eq!(
+                            libc::pthread_attr_setstacksize(&raw mut attributes, 16 << 10),
+                            0
+                        );
+                        let mut thread = 0;
+                        let (to, none) = (&raw mut thread, std::ptr::null_mut());
+                        assert_eq!(libc::pthread_create(to, &raw const attributes, work, none), 0);
+                        libc::pthread_attr_destroy(&raw mut attributes);
+                        thread
+                    }
+                });
+                for thread in threads {
+                    // SAFETY: made above, and joined once.
+                    assert_eq!(unsafe { libc::pthread_join(thread, std::ptr::null_mut()) }, 0);
                 }
-            });
-            for thread in threads {
-                // SAFETY: made above, and joined once.
-                assert_eq!(unsafe { libc::pthread_join(thread, std::ptr::null_mut()) }, 0);
             }
-        }
-        let profile = stop(sampler);
+        };
+        let own = gettid();
+        let of_them = |profile: &RawProfile| {
+            profile.samples.iter().filter(|sample| sample.thread != own).count()
+        };
+        let Some(profile) = sample_enough(mechanism, 5, threads, of_them) else { return };
         assert!(profile.samples.iter().any(|sample| !sample.complete && sample.stack.len() == 1));
     });
 }
