@@ -80,14 +80,3 @@ fn write_text(mut to: impl Write, text: &str) -> io::Result<()> {
     to.write_all(text.as_bytes())?;
     to.flush()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_is_singular_and_none_is_not() {
-        let requests = [0, 1, 2].map(|count| counted(count, "request"));
-        assert_eq!(requests, ["0 requests", "1 request", "2 requests"]);
-    }
-}

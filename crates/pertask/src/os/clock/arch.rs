@@ -51,12 +51,19 @@ pub(super) fn stated_ticks_a_second() -> Option<u64> {
 mod counter {
     use std::arch::x86_64::{__cpuid, _rdtsc};
 
+    // Newer compilers take `__cpuid` for safe, 1.88 does not.
+    #[allow(unused_unsafe)]
+    fn cpuid(leaf: u32) -> std::arch::x86_64::CpuidResult {
+        // SAFETY: every x86-64 processor has the instruction.
+        unsafe { __cpuid(leaf) }
+    }
+
     pub(super) fn is_steady() -> Result<(), &'static str> {
         const ADVANCED_POWER_MANAGEMENT: u32 = 0x8000_0007;
         const INVARIANT_TSC: u32 = 1 << 8;
-        let highest = __cpuid(0x8000_0000).eax;
+        let highest = cpuid(0x8000_0000).eax;
         let invariant = highest >= ADVANCED_POWER_MANAGEMENT
-            && __cpuid(ADVANCED_POWER_MANAGEMENT).edx & INVARIANT_TSC != 0;
+            && cpuid(ADVANCED_POWER_MANAGEMENT).edx & INVARIANT_TSC != 0;
         invariant.then_some(()).ok_or("the TSC of this CPU is not invariant")
     }
 

@@ -1,7 +1,7 @@
 //! tokio's task hooks, which track every task of a runtime: those that libraries spawn, too, and without a change to the code
 //! that spawns them.
 //!
-//! The hooks are for programs built with `--cfg tokio_unstable`. They do not cover everything: a `LocalSet` and the root future
+//! The hooks are for programs built with `--cfg tokio_unstable`, and need tokio 1.46.1 or later. They do not cover everything: a `LocalSet` and the root future
 //! of `block_on` call no hook, and some tasks end whose spawn called none. So the hooks add to [`Tracked`](crate::Tracked) and
 //! do not replace it. Where both see a task, in `tokio::spawn(future.task("name"))`, the wrapper tracks it, because it
 //! knows the name.
