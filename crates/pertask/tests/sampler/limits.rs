@@ -1,10 +1,13 @@
 //! Room for samples runs out, and is told of; and what the handler must not touch.
 
-use super::support::{alone, loudly, ms, thread_cpu_ns};
-use super::{CALLS, cpu_ns, gettid, of_thread, options, outermost, sample_enough, spin, start};
+use super::support::{alone, ms, thread_cpu_ns};
+use super::{
+    CALLS, cpu_ns, gettid, of_thread, options, outermost, sample_enough, sample_enough_with, spin,
+    start,
+};
 use futures::executor::block_on;
 use pertask::TaskExt;
-use pertask::sampler::{Mechanism, RawProfile, Sampler};
+use pertask::sampler::{Mechanism, RawProfile};
 use std::hint::black_box;
 use std::thread;
 
@@ -15,18 +18,18 @@ fn a_full_ring_drops_and_counts_and_loses_no_time() {
     options.frequency_hz = 5_000;
     // Room for one sample.
     options.ring_bytes = 0;
-    let start_ns = thread_cpu_ns();
-    let sampler = match Sampler::start(options) {
-        Ok(sampler) => sampler,
-        Err(refused) => return loudly(&format!("NOT TESTED: {refused}")),
+    let work = |times| {
+        let begun_ns = thread_cpu_ns();
+        outermost(600 * times);
+        (thread_cpu_ns() - begun_ns, begun_ns)
     };
-    let begun_ns = thread_cpu_ns();
-    outermost(600);
-    let used = thread_cpu_ns() - begun_ns;
-    let profile = sampler.stop();
-    let most = thread_cpu_ns() - start_ns;
+    let dropped = |profile: &RawProfile, _: &_| profile.lost.dropped_ring_full as usize;
+    let Some((profile, (used, begun_ns))) = sample_enough_with(&options, 100, work, dropped) else {
+        return;
+    };
+    // What starting and stopping has used comes on top.
+    let most = thread_cpu_ns() - begun_ns + ms(50);
     let lost = profile.lost;
-    assert!(lost.dropped_ring_full > 100, "{lost:?}");
     let seen = cpu_ns(of_thread(&profile, gettid()));
     // What was dropped at the end is in no later sample; the collector makes room as often as it gets a CPU.
     let stretch = of_thread(&profile, gettid()).map(|sample| sample.cpu_ns).max().unwrap_or(0);
@@ -42,10 +45,9 @@ fn samples_of_a_part_of_the_session_do_not_get_the_time_of_the_rest() {
     let _alone = alone();
     let mut options = options(Mechanism::PerfTrap);
     options.memory_bytes = 4_000;
-    let Ok(sampler) = Sampler::start(options) else { return loudly("NOT TESTED: no perf") };
-    block_on(async { spin(200) }.task("long"));
-    let profile = sampler.stop();
-    assert!(profile.lost.dropped_memory_full > 50, "{:?}", profile.lost);
+    let work = |times| block_on(async move { spin(200 * times) }.task("long"));
+    let dropped = |profile: &RawProfile, _: &u64| profile.lost.dropped_memory_full as usize;
+    let Some((profile, _)) = sample_enough_with(&options, 50, work, dropped) else { return };
     assert!(profile.carried_cpu_ns() < ms(100), "{} ns", profile.carried_cpu_ns());
     assert!(profile.lost.unsampled_cpu_ns > ms(100), "{:?}", profile.lost);
     assert!(!profile.mechanism.contains("by the clock"), "{}", profile.mechanism);
@@ -56,10 +58,9 @@ fn no_memory_left_is_counted() {
     let _alone = alone();
     let mut options = options(Mechanism::PerfTrap);
     options.memory_bytes = 4_000;
-    let Ok(sampler) = Sampler::start(options) else { return loudly("NOT TESTED: no perf") };
-    spin(200);
-    let profile = sampler.stop();
-    assert!(profile.lost.dropped_memory_full > 50, "{:?}", profile.lost);
+    let dropped = |profile: &RawProfile, _: &u64| profile.lost.dropped_memory_full as usize;
+    let work = |times| spin(200 * times);
+    let Some((profile, _)) = sample_enough_with(&options, 50, work, dropped) else { return };
     assert!(profile.samples.len() < 40);
     assert!(profile.lost.unsampled_cpu_ns > ms(100), "{:?}", profile.lost);
 }
