@@ -70,7 +70,7 @@ struct Sampled {
 }
 
 /// The counts of a record.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Told {
     dropped: u64,
     nested: u64,
@@ -328,7 +328,8 @@ impl Engine {
         let Some(cpu_ns) = clock::cpu_ns_of_thread(thread) else { return };
         let mut words = [0; HEAD];
         (words[1], words[2]) = (clock::monotonic_ns(), cpu_ns);
-        let drained = Drained { thread, last_cpu_ns: sampled.cpu_ns, words: &words };
+        let last_cpu_ns = sampled.cpu_ns;
+        let drained = Drained { thread, last_cpu_ns, period_ns: None, words: &words };
         // Sessions that began after the thread's birth do not know how much of that time belongs to them.
         let since_then = self.sessions.iter_mut().filter(|session| session.since <= sampled.birth);
         since_then.for_each(|session| session.add(&drained));
@@ -347,8 +348,13 @@ impl Engine {
         // Up to this end only. Otherwise a thread that empties its own ring might never finish, if to take in a sample takes
         // longer than the time to the next one.
         let end = sampled.record.ring.end();
+        let now = Told::of(sampled.record);
+        // Where signals were dropped, nobody knows how many interruptions fell into the kernel.
+        let whole = now == sampled.told && !self.way.mechanism.sees_kernel();
+        let period_ns = whole.then_some(self.period_ns);
         while sampled.record.ring.read_before(end, &mut self.words) {
-            let drained = Drained { thread, last_cpu_ns: sampled.cpu_ns, words: &self.words };
+            let last_cpu_ns = sampled.cpu_ns;
+            let drained = Drained { thread, last_cpu_ns, period_ns, words: &self.words };
             // A sample from before the engine found the thread came late.
             if drained.words.len() < HEAD || drained.thread_cpu_ns() < sampled.cpu_ns {
                 continue;
@@ -356,7 +362,6 @@ impl Engine {
             self.sessions.iter_mut().for_each(|session| session.add(&drained));
             sampled.cpu_ns = drained.thread_cpu_ns();
         }
-        let now = Told::of(sampled.record);
         let told = std::mem::replace(&mut sampled.told, now);
         for session in &mut self.sessions {
             session.lost.dropped_ring_full += now.dropped - told.dropped;

@@ -15,17 +15,19 @@ use std::mem::MaybeUninit;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mechanism {
-    /// A perf event on the thread's CPU clock, which sends SIGTRAP itself.
+    /// A perf event on the thread's CPU clock, which sends SIGTRAP itself, in user mode alone.
+    ///
+    /// Time in the kernel is known by the signals that are missing.
     PerfTrap,
-    /// A perf event on the thread's CPU clock, whose file sends SIGURG.
+    /// A perf event on the thread's CPU clock, whose file sends SIGURG, in user mode alone.
     ///
     /// SIGURG is ignored by default, so it does no harm to a program that does not handle it.
     PerfSignal,
     /// A POSIX timer on the thread's CPU clock, which sends SIGURG.
     ///
     /// The kernel checks the timer once per timer tick. So the rate is at most that of the tick, and samples miss work that
-    /// keeps in step with the tick. The signal may come in the middle of a system call. The kernel then restarts the call, or
-    /// ends it with `EINTR` if the call has a timeout.
+    /// keeps in step with the tick. Time in the kernel is sampled at the call that went there. The signal waits for the return to
+    /// user mode; in kernels before 5.9 (5.15 on aarch64) it may end a system call that has a timeout with `EINTR`.
     Timer,
 }
 
@@ -38,8 +40,27 @@ pub(super) enum Source {
 }
 
 impl Mechanism {
-    /// All mechanisms, best first.
+    /// All mechanisms, those with the highest rates first.
     pub const ALL: [Self; 3] = [Self::PerfTrap, Self::PerfSignal, Self::Timer];
+
+    /// All mechanisms, best first for a rate: truth comes before speed.
+    ///
+    /// A timer sees time in the kernel, needs no descriptor and no right, and costs nothing at a context switch. But it is no
+    /// faster than the kernel's tick. Kernels that do not defer a timer's signal to the return to user mode would end a sleeping
+    /// system call with `EINTR`; there a timer is the last choice.
+    pub(super) fn in_order(frequency_hz: u32) -> [Self; 3] {
+        let is_fast_enough = clock::tick_hz().is_some_and(|tick_hz| frequency_hz <= tick_hz);
+        if is_fast_enough && defers_timers() {
+            [Self::Timer, Self::PerfTrap, Self::PerfSignal]
+        } else {
+            Self::ALL
+        }
+    }
+
+    /// Whether the mechanism interrupts threads in the kernel as well.
+    pub(super) fn sees_kernel(self) -> bool {
+        self == Self::Timer
+    }
 
     /// Why the mechanism must not even be tried, if so.
     pub(super) fn forbidden(self) -> Option<String> {
@@ -83,7 +104,7 @@ impl Mechanism {
     pub(super) fn blindness(self) -> &'static str {
         match self {
             Self::PerfTrap | Self::PerfSignal => {
-                "in user mode; time in the kernel counts for what follows it"
+                "in user mode; time in the kernel is estimated, and shown as such"
             }
             Self::Timer => {
                 "no faster than the kernel's tick, and blind to work that keeps in step with it"
@@ -245,6 +266,12 @@ fn traced() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
     tracer.is_some_and(|tracer| tracer.trim() != "0")
+}
+
+/// Whether the kernel handles a thread's timers on the thread's way back to user mode (`CONFIG_POSIX_CPU_TIMERS_TASK_WORK`), so
+/// that their signals interrupt no sleep: since 5.9 on x86-64, and since 5.15 on aarch64.
+fn defers_timers() -> bool {
+    kernel() >= if cfg!(target_arch = "x86_64") { (5, 9) } else { (5, 15) }
 }
 
 /// The first two numbers of the kernel's version.

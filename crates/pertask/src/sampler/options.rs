@@ -30,8 +30,8 @@ pub struct SamplerOptions {
     /// Whether to measure the CPU time of tasks by the clock, as a [`Session`] does.
     ///
     /// If so, the samples of a spawn path's tasks share the CPU time that those tasks had. If not, each sample stands for what
-    /// its thread has used since the thread's last sample. Then time in the kernel, in which perf's mechanisms take no samples,
-    /// counts for whatever the thread does next.
+    /// its thread has used since the thread's last sample, and time in the kernel in which no samples are taken stands with its
+    /// thread, in no task.
     pub clocked: bool,
 }
 

@@ -86,7 +86,7 @@ pub struct SampleLosses {
     pub unsampled_cpu_ns: u64,
 }
 
-/// CPU time that was measured without a sample: it is known who had it, but not where in the code.
+/// CPU time without a sample: it is known who had it, but not where in the code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unmet {
@@ -94,8 +94,17 @@ pub struct Unmet {
     pub path: Option<u32>,
     /// The kernel's number of the thread that had the time outside tasks, or `None` if it was in tasks.
     pub thread: Option<u32>,
+    /// Whether it was time in the kernel, by the interruptions that are missing: an estimate. Otherwise the clock measured it.
+    pub kernel: bool,
     /// The CPU time.
     pub cpu_ns: u64,
+}
+
+impl Unmet {
+    /// A thread's time in the kernel.
+    pub(super) fn kernel_of(thread: u32, cpu_ns: u64) -> Self {
+        Self { path: None, thread: Some(thread), kernel: true, cpu_ns }
+    }
 }
 
 /// All that a sampling session has recorded.
@@ -110,9 +119,11 @@ pub struct RawProfile {
     ///
     /// Those of one thread are in the order of time.
     pub samples: Vec<RawSample>,
-    /// The spawn paths and threads that had CPU time and no sample, most time first.
+    /// CPU time without a sample, most time first: that of spawn paths and threads that had none, and time in the kernel where
+    /// the mechanism sees user mode alone.
     ///
-    /// This is empty without [`clocked`](super::SamplerOptions::clocked), and where samples are missing from some moment on.
+    /// The first kind is absent without [`clocked`](super::SamplerOptions::clocked), and where samples are missing from some
+    /// moment on.
     pub unmet: Vec<Unmet>,
     /// What the session has missed.
     pub lost: SampleLosses,

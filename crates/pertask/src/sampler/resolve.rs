@@ -20,6 +20,9 @@ const NOT_SAMPLED_YET: &str = "(before its first sample)";
 /// The stack of time that was measured and never sampled.
 const NO_SAMPLE: &str = "(no sample)";
 
+/// And for time in the kernel, where only user mode is sampled.
+const IN_KERNEL: &str = "(kernel, not sampled)";
+
 impl RawProfile {
     /// Makes a profile, with the names of functions, tasks and threads.
     ///
@@ -118,7 +121,7 @@ impl<'a> Resolver<'a> {
     fn unmet(&mut self, unmet: &Unmet, threads: &BTreeMap<u32, String>) -> Sample {
         Sample {
             cpu_ns: unmet.cpu_ns,
-            stack: vec![self.words(NO_SAMPLE)],
+            stack: vec![self.words(if unmet.kernel { IN_KERNEL } else { NO_SAMPLE })],
             task: unmet.path.map(|path| self.task(None, None, Some(path))),
             thread: unmet.thread.map(|thread| self.thread(thread, threads)),
             ..Sample::default()

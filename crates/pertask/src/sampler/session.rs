@@ -4,7 +4,7 @@ use super::handler::{
     COMPLETE, DEEPER_SHIFT, HEAD, MOST_TOOK_NS, OVERRUN_SHIFT, TAG_SHIFT, TOOK_SHIFT, TRUNCATED,
 };
 use super::options::SamplerOptions;
-use super::profile::{RawProfile, RawSample, SampleLosses};
+use super::profile::{RawProfile, RawSample, SampleLosses, Unmet};
 use super::roster::Birth;
 use crate::os::clock;
 use crate::pmus::call_stack;
@@ -19,6 +19,9 @@ pub(super) struct Drained<'a> {
     pub(super) thread: u32,
     /// The thread's CPU time at its last sample.
     pub(super) last_cpu_ns: u64,
+    /// The CPU time after which the thread was to be interrupted, if no interruption is missing since its last sample but those in
+    /// the kernel.
+    pub(super) period_ns: Option<u64>,
     /// The sample's words, in the handler's order.
     pub(super) words: &'a [u64],
 }
@@ -46,6 +49,8 @@ pub(super) struct Session {
     /// The scopes by their words. The names' memory belongs to the interner, which has a bound of its own.
     scopes: HashMap<Box<[u64]>, Arc<[Arc<str>]>>,
     samples: Vec<RawSample>,
+    /// The CPU time of each thread for which an interruption is missing, because it fell into the kernel.
+    kernel_ns: BTreeMap<u32, u64>,
     threads: BTreeMap<u32, String>,
     pub(super) lost: SampleLosses,
 }
@@ -64,6 +69,7 @@ impl Session {
             stacks: HashSet::new(),
             scopes: HashMap::new(),
             samples: Vec::new(),
+            kernel_ns: BTreeMap::new(),
             threads: BTreeMap::new(),
             lost: SampleLosses::default(),
         }
@@ -78,7 +84,7 @@ impl Session {
 
     /// Adds a sample.
     pub(super) fn add(&mut self, drained: &Drained<'_>) {
-        let Drained { thread, last_cpu_ns, words } = *drained;
+        let Drained { thread, last_cpu_ns, period_ns, words } = *drained;
         let [flags, time_ns, cpu_ns, task, parent, path, scopes] =
             *words.first_chunk::<HEAD>().unwrap_or(&[0; HEAD]);
         let scope_words = (scopes as u32 as usize).div_ceil(2);
@@ -94,9 +100,11 @@ impl Session {
             self.lost.dropped_memory_full += 1;
             return;
         };
+        let used_ns = cpu_ns.saturating_sub(last_cpu_ns.max(start_ns));
+        let kernel_ns = period_ns.map_or(0, |period_ns| missed_ns(used_ns, period_ns));
         let sample = RawSample {
             time_ns,
-            cpu_ns: cpu_ns.saturating_sub(last_cpu_ns.max(start_ns)),
+            cpu_ns: used_ns - kernel_ns,
             thread,
             task: Some(task).filter(|task| *task != 0),
             parent: Some(parent).filter(|parent| *parent != 0),
@@ -110,7 +118,10 @@ impl Session {
             complete: flags & COMPLETE != 0,
             truncated: flags & TRUNCATED != 0,
         };
-        self.carried_cpu_ns += sample.cpu_ns;
+        self.carried_cpu_ns += used_ns;
+        if kernel_ns > 0 {
+            *self.kernel_ns.entry(thread).or_default() += kernel_ns;
+        }
         self.lost.incomplete_stacks += u64::from(!sample.complete);
         self.lost.truncated_stacks += u64::from(sample.truncated);
         self.samples.push(sample);
@@ -170,7 +181,11 @@ impl Session {
             start: self.start.0,
             duration: self.start.1.elapsed(),
             samples: self.samples,
-            unmet: Vec::new(),
+            unmet: self
+                .kernel_ns
+                .iter()
+                .map(|(thread, ns)| Unmet::kernel_of(*thread, *ns))
+                .collect(),
             cut_short: halted || self.lost.dropped_memory_full > 0,
             lost: self.lost,
             mechanism,
@@ -180,4 +195,11 @@ impl Session {
             modules,
         }
     }
+}
+
+/// The CPU time of the interruptions that are missing before a sample. An interruption that falls into the kernel is lost, where
+/// only user mode may be sampled; the next one comes a whole period later.
+fn missed_ns(used_ns: u64, period_ns: u64) -> u64 {
+    let periods = (used_ns + period_ns / 2) / period_ns.max(1);
+    (periods.saturating_sub(1) * period_ns).min(used_ns)
 }

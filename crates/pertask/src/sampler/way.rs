@@ -30,16 +30,17 @@ impl Way {
     pub(super) fn find(options: &SamplerOptions, trial: &'static Record) -> Result<Self, Error> {
         let mut refused = Vec::new();
         let wanted = |way: &Mechanism| options.mechanism.is_none_or(|only| only == *way);
+        let order = Mechanism::in_order(options.frequency_hz);
         // A handler on an alternate stack sees where its thread is, but not how the thread came there. Such mechanisms are
         // tried last.
-        let (stackless, others): (Vec<_>, Vec<_>) = Mechanism::ALL
+        let (stackless, others): (Vec<_>, Vec<_>) = order
             .into_iter()
             .filter(wanted)
             .partition(|way| disposition::wants_alternate_stack(way.signal()));
         for mechanism in others.into_iter().chain(stackless.iter().copied()) {
             match Self::try_out(mechanism, trial) {
                 Ok(signal) => {
-                    let better = Mechanism::ALL.into_iter().take_while(|it| *it != mechanism);
+                    let better = order.into_iter().take_while(|it| *it != mechanism);
                     let better = better.filter(|it| stackless.contains(it));
                     refused.extend(better.map(|it| format!("{it}: {ALTERNATE}")));
                     let stackless = stackless.contains(&mechanism);

@@ -11,6 +11,7 @@
 use super::profile::{RawProfile, RawSample, Unmet};
 use crate::os::threads;
 use crate::sessions::Clocked;
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 /// Samples that are weighed together: those of a spawn path, of a worker outside tasks, or of ended threads.
@@ -26,6 +27,8 @@ enum Stratum {
 struct Share {
     carried_ns: u64,
     clocked_ns: u64,
+    /// The part of `clocked_ns` that was in the kernel, without samples.
+    kernel_ns: u64,
     /// The time that the samples carried which have been weighed so far.
     done_ns: u64,
 }
@@ -37,7 +40,7 @@ impl RawProfile {
         if self.cut_short {
             return;
         }
-        self.unmet = weigh(&mut self.samples, clocked);
+        self.unmet = weigh(&mut self.samples, &self.unmet, clocked);
         for thread in self.unmet.iter().filter_map(|unmet| unmet.thread) {
             self.threads.entry(thread).or_insert_with(|| threads::name(thread));
         }
@@ -46,56 +49,79 @@ impl RawProfile {
     }
 }
 
-/// Gives the samples of each stratum the CPU time that the stratum had by the clock. Samples of which the clock knows nothing,
-/// such as those of threads that run no tasks, keep their own. Returns the strata that had CPU time and no sample to carry it.
-fn weigh(samples: &mut [RawSample], clocked: &Clocked) -> Vec<Unmet> {
-    let mut shares: HashMap<Stratum, Share> = HashMap::new();
+/// Gives the samples of each stratum the CPU time that the stratum had by the clock, less its time in the kernel. Samples of which
+/// the clock knows nothing, such as those of threads that run no tasks, keep their own. `kernel` is each thread's time in the
+/// kernel without samples. Returns all time without samples.
+fn weigh(samples: &mut [RawSample], kernel: &[Unmet], clocked: &Clocked) -> Vec<Unmet> {
+    let mut shares = clocked.shares();
     for sample in &*samples {
-        if let Some((stratum, clocked_ns)) = clocked.stratum(sample) {
-            let share = shares.entry(stratum).or_insert(Share { clocked_ns, ..Share::default() });
+        let stratum = clocked.stratum(sample.path, sample.thread);
+        if let Some(share) = stratum.and_then(|stratum| shares.get_mut(&stratum)) {
             share.carried_ns += sample.cpu_ns;
+        }
+    }
+    let (mut unmet, mut kernel_ns, mut ended_ns) = (Vec::new(), 0, 0);
+    for time in kernel {
+        let stratum = time.thread.and_then(|thread| clocked.stratum(None, thread));
+        let Some(stratum) = stratum else {
+            unmet.push(*time);
+            continue;
+        };
+        kernel_ns += time.cpu_ns;
+        if stratum == Stratum::Ended {
+            ended_ns += time.cpu_ns;
         }
     }
     if let Some(ended) = shares.get_mut(&Stratum::Ended) {
         // The time of ended threads that were never sampled does not go to the samples of others.
-        ended.clocked_ns = ended.clocked_ns.min(ended.carried_ns);
+        ended.clocked_ns = ended.clocked_ns.min(ended.carried_ns + ended_ns);
     }
+    share_out_kernel(&mut shares, kernel_ns);
     for sample in &mut *samples {
-        let stratum = clocked.stratum(sample).map(|(stratum, _)| stratum);
+        let stratum = clocked.stratum(sample.path, sample.thread);
         if let Some(share) = stratum.and_then(|stratum| shares.get_mut(&stratum)) {
             sample.cpu_ns = share.next(sample.cpu_ns);
         }
     }
-    let met = |stratum| shares.get(&stratum).is_some_and(|share| share.carried_ns > 0);
-    clocked.unmet(met)
+    unmet.extend(shares.iter().flat_map(|(stratum, share)| share.unmet(*stratum)));
+    unmet.sort_unstable_by_key(|it| (Reverse(it.cpu_ns), it.path, it.thread, it.kernel));
+    unmet
+}
+
+/// Says for each stratum how much of its time was in the kernel: what it had beyond its samples, by the clock. The missing
+/// interruptions say how much that was in all, but not which tasks had it. Chance makes more of the single differences, so each is
+/// taken in proportion.
+fn share_out_kernel(shares: &mut HashMap<Stratum, Share>, kernel_ns: u64) {
+    let beyond = |share: &Share| share.clocked_ns.saturating_sub(share.carried_ns);
+    let all_ns: u128 = shares.values().map(|share| u128::from(beyond(share))).sum();
+    for share in shares.values_mut() {
+        let beyond_ns = beyond(share);
+        let part = u128::from(beyond_ns) * u128::from(kernel_ns) / all_ns.max(1);
+        share.kernel_ns = u64::try_from(part).unwrap_or(u64::MAX).min(beyond_ns);
+    }
 }
 
 impl Clocked {
-    /// The stratum of a sample and the stratum's time by the clock, or `None` if the clock does not know it.
-    fn stratum(&self, sample: &RawSample) -> Option<(Stratum, u64)> {
-        if let Some(path) = sample.path {
-            return Some((Stratum::Path(path), *self.paths_ns.get(&path)?));
-        }
-        match self.threads_ns.get(&sample.thread) {
-            Some(own_ns) => Some((Stratum::Worker(sample.thread), (*own_ns)?)),
-            None => Some((Stratum::Ended, self.ended_ns)),
-        }
+    /// What each stratum had by the clock.
+    fn shares(&self) -> HashMap<Stratum, Share> {
+        let share = |clocked_ns| Share { clocked_ns, ..Share::default() };
+        let paths = self.paths_ns.iter().map(|(path, ns)| (Stratum::Path(*path), share(*ns)));
+        let workers = self
+            .threads_ns
+            .iter()
+            .filter_map(|(thread, own_ns)| Some((Stratum::Worker(*thread), share((*own_ns)?))));
+        paths.chain(workers).chain([(Stratum::Ended, share(self.ended_ns))]).collect()
     }
 
-    /// The paths and the workers that had CPU time and no sample. Ended threads are left out, because nobody knows which they
-    /// were.
-    fn unmet(&self, met: impl Fn(Stratum) -> bool) -> Vec<Unmet> {
-        let paths = self.paths_ns.iter().map(|(path, cpu_ns)| {
-            (Stratum::Path(*path), Unmet { path: Some(*path), thread: None, cpu_ns: *cpu_ns })
-        });
-        let workers = self.threads_ns.iter().filter_map(|(thread, own_ns)| {
-            let unmet = Unmet { path: None, thread: Some(*thread), cpu_ns: (*own_ns)? };
-            Some((Stratum::Worker(*thread), unmet))
-        });
-        let missing = paths.chain(workers).filter(|(at, it)| it.cpu_ns > 0 && !met(*at));
-        let mut unmet: Vec<_> = missing.map(|(_, unmet)| unmet).collect();
-        unmet.sort_unstable_by_key(|it| (std::cmp::Reverse(it.cpu_ns), it.path, it.thread));
-        unmet
+    /// The stratum of what a thread did in tasks of a path, or outside tasks. `None` if the clock does not know it.
+    fn stratum(&self, path: Option<u32>, thread: u32) -> Option<Stratum> {
+        if let Some(path) = path {
+            return self.paths_ns.contains_key(&path).then_some(Stratum::Path(path));
+        }
+        match self.threads_ns.get(&thread) {
+            Some(own_ns) => own_ns.map(|_| Stratum::Worker(thread)),
+            None => Some(Stratum::Ended),
+        }
     }
 }
 
@@ -108,8 +134,23 @@ impl Share {
     }
 
     fn up_to(&self, done_ns: u64) -> u64 {
-        let part = u128::from(self.clocked_ns) * u128::from(done_ns);
+        let part = u128::from(self.clocked_ns - self.kernel_ns) * u128::from(done_ns);
         (part / u128::from(self.carried_ns.max(1))) as u64
+    }
+
+    /// The stratum's time without samples: in the kernel, and all the rest if it has no sample. Ended threads without samples are
+    /// left out, because nobody knows which they were.
+    fn unmet(&self, stratum: Stratum) -> impl Iterator<Item = Unmet> + use<> {
+        let (path, thread) = match stratum {
+            Stratum::Path(path) => (Some(path), None),
+            Stratum::Worker(thread) => (None, Some(thread)),
+            Stratum::Ended => (None, None),
+        };
+        let has_samples = self.carried_ns > 0 || stratum == Stratum::Ended;
+        let rest_ns = if has_samples { 0 } else { self.clocked_ns - self.kernel_ns };
+        let both = [(true, self.kernel_ns), (false, rest_ns)];
+        let both = both.map(|(kernel, cpu_ns)| Unmet { path, thread, kernel, cpu_ns });
+        both.into_iter().filter(|unmet| unmet.cpu_ns > 0)
     }
 }
 
@@ -138,7 +179,7 @@ mod tests {
     }
 
     fn weighed(mut samples: Vec<RawSample>, clocked: &Clocked) -> Vec<u64> {
-        weigh(&mut samples, clocked);
+        weigh(&mut samples, &[], clocked);
         samples.iter().map(|sample| sample.cpu_ns).collect()
     }
 
@@ -183,7 +224,7 @@ mod tests {
         };
         // A sample that stands for no time can carry none.
         let mut samples = [sample(1, Some(7), 3), sample(1, None, 4), sample(1, Some(10), 0)];
-        let unmet = weigh(&mut samples, &clocked);
+        let unmet = weigh(&mut samples, &[], &clocked);
         let unmet: Vec<_> = unmet.iter().map(|it| (it.path, it.thread, it.cpu_ns)).collect();
         assert_eq!(unmet, [(None, Some(2), 30), (Some(8), None, 20), (Some(10), None, 5)]);
     }
@@ -193,5 +234,36 @@ mod tests {
         let clocked = Clocked { paths_ns: [(7, u64::MAX / 2)].into(), ..Clocked::default() };
         let samples = vec![sample(1, Some(7), 0), sample(1, Some(7), u64::MAX / 4)];
         assert_eq!(weighed(samples, &clocked), [0, u64::MAX / 2]);
+    }
+
+    #[test]
+    fn time_in_the_kernel_is_of_those_who_had_more_than_their_samples() {
+        let clocked = Clocked {
+            paths_ns: [(7, 100), (8, 50), (9, 20)].into(),
+            threads_ns: [(1, Some(10)), (2, None)].into(),
+            ended_ns: 0,
+        };
+        // By the clock path 7 had 90 beyond its sample, path 9 all of its 20, and path 8 less than its samples say.
+        let mut samples = [
+            sample(1, Some(7), 10),
+            sample(1, Some(8), 60),
+            sample(1, None, 10),
+            sample(2, None, 5),
+        ];
+        let kernel = [Unmet::kernel_of(1, 88), Unmet::kernel_of(2, 3)];
+        let unmet = weigh(&mut samples, &kernel, &clocked);
+        let carried: Vec<_> = samples.iter().map(|sample| sample.cpu_ns).collect();
+        assert_eq!(carried, [28, 50, 10, 5]);
+        let unmet: Vec<_> =
+            unmet.iter().map(|it| (it.path, it.thread, it.kernel, it.cpu_ns)).collect();
+        assert_eq!(
+            unmet,
+            [
+                (Some(7), None, true, 72),
+                (Some(9), None, true, 16),
+                (Some(9), None, false, 4),
+                (None, Some(2), true, 3)
+            ]
+        );
     }
 }
