@@ -67,6 +67,9 @@ struct Sampled {
     cpu_ns: u64,
     /// The record's counts that the engine has already told to the sessions.
     told: Told,
+    /// Whether interruptions may be missing before the next sample that did not fall into the kernel: some were dropped, or the
+    /// rate has changed.
+    gap: bool,
 }
 
 /// The counts of a record.
@@ -236,6 +239,7 @@ impl Engine {
             // If the new source cannot be armed, the old one stays.
             if let Ok(source) = mechanism.arm(sampled.record, *thread, period_ns, signal) {
                 sampled.source = source;
+                sampled.gap = true;
             }
         }
     }
@@ -306,7 +310,8 @@ impl Engine {
         match mechanism.arm(record, thread, self.period_ns, signal) {
             Ok(source) => {
                 let cpu_ns = cpu_ns.unwrap_or(0);
-                self.threads.insert(thread, Sampled { record, birth, source, cpu_ns, told });
+                self.threads
+                    .insert(thread, Sampled { record, birth, source, cpu_ns, told, gap: false });
                 if has_come {
                     self.note_unseen(thread);
                 }
@@ -350,10 +355,11 @@ impl Engine {
         let end = sampled.record.ring.end();
         let now = Told::of(sampled.record);
         // Where signals were dropped, nobody knows how many interruptions fell into the kernel.
-        let whole = now == sampled.told && !self.way.mechanism.sees_kernel();
-        let period_ns = whole.then_some(self.period_ns);
+        let dropped = now != sampled.told;
+        let period_ns = (!self.way.mechanism.sees_kernel()).then_some(self.period_ns);
         while sampled.record.ring.read_before(end, &mut self.words) {
             let last_cpu_ns = sampled.cpu_ns;
+            let period_ns = period_ns.filter(|_| !dropped && !sampled.gap);
             let drained = Drained { thread, last_cpu_ns, period_ns, words: &self.words };
             // A sample from before the engine found the thread came late.
             if drained.words.len() < HEAD || drained.thread_cpu_ns() < sampled.cpu_ns {
@@ -361,7 +367,9 @@ impl Engine {
             }
             self.sessions.iter_mut().for_each(|session| session.add(&drained));
             sampled.cpu_ns = drained.thread_cpu_ns();
+            sampled.gap = false;
         }
+        sampled.gap |= dropped;
         let told = std::mem::replace(&mut sampled.told, now);
         for session in &mut self.sessions {
             session.lost.dropped_ring_full += now.dropped - told.dropped;

@@ -2,8 +2,8 @@
 
 use super::support::{alone, ms, thread_cpu_ns};
 use super::{
-    CALLS, cpu_ns, gettid, of_thread, options, outermost, sample_enough, sample_enough_with, spin,
-    start,
+    CALLS, cpu_ns, gettid, kernel_ns, of_thread, options, outermost, sample_enough,
+    sample_enough_with, spin, start,
 };
 use futures::executor::block_on;
 use pertask::TaskExt;
@@ -30,7 +30,7 @@ fn a_full_ring_drops_and_counts_and_loses_no_time() {
     // What starting and stopping has used comes on top.
     let most = thread_cpu_ns() - begun_ns + ms(50);
     let lost = profile.lost;
-    let seen = cpu_ns(of_thread(&profile, gettid()));
+    let seen = cpu_ns(of_thread(&profile, gettid())) + kernel_ns(&profile, gettid());
     // What was dropped at the end is in no later sample; the collector makes room as often as it gets a CPU.
     let stretch = of_thread(&profile, gettid()).map(|sample| sample.cpu_ns).max().unwrap_or(0);
     let least = used.saturating_sub(3 * stretch + ms(5));

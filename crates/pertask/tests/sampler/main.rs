@@ -139,6 +139,12 @@ fn cpu_ns<'a>(samples: impl IntoIterator<Item = &'a RawSample>) -> u64 {
     samples.into_iter().map(|sample| sample.cpu_ns).sum()
 }
 
+/// The time of a thread outside tasks that is known to be in the kernel by the interruptions that are missing.
+fn kernel_ns(profile: &RawProfile, thread: u32) -> u64 {
+    let own = profile.unmet.iter().filter(|unmet| unmet.kernel && unmet.thread == Some(thread));
+    own.map(|unmet| unmet.cpu_ns).sum()
+}
+
 fn of_thread(profile: &RawProfile, thread: u32) -> impl Iterator<Item = &RawSample> {
     profile.samples.iter().filter(move |sample| sample.thread == thread)
 }

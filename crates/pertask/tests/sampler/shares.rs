@@ -1,7 +1,7 @@
 //! Whose time it is: each task, thread, label and scope has what it used, and all of it is told of.
 
 use super::support::{alone, loudly, ms, thread_cpu_ns};
-use super::{cpu_ns, gettid, of_thread, options, percent, sample_enough, spin, start};
+use super::{cpu_ns, gettid, kernel_ns, of_thread, options, percent, sample_enough, spin, start};
 use futures::executor::block_on;
 use pertask::sampler::{Mechanism, RawProfile, RawSample, Sampler, SamplerOptions};
 use pertask::{LabelExt, TaskExt, scope};
@@ -282,7 +282,8 @@ fn sessions_side_by_side_each_get_their_own_time() {
     spin(100);
     let first = first.stop();
     let most = thread_cpu_ns() - of_first[0];
-    let (long, short) = (cpu_ns(of_thread(&first, gettid())), cpu_ns(of_thread(&second, gettid())));
+    let whole = |profile| cpu_ns(of_thread(profile, gettid())) + kernel_ns(profile, gettid());
+    let (long, short) = (whole(&first), whole(&second));
     // What comes after the second session may be in no sample.
     let least = end_ns - of_first[1] - ms(5);
     assert!((least..=most).contains(&long), "{long}: not {least} to {most}");
