@@ -79,8 +79,12 @@ Reading the report:
     POLLS      the number of polls; CPU/POLL is the CPU time of an average poll
     MAX POLL   their longest poll; all other tasks of that thread waited as long
     STARTED    tasks that started while measuring; LIVE is how many were alive at the end
+    INCL, OWN  CPU time with and without the tasks that they spawned (--tree)
+    P50 to MAX waits between being woken and being polled (--wake-latency)
     TASK       the name given with .task(\"...\"), or - if there is none
     SITE       the line of code that made the task
+  Live tasks are listed with their numbers, and threads with the share of their time IN TASKS; a
+  worker is a thread that has run tasks.
   With --event, a list shows how often each event happened in these tasks. Events have perf's names:
     cycles, instructions, branches, branch-misses, cache-references, cache-misses, LLC-loads, ...
     page-faults, context-switches, cpu-migrations, task-clock, ...; raw codes such as r00c0;

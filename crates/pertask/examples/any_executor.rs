@@ -1,7 +1,7 @@
 //! The same `.task("...")` on three executors: it wraps the future, so it asks nothing of what polls it.
 //!
 //! ```text
-//! cargo run --example any_executor
+//! cargo run -p pertask --example any_executor
 //! ```
 
 use std::{error::Error, hint::black_box, rc::Rc};

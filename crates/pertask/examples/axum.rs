@@ -1,8 +1,8 @@
 //! A small axum service with pertask in it: the three marked lines are all it takes.
 //!
 //! ```text
-//! cargo run --example axum              serves until Ctrl-C, and prints what to call
-//! cargo run --example axum -- --once    calls itself a few times and prints the report
+//! cargo run -p pertask --features json --example axum              serves until Ctrl-C, and prints what to call
+//! cargo run -p pertask --features json --example axum -- --once    calls itself a few times and prints the report
 //! ```
 
 use std::{error::Error, hint::black_box, net::SocketAddr, sync::Arc, thread, time::Duration};

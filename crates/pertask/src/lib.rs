@@ -1,4 +1,4 @@
-//! Which async task spends the CPU.
+//! Shows which async task spends the CPU time.
 //!
 //! Three lines show it, on any executor and on stable Rust:
 //!

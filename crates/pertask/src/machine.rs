@@ -84,6 +84,18 @@ impl Machine {
     }
 }
 
+#[cfg(feature = "json")]
+impl Machine {
+    /// Renders this description as indented JSON, each field under its name.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // Serialisation cannot fail: the machine is plain data, its keys are strings, and it is written to memory.
+        let mut json = serde_json::to_string_pretty(self).expect("a machine is plain data");
+        json.push('\n');
+        json
+    }
+}
+
 #[cfg(feature = "sampler")]
 fn sampling() -> Vec<Offer> {
     use crate::Error;

@@ -1,7 +1,6 @@
 //! Reports and machines as JSON objects, whose fields have the names of the structs' fields.
 
 use super::Report;
-use crate::machine::Machine;
 
 impl Report {
     /// Renders this report as indented JSON, in the schema that `docs/REPORT.md` describes.
@@ -9,17 +8,6 @@ impl Report {
     pub fn to_json(&self) -> String {
         // Serialisation cannot fail: the report is plain data, its keys are strings, and it is written to memory.
         serde_json::to_string_pretty(self).expect("a report is plain data")
-    }
-}
-
-impl Machine {
-    /// Renders this description as indented JSON, each field under its name.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        // Serialisation cannot fail: the machine is plain data, its keys are strings, and it is written to memory.
-        let mut json = serde_json::to_string_pretty(self).expect("a machine is plain data");
-        json.push('\n');
-        json
     }
 }
 
