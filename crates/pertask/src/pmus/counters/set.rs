@@ -4,9 +4,9 @@ use super::counts::{MAX_COLUMNS, MAX_GROUPS};
 use super::event::CounterEvent;
 use super::usage::Figure;
 use crate::error::Error;
+use crate::os::clock;
 use crate::os::perf::{self, Group, Refused, What};
 use perf_event_open_sys::bindings as sys;
-use std::time::{Duration, Instant};
 
 /// Events that are counted together, and how each is counted.
 ///
@@ -65,8 +65,9 @@ enum Way {
     Nowhere(String),
 }
 
-/// How long a group may wait for its first turn in the counters. The kernel rotates groups at its timer tick, each 1 to 10 ms.
-const PATIENCE: Duration = Duration::from_millis(30);
+/// The CPU time for which a group may wait for its first turn in the counters. The kernel rotates groups at its timer tick, each 1
+/// to 10 ms, while their thread has a CPU.
+const PATIENCE_NS: u64 = 30_000_000;
 
 /// The environment variable that forbids reads in user space, if its value is `read`.
 const VARIABLE: &str = "PERTASK_COUNTERS";
@@ -259,8 +260,8 @@ fn split_to_fit(what: &[What]) -> (Vec<Members>, Vec<(What, String)>) {
 /// Opens a group and waits for its turn in the counters. Returns an error with the reason if either fails.
 fn try_group(what: &[What], user_reads: bool) -> Result<Members, String> {
     let group = Group::open(what, 0, user_reads).map_err(|refused| refused.to_string())?;
-    let start = Instant::now();
-    while start.elapsed() < PATIENCE {
+    let start_ns = clock::thread_cpu_ns();
+    while clock::thread_cpu_ns() - start_ns < PATIENCE_NS {
         let times = group.read_by_system_call(&mut [0; MAX_COLUMNS]);
         if times.is_some_and(|times| times.running_ns > 0) {
             let user_reads = user_reads && group.reads_in_user_space();
