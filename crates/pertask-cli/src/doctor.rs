@@ -29,10 +29,10 @@ fn text(machine: &Machine) -> String {
     line(&mut text, "CPU time of tasks");
     row(&mut text, "in use", &machine.clock);
     machine.clocks.iter().for_each(|clock| offer(&mut text, clock));
-    offer(&mut text, &machine.membarrier);
     row(&mut text, "", "to choose another clock, set PERTASK_CLOCK to rseq, perf-page or thread");
+    offer(&mut text, &machine.membarrier);
     line(&mut text, "");
-    line(&mut text, "Sampling (the first that works is used)");
+    line(&mut text, "Sampling (the timer up to the tick's rate, above it the first that works)");
     machine.sampling.iter().for_each(|way| wide_offer(&mut text, way));
     line(&mut text, "");
     events(&mut text, machine);

@@ -53,7 +53,7 @@ impl Choice {
         let find = || match wanted {
             None | Some("rseq") => Self::first_of(&DETECTORS),
             Some("perf-page") => Self::first_of(&DETECTORS[1..]),
-            Some("thread") => Self::thread(vec![format!("set by {VARIABLE}")]),
+            Some("thread") => Self::thread(vec![format!("the others, because {VARIABLE} is set")]),
             Some(other) => {
                 let mut choice = Self::first_of(&DETECTORS);
                 choice.refused.push(format!(
