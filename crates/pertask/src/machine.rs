@@ -25,7 +25,7 @@ pub struct Machine {
     pub clocks: Vec<Offer>,
     /// `membarrier`, with which an attach waits for switches under way.
     pub membarrier: Offer,
-    /// Each mechanism to interrupt a thread for a sample, best first.
+    /// Each mechanism to interrupt a thread for a sample.
     #[cfg(feature = "sampler")]
     pub sampling: Vec<Offer>,
     /// Each event that has a name, and what counts it here.

@@ -1,5 +1,5 @@
-//! The mechanisms that interrupt a thread each time it has used a period of CPU time. The sampler uses the best of three that
-//! works.
+//! The mechanisms that interrupt a thread each time it has used a period of CPU time. The sampler uses the first that works of
+//! three, in an order that depends on the rate.
 
 use super::disposition;
 use super::handler::{self, MOST_DESCRIPTORS};
@@ -27,7 +27,7 @@ pub enum Mechanism {
     ///
     /// The kernel checks the timer once per timer tick. So the rate is at most that of the tick, and samples miss work that
     /// keeps in step with the tick. Time in the kernel is sampled at the call that went there. The signal waits for the return to
-    /// user mode; in kernels before 5.9 (5.15 on aarch64) it may end a system call that has a timeout with `EINTR`.
+    /// user mode; in kernels before 5.11 (5.18 on aarch64) it may end a system call that has a timeout with `EINTR`.
     Timer,
 }
 
@@ -269,9 +269,9 @@ fn traced() -> bool {
 }
 
 /// Whether the kernel handles a thread's timers on the thread's way back to user mode (`CONFIG_POSIX_CPU_TIMERS_TASK_WORK`), so
-/// that their signals interrupt no sleep: since 5.9 on x86-64, and since 5.15 on aarch64.
+/// that their signals interrupt no sleep. Both architectures had it before these versions.
 fn defers_timers() -> bool {
-    kernel() >= if cfg!(target_arch = "x86_64") { (5, 9) } else { (5, 15) }
+    kernel() >= if cfg!(target_arch = "x86_64") { (5, 11) } else { (5, 18) }
 }
 
 /// The first two numbers of the kernel's version.

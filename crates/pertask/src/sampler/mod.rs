@@ -14,14 +14,15 @@
 //! Each sample carries the CPU time that it stands for. To see where the time went, add up those times, and do not count samples.
 //! A [`RawProfile`] has addresses; `RawProfile::resolve` (feature `profiler`) turns them into functions.
 //!
-//! The sampler's signal is SIGTRAP. It is SIGURG where the kernel refuses perf's traps, and where the program's own SIGTRAP
-//! handler runs on an alternate stack, because the thread's own stack cannot be walked from there. While a session samples, the
-//! program must not give SIGTRAP its default action, which would end the program. If the program installs another handler,
-//! sampling ends early.
+//! Up to the rate of the kernel's tick, POSIX timers interrupt the threads, by SIGURG; above it perf events do, by SIGTRAP. Those, too,
+//! use SIGURG where the kernel refuses perf's traps, and where the program's own SIGTRAP handler runs on an alternate stack, because
+//! the thread's own stack cannot be walked from there. While perf's traps are used, the program must not give SIGTRAP its default
+//! action, which would end the program. If the program installs another handler, sampling ends early.
 //!
 //! While at least one session samples, there is one collector thread, `pertask-sampler`. All sessions share the same
-//! interruptions of each thread, at the highest rate that a session asks for. Each session gets all samples from its start to
-//! its stop.
+//! interruptions of each thread, at the highest rate that a session asks for and the mechanism can keep: the first session chooses
+//! it, so a timer's rate stays below the tick's for sessions that join later. Each session gets all samples from its start to its
+//! stop.
 
 #[cfg(not(all(
     target_os = "linux",
@@ -110,7 +111,7 @@ impl Sampler {
         Ok(sampler)
     }
 
-    /// Tries each mechanism, best first, and returns why those that cannot be used here do not work.
+    /// Tries each mechanism, in the order of [`Mechanism::ALL`], and returns why those that cannot be used here do not work.
     ///
     /// While another session samples, this tries that session's mechanism each time.
     #[must_use]

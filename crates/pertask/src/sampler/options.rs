@@ -10,7 +10,7 @@ use crate::Session;
 pub struct SamplerOptions {
     /// The number of samples for each second of CPU time of a thread, from 1 to 5,000.
     pub frequency_hz: u32,
-    /// The mechanism that interrupts the threads, or `None` for the best that works.
+    /// The mechanism that interrupts the threads, or `None` for the best for the rate that works.
     ///
     /// The sampler ignores this while another session samples.
     pub mechanism: Option<Mechanism>,

@@ -94,7 +94,9 @@ pub struct Unmet {
     pub path: Option<u32>,
     /// The kernel's number of the thread that had the time outside tasks, or `None` if it was in tasks.
     pub thread: Option<u32>,
-    /// Whether it was time in the kernel, by the interruptions that are missing: an estimate. Otherwise the clock measured it.
+    /// Whether it was time in the kernel, by the interruptions that are missing. Otherwise the clock measured it.
+    ///
+    /// That is an estimate. Interruptions are also missing where a hypervisor took the CPU away, or the thread blocked the signal.
     pub kernel: bool,
     /// The CPU time.
     pub cpu_ns: u64,

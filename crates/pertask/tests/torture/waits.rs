@@ -81,7 +81,7 @@ fn defers_timers() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|it| it.parse().ok());
     let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    version >= if cfg!(target_arch = "x86_64") { (5, 9) } else { (5, 15) }
+    version >= if cfg!(target_arch = "x86_64") { (5, 11) } else { (5, 18) }
 }
 
 const WAITS: [(&str, Wait); 6] = [
