@@ -115,7 +115,11 @@ fn sampled_line(sampled: &RawProfile) -> String {
     let percent = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
     let carried: u64 = samples.iter().map(|sample| sample.cpu_ns).sum();
     let whole = (samples.len() as u64).saturating_sub(lost.incomplete_stacks);
-    let unmet: u64 = unmet.iter().map(|unmet| unmet.cpu_ns).sum();
+    let without_sample = |kernel| {
+        let of_kind = unmet.iter().filter(|unmet| unmet.kernel == kernel);
+        Duration::from_nanos(of_kind.map(|unmet| unmet.cpu_ns).sum())
+    };
+    let (in_kernel, unmet) = (without_sample(true), without_sample(false));
     let mut line = format!(
         "{} for {:.1}% of {:.2}s of CPU time, {:.2}% of them with whole stacks; {mechanism}",
         counted(samples.len() as u64, "sample"),
@@ -129,8 +133,10 @@ fn sampled_line(sampled: &RawProfile) -> String {
     if lost.threads_not_sampled > 0 {
         line += &format!("; {} not sampled", counted(lost.threads_not_sampled, "thread"));
     }
-    if unmet > 0 {
-        let unmet = Duration::from_nanos(unmet);
+    if !in_kernel.is_zero() {
+        line += &format!("; {in_kernel:.1?} of it in the kernel and not sampled, an estimate");
+    }
+    if !unmet.is_zero() {
         line += &format!("; {unmet:.1?} of it was measured and has no sample");
     }
     line
