@@ -11,7 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use fxprof_processed_profile as fx;
 use fxprof_processed_profile::{
     CategoryHandle, CpuDelta, Frame, FrameFlags, FrameInfo, ReferenceTimestamp, SamplingInterval,
-    Timestamp,
+    Timestamp, WeightType,
 };
 
 use super::{Profile, Sample, Site, TaskRef, ThreadRef, frames};
@@ -31,7 +31,8 @@ impl Profile {
     /// The Profiler shows the 100 busiest tracks when it opens the file. If there are more, the name of the process says how
     /// many are hidden, and the Profiler's *tracks* menu shows them.
     ///
-    /// Stacks grow from the task's name. Weights are numbers of samples, so CPU time without a sample has no weight.
+    /// Stacks grow from the task's name. Weights are CPU time in whole milliseconds, because the format's writer takes no
+    /// fractions: what is rounded off one sample counts for the next of its track, so sums are right to a millisecond.
     ///
     /// # Errors
     ///
@@ -95,15 +96,16 @@ impl Profile {
     }
 
     fn fill(&self, out: &mut fx::Profile, thread: fx::ThreadHandle, samples: &[&Sample]) {
+        out.set_thread_samples_weight_type(thread, WeightType::TracingMs);
         let mut now_ns = 0_u64;
         for sample in samples {
             let name = sample.task.as_ref().and_then(|task| task.name.as_deref());
             let frames = name.map(Cow::from).into_iter().chain(self.frames(sample));
             let frames: Vec<_> = frames.map(|name| label(out, &name)).collect();
             let stack = out.intern_stack_frames(thread, frames.into_iter());
+            let before_ms = milliseconds(now_ns);
             now_ns = now_ns.saturating_add(sample.cpu_ns);
-            // The format's weights have 32 bits.
-            let weight = i32::try_from(sample.count).unwrap_or(i32::MAX);
+            let weight = i32::try_from(milliseconds(now_ns) - before_ms).unwrap_or(i32::MAX);
             let at = Timestamp::from_nanos_since_reference(now_ns);
             out.add_sample(thread, at, stack, CpuDelta::from_nanos(sample.cpu_ns), weight);
         }
@@ -166,6 +168,11 @@ struct Track<'a> {
     name: String,
     cpu_ns: u64,
     samples: Vec<&'a Sample>,
+}
+
+/// Rounded to the nearest.
+fn milliseconds(ns: u64) -> u64 {
+    ns.saturating_add(500_000) / 1_000_000
 }
 
 fn label(out: &mut fx::Profile, name: &str) -> FrameInfo {

@@ -1,6 +1,6 @@
 //! The Firefox Profiler's JSON: its tracks, and the stacks in them.
 
-use pertask_profile::{Profile, Sample, TaskRef};
+use pertask_profile::{Function, Line, Location, Profile, Sample, TaskRef};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -31,9 +31,28 @@ fn tracks_are_not_in_the_order_of_their_names() {
 fn samples_follow_one_another_by_their_cpu_time() {
     let json = json();
     let samples = &threads(&json)[0]["samples"];
-    assert_eq!(samples["weight"], serde_json::json!([2, 3]));
+    assert_eq!(samples["weight"], serde_json::json!([20, 30]));
+    assert_eq!(samples["weightType"], "tracing-ms");
     assert_eq!(samples["threadCPUDelta"], serde_json::json!([20_000, 30_000]));
     assert_eq!(samples["timeDeltas"], serde_json::json!([20.0, 30.0]));
+}
+
+/// Such as time in the kernel, which is known and has no sample.
+#[test]
+fn time_without_samples_has_its_weight_and_no_fraction_is_lost() {
+    let mut builder = builder();
+    let name = builder.text("(kernel, not sampled)");
+    let function = builder.function(Function { name, ..Function::default() });
+    let lines = vec![Line { function, line: 0 }];
+    let location = builder.location(Location { lines, ..Location::default() });
+    // Of two tasks, so that they are not one.
+    for id in 0..4 {
+        let task = Some(task(&mut builder, id, "GET /", 80));
+        builder.add(Sample { cpu_ns: 600_000, stack: vec![location], task, ..Sample::default() });
+    }
+    let json = written(&builder.finish(Duration::ZERO));
+    let weights = &threads(&json)[0]["samples"]["weight"];
+    assert_eq!(*weights, serde_json::json!([1, 0, 1, 0]), "2.4 ms together");
 }
 
 #[test]
