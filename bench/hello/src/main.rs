@@ -7,7 +7,11 @@
 //! The service is a process of its own, on one worker thread, and eight clients keep it busy. In each round all variants run in
 //! turn, and each is compared with that round's service whose layer does nothing.
 
+#[path = "../../src/quartiles.rs"]
+mod quartiles;
 mod service;
+
+use quartiles::Quartiles;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -40,7 +44,11 @@ fn compare(rounds: usize) {
     let uname =
         |field| std::fs::read_to_string(format!("/proc/sys/kernel/{field}")).unwrap_or_default();
     let cpus = thread::available_parallelism().map_or(1, usize::from);
-    println!("Linux {}, {cpus} CPUs, {rounds} rounds of {TIME:?}", uname("osrelease").trim());
+    let [axum, tokio] = ["axum", "tokio"].map(version);
+    println!(
+        "Linux {}, {cpus} CPUs, axum {axum}, tokio {tokio}; {rounds} rounds of {TIME:?}",
+        uname("osrelease").trim()
+    );
     let mut times = vec![Vec::new(); VARIANTS.len()];
     for round in 0..rounds {
         // Each variant comes first once.
@@ -51,20 +59,22 @@ fn compare(rounds: usize) {
     }
     println!("{:34} {:>12} {:>10} {:>20}", "", "µs a request", "over bare", "quartiles");
     for ((_, what), own) in VARIANTS.iter().zip(&times) {
-        let mut ratios: Vec<_> =
-            own.iter().zip(&times[0]).map(|(own, bare)| 100.0 * (own / bare - 1.0)).collect();
-        let mut own = own.clone();
-        let [low, middle, high] = quartiles(&mut ratios);
-        println!(
-            "{what:34} {:>12.2} {middle:>+9.1}% {low:>+11.1}..{high:+.1}%",
-            quartiles(&mut own)[1]
-        );
+        let over = own.iter().zip(&times[0]).map(|(own, bare)| 100.0 * (own / bare - 1.0));
+        let Some((own, over)) = Quartiles::of(own.clone()).zip(Quartiles::of(over.collect()))
+        else {
+            continue;
+        };
+        let Quartiles { first, median, third } = over;
+        println!("{what:34} {:>12.2} {median:>+9.1}% {first:>+11.1}..{third:+.1}%", own.median);
     }
 }
 
-fn quartiles(values: &mut [f64]) -> [f64; 3] {
-    values.sort_by(f64::total_cmp);
-    [1, 2, 3].map(|quarter| values[(values.len() - 1) * quarter / 4])
+/// The version of a package in this program.
+fn version(package: &str) -> &'static str {
+    const LOCK: &str = include_str!("../Cargo.lock");
+    let begin = format!("name = \"{package}\"\nversion = \"");
+    let found = LOCK.split_once(&begin).and_then(|(_, rest)| rest.split_once('"'));
+    found.map_or("?", |(version, _)| version)
 }
 
 /// The CPU time of a service for each request.
