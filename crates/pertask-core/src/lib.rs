@@ -4,8 +4,8 @@
 //! task or for the whole system, inherited over fork, dropped at exit, and saved and restored at each context switch. This
 //! crate is that system for tasks in user space: async tasks, fibers, jobs.
 //!
-//! The crate knows no clock, no runtime and no file format. A [`Pmu`] decides what is measured; an executor tells a [`Cpu`]
-//! which task runs; a caller that wants counts attaches an [`Event`].
+//! The crate knows no clock, no runtime and no file format. A [`Pmu`] decides what is measured. Each thread that runs tasks has
+//! a [`Cpu`], and its executor tells the `Cpu` which task runs. A caller that wants counts attaches an [`Event`].
 //!
 //! ```
 //! use pertask_core::{Cpu, Edge, Inherit, Pmu, Switch, System};
@@ -21,6 +21,7 @@
 //!     type Count = u64;
 //!
 //!     fn sched_in(&self, switch: Switch<'_, Self>) {
+//!         // Other edges of a run are those where a nested task takes over for a while.
 //!         if let (Some(turns), Edge::Turn) = (switch.data, switch.edge) {
 //!             turns.fetch_add(1, Relaxed);
 //!         }
@@ -34,7 +35,7 @@
 //! let system = System::leak();
 //! let turns = system.register(Turns)?;
 //!
-//! // A thread that runs tasks.
+//! // This thread will run tasks.
 //! let cpu = Cpu::new(system);
 //! let site = cpu.site(Some("worker"), std::panic::Location::caller());
 //! let mut task = cpu.fork(site);

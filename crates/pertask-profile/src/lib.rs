@@ -1,4 +1,4 @@
-//! A sampled profile: which task was on the CPU and where in the code, in a model that belongs to no tool.
+//! A sampled profile: which task was on the CPU and where in the code, in a model that is independent of any tool.
 //!
 //! - A sampler fills a profile through a [`ProfileBuilder`].
 //! - [`Profile::write_pprof`] writes it for `go tool pprof` and other readers of that format. pprof keeps everything, and
@@ -13,6 +13,7 @@
 //!     Function, FlamegraphOptions, Location, Line, Profile, ProfileBuilder, RootBy, Sample, Site, TaskRef, Weight,
 //! };
 //!
+//! // How the samples were taken, in words, and the nanoseconds of CPU time between two samples.
 //! let mut builder = ProfileBuilder::new("by hand", 1_000_000);
 //! let name = builder.text("app::handle");
 //! let file = builder.text("src/app.rs");

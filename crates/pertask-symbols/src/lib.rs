@@ -11,9 +11,11 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! - A [`Module`] is a program or a library as it is mapped. It is made from the process's own memory, by [`mappings`],
-//!   [`Memory`] and [`MappedElf`]. The last one also has the sections that an unwinder needs.
-//! - A `Symbolizer` (feature `names`) finds the functions of addresses.
+//! - [`Module::of_this_process`] lists the program and the libraries, as they are mapped. It reads the process's own memory and
+//!   no file. What it is made of is there, too: [`mappings`], [`Memory`] and [`MappedElf`], which has the sections that an
+//!   unwinder needs.
+//! - A `Symbolizer` (feature `names`) finds the functions at an address, each as a `Frame`: several where calls are inlined.
+//!   It reads the modules' files. What a file lacks is a `Problem`, with what to do about it.
 
 #![deny(unsafe_code)]
 

@@ -2,6 +2,12 @@
 //!
 //! pertask's other crates print reports and profiles with this crate. It knows neither tasks nor profiles.
 //!
+//! - [`grid`] lays out tables. A text column is at least `least` and at most `most` characters wide, and gives way where the
+//!   terminal is narrow. Number columns with a `rank` are left out in the order of their ranks.
+//! - [`human`] writes numbers with units.
+//! - [`ink`] adds colours where they are wanted.
+//! - [`text`] shortens names and makes control characters visible.
+//!
 //! ```
 //! use pertask_text::grid::{Cell, Column, Grid};
 //! use pertask_text::{human, ink::Ink};

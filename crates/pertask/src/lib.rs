@@ -16,11 +16,35 @@
 //! - [`TaskExt::task`] makes any future a task. A task costs next to nothing until a session attaches to it.
 //! - [`Session`] attaches to all tasks, or to some, while the program runs, and detaches again.
 //! - [`Report`] says where the process's CPU time went: tasks by spawn site, workers outside tasks, other threads.
+//! - [`LabelExt::labels`] gives a task labels, such as a tenant's name, which the tasks that it spawns inherit. [`scope!`]
+//!   names a part of a task's work.
 //! - `pertask::tokio` (feature `tokio`) has tokio's spawn functions, with tokio's return types.
-//! - `pertask::sampler` (feature `sampler`) samples where in the code each thread and task spends its CPU time.
-//! - `pertask::profile` (feature `profile`) is a sampled profile. It writes pprof, folded stacks, flamegraphs and the
-//!   Firefox Profiler's format.
 //! - `pertask::tracing` (feature `tracing`) turns spans into scopes.
+//! - `pertask::sampler` (feature `sampler`) samples where in the code each thread and task spends its CPU time.
+//! - `pertask::profile` (feature `profile`) is a sampled profile. It writes pprof, folded stacks, flamegraphs, the
+//!   Firefox Profiler's format and speedscope's.
+//! - `pertask::symbols` (feature `symbols`) names the functions at addresses.
+//!
+//! # Features
+//!
+//! | feature | brings |
+//! | --- | --- |
+//! | `table` (default) | the report as text, by `Display` |
+//! | `json` | the report as JSON |
+//! | `tokio` | `pertask::tokio`; with `--cfg tokio_unstable` it sees every task of a runtime |
+//! | `tracing` | `pertask::tracing` |
+//! | `sampler` | `pertask::sampler`, whose samples hold addresses |
+//! | `profiler` | `sampler`, `symbols`, and `profile` with each of its formats (`pprof`, `flamegraph`, `firefox`, `speedscope`) |
+//!
+//! # Guides
+//!
+//! The repository has [a guide to using pertask in a service][using], and pages on [sampling], [the clock][clock] and
+//! [what it costs][costs].
+//!
+//! [using]: https://github.com/pertask/pertask/blob/main/docs/USING.md
+//! [sampling]: https://github.com/pertask/pertask/blob/main/docs/SAMPLING.md
+//! [clock]: https://github.com/pertask/pertask/blob/main/docs/CLOCK.md
+//! [costs]: https://github.com/pertask/pertask/blob/main/docs/COSTS.md
 //!
 //! The data behind it is [`pertask_core`]'s: Linux perf's per-task data, for tasks that the kernel cannot see.
 
