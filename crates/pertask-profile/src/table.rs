@@ -18,7 +18,8 @@ pub struct SummaryStyle {
     pub width: Option<u16>,
     /// Whether the text has ANSI colours.
     pub color: bool,
-    /// The most rows of a table.
+    /// The most rows of a table. Functions that only call others, and spent no time themselves, have rows only where this is
+    /// [`usize::MAX`].
     pub max_rows: usize,
 }
 
@@ -169,10 +170,22 @@ impl Overview<'_> {
     }
 }
 
+impl SummaryTable<'_> {
+    fn shown_rows(&self) -> usize {
+        let Summary { by, rows, .. } = self.summary;
+        let max = self.style.max_rows;
+        if *by != GroupBy::Function || max == usize::MAX {
+            return max.min(rows.len());
+        }
+        // The rows are in the order of their own time.
+        rows.iter().take(max).take_while(|row| row.own != Amount::default()).count()
+    }
+}
+
 impl fmt::Display for SummaryTable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Summary { by, whole, rows } = self.summary;
-        let (shown, cut) = rows.split_at(self.style.max_rows.min(rows.len()));
+        let (shown, cut) = rows.split_at(self.shown_rows());
         let of = human::duration_ns(whole.cpu_ns);
         let mut lines = self.style.prose(&format!("{} (% of {of})", title(by)), Tint::Title);
         if rows.is_empty() {

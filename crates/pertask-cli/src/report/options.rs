@@ -35,7 +35,8 @@ Reading the tables:
     SITE     the line of code that made the task
     FILE     the function's source file, shown where names alone are ambiguous
   SELF and CPU add up to the whole. Samples in no task, in no scope or without the label
-  have a row of their own, such as (outside tasks).
+  have a row of their own, such as (outside tasks). Functions that only called others have
+  rows with --top 0.
 
 Groups (--by, separated by commas):
   site         spawn sites, with the names of their tasks
