@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use pertask::{CounterSource, Machine, Offer};
+use pertask_text::human::counted;
 
-use crate::{cli::DoctorOptions, counted::counted, error::Error, output::print};
+use crate::{cli::DoctorOptions, error::Error, output::print};
 
 /// Examines the machine and prints the result.
 ///

@@ -3,8 +3,7 @@
 use std::{fmt, io, net::SocketAddr, path::PathBuf};
 
 use pertask::profile::ReadError;
-
-use crate::counted::counted;
+use pertask_text::human::counted;
 
 /// A failure that ends the command with status 1.
 ///

@@ -6,7 +6,6 @@
 #![deny(unsafe_code)]
 
 mod cli;
-mod counted;
 mod demo;
 mod doctor;
 mod duration;

@@ -1,7 +1,7 @@
 //! What a profile lacks. All of it is counted, and every encoder that has a place for the counts shows them.
 
+use pertask_text::human;
 use std::fmt;
-use std::time::Duration;
 
 /// What a profile lacks, or holds only in part.
 ///
@@ -59,7 +59,7 @@ impl Lost {
     }
 }
 
-/// Shows the counts that are not zero: `12 samples dropped, 1 stack incomplete, 5.2ms of CPU time not sampled`.
+/// Shows the counts that are not zero: `12 samples dropped, 1 stack incomplete, 5.20 ms of CPU time not sampled`.
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut lost = *self;
@@ -68,8 +68,7 @@ impl fmt::Display for Lost {
         let parts = parts.iter().filter(|part| *part.count != 0);
         let mut words: Vec<_> = parts.map(ToString::to_string).collect();
         if unsampled_ns > 0 {
-            let unsampled = Duration::from_nanos(unsampled_ns);
-            words.push(format!("{unsampled:.1?} of CPU time not sampled"));
+            words.push(format!("{} of CPU time not sampled", human::duration_ns(unsampled_ns)));
         }
         f.write_str(if words.is_empty() { "nothing lost" } else { "" })?;
         f.write_str(&words.join(", "))

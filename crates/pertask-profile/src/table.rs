@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 
 use super::{Amount, Filter, GroupBy, Lost, Profile, Subject, Summary, SummaryRow, frames};
 use pertask_text::grid::{Cell, Column, Grid};
-use pertask_text::human;
+use pertask_text::human::{self, counted};
 use pertask_text::ink::{Ink, Tint};
 use pertask_text::text::{harmless, wrap};
 
@@ -346,11 +346,6 @@ fn subject(by: &GroupBy, subject: &Subject, with_files: bool) -> Vec<Cell> {
             }
         }
     }
-}
-
-/// `1 sample`, `12.3k samples`.
-fn counted(count: u64, what: &str) -> String {
-    format!("{} {what}{}", human::count(count), if count == 1 { "" } else { "s" })
 }
 
 /// `2026-02-28 09:05:00 UTC`.

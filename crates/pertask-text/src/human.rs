@@ -21,6 +21,12 @@ pub fn duration_ns(ns: u64) -> String {
         )
 }
 
+/// Returns a count with its noun: `1 request`, `2 requests`, `12.3k requests`.
+#[must_use]
+pub fn counted(count: u64, one: &str) -> String {
+    format!("{} {one}{}", self::count(count), if count == 1 { "" } else { "s" })
+}
+
 /// Returns a count, which is exact below 10,000 and in thousands (k), millions (M) and so on above.
 #[must_use]
 pub fn count(n: u64) -> String {
@@ -67,6 +73,12 @@ fn three_digits(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_singular_and_none_is_not() {
+        let requests = [0, 1, 2, 12_345].map(|n| counted(n, "request"));
+        assert_eq!(requests, ["0 requests", "1 request", "2 requests", "12.3k requests"]);
+    }
 
     #[test]
     fn durations_keep_three_digits_across_every_unit() {

@@ -17,6 +17,7 @@ use axum::{
 use http_body_util::{BodyExt, Empty};
 use hyper_util::client::legacy::{Client as HttpClient, connect::HttpConnector};
 use pertask::TaskExt;
+use pertask_text::human::counted;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -24,7 +25,6 @@ use tokio::{
 };
 
 use crate::{
-    counted::counted,
     demo::routes::{ROUTES, Route},
     error::Error,
 };

@@ -13,11 +13,11 @@ use pertask::{
     CounterEvent, Report, SessionOptions,
     sampler::{RawProfile, Sampler, SamplerOptions},
 };
+use pertask_text::human::{self, counted};
 use tokio::{runtime::Runtime, time};
 
 use crate::{
     cli::{DemoOptions, Event},
-    counted::counted,
     demo::{
         clients::{Clients, Tally},
         service::Service,
@@ -109,23 +109,22 @@ fn write_profile(sampled: &RawProfile, files: &[ProfilePath]) -> Result<(), Erro
     written.into_iter().collect()
 }
 
-/// `1874 samples for 99.6% of 9.42s of CPU time, 99.95% of them with whole stacks; perf cpu-clock with SIGTRAP, 199 Hz`
+/// `1874 samples for 99.6% of 9.42 s of CPU time, 100.0% of them with whole stacks; perf cpu-clock with SIGTRAP, 199 Hz`
 fn sampled_line(sampled: &RawProfile) -> String {
     let RawProfile { samples, unmet, lost, process_cpu_ns, mechanism, .. } = sampled;
-    let percent = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
     let carried: u64 = samples.iter().map(|sample| sample.cpu_ns).sum();
     let whole = (samples.len() as u64).saturating_sub(lost.incomplete_stacks);
     let without_sample = |kernel| {
         let of_kind = unmet.iter().filter(|unmet| unmet.kernel == kernel);
-        Duration::from_nanos(of_kind.map(|unmet| unmet.cpu_ns).sum())
+        of_kind.map(|unmet| unmet.cpu_ns).sum::<u64>()
     };
     let (in_kernel, unmet) = (without_sample(true), without_sample(false));
     let mut line = format!(
-        "{} for {:.1}% of {:.2}s of CPU time, {:.2}% of them with whole stacks; {mechanism}",
+        "{} for {} of {} of CPU time, {} of them with whole stacks; {mechanism}",
         counted(samples.len() as u64, "sample"),
-        percent(carried, *process_cpu_ns),
-        Duration::from_nanos(*process_cpu_ns).as_secs_f64(),
-        percent(whole, samples.len() as u64),
+        human::percent(carried, *process_cpu_ns),
+        human::duration_ns(*process_cpu_ns),
+        human::percent(whole, samples.len() as u64),
     );
     if lost.dropped() > 0 {
         line += &format!("; {} dropped", counted(lost.dropped(), "sample"));
@@ -133,11 +132,13 @@ fn sampled_line(sampled: &RawProfile) -> String {
     if lost.threads_not_sampled > 0 {
         line += &format!("; {} not sampled", counted(lost.threads_not_sampled, "thread"));
     }
-    if !in_kernel.is_zero() {
-        line += &format!("; {in_kernel:.1?} of it in the kernel and not sampled, an estimate");
+    if in_kernel > 0 {
+        let in_kernel = human::duration_ns(in_kernel);
+        line += &format!("; {in_kernel} of it in the kernel and not sampled, an estimate");
     }
-    if !unmet.is_zero() {
-        line += &format!("; {unmet:.1?} of it was measured and has no sample");
+    if unmet > 0 {
+        let unmet = human::duration_ns(unmet);
+        line += &format!("; {unmet} of it was measured and has no sample");
     }
     line
 }
@@ -169,7 +170,8 @@ fn summary(tally: &Tally, elapsed: Duration) -> String {
         0 => "none failed".to_owned(),
         failed => format!("{failed} FAILED"),
     };
-    format!("measured {:.1}s: {}, {failed}", elapsed.as_secs_f64(), rate(tally, elapsed))
+    let elapsed_ns = elapsed.as_nanos().try_into().unwrap_or(u64::MAX);
+    format!("measured {}: {}, {failed}", human::duration_ns(elapsed_ns), rate(tally, elapsed))
 }
 
 fn rate(tally: &Tally, elapsed: Duration) -> String {

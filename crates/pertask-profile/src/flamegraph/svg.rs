@@ -8,8 +8,9 @@ use super::super::{RootBy, Weight};
 use super::color::{Kind, LEGEND};
 use super::frame::Frames;
 use super::options::FlamegraphOptions;
-use super::text::{self, Escaped, counted, percent};
+use super::text::{self, Escaped, percent};
 use super::tree::{Amount, Node, Tree};
+use pertask_text::human::{self, counted};
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
@@ -86,9 +87,10 @@ impl Head {
 fn taken(frames: &Frames<'_>) -> String {
     let profile = frames.profile;
     let count = profile.samples.iter().map(|sample| u128::from(sample.count)).sum();
+    let count = counted(saturated(count), "sample");
     let mechanism = if profile.mechanism.is_empty() { "sampled" } else { &profile.mechanism };
-    let seconds = profile.duration_ns as f64 / 1e9;
-    format!("{} in {seconds:.2} s, {mechanism}; {}", counted(count, "sample"), profile.lost)
+    let duration = human::duration_ns(profile.duration_ns);
+    format!("{count} in {duration}, {mechanism}; {}", profile.lost)
 }
 
 /// What is in the profile and not in the picture.
@@ -100,12 +102,12 @@ fn not_drawn(tree: &Tree, options: &FlamegraphOptions) -> Vec<String> {
     };
     let mut lines = Vec::new();
     if tree.narrow.frames > 0 {
-        let frames = counted(tree.narrow.frames as u128, "frame");
+        let frames = counted(tree.narrow.frames as u64, "frame");
         let amount = of_all(tree.narrow.amount);
         lines.push(format!("not drawn: {frames} too narrow to be seen ({amount})"));
     }
     if tree.deep.frames > 0 {
-        let frames = counted(tree.deep.frames as u128, "frame");
+        let frames = counted(tree.deep.frames as u64, "frame");
         let (row, amount) = (options.max_depth.max(1), of_all(tree.deep.amount));
         lines.push(format!("not drawn: what {frames} in row {row} called ({amount})"));
     }
@@ -114,9 +116,13 @@ fn not_drawn(tree: &Tree, options: &FlamegraphOptions) -> Vec<String> {
 
 fn in_units(amount: Amount, weight: Weight) -> String {
     match weight {
-        Weight::CpuNs => text::time(amount.cpu_ns),
-        Weight::Samples => counted(amount.samples, "sample"),
+        Weight::CpuNs => human::duration_ns(saturated(amount.cpu_ns)),
+        Weight::Samples => counted(saturated(amount.samples), "sample"),
     }
+}
+
+fn saturated(sum: u128) -> u64 {
+    sum.try_into().unwrap_or(u64::MAX)
 }
 
 struct Picture<'a, W> {

@@ -62,29 +62,6 @@ pub(super) fn end(text: &str, chars: usize) -> Cow<'_, str> {
     format!("…{}", &text[from..]).into()
 }
 
-/// Time in three digits: `1.23 s`, `45.6 ms`. Nanoseconds are exact.
-pub(super) fn time(ns: u128) -> String {
-    let (unit_ns, unit) = match ns {
-        0..1_000 => return format!("{ns} ns"),
-        1_000..1_000_000 => (1e3, "µs"),
-        1_000_000..1_000_000_000 => (1e6, "ms"),
-        _ => (1e9, "s"),
-    };
-    let amount = ns as f64 / unit_ns;
-    let decimals = match amount {
-        ..10.0 => 2,
-        10.0..100.0 => 1,
-        _ => 0,
-    };
-    format!("{amount:.decimals$} {unit}")
-}
-
-/// `1 sample`, `2 samples`.
-pub(super) fn counted(count: u128, what: &str) -> String {
-    let end = if count == 1 { "" } else { "s" };
-    format!("{count} {what}{end}")
-}
-
 /// How much a part is of the whole: `12.34 %`.
 pub(super) fn percent(part: u128, whole: u128) -> String {
     let whole = if whole == 0 { 1.0 } else { whole as f64 };

@@ -175,7 +175,7 @@ fn one_of_anything_is_singular() {
         unsampled_cpu_ns: 1,
     };
     let words = "1 sample dropped, 1 stack incomplete, 1 sample folded, 1 location folded, 1 name folded, \
-                 1 thread not sampled, 1.0ns of CPU time not sampled";
+                 1 thread not sampled, 1 ns of CPU time not sampled";
     assert_eq!(lost.to_string(), words);
 
     let mut profile = example::builder().finish(Duration::ZERO);
