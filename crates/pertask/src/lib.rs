@@ -87,13 +87,15 @@ pub use pmus::cpu_time::{CpuTime, CpuTimeCount, CpuTimeCpu, CpuTimeData};
 pub use pmus::wake::{Latencies, WakeData, WakeLatency};
 pub use report::derived::{Ratio, ipc, mpki};
 pub use report::{
-    Lost, Report, SCHEMA, SiteReport, SpawnSite, TaskReport, ThreadReport, TreeReport, Usage,
-    WakeBucket, WakeReport,
+    LabelReport, LabelValueReport, Lost, Report, SCHEMA, SiteReport, SpawnSite, TaskReport,
+    ThreadReport, TreeReport, Usage, WakeBucket, WakeReport,
 };
 #[cfg(feature = "table")]
 pub use report::{Table, TableStyle};
 pub use sessions::{Session, SessionOptions};
-pub use tasks::labels::{LabelExt, Labeled, Labels, MAX_LABEL_SETS, label_sets_without_place};
+pub use tasks::accounts::{MAX_LABEL_SETS, label_sets_without_place};
+pub use tasks::job::{Job, run};
+pub use tasks::labels::{LabelExt, Labeled, Labels};
 #[cfg(feature = "tokio")]
 pub use tasks::tokio;
 #[cfg(feature = "tracing")]

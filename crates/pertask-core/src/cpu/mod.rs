@@ -14,6 +14,7 @@ use record::IN_HOOKS;
 use crate::active::MAX_PMUS;
 use crate::books::Mine;
 use crate::foreign::{Delayed, OnUnwind, quietly};
+use crate::path::SpawnPath;
 use crate::pmu::Edge;
 use crate::primitive::Arc;
 use crate::site::Site;
@@ -143,12 +144,36 @@ impl Cpu {
         self.current_task().map_or_else(|| self.record.own_tag(), Task::tag)
     }
 
+    /// The [path](Task::path) of the current task, or `None` if no task runs here.
+    #[must_use]
+    #[inline]
+    pub fn path(&self) -> Option<&'static SpawnPath> {
+        self.current_task().map(Task::path)
+    }
+
     /// Sets the [`tag`](Self::tag) of the current task, or the CPU's own tag, and returns the old one.
+    ///
+    /// If the current task's tag changes, the PMUs are told that the task leaves with the old tag and comes back with the new one,
+    /// so that they can charge for the time before ([`Edge::Nested`]).
+    ///
+    /// # Panics
+    /// If a hook panics. The tag is set first.
     #[inline]
     pub fn set_tag(&self, tag: u32) -> u32 {
-        match self.current_task() {
-            Some(task) => task.set_tag(tag),
-            None => self.record.set_own_tag(tag),
+        let Some(task) = self.current_task() else { return self.record.set_own_tag(tag) };
+        let before = task.set_tag(tag);
+        if before != tag && (self.record.system.active_mask() | self.record.owed()) != 0 {
+            self.tell_tag(task);
+        }
+        before
+    }
+
+    /// Tells the PMUs that the current task goes on with another tag.
+    fn tell_tag(&self, task: &Task) {
+        if !self.is_in_hooks() {
+            let counted = OnUnwind(|| self.record.count_switch());
+            self.record.switch(Some(task), Edge::Nested, Edge::Nested);
+            drop(counted);
         }
     }
 

@@ -76,7 +76,8 @@ pub trait Pmu: Send + Sync + Sized + 'static {
 pub enum Edge {
     /// The task's turn begins or ends: a poll of a future, a run of a fiber.
     Turn,
-    /// A nested task takes over for a while, or ends its turn and gives the CPU back.
+    /// A nested task takes over for a while, or ends its turn and gives the CPU back; or the task goes on with another
+    /// [tag](Task::tag).
     Nested,
     /// The task runs outside its turns: in its destructor.
     Aside,

@@ -21,13 +21,13 @@ mod tests {
     use crate::pmus::counters::{Counter, CounterSource};
 
     use super::super::{
-        Lost, SCHEMA, SiteReport, SpawnSite, TaskReport, ThreadReport, TreeReport, Usage,
-        WakeBucket, WakeReport,
+        LabelReport, LabelValueReport, Lost, SCHEMA, SiteReport, SpawnSite, TaskReport,
+        ThreadReport, TreeReport, Usage, WakeBucket, WakeReport,
     };
     use super::*;
 
     /// The documented objects: the heading in `docs/REPORT.md`, and the pointer to an example in the JSON.
-    const OBJECTS: [(&str, &str); 10] = [
+    const OBJECTS: [(&str, &str); 12] = [
         ("The report", ""),
         ("A source of counts", "/counters/0"),
         ("A site", "/sites/0"),
@@ -36,6 +36,8 @@ mod tests {
         ("A bucket", "/sites/1/wakes/histogram/0"),
         ("A spawn path", "/tree/1"),
         ("A task", "/tasks/0"),
+        ("A label", "/labels/0"),
+        ("A label's value", "/labels/0/values/0"),
         ("A thread", "/threads/0"),
         ("Lost", "/lost"),
     ];
@@ -158,6 +160,7 @@ mod tests {
             ],
             tree: vec![main_path(), path()],
             tasks: vec![task()],
+            labels: vec![tenant()],
             threads: vec![worker(), ended_threads()],
             lost: Lost { polls_untracked: 1, ..Lost::default() },
         }
@@ -195,6 +198,15 @@ mod tests {
             }],
             threads: vec![ended_threads()],
             ..example()
+        }
+    }
+
+    fn tenant() -> LabelReport {
+        LabelReport {
+            key: "tenant".into(),
+            values: vec![LabelValueReport { value: "acme".into(), cpu_ns: 10_913_220_118 }],
+            others_cpu_ns: 290_440_002,
+            without_cpu_ns: 40_002_887,
         }
     }
 

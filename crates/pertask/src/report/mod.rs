@@ -54,6 +54,10 @@ pub struct Report {
     ///
     /// [`SessionOptions::max_tasks`](crate::SessionOptions::max_tasks) is their number.
     pub tasks: Vec<TaskReport>,
+    /// One row for each key of the labels that tasks had, sorted by key.
+    ///
+    /// Empty in a session on some tasks only.
+    pub labels: Vec<LabelReport>,
     /// One row for each thread of the process, most CPU time first.
     pub threads: Vec<ThreadReport>,
     /// What the session could not count.
@@ -153,6 +157,35 @@ pub struct TaskReport {
     pub wakes: Option<WakeReport>,
 }
 
+/// The CPU time of tasks by the value of a label.
+///
+/// The time belongs to the labels that held while it was spent. The values' times, `others_cpu_ns` and `without_cpu_ns` add up to
+/// [`Report::tasks_cpu_ns`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "json", derive(serde::Serialize))]
+pub struct LabelReport {
+    /// The label's key.
+    pub key: String,
+    /// The values with the most CPU time, most first.
+    ///
+    /// [`SessionOptions::max_label_values`](crate::SessionOptions::max_label_values) is their number.
+    pub values: Vec<LabelValueReport>,
+    /// CPU time of all other values.
+    pub others_cpu_ns: u64,
+    /// CPU time in tasks, while they did not have this label.
+    pub without_cpu_ns: u64,
+}
+
+/// The CPU time of tasks while they had a label with this value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "json", derive(serde::Serialize))]
+pub struct LabelValueReport {
+    /// The label's value.
+    pub value: String,
+    /// CPU time, user and system.
+    pub cpu_ns: u64,
+}
+
 /// How long tasks waited between being woken and being polled.
 ///
 /// Each percentile is the upper bound of the bucket in which it lies, so it is at most a quarter too large. A percentile is
@@ -235,6 +268,10 @@ pub struct Lost {
     ///
     /// They are counted as if no task had spawned them.
     pub tasks_without_path: u64,
+    /// How often a set of labels found no place in the bounded table of sets.
+    ///
+    /// The time of such labels is in [`LabelReport::without_cpu_ns`].
+    pub label_sets_without_place: u64,
     /// Polls that the hooks could not follow, because tokio polled the task again before it called the hook that ends the last
     /// poll.
     ///

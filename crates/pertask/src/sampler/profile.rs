@@ -87,13 +87,15 @@ pub struct SampleLosses {
 }
 
 /// CPU time without a sample: it is known who had it, but not where in the code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unmet {
     /// The spawn path of the tasks that had the time, or `None` if it was outside tasks.
     pub path: Option<u32>,
     /// The kernel's number of the thread that had the time outside tasks, or `None` if it was in tasks.
     pub thread: Option<u32>,
+    /// The labels that the tasks had, where it is known.
+    pub labels: Labels,
     /// Whether it was time in the kernel, by the interruptions that are missing. Otherwise the clock measured it.
     ///
     /// That is an estimate. Interruptions are also missing where a hypervisor took the CPU away, or the thread blocked the signal.
@@ -105,7 +107,7 @@ pub struct Unmet {
 impl Unmet {
     /// A thread's time in the kernel.
     pub(super) fn kernel_of(thread: u32, cpu_ns: u64) -> Self {
-        Self { path: None, thread: Some(thread), kernel: true, cpu_ns }
+        Self { path: None, thread: Some(thread), labels: Labels::default(), kernel: true, cpu_ns }
     }
 }
 

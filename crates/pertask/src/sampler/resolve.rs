@@ -4,6 +4,7 @@
 //! task, and would split its time by the thread that polled it.
 
 use crate::sampler::{Module, RawProfile, RawSample, Unmet};
+use crate::tasks::labels::Labels;
 use crate::tasks::tracked;
 use pertask_core::System;
 use pertask_profile::{
@@ -108,11 +109,7 @@ impl<'a> Resolver<'a> {
             task,
             thread: Some(self.thread(raw.thread, threads)),
             scopes: raw.scopes.iter().map(|name| self.builder.text(name)).collect(),
-            labels: raw
-                .labels
-                .iter()
-                .map(|(key, value)| (self.builder.text(key), self.builder.text(value)))
-                .collect(),
+            labels: self.labels(&raw.labels),
             complete: raw.complete || at_root,
         }
     }
@@ -124,8 +121,14 @@ impl<'a> Resolver<'a> {
             stack: vec![self.words(if unmet.kernel { IN_KERNEL } else { NO_SAMPLE })],
             task: unmet.path.map(|path| self.task(None, None, Some(path))),
             thread: unmet.thread.map(|thread| self.thread(thread, threads)),
+            labels: self.labels(&unmet.labels),
             ..Sample::default()
         }
+    }
+
+    fn labels(&mut self, labels: &Labels) -> Vec<(Arc<str>, Arc<str>)> {
+        let texts = |(key, value)| (self.builder.text(key), self.builder.text(value));
+        labels.iter().map(texts).collect()
     }
 
     fn thread(&mut self, tid: u32, threads: &BTreeMap<u32, String>) -> ThreadRef {

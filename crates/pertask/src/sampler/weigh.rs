@@ -4,19 +4,23 @@
 //! Samples alone are not fair. A thread is not interrupted in the kernel, so that time would count for the code that runs next,
 //! which is often another task's. The timer tick misses work that keeps in step with it. A task that runs for some microseconds
 //! at a time is hit too seldom. So the samples of all tasks of a spawn path get the CPU time that those tasks had by the clock,
-//! in proportion to the times that the samples carried before. The samples of a worker outside tasks get the rest of its
-//! thread's time. (Surveys call this post-stratification.) A path or thread that had CPU time and no sample is listed
+//! in proportion to the times that the samples carried before. Where labels had enough of a path's time to be sampled well, their
+//! samples get the time that those labels had, and the path's other samples the rest. The samples of a worker outside tasks get the
+//! rest of its thread's time. (Surveys call this post-stratification.) A path or thread that had CPU time and no sample is listed
 //! separately: it is known who had the time, but not where.
 
 use super::profile::{RawProfile, RawSample, Unmet};
 use crate::os::threads;
 use crate::sessions::Clocked;
+use crate::tasks::labels::Labels;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-/// Samples that are weighed together: those of a spawn path, of a worker outside tasks, or of ended threads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Samples that are weighed together: those of a spawn path with some labels, of the rest of a spawn path, of a worker outside
+/// tasks, or of ended threads.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Stratum {
+    Labeled(u32, Labels),
     Path(u32),
     Worker(u32),
     Ended,
@@ -33,6 +37,10 @@ struct Share {
     done_ns: u64,
 }
 
+/// The number of samples that labels should have on average to be a stratum. With fewer, chance would decide which functions have
+/// the time.
+const ENOUGH: u64 = 20;
+
 impl RawProfile {
     /// Gives the samples the times of the clock. Does nothing if the samples cover only a part of the session, because they
     /// would get the time of the rest, too.
@@ -40,7 +48,8 @@ impl RawProfile {
         if self.cut_short {
             return;
         }
-        self.unmet = weigh(&mut self.samples, &self.unmet, clocked);
+        let enough_ns = ENOUGH * self.period_ns;
+        self.unmet = weigh(&mut self.samples, &self.unmet, clocked, enough_ns);
         for thread in self.unmet.iter().filter_map(|unmet| unmet.thread) {
             self.threads.entry(thread).or_insert_with(|| threads::name(thread));
         }
@@ -51,12 +60,16 @@ impl RawProfile {
 
 /// Gives the samples of each stratum the CPU time that the stratum had by the clock, less its time in the kernel. Samples of which
 /// the clock knows nothing, such as those of threads that run no tasks, keep their own. `kernel` is each thread's time in the
-/// kernel without samples. Returns all time without samples.
-fn weigh(samples: &mut [RawSample], kernel: &[Unmet], clocked: &Clocked) -> Vec<Unmet> {
-    let mut shares = clocked.shares();
+/// kernel without samples. Labels with less than `enough_ns` are not weighed on their own. Returns all time without samples.
+fn weigh(
+    samples: &mut [RawSample],
+    kernel: &[Unmet],
+    clocked: &Clocked,
+    enough_ns: u64,
+) -> Vec<Unmet> {
+    let mut shares = clocked.shares(enough_ns);
     for sample in &*samples {
-        let stratum = clocked.stratum(sample.path, sample.thread);
-        if let Some(share) = stratum.and_then(|stratum| shares.get_mut(&stratum)) {
+        if let Some(share) = share_of(&mut shares, clocked, sample) {
             share.carried_ns += sample.cpu_ns;
         }
     }
@@ -64,7 +77,7 @@ fn weigh(samples: &mut [RawSample], kernel: &[Unmet], clocked: &Clocked) -> Vec<
     for time in kernel {
         let stratum = time.thread.and_then(|thread| clocked.stratum(None, thread));
         let Some(stratum) = stratum else {
-            unmet.push(*time);
+            unmet.push(time.clone());
             continue;
         };
         kernel_ns += time.cpu_ns;
@@ -78,14 +91,28 @@ fn weigh(samples: &mut [RawSample], kernel: &[Unmet], clocked: &Clocked) -> Vec<
     }
     share_out_kernel(&mut shares, kernel_ns);
     for sample in &mut *samples {
-        let stratum = clocked.stratum(sample.path, sample.thread);
-        if let Some(share) = stratum.and_then(|stratum| shares.get_mut(&stratum)) {
+        if let Some(share) = share_of(&mut shares, clocked, sample) {
             sample.cpu_ns = share.next(sample.cpu_ns);
         }
     }
-    unmet.extend(shares.iter().flat_map(|(stratum, share)| share.unmet(*stratum)));
-    unmet.sort_unstable_by_key(|it| (Reverse(it.cpu_ns), it.path, it.thread, it.kernel));
+    unmet.extend(shares.iter().flat_map(|(stratum, share)| share.unmet(stratum)));
+    unmet.sort_by_key(|it| (Reverse(it.cpu_ns), it.path, it.thread, it.kernel));
     unmet
+}
+
+/// The share of a sample's stratum. `None` if the clock does not know it.
+fn share_of<'a>(
+    shares: &'a mut HashMap<Stratum, Share>,
+    clocked: &Clocked,
+    sample: &RawSample,
+) -> Option<&'a mut Share> {
+    if let Some(path) = sample.path.filter(|_| !sample.labels.is_empty()) {
+        let labeled = Stratum::Labeled(path, sample.labels.clone());
+        if shares.contains_key(&labeled) {
+            return shares.get_mut(&labeled);
+        }
+    }
+    shares.get_mut(&clocked.stratum(sample.path, sample.thread)?)
 }
 
 /// Says for each stratum how much of its time was in the kernel: what it had beyond its samples, by the clock. The missing
@@ -103,14 +130,28 @@ fn share_out_kernel(shares: &mut HashMap<Stratum, Share>, kernel_ns: u64) {
 
 impl Clocked {
     /// What each stratum had by the clock.
-    fn shares(&self) -> HashMap<Stratum, Share> {
+    fn shares(&self, enough_ns: u64) -> HashMap<Stratum, Share> {
         let share = |clocked_ns| Share { clocked_ns, ..Share::default() };
-        let paths = self.paths_ns.iter().map(|(path, ns)| (Stratum::Path(*path), share(*ns)));
+        let mut rests_ns = self.paths_ns.clone();
+        let enough = self.labeled_ns.iter().filter(|(_, ns)| **ns >= enough_ns);
+        let labeled: Vec<_> = enough
+            .map(|((path, labels), ns)| {
+                if let Some(rest_ns) = rests_ns.get_mut(path) {
+                    *rest_ns = rest_ns.saturating_sub(*ns);
+                }
+                (Stratum::Labeled(*path, labels.clone()), share(*ns))
+            })
+            .collect();
+        let paths = rests_ns.into_iter().map(|(path, ns)| (Stratum::Path(path), share(ns)));
         let workers = self
             .threads_ns
             .iter()
             .filter_map(|(thread, own_ns)| Some((Stratum::Worker(*thread), share((*own_ns)?))));
-        paths.chain(workers).chain([(Stratum::Ended, share(self.ended_ns))]).collect()
+        paths
+            .chain(labeled)
+            .chain(workers)
+            .chain([(Stratum::Ended, share(self.ended_ns))])
+            .collect()
     }
 
     /// The stratum of what a thread did in tasks of a path, or outside tasks. `None` if the clock does not know it.
@@ -140,16 +181,23 @@ impl Share {
 
     /// The stratum's time without samples: in the kernel, and all the rest if it has no sample. Ended threads without samples are
     /// left out, because nobody knows which they were.
-    fn unmet(&self, stratum: Stratum) -> impl Iterator<Item = Unmet> + use<> {
-        let (path, thread) = match stratum {
-            Stratum::Path(path) => (Some(path), None),
-            Stratum::Worker(thread) => (None, Some(thread)),
-            Stratum::Ended => (None, None),
+    fn unmet(&self, stratum: &Stratum) -> impl Iterator<Item = Unmet> + use<> {
+        let (path, thread, labels) = match stratum {
+            Stratum::Labeled(path, labels) => (Some(*path), None, labels.clone()),
+            Stratum::Path(path) => (Some(*path), None, Labels::default()),
+            Stratum::Worker(thread) => (None, Some(*thread), Labels::default()),
+            Stratum::Ended => (None, None, Labels::default()),
         };
-        let has_samples = self.carried_ns > 0 || stratum == Stratum::Ended;
+        let has_samples = self.carried_ns > 0 || *stratum == Stratum::Ended;
         let rest_ns = if has_samples { 0 } else { self.clocked_ns - self.kernel_ns };
         let both = [(true, self.kernel_ns), (false, rest_ns)];
-        let both = both.map(|(kernel, cpu_ns)| Unmet { path, thread, kernel, cpu_ns });
+        let both = both.map(|(kernel, cpu_ns)| Unmet {
+            path,
+            thread,
+            labels: labels.clone(),
+            kernel,
+            cpu_ns,
+        });
         both.into_iter().filter(|unmet| unmet.cpu_ns > 0)
     }
 }
@@ -157,7 +205,6 @@ impl Share {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tasks::labels::Labels;
 
     fn sample(thread: u32, path: Option<u32>, cpu_ns: u64) -> RawSample {
         RawSample {
@@ -179,7 +226,7 @@ mod tests {
     }
 
     fn weighed(mut samples: Vec<RawSample>, clocked: &Clocked) -> Vec<u64> {
-        weigh(&mut samples, &[], clocked);
+        weigh(&mut samples, &[], clocked, 0);
         samples.iter().map(|sample| sample.cpu_ns).collect()
     }
 
@@ -191,11 +238,33 @@ mod tests {
     }
 
     #[test]
+    fn labels_with_enough_time_have_it_and_the_rest_of_the_path_shares_the_rest() {
+        let labels = |tenant: &str| Labels::new([("tenant", tenant)]);
+        let clocked = Clocked {
+            paths_ns: [(7, 100)].into(),
+            labeled_ns: [((7, labels("a")), 50), ((7, labels("b")), 40), ((7, labels("c")), 6)]
+                .into(),
+            ..Clocked::default()
+        };
+        let of = |tenant: &str, cpu_ns| RawSample {
+            labels: labels(tenant),
+            ..sample(1, Some(7), cpu_ns)
+        };
+        let mut samples = vec![of("a", 1), of("c", 1), of("a", 1), sample(1, Some(7), 4)];
+        let unmet = weigh(&mut samples, &[], &clocked, 20);
+        let weights: Vec<_> = samples.iter().map(|sample| sample.cpu_ns).collect();
+        assert_eq!(weights, [25, 2, 25, 8]);
+        let unmet: Vec<_> =
+            unmet.iter().map(|it| (it.path, it.labels.clone(), it.cpu_ns)).collect();
+        assert_eq!(unmet, [(Some(7), labels("b"), 40)], "it had no sample");
+    }
+
+    #[test]
     fn a_worker_outside_of_tasks_has_its_own() {
         let clocked = Clocked {
             paths_ns: [(7, 90)].into(),
             threads_ns: [(1, Some(10)), (2, None)].into(),
-            ended_ns: 0,
+            ..Clocked::default()
         };
         let samples = vec![sample(1, Some(7), 60), sample(1, None, 40), sample(2, None, 5)];
         assert_eq!(weighed(samples, &clocked), [90, 10, 5]);
@@ -221,10 +290,11 @@ mod tests {
             paths_ns: [(7, 100), (8, 20), (9, 0), (10, 5)].into(),
             threads_ns: [(1, Some(10)), (2, Some(30)), (3, None)].into(),
             ended_ns: 50,
+            ..Clocked::default()
         };
         // A sample that stands for no time can carry none.
         let mut samples = [sample(1, Some(7), 3), sample(1, None, 4), sample(1, Some(10), 0)];
-        let unmet = weigh(&mut samples, &[], &clocked);
+        let unmet = weigh(&mut samples, &[], &clocked, 0);
         let unmet: Vec<_> = unmet.iter().map(|it| (it.path, it.thread, it.cpu_ns)).collect();
         assert_eq!(unmet, [(None, Some(2), 30), (Some(8), None, 20), (Some(10), None, 5)]);
     }
@@ -241,7 +311,7 @@ mod tests {
         let clocked = Clocked {
             paths_ns: [(7, 100), (8, 50), (9, 20)].into(),
             threads_ns: [(1, Some(10)), (2, None)].into(),
-            ended_ns: 0,
+            ..Clocked::default()
         };
         // By the clock path 7 had 90 beyond its sample, path 9 all of its 20, and path 8 less than its samples say.
         let mut samples = [
@@ -251,7 +321,7 @@ mod tests {
             sample(2, None, 5),
         ];
         let kernel = [Unmet::kernel_of(1, 88), Unmet::kernel_of(2, 3)];
-        let unmet = weigh(&mut samples, &kernel, &clocked);
+        let unmet = weigh(&mut samples, &kernel, &clocked, 0);
         let carried: Vec<_> = samples.iter().map(|sample| sample.cpu_ns).collect();
         assert_eq!(carried, [28, 50, 10, 5]);
         let unmet: Vec<_> =

@@ -1,5 +1,7 @@
 //! CPU time by the clock during a session, divided in the same way as samples can be.
 
+use crate::tasks::accounts::Key;
+use crate::tasks::labels::Labels;
 use std::collections::HashMap;
 
 /// CPU time by the clock during a session.
@@ -7,8 +9,26 @@ use std::collections::HashMap;
 pub(crate) struct Clocked {
     /// The CPU time of the tasks of each spawn path, by the path's number.
     pub(crate) paths_ns: HashMap<u32, u64>,
+    /// The part of it that those tasks had with these labels, as far as it is known.
+    pub(crate) labeled_ns: HashMap<(u32, Labels), u64>,
     /// The CPU time of each live thread outside tasks, or `None` for a thread that is no worker: all its time is outside tasks.
     pub(crate) threads_ns: HashMap<u32, Option<u64>>,
     /// The CPU time outside tasks of all threads that have ended.
     pub(crate) ended_ns: u64,
+}
+
+/// The CPU time of labels on these paths. The labels of a path have no more than the path, whatever happened between the two
+/// readings.
+pub(super) fn labeled(
+    accounts: HashMap<Key, u64>,
+    paths_ns: &HashMap<u32, u64>,
+) -> HashMap<(u32, Labels), u64> {
+    let mut rest_ns = paths_ns.clone();
+    let part = |(Key { path, labels }, cpu_ns): (Key, u64)| {
+        let (path, rest) = path.and_then(|path| Some((path, rest_ns.get_mut(&path)?)))?;
+        let cpu_ns = cpu_ns.min(*rest);
+        *rest -= cpu_ns;
+        Some(((path, labels), cpu_ns))
+    };
+    accounts.into_iter().filter_map(part).collect()
 }

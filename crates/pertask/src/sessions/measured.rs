@@ -4,6 +4,7 @@ use super::rows::{Rows, Running};
 use crate::pmus::counters::{Counter, CounterCounts, Counters, CountersPmu};
 use crate::pmus::cpu_time::{CpuTime, CpuTimeCount};
 use crate::pmus::wake::{Latencies, WakeLatency, Wakes};
+use crate::tasks::accounts::Watch;
 use pertask_core::{Event, Inherit, PmuHandle, Task};
 use std::sync::Arc;
 
@@ -13,6 +14,8 @@ pub(crate) struct Measured {
     pub(crate) cpu_time: PmuHandle<CpuTime>,
     pub(crate) counters: Option<Counters>,
     pub(crate) wakes: Option<Wakes>,
+    /// Present in a session on all tasks.
+    pub(crate) labels: Option<Watch>,
 }
 
 /// Which counts are read, and of which tasks.

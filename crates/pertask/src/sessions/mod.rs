@@ -2,6 +2,7 @@
 
 #[cfg(feature = "sampler")]
 mod clocked;
+mod labels;
 mod measured;
 mod reading;
 mod rows;

@@ -1,7 +1,8 @@
 //! A reading of everything at one moment, and the difference of two: a report.
 
 #[cfg(feature = "sampler")]
-use super::clocked::Clocked;
+use super::clocked::{self, Clocked};
+use super::labels;
 use super::measured::{Measured, Selection, Sources};
 use super::rows::{self, LiveTask, Rows, Running, with_running};
 use super::threads::{Thread, Threads};
@@ -15,6 +16,8 @@ use crate::pmus::wake::Latencies;
 use crate::report::{
     Lost, Report, SCHEMA, SiteReport, SpawnSite, TaskReport, ThreadReport, Usage, WakeReport,
 };
+use crate::tasks::accounts::{Watch, label_sets_without_place};
+use crate::tasks::past::Times;
 use crate::tasks::run;
 use pertask_core::{Count, CpuRecord, PathCounts, PmuHandle, Site, System, TaskId};
 use std::collections::HashMap;
@@ -33,6 +36,8 @@ pub(crate) struct Reading {
     counters: Rows<CounterCounts>,
     /// Empty where wakes are not measured.
     wakes: Rows<Latencies>,
+    /// Empty where only some tasks are measured.
+    labels: Times,
     lost: Losses,
     /// The time that a hypervisor has stolen from the CPUs, as far as the clock has noticed.
     stolen_ns: u64,
@@ -41,12 +46,20 @@ pub(crate) struct Reading {
     selected: bool,
 }
 
+/// The number of rows that a report has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Most {
+    pub(crate) tasks: usize,
+    pub(crate) label_values: usize,
+}
+
 /// What could not be counted since the program began.
 #[derive(Debug, Default)]
 struct Losses {
     tasks_without_data: u64,
     tasks_without_site: u64,
     tasks_without_path: u64,
+    label_sets_without_place: u64,
     polls_untracked: u64,
     polls_out_of_order: u64,
     counters: CountersLost,
@@ -91,6 +104,7 @@ impl Reading {
             cpu_time: sources.cpu_time_rows(&running),
             counters: sources.counter_rows(&running),
             wakes: sources.wake_rows(),
+            labels: sources.measured.labels.as_ref().map(Watch::read).unwrap_or_default(),
             selected: matches!(sources.of, Selection::Tasks(_)),
             ..Self::default()
         };
@@ -103,6 +117,7 @@ impl Reading {
             tasks_without_data: handle.tasks_without_data(),
             tasks_without_site: System::global().tasks_without_site(),
             tasks_without_path: System::global().tasks_without_path(),
+            label_sets_without_place: label_sets_without_place(),
             polls_untracked: run::untracked_polls(),
             polls_out_of_order: disorders(),
             counters,
@@ -122,7 +137,7 @@ impl Reading {
     }
 
     /// The report of the time since `base`.
-    pub(crate) fn since(&self, base: &Self, measured: &Measured, max_tasks: usize) -> Report {
+    pub(crate) fn since(&self, base: &Self, measured: &Measured, most: Most) -> Report {
         let spawned = self.spawned_since(base);
         let mut sites = self.sites_since(base, &spawned, measured);
         sites.retain(|site| {
@@ -151,7 +166,12 @@ impl Reading {
             tree: tree::rows(&spawned),
             sites,
             counters: self.sources(measured),
-            tasks: self.tasks_since(base, measured, max_tasks),
+            tasks: self.tasks_since(base, measured, most.tasks),
+            labels: labels::rows(
+                self.labels.clone().since(&base.labels),
+                tasks_cpu_ns,
+                most.label_values,
+            ),
             threads,
             lost: self.lost_since(base),
         }
@@ -161,7 +181,8 @@ impl Reading {
     #[cfg(feature = "sampler")]
     pub(crate) fn clocked_since(&self, base: &Self) -> Clocked {
         let spawned = self.spawned_since(base);
-        let paths = spawned.iter().map(|row| (row.path.id(), row.count.cpu_ns));
+        let paths = spawned.iter().map(|row| (row.path.id(), row.count.cpu_ns)).collect();
+        let labeled = self.labels.clone().since(&base.labels).accounts;
         let outside = |thread: &ThreadReport| thread.cpu_ns.saturating_sub(thread.tasks_cpu_ns);
         // A thread with an entry in the ledger is about to end. Most of its time is in the figure of ended threads.
         let (ending, live): (Vec<_>, Vec<_>) =
@@ -171,7 +192,8 @@ impl Reading {
             .filter_map(|thread| Some((thread.tid?, thread.worker.then(|| outside(&thread)))));
         let ended = self.ended_since(base).chain(rows(ending));
         Clocked {
-            paths_ns: paths.collect(),
+            labeled_ns: clocked::labeled(labeled, &paths),
+            paths_ns: paths,
             threads_ns: live.collect(),
             ended_ns: ended.map(|thread| outside(&thread)).sum(),
         }
@@ -346,6 +368,7 @@ impl Reading {
             tasks_without_data: now.tasks_without_data.saturating_sub(base.tasks_without_data),
             tasks_without_site: now.tasks_without_site - base.tasks_without_site,
             tasks_without_path: now.tasks_without_path - base.tasks_without_path,
+            label_sets_without_place: now.label_sets_without_place - base.label_sets_without_place,
             polls_untracked: now.polls_untracked - base.polls_untracked,
             polls_out_of_order: now.polls_out_of_order - base.polls_out_of_order,
             turns_without_counters: now.counters.turns - base.counters.turns,

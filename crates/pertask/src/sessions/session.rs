@@ -4,7 +4,7 @@
 //! two. Any number of sessions may run at once.
 
 use super::measured::{Attached, Measured, Selection, Sources};
-use super::reading::Reading;
+use super::reading::{Most, Reading};
 use crate::error::Error;
 use crate::pmus::counters::{CounterEvent, Counters, CountersPmu};
 use crate::pmus::cpu_time::CpuTime;
@@ -12,6 +12,7 @@ use crate::pmus::cpu_time::ledger::AccountId;
 use crate::pmus::stint::Stints;
 use crate::pmus::wake::{WakeLatency, Wakes};
 use crate::report::Report;
+use crate::tasks::accounts::Watch;
 use pertask_core::{Event, Inherit, PmuHandle, System, Task};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -34,7 +35,7 @@ pub struct Session {
     // Dropped before `measured`, so that events are detached while their counters are still open.
     events: Events,
     measured: Measured,
-    max_tasks: usize,
+    most: Most,
     base: Reading,
     account: AccountId,
 }
@@ -58,6 +59,10 @@ pub struct SessionOptions {
     ///
     /// The default is 20.
     pub max_tasks: usize,
+    /// The number of values that a report lists for each key of labels, those with the most CPU time.
+    ///
+    /// The default is 100.
+    pub max_label_values: usize,
     /// The perf events to count for each task, in addition to its CPU time.
     ///
     /// By default there are none. An event that cannot be counted on this machine is no error: the report says why.
@@ -71,7 +76,7 @@ pub struct SessionOptions {
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { max_tasks: 20, counters: Vec::new(), wake_latency: false }
+        Self { max_tasks: 20, max_label_values: 100, counters: Vec::new(), wake_latency: false }
     }
 }
 
@@ -98,7 +103,7 @@ impl SessionOptions {
     /// Returns [`Error::Attach`] if the core refuses the attach, and [`Error::TooManyEvents`] or [`Error::CountersBusy`] if the
     /// events cannot be counted. After an error, nothing stays attached.
     pub fn start(self) -> Result<Session, Error> {
-        let measured = self.measured()?;
+        let measured = Measured { labels: Some(Watch::begin()), ..self.measured()? };
         let cpu_time = measured.cpu_time.attach_global()?;
         let counters = measured.counters.as_ref().map(|counters| counters.handle().attach_global());
         let wakes = measured.wakes.as_ref().map(|wakes| wakes.handle.attach_global());
@@ -107,7 +112,7 @@ impl SessionOptions {
             _counters: counters.transpose()?,
             _wakes: wakes.transpose()?,
         };
-        Ok(Session::begin(measured, events, self.max_tasks))
+        Ok(Session::begin(measured, events, self.most()))
     }
 
     /// Attaches to some tasks, and to the tasks that they will spawn if `inherit` says so.
@@ -130,7 +135,7 @@ impl SessionOptions {
                 Err(refused) => return Err(refused.into()),
             }
         }
-        Ok(Session::begin(measured, Events::Tasks(attached), self.max_tasks))
+        Ok(Session::begin(measured, Events::Tasks(attached), self.most()))
     }
 
     fn measured(&self) -> Result<Measured, Error> {
@@ -139,7 +144,12 @@ impl SessionOptions {
             cpu_time: CpuTime::handle()?,
             counters: counters.then(|| Counters::open(&self.counters)).transpose()?,
             wakes: self.wake_latency.then(Wakes::begin).transpose()?,
+            labels: None,
         })
+    }
+
+    fn most(&self) -> Most {
+        Most { tasks: self.max_tasks, label_values: self.max_label_values }
     }
 }
 
@@ -171,7 +181,7 @@ impl Session {
     #[must_use]
     pub fn snapshot(&self) -> Report {
         let reading = Reading::next(self.events.sources(&self.measured), &self.account);
-        reading.since(&self.base, &self.measured, self.max_tasks)
+        reading.since(&self.base, &self.measured, self.most)
     }
 
     /// Makes the last report, and ends the session.
@@ -187,13 +197,13 @@ impl Session {
         reading.clocked_since(&self.base)
     }
 
-    fn begin(measured: Measured, events: Events, max_tasks: usize) -> Self {
+    fn begin(measured: Measured, events: Events, most: Most) -> Self {
         adopt_running(measured.cpu_time);
         if let Some(counters) = &measured.counters {
             adopt_running(counters.handle());
         }
         let (base, account) = Reading::first(events.sources(&measured));
-        Self { events, measured, max_tasks, base, account }
+        Self { events, measured, most, base, account }
     }
 }
 

@@ -1,22 +1,16 @@
 //! Labels, as in Go's pprof: a future sets them, they hold while it is polled, and the tasks that it spawns inherit them.
 //!
-//! A set of labels is interned to a small number, the tag, which the running task carries. So a switch moves no labels, and a
-//! signal handler can read which labels hold.
+//! The running task carries its labels as a number, the tag of an [account](super::accounts).
 
-use crate::interned::Interned;
-use crate::tasks::tracked::Tracked;
-use pertask_core::Cpu;
+use super::accounts::{self, Account};
+use super::tracked::Tracked;
+use pertask_core::{Cpu, SpawnPath, Task};
 use pin_project_lite::pin_project;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::task::{Context, Poll};
-
-/// The number of different sets of labels that a process can have.
-///
-/// The sets that futures were given count, and so do the sets that pertask joined from them. Later sets are `(other)`.
-pub const MAX_LABEL_SETS: usize = 65_536;
 
 /// A set of labels: keys with their values, sorted by key, each key once.
 ///
@@ -56,9 +50,18 @@ pin_project! {
         #[pin]
         future: F,
         own: Labels,
-        // The tag that held around the future at its last poll, and the tag of both sets joined.
-        last: Option<(u32, u32)>,
+        last: Option<Last>,
     }
+}
+
+/// What held in a future at its last poll.
+#[derive(Debug)]
+struct Last {
+    /// The tag around the future, and the spawn path of the task that polled it.
+    around: (u32, Option<u32>),
+    /// The tag of both sets joined, and its account, which lives as long as the future has it.
+    tag: u32,
+    _account: Option<Arc<Account>>,
 }
 
 impl Labels {
@@ -99,8 +102,21 @@ impl Labels {
     /// The set of a tag.
     pub(crate) fn of_tag(tag: u32) -> Self {
         match tag {
-            NONE => Self::default(),
-            tag => INTERNED.get(tag).unwrap_or_else(|| Self::new([("labels", "(other)")])),
+            accounts::NONE => Self::default(),
+            tag => accounts::labels_of(tag).unwrap_or_else(|| Self::new([("labels", "(other)")])),
+        }
+    }
+
+    /// The bytes of all keys and values.
+    pub(crate) fn bytes(&self) -> usize {
+        self.iter().map(|(key, value)| key.len() + value.len()).sum()
+    }
+
+    fn joined(&self, inner: &Self) -> Self {
+        match (self.is_empty(), inner.is_empty()) {
+            (true, _) => inner.clone(),
+            (_, true) => self.clone(),
+            _ => self.with(inner.0.to_vec()),
         }
     }
 
@@ -127,35 +143,53 @@ impl<F: Future> Future for Labeled<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let around = Cpu::with(Cpu::tag);
-        let (_, tag) = match *this.last {
-            Some(last) if last.0 == around => last,
-            _ => *this.last.insert((around, joined(around, this.own))),
+        let (around, path) = Cpu::with(|cpu| (cpu.tag(), cpu.path()));
+        let here = (around, path.map(SpawnPath::id));
+        let tag = match this.last {
+            Some(last) if last.around == here => last.tag,
+            last => {
+                let both = Labels::of_tag(around).joined(this.own);
+                let account = accounts::hold(path, both.clone());
+                let tag = accounts::tag_of(&both, account.as_ref());
+                last.insert(Last { around: here, tag, _account: account }).tag
+            }
         };
         let _ended = Holding::begin(tag, around);
         this.future.poll(context)
     }
 }
 
-/// The tag of the set that holds in a future: the set around it joined with its own labels.
-fn joined(around: u32, own: &Labels) -> u32 {
-    let both = Labels::of_tag(around).with(own.0.to_vec());
-    if both.is_empty() { NONE } else { INTERNED.number_of(&both) }
+/// Gives a new task the account of the labels that it has inherited, on its own spawn path. The account lives as long as the
+/// result.
+pub(crate) fn inherit(task: &Task) -> Option<Arc<Account>> {
+    match task.tag() {
+        accounts::NONE => None,
+        tag => label(task, Labels::of_tag(tag)),
+    }
 }
 
-/// The tag of the empty set.
-const NONE: u32 = 0;
+/// Gives a task labels in addition to those that it has.
+pub(super) fn add(task: &Task, labels: &Labels) -> Option<Arc<Account>> {
+    label(task, Labels::of_tag(task.tag()).joined(labels))
+}
+
+/// Gives a task these labels.
+fn label(task: &Task, labels: Labels) -> Option<Arc<Account>> {
+    let account = accounts::hold(Some(task.path()), labels.clone());
+    task.set_tag(accounts::tag_of(&labels, account.as_ref()));
+    account
+}
 
 impl<F> Tracked<F> {
     /// Gives the task these labels from now on, in addition to those that it has.
     ///
     /// For a key that the task has already, the new value holds. [`LabelExt::labels`] labels futures that are no task yet.
     pub fn labels<K: AsRef<str>, V: AsRef<str>>(
-        self,
+        mut self,
         labels: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
         if let Some(task) = self.handle() {
-            task.set_tag(joined(task.tag(), &Labels::new(labels)));
+            self.account = add(task, &Labels::new(labels));
         }
         self
     }
@@ -182,12 +216,3 @@ impl Drop for Holding {
 fn set(tag: u32) {
     Cpu::with(|cpu| cpu.set_tag(tag));
 }
-
-/// How often a set of labels was beyond [`MAX_LABEL_SETS`].
-#[must_use]
-pub fn label_sets_without_place() -> u64 {
-    INTERNED.overflowed()
-}
-
-static INTERNED: LazyLock<Interned<Labels>> =
-    LazyLock::new(|| Interned::new(MAX_LABEL_SETS as u32));

@@ -1,7 +1,10 @@
 //! How tasks are made (from any future, by tokio's spawn functions, by its hooks), and what they carry: labels, and scopes
 //! from spans.
 
+pub(crate) mod accounts;
+pub(crate) mod job;
 pub(crate) mod labels;
+pub(crate) mod past;
 pub(crate) mod run;
 #[cfg(feature = "tokio")]
 pub mod tokio;

@@ -1,7 +1,10 @@
 //! Making and running tasks on the calling thread, and the count of polls that could not be followed.
 
+use super::accounts::Account;
+use super::labels;
 use pertask_core::{Cpu, OwnedTask};
 use std::panic::Location;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Polls whose task could not be switched in. Only tokio's hooks meet them.
@@ -18,9 +21,14 @@ pub(crate) fn count_untracked() {
     UNTRACKED.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Makes a task on the calling thread.
-pub(crate) fn fork(name: Option<&str>, location: &'static Location<'static>) -> OwnedTask {
-    Cpu::with(|cpu| cpu.fork(cpu.site(name, location)))
+/// Makes a task on the calling thread, with the account of the labels that it inherits. Who has the task keeps the account.
+pub(crate) fn fork(
+    name: Option<&str>,
+    location: &'static Location<'static>,
+) -> (OwnedTask, Option<Arc<Account>>) {
+    let task = Cpu::with(|cpu| cpu.fork(cpu.site(name, location)));
+    let account = labels::inherit(task.handle_ref());
+    (task, account)
 }
 
 /// Runs `f` as `task` on the calling thread.

@@ -1,5 +1,6 @@
 //! A future that is a task: each poll switches the task in, on whatever thread polls it.
 
+use super::accounts::Account;
 use super::run::{fork, run_as};
 use crate::pmus::wake::{self, NotingWaker};
 use pertask_core::{Cpu, OwnedTask, Task};
@@ -50,6 +51,8 @@ impl<F: Future> TaskExt for F {}
 pub struct Tracked<F> {
     /// `None` once the task has ended.
     task: Option<OwnedTask>,
+    /// The account of the task's labels, which lives until the task has ended.
+    pub(super) account: Option<Arc<Account>>,
     /// The waker that the future is polled with while a session measures the task's waits.
     waker: Option<Arc<NotingWaker>>,
     /// INVARIANT: pinned when the wrapper is; dropped once, by the wrapper's `drop`.
@@ -75,10 +78,10 @@ pub(crate) const FUNCTIONS: &str = concat!("<", module_path!(), "::Tracked<");
 
 impl<F> Tracked<F> {
     pub(crate) fn new(future: F, name: Option<&str>, location: &'static Location<'static>) -> Self {
-        let task = fork(name, location);
+        let (task, account) = fork(name, location);
         #[cfg(all(tokio_unstable, feature = "tokio"))]
         crate::tasks::tokio::hooks::made(task.id());
-        Self { task: Some(task), waker: None, future: ManuallyDrop::new(future) }
+        Self { task: Some(task), account, waker: None, future: ManuallyDrop::new(future) }
     }
 
     /// The task, to which events can be attached, or `None` once it has ended.

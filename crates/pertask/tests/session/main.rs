@@ -7,6 +7,7 @@
 mod support;
 
 mod chosen;
+mod labels;
 mod several;
 mod snapshots;
 mod window;
@@ -52,6 +53,11 @@ struct LongPoll {
 impl LongPoll {
     /// Returns when the poll is under way.
     fn begin(name: &'static str) -> Self {
+        Self::begin_labeled(name, &[])
+    }
+
+    /// The same with labels.
+    fn begin_labeled(name: &'static str, labels: &'static [(&'static str, &'static str)]) -> Self {
         let puppet = Puppet::new(name);
         let end = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&end);
@@ -66,7 +72,7 @@ impl LongPoll {
                 }
                 thread_cpu_ns()
             };
-            let inside = run(future.task(name));
+            let inside = run(future.task(name).labels(labels.iter().copied()));
             (inside, thread_cpu_ns())
         });
         let (task, begins) = told.recv().unwrap();

@@ -3,16 +3,18 @@
 //! Where one task polls another, the time belongs to the inner task, because the outer one is switched out meanwhile. Where one
 //! task is switched out and another in, one reading of the clock serves both.
 
+pub(crate) mod by_tag;
 pub(crate) mod ledger;
 
+use self::by_tag::ByTag;
 use self::ledger::{Ledger, Used};
 use crate::os::clock::{self, Choice, OnCpuClock, Reading};
 use crate::pmus::stint::Stints;
 use bytemuck::Zeroable;
-use pertask_core::{Count, CpuRecord, Edge, Error, Pmu, PmuHandle, Switch, System};
+use pertask_core::{Count, CpuRecord, Edge, Error, Pmu, PmuHandle, Switch, System, Task};
 use std::cell::Cell;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// Measures each task's CPU time.
 ///
@@ -65,6 +67,9 @@ pub struct CpuTimeCpu {
     ended_at: AtomicU64,
     /// CPU time in tasks of the thread that is this CPU now.
     tasks_ns: AtomicU64,
+    /// The tag that the task has in the running stint. Unknown in a stint that was adopted.
+    tag: AtomicU32,
+    by_tag: ByTag,
     clock: OnCpuClock,
     /// When the running stint was adopted, if its task ran already as the PMU was attached. The attaching thread writes it.
     adopted: Stamp,
@@ -125,6 +130,8 @@ impl Count for CpuTimeCount {
     }
 }
 
+static HANDLE: OnceLock<Result<PmuHandle<CpuTime>, Error>> = OnceLock::new();
+
 thread_local! {
     /// What this thread had used when it last made an entry in the ledger.
     static ENTERED: Cell<Option<Used>> = const { Cell::new(None) };
@@ -142,13 +149,19 @@ impl Pmu for CpuTime {
         if switch.edge == Edge::Turn {
             add(&data.polls, 1);
         }
-        switch.cpu_data.begin_stint(switch.cpu.switches() + 1, self.clock);
+        switch.cpu_data.begin_stint(switch.cpu.switches() + 1, self.clock, switch.task.tag());
     }
 
     #[inline]
     fn sched_out(&self, switch: Switch<'_, Self>) {
         let Some(data) = switch.data else { return };
-        switch.cpu_data.end_stint(switch.cpu.switches(), self.clock, data, switch.edge);
+        switch.cpu_data.end_stint(
+            switch.cpu.switches(),
+            self.clock,
+            switch.task,
+            data,
+            switch.edge,
+        );
     }
 
     fn read(&self, data: &CpuTimeData) -> CpuTimeCount {
@@ -177,6 +190,7 @@ impl Pmu for CpuTime {
     fn cpu_online(&self, cpu: &CpuRecord, data: &CpuTimeCpu) {
         // Relaxed: a figure.
         data.online_at.store(cpu.switches(), Ordering::Relaxed);
+        data.by_tag.make_all_room();
         // A thread that is ending may become a worker once more. Then its entry in the ledger stays.
         if let (None, Some(thread)) = (ENTERED.get(), cpu.thread()) {
             self.ledger.lock().begin(thread);
@@ -206,11 +220,15 @@ impl CpuTime {
     /// # Errors
     /// Returns [`Error::TooManyPmus`] if the system has no place left for it.
     pub fn handle() -> Result<PmuHandle<Self>, Error> {
-        static HANDLE: OnceLock<Result<PmuHandle<CpuTime>, Error>> = OnceLock::new();
         *HANDLE.get_or_init(|| {
             let ledger = Ledger::default();
             System::global().register(Self { clock: Choice::of_process(), ledger })
         })
+    }
+
+    /// The handle, if the PMU has been registered.
+    fn registered() -> Option<PmuHandle<Self>> {
+        HANDLE.get()?.ok()
     }
 
     pub(crate) fn clock(&self) -> &'static Choice {
@@ -296,6 +314,18 @@ impl CpuTimeCpu {
         })
     }
 
+    /// The tag of the stint that runs now, with its time so far. `None` for an adopted stint, and between stints.
+    fn running_tag(&self, cpu: &CpuRecord, switches: u64, clock: &Choice) -> Option<(u32, u64)> {
+        let start = self.start.get(switches + 1)?;
+        // Relaxed: the Acquire in `get` orders it, and the check below finds a change.
+        let tag = self.tag.load(Ordering::Relaxed);
+        let stint = clock.read_thread(cpu.thread()?)?.since(start);
+        // Acquire: pairs with the Release in `end_stint_at`, as in `running`.
+        fence(Ordering::Acquire);
+        let goes_on = self.start.get(switches + 1).is_some() && cpu.switches() == switches;
+        goes_on.then_some((tag, stint.cpu_ns))
+    }
+
     #[inline(always)]
     fn stint(&self, switches: u64) -> Option<Reading> {
         self.start.get(switches + 1).or_else(|| self.adopted.get(switches + 1))
@@ -303,7 +333,9 @@ impl CpuTimeCpu {
 
     /// Starts the clock for a task. `switches` is the CPU's count of switches from now on.
     #[inline(always)]
-    fn begin_stint(&self, switches: u64, clock: &Choice) {
+    fn begin_stint(&self, switches: u64, clock: &Choice, tag: u32) {
+        // Relaxed: the Release in `begin` orders it.
+        self.tag.store(tag, Ordering::Relaxed);
         // Relaxed: only this thread writes it.
         if self.ended_at.load(Ordering::Relaxed) != switches {
             let Some(now) = self.clock.read(clock) else {
@@ -324,27 +356,50 @@ impl CpuTimeCpu {
     /// Stops the clock, and charges the task for its stint if the start is known. `switches` is the CPU's count of switches up to
     /// now.
     #[inline(always)]
-    fn end_stint(&self, switches: u64, clock: &Choice, data: &CpuTimeData, edge: Edge) {
+    fn end_stint(
+        &self,
+        switches: u64,
+        clock: &Choice,
+        task: &Task,
+        data: &CpuTimeData,
+        edge: Edge,
+    ) {
         match self.clock.read(clock) {
-            Some(now) => self.end_stint_at(now, switches, data, edge),
-            None => self.end_stint_slowly(switches, clock, data, edge),
+            Some(now) => self.end_stint_at(now, switches, task, data, edge),
+            None => self.end_stint_slowly(switches, clock, task, data, edge),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn end_stint_slowly(&self, switches: u64, clock: &Choice, data: &CpuTimeData, edge: Edge) {
-        self.end_stint_at(self.clock.read_by_system_call(clock), switches, data, edge);
+    fn end_stint_slowly(
+        &self,
+        switches: u64,
+        clock: &Choice,
+        task: &Task,
+        data: &CpuTimeData,
+        edge: Edge,
+    ) {
+        self.end_stint_at(self.clock.read_by_system_call(clock), switches, task, data, edge);
     }
 
     #[inline(always)]
-    fn end_stint_at(&self, now: Reading, switches: u64, data: &CpuTimeData, edge: Edge) {
+    fn end_stint_at(
+        &self,
+        now: Reading,
+        switches: u64,
+        task: &Task,
+        data: &CpuTimeData,
+        edge: Edge,
+    ) {
         let Some(start) = self.stint(switches) else { return };
         // From here on, no reader adds the stint as running.
         self.start.stint.store(0, Ordering::Relaxed);
         // Few stints are adopted.
         if self.adopted.stint.load(Ordering::Relaxed) != 0 {
             self.adopted.stint.store(0, Ordering::Relaxed);
+            // Relaxed: only this thread reads it before the next stint begins.
+            self.tag.store(task.tag(), Ordering::Relaxed);
         }
         // Release: pairs with the Acquire in `running`.
         fence(Ordering::Release);
@@ -353,6 +408,11 @@ impl CpuTimeCpu {
         self.start.set_times(now);
         let stint = now.since(start);
         add(&self.tasks_ns, stint.cpu_ns);
+        // Relaxed: only this thread writes it.
+        let tag = self.tag.load(Ordering::Relaxed);
+        if tag != 0 {
+            self.by_tag.charge(tag, stint.cpu_ns);
+        }
         data.charge(stint, edge);
     }
 }

@@ -15,11 +15,12 @@ pub(super) fn lines(lost: &Lost) -> impl Iterator<Item = String> + use<> {
     })
 }
 
-fn losses(lost: &Lost) -> [Loss; 7] {
+fn losses(lost: &Lost) -> [Loss; 8] {
     let Lost {
         tasks_without_data,
         tasks_without_site,
         tasks_without_path,
+        label_sets_without_place,
         polls_untracked,
         polls_out_of_order,
         turns_without_counters,
@@ -40,6 +41,11 @@ fn losses(lost: &Lost) -> [Loss; 7] {
             tasks_without_path,
             "task found no place in the tree of spawns: it is shown as spawned by no task",
             "tasks found no place in the tree of spawns: they are shown as spawned by no task",
+        ),
+        (
+            label_sets_without_place,
+            "set of labels found no place: its time is shown as without labels",
+            "sets of labels found no place: their time is shown as without labels",
         ),
         (
             polls_untracked,

@@ -5,6 +5,7 @@
 
 mod advice;
 mod counters;
+mod labels;
 mod lost;
 mod rows;
 mod summary;
@@ -14,7 +15,7 @@ mod tests;
 use std::fmt;
 
 use self::rows::{Row, Subject, Waits};
-use super::{Report, SiteReport};
+use super::{LabelReport, Report, SiteReport};
 use crate::pmus::counters::CounterSource;
 use pertask_text::grid::Grid;
 use pertask_text::human;
@@ -34,6 +35,8 @@ pub struct TableStyle {
     pub max_sites: usize,
     /// The most live tasks to show.
     pub max_tasks: usize,
+    /// The most values of each label to show.
+    pub max_label_values: usize,
     /// The most threads to show.
     pub max_threads: usize,
 }
@@ -46,6 +49,7 @@ impl Default for TableStyle {
             tree: false,
             max_sites: 30,
             max_tasks: 10,
+            max_label_values: 10,
             max_threads: 12,
         }
     }
@@ -77,7 +81,7 @@ impl fmt::Display for Report {
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { sites, tree, tasks, threads, counters, .. } = self.report;
+        let Report { sites, tree, tasks, labels, threads, counters, .. } = self.report;
         let max_sites = self.style.max_sites;
         let mut sections = vec![
             self.header(),
@@ -88,15 +92,21 @@ impl fmt::Display for Table<'_> {
             self.waits(sites),
             self.list(tasks, self.style.max_tasks),
             self.counts(tasks, self.style.max_tasks),
+        ];
+        sections.extend(labels.iter().take(MAX_KEYS).map(|label| self.label(label)));
+        sections.extend([
             self.sources(counters),
             self.list(threads, self.style.max_threads),
             self.lost(),
-        ];
+        ]);
         sections.retain(|lines| !lines.is_empty());
         let sections: Vec<_> = sections.iter().map(|lines| lines.join("\n")).collect();
         f.write_str(&sections.join("\n\n"))
     }
 }
+
+/// The most keys of labels to show.
+const MAX_KEYS: usize = 8;
 
 /// The least width at which the columns that matter fit.
 const MIN_WIDTH: u16 = 60;
@@ -154,6 +164,11 @@ impl Table<'_> {
     fn waits(&self, sites: &[SiteReport]) -> Vec<String> {
         let waits = |site| Waits::of(site).filter(|row| row.waits.count > 0);
         self.list(&sites.iter().filter_map(waits).collect::<Vec<_>>(), self.style.max_sites)
+    }
+
+    fn label(&self, label: &LabelReport) -> Vec<String> {
+        let most = self.style.max_label_values;
+        labels::lines(label, self.report.process_cpu_ns, most, self.max_width(), self.ink())
     }
 
     fn sources(&self, sources: &[CounterSource]) -> Vec<String> {

@@ -1,7 +1,8 @@
 //! What a reader of the printed report sees.
 
 use super::super::{
-    Lost, SCHEMA, SiteReport, SpawnSite, TaskReport, ThreadReport, TreeReport, Usage, WakeReport,
+    LabelReport, LabelValueReport, Lost, SCHEMA, SiteReport, SpawnSite, TaskReport, ThreadReport,
+    TreeReport, Usage, WakeReport,
 };
 use super::*;
 use crate::pmus::counters::Counter;
@@ -265,6 +266,26 @@ fn advice_is_for_programs_whose_tasks_use_nothing_while_threads_do() {
 }
 
 #[test]
+fn labels_have_their_values_and_the_rest() {
+    let value = |value: &str, cpu_ns| LabelValueReport { value: value.into(), cpu_ns };
+    let tenant = LabelReport {
+        key: "tenant".into(),
+        values: vec![value("acme", 6_000_000_000), value("zeta", 1_000_000_000), value("b", 400)],
+        others_cpu_ns: 100,
+        without_cpu_ns: 2_000,
+    };
+    let report = Report { labels: vec![tenant], ..busy_service() };
+    let shown = print(&report, TableStyle { max_label_values: 2, ..plain(100) });
+    let section = shown.split("\n\n").find(|it| it.starts_with("Tasks by label tenant")).unwrap();
+    let rows: Vec<_> = section.lines().skip(2).map(|line| line.trim()).collect();
+    let percent = human::percent(6_000_000_000, report.process_cpu_ns);
+    assert_eq!(rows[0], format!("{percent}   6.00 s  acme"));
+    assert!(rows[1].ends_with("1.00 s  zeta"), "{section}");
+    assert!(rows[2].ends_with("500 ns  (other values)"), "{section}");
+    assert!(rows[3].ends_with("2.00 µs  (without)"), "{section}");
+}
+
+#[test]
 fn any_style_prints_any_report() {
     for report in [empty(), busy_service(), nasty(), extreme()] {
         for columns in [None, Some(0), Some(1), Some(60), Some(u16::MAX)] {
@@ -278,6 +299,7 @@ fn any_style_prints_any_report() {
                         tree,
                         max_sites,
                         max_tasks,
+                        max_label_values: max,
                         max_threads,
                     };
                     assert!(print(&report, style).contains("process"));
@@ -476,6 +498,7 @@ fn empty() -> Report {
         sites: Vec::new(),
         tree: Vec::new(),
         tasks: Vec::new(),
+        labels: Vec::new(),
         threads: Vec::new(),
         lost: Lost::default(),
     }
@@ -591,11 +614,18 @@ fn extreme() -> Report {
         ],
         tree: vec![TreeReport { tasks_started: MAX, usage, ..path(u32::MAX, &name, MAX, MAX) }],
         tasks: vec![task(MAX, Some(&name), Some(MAX), MAX, Some(MAX)); 2],
+        labels: vec![LabelReport {
+            key: name.clone(),
+            values: vec![LabelValueReport { value: name.clone(), cpu_ns: MAX }; 3],
+            others_cpu_ns: MAX,
+            without_cpu_ns: MAX,
+        }],
         threads: vec![thread(&name, Some(u32::MAX), MAX, MAX), thread(&name, None, 0, MAX)],
         lost: Lost {
             tasks_without_data: MAX,
             tasks_without_site: MAX,
             tasks_without_path: MAX,
+            label_sets_without_place: MAX,
             polls_untracked: MAX,
             polls_out_of_order: MAX,
             turns_without_counters: MAX,

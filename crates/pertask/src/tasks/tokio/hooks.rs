@@ -6,6 +6,7 @@
 //! do not replace it. Where both see a task, in `tokio::spawn(future.task("name"))`, the wrapper tracks it, because it
 //! knows the name.
 
+use crate::tasks::accounts::Account;
 use crate::tasks::run;
 use pertask_core::{Cpu, OwnedTask, Task, TaskId};
 use std::cell::{Cell, RefCell};
@@ -42,6 +43,8 @@ struct Seen {
     idle: AtomicPtr<Task>,
     /// Whether tokio has ended the task. If so, the thread that has the right to run it, or takes that right next, ends it here.
     ended: AtomicBool,
+    /// The account of the task's labels, which lives until the task has ended.
+    _account: Option<Arc<Account>>,
     /// The wrapped future that the thread made just before the spawn. It probably is what the task runs.
     suspect: Option<TaskId>,
     spawned_at: &'static Location<'static>,
@@ -90,9 +93,10 @@ pub(crate) fn polled(task: TaskId) {
 pub fn task_spawn(meta: &TaskMeta<'_>) {
     let suspect = MADE.take();
     let spawned_at = meta.spawned_at();
-    let task = suspect.is_none().then(|| run::fork(None, spawned_at));
-    let idle = AtomicPtr::new(task.map_or(ptr::null_mut(), into_raw));
-    let seen = Seen { idle, ended: AtomicBool::new(false), suspect, spawned_at };
+    let seen = match suspect {
+        Some(_) => Seen { suspect, ..Seen::new(None, spawned_at) },
+        None => Seen::new(Some(run::fork(None, spawned_at)), spawned_at),
+    };
     SEEN.pin().insert(meta.id(), Arc::new(seen));
 }
 
@@ -140,13 +144,25 @@ pub fn task_terminate(meta: &TaskMeta<'_>) {
 /// Tracks a task that turned out to run another future than the suspect. The hooks track it from its second poll on.
 fn unsuspect(id: Id, seen: &Seen) {
     run::count_untracked();
-    let idle = AtomicPtr::new(into_raw(run::fork(None, seen.spawned_at)));
-    let ended = AtomicBool::new(false);
-    let seen = Seen { idle, ended, suspect: None, spawned_at: seen.spawned_at };
+    let seen = Seen::new(Some(run::fork(None, seen.spawned_at)), seen.spawned_at);
     SEEN.pin().insert(id, Arc::new(seen));
 }
 
 impl Seen {
+    fn new(
+        task: Option<(OwnedTask, Option<Arc<Account>>)>,
+        spawned_at: &'static Location<'static>,
+    ) -> Self {
+        let (task, account) = task.unzip();
+        Self {
+            idle: AtomicPtr::new(task.map_or(ptr::null_mut(), into_raw)),
+            ended: AtomicBool::new(false),
+            _account: account.flatten(),
+            suspect: None,
+            spawned_at,
+        }
+    }
+
     /// Switches the task in on the calling thread.
     fn switch_in(&self) -> Option<TaskId> {
         let Some(task) = self.take_soon() else {

@@ -15,7 +15,7 @@ mod join_set;
 pub use hooks::track_runtime;
 pub use join_set::JoinSet;
 
-use crate::tasks::{run, tracked::TaskExt};
+use crate::tasks::{job::Job, tracked::TaskExt};
 use std::future::Future;
 use std::panic::Location;
 use tokio::task::JoinHandle;
@@ -73,6 +73,6 @@ fn blocking_task<F, R>(f: F) -> impl FnOnce() -> R
 where
     F: FnOnce() -> R,
 {
-    let mut task = run::fork(None, Location::caller());
-    move || run::run_as(&mut task, f)
+    let mut job = Job::at(None, Location::caller());
+    move || job.run(f)
 }
