@@ -1,10 +1,8 @@
 //! Sets of events: shared, opened for each worker, closed with the last session; and their counts.
 
+use crate::support::process::in_a_process_of_its_own;
 use crate::support::{self, Puppet, alone, loudly, poll_once, run};
-use crate::{
-    Turns, attach, events, in_a_process_of_its_own, instructions, leave_the_cpu, source,
-    touch_pages, value,
-};
+use crate::{Turns, attach, events, instructions, leave_the_cpu, source, touch_pages, value};
 use pertask::{CounterEvent, Counters, Error, Event, SessionOptions, TaskExt};
 use std::pin::pin;
 

@@ -1,7 +1,8 @@
 //! Hardware events: instructions, of which it is known how many there are.
 
+use crate::support::process::in_a_process_of_its_own;
 use crate::support::{Puppet, alone, loudly, poll_once, run};
-use crate::{Turns, attach, events, in_a_process_of_its_own, instructions, source, value};
+use crate::{Turns, attach, events, instructions, source, value};
 use pertask::{CounterSource, Counters, TaskExt};
 use std::pin::pin;
 

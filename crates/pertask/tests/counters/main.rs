@@ -12,10 +12,8 @@ mod refused;
 
 use pertask::{Counter, CounterEvent, CounterSource, Counters, Event, Inherit, Tracked};
 use std::pin::Pin;
-use std::process::Command;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use support::loudly;
 
 fn events(names: &[&str]) -> Vec<CounterEvent> {
     names.iter().map(|name| name.parse().unwrap()).collect()
@@ -73,24 +71,6 @@ fn value<'a>(values: &'a [Counter], event: &str) -> &'a Counter {
 
 fn source<'a>(sources: &'a [CounterSource], event: &str) -> &'a CounterSource {
     sources.iter().find(|source| source.event == event).unwrap()
-}
-
-/// Runs one test of this file again, in a process of its own, after `prepare` has run there.
-fn in_a_process_of_its_own(test: &str, prepare: impl FnOnce()) -> bool {
-    const CHILD: &str = "PERTASK_TEST_CHILD";
-    if std::env::var(CHILD).is_ok_and(|child| child == test) {
-        prepare();
-        return true;
-    }
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(CHILD, test)
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
-    text.lines().filter(|line| line.contains("SKIPPED")).for_each(loudly);
-    false
 }
 
 /// Executes four instructions for each of `turns`, and some to get there.

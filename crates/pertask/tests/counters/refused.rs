@@ -1,9 +1,8 @@
 //! What cannot be counted: it is absent, or marked, and says why.
 
+use crate::support::process::{become_nobody, forbid_perf, in_a_process_of_its_own};
 use crate::support::{self, Puppet, alone, loudly, poll_once, run};
-use crate::{
-    Turns, attach, events, in_a_process_of_its_own, leave_the_cpu, source, touch_pages, value,
-};
+use crate::{Turns, attach, events, leave_the_cpu, source, touch_pages, value};
 use pertask::{Counters, SessionOptions, TaskExt};
 use std::hint::black_box;
 use std::pin::pin;
@@ -20,16 +19,6 @@ fn what_cannot_be_counted_says_why() {
     let event = attach(&counters, &task);
     let _ = poll_once(task.as_mut());
     assert!(counters.values(&event.read()).iter().all(|counter| counter.count.is_none()));
-}
-
-/// From here on, this thread and those that it starts are refused `perf_event_open`, as by a container's filter.
-fn forbid_perf() {
-    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
-    let rules = [(libc::SYS_perf_event_open, Vec::new())].into();
-    let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
-    let arch = std::env::consts::ARCH.try_into().unwrap();
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).unwrap();
-    seccompiler::apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
 }
 
 #[test]
@@ -60,13 +49,6 @@ fn with_perf_refused_by_a_filter_the_rest_is_counted_and_the_report_says_so() {
 
 #[test]
 fn an_unprivileged_user_sees_no_zero_that_is_none() {
-    let become_nobody = || {
-        // SAFETY: plain calls; this process is the test's own.
-        let refused = unsafe { libc::setgid(65534) != 0 || libc::setuid(65534) != 0 };
-        if refused {
-            loudly("this user cannot become another: the test runs as who it is");
-        }
-    };
     if !in_a_process_of_its_own(
         "refused::an_unprivileged_user_sees_no_zero_that_is_none",
         become_nobody,

@@ -4,7 +4,8 @@
 //! future and pass it to tokio itself: `tokio::spawn(future.task("name"))`. Both ways need stable Rust and no `tokio_unstable`.
 //!
 //! A program built with `--cfg tokio_unstable` can also track all tasks of a runtime, including those that libraries spawn: see
-//! `track_runtime` and `hooks`, which exist only in such a build.
+//! `track_runtime` and `hooks`, which exist only in such a build. What tokio's own `spawn_blocking` runs is no task for them, because
+//! tokio (1.54.1) calls only the hook for its end: use [`spawn_blocking`] from here.
 
 #[cfg(tokio_unstable)]
 #[allow(unsafe_code)]
