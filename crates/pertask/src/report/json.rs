@@ -154,10 +154,7 @@ mod tests {
             other_cpu_ns: 209_671_779,
             clock: "thread CPU clock (perf events refused: kernel.perf_event_paranoid is 4)".into(),
             counters: vec![source()],
-            sites: vec![
-                site(),
-                SiteReport { site: nameless(main()), usage: unknown(main_usage()), ..main_site() },
-            ],
+            sites: vec![site(), SiteReport { site: nameless(main()), ..main_site() }],
             tree: vec![main_path(), path()],
             tasks: vec![task()],
             labels: vec![tenant()],
@@ -173,7 +170,6 @@ mod tests {
             sites: vec![
                 SiteReport {
                     site: nameless(resize_image()),
-                    usage: unknown(usage()),
                     counters: vec![Counter { count: None, ..counter(0) }],
                     wakes: None,
                     ..site()
@@ -182,17 +178,11 @@ mod tests {
             ],
             tree: vec![
                 main_path(),
-                TreeReport {
-                    parent: None,
-                    site: nameless(resize_image()),
-                    usage: unknown(usage()),
-                    ..path()
-                },
+                TreeReport { parent: None, site: nameless(resize_image()), ..path() },
             ],
             tasks: vec![TaskReport {
                 parent: None,
                 site: nameless(resize_image()),
-                usage: unknown(usage()),
                 wakes: None,
                 ..task()
             }],
@@ -212,11 +202,6 @@ mod tests {
 
     fn nameless(site: SpawnSite) -> SpawnSite {
         SpawnSite { name: None, ..site }
-    }
-
-    /// As when the longest poll may be older than the session.
-    fn unknown(usage: Usage) -> Usage {
-        Usage { max_poll_ns: None, ..usage }
     }
 
     fn waits() -> WakeReport {
@@ -264,7 +249,7 @@ mod tests {
             polls: 9_874,
             cpu_ns: 11_204_551_003,
             wall_ns: 11_698_200_114,
-            max_poll_ns: Some(141_204_551),
+            max_poll_ns: 141_204_551,
         }
     }
 
@@ -328,7 +313,7 @@ mod tests {
                 polls: 31,
                 cpu_ns: 98_204_551,
                 wall_ns: 101_330_118,
-                max_poll_ns: Some(12_204_551),
+                max_poll_ns: 12_204_551,
             },
             counters: vec![counter(96_112_008)],
             wakes: Some(waits()),

@@ -86,8 +86,8 @@ pub struct Usage {
     pub cpu_ns: u64,
     /// Wall time inside their polls.
     pub wall_ns: u64,
-    /// Wall time of their longest poll, or `None` where that poll may be older than the session.
-    pub max_poll_ns: Option<u64>,
+    /// Wall time of their longest poll that ended during the session, or has not ended yet.
+    pub max_poll_ns: u64,
 }
 
 /// All tasks of one spawn site and name.
@@ -306,12 +306,7 @@ impl SpawnSite {
 }
 
 impl Usage {
-    pub(crate) fn of(count: &CpuTimeCount) -> Self {
-        Self {
-            polls: count.polls,
-            cpu_ns: count.cpu_ns,
-            wall_ns: count.wall_ns,
-            max_poll_ns: count.longest_poll_ns,
-        }
+    pub(crate) fn of(count: &CpuTimeCount, max_poll_ns: u64) -> Self {
+        Self { polls: count.polls, cpu_ns: count.cpu_ns, wall_ns: count.wall_ns, max_poll_ns }
     }
 }

@@ -3,6 +3,7 @@
 #[cfg(feature = "sampler")]
 mod clocked;
 mod labels;
+mod longest;
 mod measured;
 mod reading;
 mod rows;

@@ -3,6 +3,7 @@
 #[cfg(feature = "sampler")]
 use super::clocked::{self, Clocked};
 use super::labels;
+use super::longest::LongestPolls;
 use super::measured::{Measured, Selection, Sources};
 use super::rows::{self, LiveTask, Rows, Running, with_running};
 use super::threads::{Thread, Threads};
@@ -32,6 +33,8 @@ pub(crate) struct Reading {
     /// What workers have used since the session began, of those that have ended.
     ended: Used,
     cpu_time: Rows<CpuTimeCount>,
+    /// The longest polls since the session began.
+    longest: LongestPolls,
     /// Empty where no events are counted.
     counters: Rows<CounterCounts>,
     /// Empty where wakes are not measured.
@@ -78,6 +81,7 @@ struct SiteSince {
     started: u64,
     live: u64,
     count: CpuTimeCount,
+    max_poll_ns: u64,
 }
 
 impl Reading {
@@ -89,10 +93,12 @@ impl Reading {
         (reading, account)
     }
 
-    /// Takes a later reading of a session.
-    pub(crate) fn next(sources: Sources<'_>, account: &AccountId) -> Self {
+    /// Takes a later reading of a session, whose longest polls so far were these.
+    pub(crate) fn next(sources: Sources<'_>, account: &AccountId, longest: LongestPolls) -> Self {
         let (mut reading, entries) = Self::take(sources);
         reading.ended = entries.ended(account);
+        reading.longest = longest;
+        reading.longest.add(&reading.cpu_time);
         reading
     }
 
@@ -222,13 +228,13 @@ impl Reading {
                 started: (now.exited + now.live).saturating_sub(tasks_before),
                 live: now.live,
                 count: self.cpu_time.path_since(now.path.id(), &base.cpu_time),
+                max_poll_ns: self.longest.of_path(now.path.id()),
             }
         };
         self.cpu_time.paths.values().map(since).collect()
     }
 
-    /// The rows of the sites. A site's figures are the sums of its paths' figures, except the longest poll: whether that is new
-    /// is only known for the site as a whole.
+    /// The rows of the sites. A site's figures are the sums of its paths' figures.
     fn sites_since(
         &self,
         base: &Self,
@@ -240,11 +246,9 @@ impl Reading {
             let site = row.path.site();
             sites.entry(site.id()).or_insert_with(|| SiteSince::new(site)).add(row);
         }
-        let cpu_time = rows::since(&self.cpu_time.by_site(), &base.cpu_time.by_site());
         let counted = rows::since(&self.counters.by_site(), &base.counters.by_site());
         let woken = rows::since(&self.wakes.by_site(), &base.wakes.by_site());
-        let report = |(id, mut site): (u32, SiteSince)| {
-            site.count.longest_poll_ns = cpu_time.get(&id).and_then(|whole| whole.longest_poll_ns);
+        let report = |(id, site): (u32, SiteSince)| {
             let counts = counted.get(&id).cloned().unwrap_or_default();
             let latencies = woken.get(&id).cloned().unwrap_or_default();
             site.report(measured.values(&counts), WakeReport::of(&latencies))
@@ -274,7 +278,7 @@ impl Reading {
             id: id.get(),
             parent: task.parent.map(TaskId::get),
             site: SpawnSite::of(task.site),
-            usage: Usage::of(&count),
+            usage: Usage::of(&count, self.longest.of_task(id)),
             counters: measured.values(&counts),
             wakes: WakeReport::of(&self.wakes.task_since(id, &base.wakes)),
         }
@@ -379,13 +383,14 @@ impl Reading {
 
 impl SiteSince {
     fn new(site: &'static Site) -> Self {
-        Self { site, started: 0, live: 0, count: CpuTimeCount::default() }
+        Self { site, started: 0, live: 0, count: CpuTimeCount::default(), max_poll_ns: 0 }
     }
 
     fn add(&mut self, row: &Spawned) {
         self.started += row.started;
         self.live += row.live;
         self.count.add(&row.count);
+        self.max_poll_ns = self.max_poll_ns.max(row.max_poll_ns);
     }
 
     fn report(self, counters: Vec<Counter>, wakes: Option<WakeReport>) -> SiteReport {
@@ -393,7 +398,7 @@ impl SiteSince {
             site: SpawnSite::of(self.site),
             tasks_started: self.started,
             tasks_live: self.live,
-            usage: Usage::of(&self.count),
+            usage: Usage::of(&self.count, self.max_poll_ns),
             counters,
             wakes,
         }

@@ -3,18 +3,20 @@
 //! A session takes a reading of everything when it starts, and another one for each report. The report is the difference of the
 //! two. Any number of sessions may run at once.
 
+use super::longest::LongestPolls;
 use super::measured::{Attached, Measured, Selection, Sources};
 use super::reading::{Most, Reading};
+use super::rows::Running;
 use crate::error::Error;
 use crate::pmus::counters::{CounterEvent, Counters, CountersPmu};
-use crate::pmus::cpu_time::CpuTime;
 use crate::pmus::cpu_time::ledger::AccountId;
+use crate::pmus::cpu_time::{CpuTime, longest};
 use crate::pmus::stint::Stints;
 use crate::pmus::wake::{WakeLatency, Wakes};
 use crate::report::Report;
 use crate::tasks::accounts::Watch;
 use pertask_core::{Event, Inherit, PmuHandle, System, Task};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Measures which tasks spend the CPU, from [`start`](Self::start) until it is stopped or dropped.
 ///
@@ -31,13 +33,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// # Ok::<(), pertask::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Session {
+pub struct Session(Arc<Attachment>);
+
+/// What a session has attached, and where it began.
+#[derive(Debug)]
+struct Attachment {
     // Dropped before `measured`, so that events are detached while their counters are still open.
     events: Events,
     measured: Measured,
     most: Most,
     base: Reading,
     account: AccountId,
+    /// Without those of the latest epoch.
+    longest: Mutex<LongestPolls>,
+}
+
+/// The sessions that run. Who begins one, or reads one, holds the lock: so no epoch ends during a reading.
+static RUNNING: Mutex<Vec<Weak<Attachment>>> = Mutex::new(Vec::new());
+
+fn running() -> MutexGuard<'static, Vec<Weak<Attachment>>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a session measures and shows.
@@ -180,8 +195,8 @@ impl Session {
     /// The session goes on.
     #[must_use]
     pub fn snapshot(&self) -> Report {
-        let reading = Reading::next(self.events.sources(&self.measured), &self.account);
-        reading.since(&self.base, &self.measured, self.most)
+        let Attachment { base, measured, most, .. } = &*self.0;
+        self.read().since(base, measured, *most)
     }
 
     /// Makes the last report, and ends the session.
@@ -193,17 +208,49 @@ impl Session {
     /// The CPU time by the clock so far.
     #[cfg(feature = "sampler")]
     pub(crate) fn clocked(&self) -> super::clocked::Clocked {
-        let reading = Reading::next(self.events.sources(&self.measured), &self.account);
-        reading.clocked_since(&self.base)
+        self.read().clocked_since(&self.0.base)
+    }
+
+    fn read(&self) -> Reading {
+        let _running = running();
+        let longest = self.0.longest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Reading::next(self.0.sources(), &self.0.account, longest)
     }
 
     fn begin(measured: Measured, events: Events, most: Most) -> Self {
+        let mut running = running();
+        longest::begin_epoch();
+        for session in running.iter().filter_map(Weak::upgrade) {
+            session.keep_longest();
+        }
         adopt_running(measured.cpu_time);
         if let Some(counters) = &measured.counters {
             adopt_running(counters.handle());
         }
         let (base, account) = Reading::first(events.sources(&measured));
-        Self { events, measured, most, base, account }
+        let longest = Mutex::new(LongestPolls::none());
+        let session = Arc::new(Attachment { events, measured, most, base, account, longest });
+        running.push(Arc::downgrade(&session));
+        Self(session)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Nobody else holds the attachment after this, so it ends here.
+        running().retain(|session| !std::ptr::eq(session.as_ptr(), Arc::as_ptr(&self.0)));
+    }
+}
+
+impl Attachment {
+    fn sources(&self) -> Sources<'_> {
+        self.events.sources(&self.measured)
+    }
+
+    /// Keeps the longest polls of the epoch that has just ended.
+    fn keep_longest(&self) {
+        let rows = self.sources().cpu_time_rows(&Running::everywhere());
+        self.longest.lock().unwrap_or_else(PoisonError::into_inner).add(&rows);
     }
 }
 

@@ -13,6 +13,7 @@ pub(crate) struct Spawned {
     pub(crate) started: u64,
     pub(crate) live: u64,
     pub(crate) count: CpuTimeCount,
+    pub(crate) max_poll_ns: u64,
 }
 
 /// The nodes of the tree, by path number. A parent's number is lower than those of its children.
@@ -35,7 +36,7 @@ fn plant(nodes: &mut Nodes, row: &Spawned) {
     if let Some(node) = nodes.get_mut(&row.path.id()) {
         node.tasks_started = row.started;
         node.tasks_live = row.live;
-        node.usage = Usage::of(&row.count);
+        node.usage = Usage::of(&row.count, row.max_poll_ns);
         node.inclusive_cpu_ns = row.count.cpu_ns;
     }
 }

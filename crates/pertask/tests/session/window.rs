@@ -9,6 +9,7 @@ use pertask::{Session, SessionOptions, TaskExt};
 use std::future::pending;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
+use std::time::Instant;
 
 #[test]
 fn only_what_comes_after_the_start() {
@@ -54,7 +55,7 @@ fn tasks_that_did_nothing_have_no_time() {
         (row.tasks_live, row.tasks_started, row.usage.polls, row.usage.cpu_ns),
         (1, 0, 0, 0)
     );
-    assert_eq!((report.tasks_cpu_ns, row.usage.max_poll_ns), (0, Some(0)));
+    assert_eq!((report.tasks_cpu_ns, row.usage.max_poll_ns), (0, 0));
 }
 
 #[test]
@@ -147,38 +148,67 @@ fn nested_tasks_at_the_start() {
 }
 
 /// A longest poll that may be older than the session is not shown; one that is newer is.
+/// Each session has its own, whatever was longer before it began, and whatever sessions begin after it.
 #[test]
-fn the_longest_poll_is_of_the_window_or_unknown() {
+fn the_longest_poll_is_of_the_window() {
     let _alone = alone();
-    let milliseconds = Arc::new(AtomicU64::new(20));
-    let length = Arc::clone(&milliseconds);
+    let milliseconds = Arc::new(AtomicU64::new(40));
+    let (length, longest) = (Arc::clone(&milliseconds), Arc::new(AtomicU64::new(0)));
+    let true_longest = Arc::clone(&longest);
     let work = async move {
         loop {
+            let began = Instant::now();
             spin(length.load(SeqCst));
+            let wall_ns = u64::try_from(began.elapsed().as_nanos()).unwrap();
+            longest.fetch_max(wall_ns, SeqCst);
             yield_once().await;
         }
     };
     let mut task = Box::pin(work.task("longest"));
+    let mut sessions = Vec::new();
+    // What each session must have at the end: the longest poll since it began.
+    let mut truths = Vec::<u64>::new();
+    for polled_ms in [40, 2, 20, 1, 5] {
+        sessions.push(Session::start().unwrap());
+        truths.push(0);
+        milliseconds.store(polled_ms, SeqCst);
+        true_longest.store(0, SeqCst);
+        step(2, &mut task);
+        let new = true_longest.load(SeqCst);
+        truths.iter_mut().for_each(|truth| *truth = new.max(*truth));
+        for (session, truth) in sessions.iter().zip(&truths) {
+            let polled = row(&session.snapshot(), "longest").usage.clone();
+            // Wall time: the poll may wait for a CPU just before and after what it measures of itself.
+            assert!(polled.max_poll_ns + truth / 1_000 >= *truth, "{polled:?} {truth}");
+            assert!(polled.max_poll_ns <= polled.wall_ns, "{polled:?}");
+        }
+    }
+    // The ended task's polls stay those of its site.
+    let reports: Vec<_> = sessions.iter().map(Session::snapshot).collect();
+    drop(task);
+    for (session, before) in sessions.into_iter().zip(reports) {
+        let report = session.stop();
+        let (after, before) = (row(&report, "longest"), row(&before, "longest"));
+        assert_eq!((after.tasks_live, after.usage.max_poll_ns), (0, before.usage.max_poll_ns));
+    }
+}
+
+/// A session that begins after long polls does not have them.
+#[test]
+fn longer_polls_of_before_are_not_in_it() {
+    let _alone = alone();
+    let mut task = steps("was long", 1);
     let first = Session::start().unwrap();
+    run(async { spin(60) }.task("was long before"));
     step(1, &mut task);
     let second = Session::start().unwrap();
-    let longest = |session: &Session| row(&session.snapshot(), "longest").usage.max_poll_ns;
-    let of_first = longest(&first).expect("it began with the session");
-    assert!(of_first >= ms(20));
-
-    milliseconds.store(1, SeqCst);
-    step(3, &mut task);
-    assert_eq!(longest(&first), Some(of_first));
-    let polled = row(&second.snapshot(), "longest").clone();
-    assert_eq!(polled.usage.polls, 3);
-    // The three may each have been held up for longer than the first, on a busy machine.
-    assert!(polled.usage.max_poll_ns.is_none_or(|longest| longest > of_first), "{polled:?}");
-
-    milliseconds.store(of_first / ms(1) + 10, SeqCst);
+    let report = second.snapshot();
+    assert_eq!(row(&report, "was long").usage.max_poll_ns, 0, "it has not been polled");
+    assert!(!report.sites.iter().any(|site| site.usage.max_poll_ns >= ms(60)), "{report:#?}");
     step(1, &mut task);
-    let new = longest(&second).expect("it is longer than what was before");
-    assert!(new > of_first);
-    assert_eq!(longest(&first), Some(new));
+    let polled = row(&second.stop(), "was long").usage.clone();
+    assert!((ms(1)..=polled.wall_ns).contains(&polled.max_poll_ns), "{polled:?}");
+    drop(first);
 }
 
 #[test]

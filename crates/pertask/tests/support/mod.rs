@@ -130,7 +130,7 @@ impl Truth {
             what,
             row.usage.cpu_ns,
             row.usage.wall_ns,
-            row.usage.max_poll_ns,
+            Some(row.usage.max_poll_ns),
             row.usage.polls,
         );
     }

@@ -5,9 +5,11 @@
 
 pub(crate) mod by_tag;
 pub(crate) mod ledger;
+pub(crate) mod longest;
 
 use self::by_tag::ByTag;
 use self::ledger::{Ledger, Used};
+use self::longest::{Lengths, Longest};
 use crate::os::clock::{self, Choice, OnCpuClock, Reading};
 use crate::pmus::stint::Stints;
 use bytemuck::Zeroable;
@@ -47,6 +49,7 @@ pub struct CpuTimeData {
     wall_ns: AtomicU64,
     polls: AtomicU64,
     longest_poll_ns: AtomicU64,
+    longest: Longest,
     /// Wall time of the poll under way, up to the last switch.
     this_poll_ns: AtomicU64,
 }
@@ -99,11 +102,19 @@ pub struct CpuTimeCount {
     ///
     /// In a report this includes polls that have not ended.
     pub longest_poll_ns: Option<u64>,
+    /// The longest polls of the latest epochs, for sessions.
+    pub(crate) lengths: Lengths,
 }
 
 impl Default for CpuTimeCount {
     fn default() -> Self {
-        Self { cpu_ns: 0, wall_ns: 0, polls: 0, longest_poll_ns: Some(0) }
+        Self {
+            cpu_ns: 0,
+            wall_ns: 0,
+            polls: 0,
+            longest_poll_ns: Some(0),
+            lengths: Lengths::default(),
+        }
     }
 }
 
@@ -112,6 +123,7 @@ impl Count for CpuTimeCount {
         self.cpu_ns += other.cpu_ns;
         self.wall_ns += other.wall_ns;
         self.polls += other.polls;
+        self.lengths = self.lengths.with(other.lengths);
         self.longest_poll_ns = match (self.longest_poll_ns, other.longest_poll_ns) {
             (Some(ours), Some(theirs)) => Some(ours.max(theirs)),
             _ => None,
@@ -126,6 +138,7 @@ impl Count for CpuTimeCount {
             wall_ns: self.wall_ns.saturating_sub(base.wall_ns),
             polls: self.polls.saturating_sub(base.polls),
             longest_poll_ns: self.longest_poll_ns.filter(is_new),
+            lengths: self.lengths,
         }
     }
 }
@@ -171,6 +184,7 @@ impl Pmu for CpuTime {
             wall_ns: data.wall_ns.load(Ordering::Relaxed),
             polls: data.polls.load(Ordering::Relaxed),
             longest_poll_ns: Some(data.longest_poll_ns.load(Ordering::Relaxed)),
+            lengths: data.longest.read(),
         }
     }
 
@@ -184,6 +198,7 @@ impl Pmu for CpuTime {
         if longest_ns > of(&totals.longest_poll_ns) {
             totals.longest_poll_ns.store(longest_ns, Ordering::Relaxed);
         }
+        totals.longest.add(&ended.longest);
         true
     }
 
@@ -268,6 +283,7 @@ impl CpuTimeData {
         if this_poll_ns > self.longest_poll_ns.load(Ordering::Relaxed) {
             self.longest_poll_ns.store(this_poll_ns, Ordering::Relaxed);
         }
+        self.longest.note(this_poll_ns);
     }
 }
 
@@ -311,6 +327,7 @@ impl CpuTimeCpu {
             polls: 0,
             // The poll has lasted at least this long.
             longest_poll_ns: Some(stint.wall_ns),
+            lengths: Lengths::now(stint.wall_ns),
         })
     }
 

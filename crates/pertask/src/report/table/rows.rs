@@ -55,7 +55,7 @@ impl Row for SiteReport {
             duration(Some(self.usage.wall_ns)),
             Cell::new(&human::count(self.usage.polls)),
             duration(self.usage.cpu_ns.checked_div(self.usage.polls)),
-            longest_poll(self.usage.max_poll_ns.filter(|_| self.usage.polls > 0)),
+            longest_poll(self.usage.max_poll_ns),
             Cell::new(&human::count(self.tasks_started)),
             Cell::new(&human::count(self.tasks_live)),
             Cell::new(self.site.name.as_deref().unwrap_or(human::NONE)),
@@ -256,13 +256,13 @@ pub(super) fn duration(ns: Option<u64>) -> Cell {
     Cell::new(&(text + blank))
 }
 
-fn longest_poll(ns: Option<u64>) -> Cell {
+fn longest_poll(ns: u64) -> Cell {
     let tint = match ns {
-        Some(STUCK_POLL_NS..) => Tint::Alarm,
-        Some(SLOW_POLL_NS..) => Tint::Warning,
+        STUCK_POLL_NS.. => Tint::Alarm,
+        SLOW_POLL_NS.. => Tint::Warning,
         _ => Tint::Plain,
     };
-    duration(ns).tint(tint)
+    duration((ns > 0).then_some(ns)).tint(tint)
 }
 
 /// `name`, indented by its depth.

@@ -103,7 +103,7 @@ fn the_units_of_a_column_stand_under_each_other() {
 }
 
 #[test]
-fn an_unknown_longest_poll_is_a_dash() {
+fn without_a_poll_the_longest_is_a_dash() {
     let shown = print(&busy_service(), plain(60));
     let row = section(&shown, "Tasks by spawn site")[5];
     let cells: Vec<_> = row.split_whitespace().collect();
@@ -539,7 +539,7 @@ fn busy_sites() -> Vec<SiteReport> {
             polls: 1_204_551,
             cpu_ns: 5_310_774_219,
             wall_ns: 5_402_113_776,
-            max_poll_ns: Some(12_904_118),
+            max_poll_ns: 12_904_118,
         },
         ..site(Some("GET /api/v1/search"), "src/search.rs", 141, 5_310_774_219, Some(12_904_118))
     };
@@ -594,7 +594,7 @@ fn nasty() -> Report {
 fn extreme() -> Report {
     const MAX: u64 = u64::MAX;
     let name = "long_name_".repeat(20);
-    let usage = Usage { polls: MAX, cpu_ns: MAX, wall_ns: MAX, max_poll_ns: Some(MAX) };
+    let usage = Usage { polls: MAX, cpu_ns: MAX, wall_ns: MAX, max_poll_ns: MAX };
     let site = SiteReport {
         tasks_started: MAX,
         tasks_live: MAX,
@@ -640,7 +640,7 @@ fn site(name: Option<&str>, file: &str, line: u32, cpu_ns: u64, max: Option<u64>
         site: SpawnSite { name: name.map(str::to_owned), file: file.to_owned(), line },
         tasks_started: 41,
         tasks_live: 3,
-        usage: Usage { polls: 987, cpu_ns, wall_ns: cpu_ns, max_poll_ns: max },
+        usage: Usage { polls: 987, cpu_ns, wall_ns: cpu_ns, max_poll_ns: max.unwrap_or(0) },
         counters: Vec::new(),
         wakes: None,
     }
@@ -658,7 +658,7 @@ fn path(depth: u32, name: &str, cpu_ns: u64, inclusive_cpu_ns: u64) -> TreeRepor
         },
         tasks_started: 41,
         tasks_live: 3,
-        usage: Usage { polls: 987, cpu_ns, wall_ns: cpu_ns, max_poll_ns: None },
+        usage: Usage { polls: 987, cpu_ns, wall_ns: cpu_ns, max_poll_ns: 0 },
         inclusive_cpu_ns,
     }
 }
@@ -674,7 +674,7 @@ fn task(
         id,
         parent,
         site: SpawnSite { name: name.map(str::to_owned), file: "src/accept.rs".into(), line: 57 },
-        usage: Usage { polls: 1_204, cpu_ns, wall_ns: cpu_ns, max_poll_ns: max },
+        usage: Usage { polls: 1_204, cpu_ns, wall_ns: cpu_ns, max_poll_ns: max.unwrap_or(0) },
         counters: Vec::new(),
         wakes: None,
     }
