@@ -1,0 +1,193 @@
+//! What pertask and other tools cost an axum service that answers "hello", in CPU time for each request, and a task's life.
+//!
+//! ```text
+//! cargo run --release -- [ROUNDS]      pertask alone, 9 rounds by default
+//! ../peers.sh [ROUNDS]                 with the other tools, each in the build that it wants
+//! ```
+//!
+//! Each measurement has a process of its own. The service has one worker thread, and eight clients keep it busy. In each round all
+//! variants run in turn, and each is compared with that round's run without a tool in the same build.
+
+mod clock;
+mod life;
+#[path = "../../src/quartiles.rs"]
+mod quartiles;
+mod service;
+mod tool;
+mod variant;
+
+use quartiles::Quartiles;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+use variant::{Build, VARIANTS, Variant};
+
+const CLIENTS: usize = 8;
+const TIME: Duration = Duration::from_millis(1_000);
+
+/// What is measured.
+#[derive(Clone, Copy)]
+enum What {
+    Request,
+    Life,
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let variant = || {
+        let name = arguments.get(2).expect("a variant");
+        VARIANTS.into_iter().find(|variant| variant.name == *name).expect("a known variant")
+    };
+    match arguments.get(1).map(|it| &**it) {
+        Some("serve") => service::serve(&variant()),
+        Some("life") => println!("{}", life::measure(&variant())),
+        rounds => compare(rounds.map_or(9, |rounds| rounds.parse().expect("a number of rounds"))),
+    }
+}
+
+/// The program of a build, which the environment names for all but this one.
+fn program(build: Build) -> Option<PathBuf> {
+    let named = |variable| std::env::var_os(variable).map(PathBuf::from);
+    match build {
+        Build::Plain => std::env::current_exe().ok(),
+        Build::Console => named("PEERS_CONSOLE"),
+        Build::Dial9 => named("PEERS_DIAL9"),
+    }
+}
+
+/// Whether this run has what the variant needs.
+fn is_here(variant: &Variant) -> bool {
+    let is_peer = variant.build == Build::Plain && variant.package().is_some();
+    program(variant.build).is_some() && (cfg!(feature = "peers") || !is_peer)
+}
+
+fn compare(rounds: usize) {
+    let variants: Vec<_> = VARIANTS.into_iter().filter(is_here).collect();
+    let uname =
+        |field| std::fs::read_to_string(format!("/proc/sys/kernel/{field}")).unwrap_or_default();
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    let [axum, tokio] = ["axum", "tokio"].map(version);
+    println!(
+        "Linux {}, {cpus} CPUs, axum {axum}, tokio {tokio}; {rounds} rounds of {TIME:?}",
+        uname("osrelease").trim()
+    );
+    let mut requests = vec![Vec::new(); variants.len()];
+    let mut lives = requests.clone();
+    for round in 0..rounds {
+        // Each variant comes first once.
+        for turn in 0..variants.len() {
+            let which = (round + turn) % variants.len();
+            requests[which].push(microseconds_a_request(&variants[which]));
+            lives[which].push(nanoseconds_a_life(&variants[which]));
+        }
+    }
+    table(What::Request, &variants, &requests);
+    table(What::Life, &variants, &lives);
+}
+
+fn table(what: What, variants: &[Variant], times: &[Vec<f64>]) {
+    let (title, unit) = match what {
+        What::Request => ("a request for \"hello\"", "µs of CPU"),
+        What::Life => ("a task: spawned, polled once, joined", "ns of CPU"),
+    };
+    println!("\n{title:44} {unit:>10} {:>12} {:>20}", "over nothing", "quartiles");
+    for (variant, own) in variants.iter().zip(times) {
+        let bare = variants.iter().position(|other| other.name == variant.build.bare());
+        let Some(bare) = bare.map(|at| &times[at]) else { continue };
+        let over = own.iter().zip(bare).map(|(own, bare)| match what {
+            What::Request => 100.0 * (own / bare - 1.0),
+            What::Life => own - bare,
+        });
+        let over = Quartiles::of(over.collect());
+        let Some((own, Quartiles { first, median, third })) = Quartiles::of(own.clone()).zip(over)
+        else {
+            continue;
+        };
+        let name = variant.package().map_or(variant.what.to_owned(), |package| {
+            variant.what.to_owned() + " (" + version(package) + ")"
+        });
+        match what {
+            What::Request => println!(
+                "{name:44} {:>10.2} {median:>+11.1}% {first:>+11.1}..{third:+.1}%",
+                own.median
+            ),
+            What::Life => {
+                println!(
+                    "{name:44} {:>10.0} {median:>+12.0} {first:>+11.0}..{third:+.0}",
+                    own.median
+                );
+            }
+        }
+    }
+}
+
+/// The version of a package in this program.
+fn version(package: &str) -> &'static str {
+    const LOCK: &str = include_str!("../Cargo.lock");
+    let begin = format!("name = \"{package}\"\nversion = \"");
+    let found = LOCK.split_once(&begin).and_then(|(_, rest)| rest.split_once('"'));
+    found.map_or("?", |(version, _)| version)
+}
+
+fn nanoseconds_a_life(variant: &Variant) -> f64 {
+    let program = program(variant.build).expect("a program");
+    let output = Command::new(program).args(["life", variant.name]).stderr(Stdio::null()).output();
+    let output = output.expect("a process").stdout;
+    // Some tools say something at the end, too.
+    let told = String::from_utf8_lossy(&output);
+    told.lines().find_map(|line| line.parse().ok()).unwrap_or(f64::NAN)
+}
+
+/// The CPU time of a service for each request.
+fn microseconds_a_request(variant: &Variant) -> f64 {
+    let mut service = Command::new(program(variant.build).expect("a program"))
+        .args(["serve", variant.name])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a process");
+    let mut said = BufReader::new(service.stdout.take().expect("piped"));
+    let mut line = || {
+        let mut line = String::new();
+        said.read_line(&mut line).expect("the service tells");
+        line.trim().to_owned()
+    };
+    let port: u16 = line().parse().expect("a port");
+    let done = AtomicBool::new(false);
+    let microseconds = thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| call(port, &done));
+        }
+        // Until all is warm.
+        thread::sleep(TIME / 4);
+        let input = service.stdin.as_mut().expect("piped");
+        input.write_all(b"begin\n").expect("the service listens");
+        thread::sleep(TIME);
+        input.write_all(b"end\n").expect("the service listens");
+        let told = line();
+        done.store(true, Ordering::Relaxed);
+        told.parse().expect("a figure")
+    });
+    drop(service.stdin.take());
+    service.wait().expect("it ends");
+    microseconds
+}
+
+/// Asks again and again over one connection.
+fn call(port: u16, done: &AtomicBool) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the service listens");
+    stream.set_nodelay(true).expect("a socket");
+    let mut answer = [0; 1_024];
+    while !done.load(Ordering::Relaxed) {
+        stream.write_all(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").expect("a request");
+        let mut got = 0;
+        while !answer[..got].ends_with(b"hello") {
+            got += stream.read(&mut answer[got..]).expect("an answer");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The tools, switched on for the time that a service or a task lives.
+
+use crate::variant::Variant;
+use pertask::sampler::{Sampler, SamplerOptions};
+use pertask::{Session, SessionOptions};
+use std::any::Any;
+use tokio::runtime::{Builder, Runtime};
+
+/// A tool at work. Its drop ends the work.
+pub struct AtWork {
+    _tools: Vec<Box<dyn Any>>,
+    /// The runtime, which some tools make themselves.
+    pub runtime: Option<Runtime>,
+}
+
+/// Switches a variant's tool on. `builder` is for the runtime.
+pub fn start(variant: &Variant, builder: &mut Builder) -> AtWork {
+    let mut tools: Vec<Box<dyn Any>> = Vec::new();
+    match variant.name {
+        "session" => tools.push(Box::new(Session::start().expect("a session"))),
+        "wakes" => {
+            let options = SessionOptions { wake_latency: true, ..SessionOptions::default() };
+            tools.push(Box::new(options.start().expect("a session")));
+        }
+        name if name.starts_with("pertask-") => {
+            let options = SamplerOptions::with_frequency(variant.frequency_hz().expect("a rate"));
+            tools.push(Box::new(Sampler::start(options).expect("something interrupts threads")));
+        }
+        #[cfg(feature = "peers")]
+        name if name.starts_with("pprof-") => {
+            let rate = variant.frequency_hz().expect("a rate").cast_signed();
+            tools.push(Box::new(pprof::ProfilerGuard::new(rate).expect("a profiler")));
+        }
+        #[cfg(feature = "peers")]
+        "tracing" => {
+            use tracing_subscriber::prelude::*;
+            tracing_subscriber::registry().init();
+        }
+        #[cfg(feature = "console")]
+        "console-subscriber" => console_subscriber::init(),
+        #[cfg(feature = "dial9")]
+        name if name.starts_with("dial9") => {
+            let (recorder, runtime) = dial9(variant, builder);
+            return AtWork { _tools: vec![Box::new(recorder)], runtime: Some(runtime) };
+        }
+        _ => {}
+    }
+    AtWork { _tools: tools, runtime: Some(builder.build().expect("a runtime")) }
+}
+
+/// A recorder that writes to a folder of its own, as dial9's README sets it up.
+#[cfg(feature = "dial9")]
+fn dial9(variant: &Variant, builder: &mut Builder) -> (impl Any + use<>, Runtime) {
+    let folder = std::env::temp_dir().join(format!("dial9-{}", std::process::id()));
+    let sampled = variant.frequency_hz();
+    // SAFETY: no other thread runs yet.
+    unsafe {
+        std::env::set_var("DIAL9_ENABLED", "true");
+        std::env::set_var("DIAL9_TRACE_DIR", folder);
+        std::env::set_var("DIAL9_CPU_PROFILE_ENABLED", sampled.is_some().to_string());
+        std::env::set_var("DIAL9_CPU_SAMPLE_HZ", sampled.unwrap_or(99).to_string());
+        std::env::set_var("DIAL9_SCHEDULE_PROFILE_ENABLED", "false");
+    }
+    let _ = builder;
+    dial9::recorder_from_env_with(|builder| {
+        builder.worker_threads(1);
+    })
+    .expect("a recorder")
+}
