@@ -398,7 +398,7 @@ impl Cpu {
                 quietly(|| Hooks { record, outgoing, incoming, leaves, comes }.call());
                 record.count_switch();
             };
-            between(Some(top), Some(task), Edge::Nested);
+            between(Some(top), Some(task), Edge::Disorder);
             between(Some(task), Some(top), edge);
         }
         // Searched only now, because the hooks may have changed the chain.

@@ -125,7 +125,8 @@ impl CpuRecord {
     ///
     /// That is: a run that ended below another run that goes on, as can happen with coroutines that suspend inside a poll; a
     /// run that a hook began or ended; a thread that ended with a run suspended on it. Until a run that is out of order ends,
-    /// the work of its coroutine is charged to the task at the top of the chain.
+    /// the work of its coroutine is seen as that of the task at the top of the chain. Its end tells PMUs of that
+    /// ([`Edge::Disorder`](crate::Edge::Disorder)).
     #[must_use]
     pub fn disorders(&self) -> u64 {
         // Relaxed: for statistics.

@@ -81,6 +81,9 @@ pub enum Edge {
     Nested,
     /// The task runs outside its turns: in its destructor.
     Aside,
+    /// The task leaves, because a run below its own has ended: since the last switch, either of the two tasks may have run. See
+    /// [`CpuRecord::disorders`].
+    Disorder,
 }
 
 /// One side of a switch, as a hook sees it.

@@ -203,7 +203,7 @@ pub struct Counts {
 pub fn by_edge(edge: Edge) -> usize {
     match edge {
         Edge::Turn => 0,
-        Edge::Nested | Edge::Aside => 1,
+        Edge::Nested | Edge::Aside | Edge::Disorder => 1,
     }
 }
 

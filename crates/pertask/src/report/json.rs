@@ -150,6 +150,7 @@ mod tests {
             duration_ns: 10_004_312_876,
             process_cpu_ns: 13_547_865_899,
             tasks_cpu_ns: 11_243_663_007,
+            unknown_cpu_ns: 12_450,
             workers_cpu_ns: 2_094_518_772,
             other_cpu_ns: 209_671_779,
             clock: "thread CPU clock (perf events refused: kernel.perf_event_paranoid is 4)".into(),

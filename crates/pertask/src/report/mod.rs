@@ -22,7 +22,7 @@ pub const SCHEMA: &str = "pertask.report/1";
 
 /// Which tasks, threads and spawn sites spent the process's CPU time during a session.
 ///
-/// `tasks_cpu_ns + workers_cpu_ns + other_cpu_ns` equals `process_cpu_ns`, up to the time that it takes to read the clocks.
+/// `tasks_cpu_ns + unknown_cpu_ns + workers_cpu_ns + other_cpu_ns` equals `process_cpu_ns`, up to the time that it takes to read the clocks.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 pub struct Report {
@@ -34,6 +34,10 @@ pub struct Report {
     pub process_cpu_ns: u64,
     /// CPU time inside tasks.
     pub tasks_cpu_ns: u64,
+    /// CPU time inside tasks of which it is not known which, because polls ended in another order than they began.
+    ///
+    /// See [`Lost::polls_out_of_order`].
+    pub unknown_cpu_ns: u64,
     /// CPU time of the threads that run tasks, outside any task: scheduler, I/O driver, futures that are not tracked.
     pub workers_cpu_ns: u64,
     /// CPU time of the threads that ran no task.
@@ -279,7 +283,8 @@ pub struct Lost {
     pub polls_untracked: u64,
     /// Polls that did not end in the order in which they began, for example because a coroutine was suspended in a poll.
     ///
-    /// What the coroutine did while another poll was on top of its own is counted for the other poll's task.
+    /// CPU time since the switch before such an end is in [`Report::unknown_cpu_ns`]. Events that were counted meanwhile are those of
+    /// the task whose poll began last.
     pub polls_out_of_order: u64,
     /// Turns of tasks whose events were not counted, because the worker's counters could not be opened.
     pub turns_without_counters: u64,

@@ -42,6 +42,8 @@ pub(crate) struct Reading {
     /// Empty where only some tasks are measured.
     labels: Times,
     lost: Losses,
+    /// CPU time in tasks of which it is not known in which task it was.
+    unknown_ns: u64,
     /// The time that a hypervisor has stolen from the CPUs, as far as the clock has noticed.
     stolen_ns: u64,
     /// Whether the session measures only some tasks. Then a worker's time in tasks includes tasks that the session does not
@@ -160,12 +162,15 @@ impl Reading {
         };
         let in_tasks: u64 = threads.iter().map(|thread| thread.tasks_cpu_ns).sum();
         // The threads' own figures, so that the sum shows whether they agree with those of the tasks.
-        let in_tasks = if self.selected { tasks_cpu_ns } else { in_tasks };
+        let unknown_ns = self.unknown_ns - base.unknown_ns;
+        let (in_tasks, unknown_ns) =
+            if self.selected { (tasks_cpu_ns, 0) } else { (in_tasks, unknown_ns) };
         Report {
             schema: SCHEMA,
             duration_ns: self.wall_ns - base.wall_ns,
             process_cpu_ns: self.threads.process_cpu_ns.saturating_sub(base.threads.process_cpu_ns),
             tasks_cpu_ns,
+            unknown_cpu_ns: unknown_ns,
             workers_cpu_ns: sum(true).saturating_sub(in_tasks),
             other_cpu_ns: sum(false),
             clock: self.clock_since(base),
@@ -215,6 +220,7 @@ impl Reading {
                 self.workers.insert(thread, worker);
             }
             self.stolen_ns += handle.cpu_data(cpu).map_or(0, CpuTimeCpu::stolen_ns);
+            self.unknown_ns += handle.cpu_data(cpu).map_or(0, CpuTimeCpu::unknown_ns);
         });
     }
 

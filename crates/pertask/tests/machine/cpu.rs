@@ -64,7 +64,7 @@ fn run(cpu: &Cpu, seat: &'static Seat, mut task: OwnedTask, edge: Edge) -> Outco
     };
     let ran = panic::catch_unwind(AssertUnwindSafe(|| match edge {
         Edge::Aside => cpu.run_aside(&mut task, body),
-        Edge::Turn | Edge::Nested => cpu.run(&mut task, body),
+        Edge::Turn | Edge::Nested | Edge::Disorder => cpu.run(&mut task, body),
     }));
     match ran {
         Err(thrown) if !thrown.is::<OnPurpose>() => panic::resume_unwind(thrown),

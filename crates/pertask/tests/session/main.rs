@@ -7,6 +7,7 @@
 mod support;
 
 mod chosen;
+mod disorder;
 mod labels;
 mod several;
 mod snapshots;

@@ -70,6 +70,8 @@ pub struct CpuTimeCpu {
     ended_at: AtomicU64,
     /// CPU time in tasks of the thread that is this CPU now.
     tasks_ns: AtomicU64,
+    /// CPU time in tasks of all threads that were this CPU, of which it is not known in which task it was.
+    unknown_ns: AtomicU64,
     /// The tag that the task has in the running stint. Unknown in a stint that was adopted.
     tag: AtomicU32,
     by_tag: ByTag,
@@ -298,6 +300,11 @@ impl CpuTimeCpu {
         self.tasks_ns.load(Ordering::Relaxed)
     }
 
+    /// CPU time in tasks of which it is not known in which task it was.
+    pub(crate) fn unknown_ns(&self) -> u64 {
+        self.unknown_ns.load(Ordering::Relaxed)
+    }
+
     /// Whether the thread that is this CPU now has run a task.
     pub(crate) fn ran_tasks(&self, cpu: &CpuRecord) -> bool {
         cpu.switches() > self.online_at.load(Ordering::Relaxed)
@@ -425,6 +432,9 @@ impl CpuTimeCpu {
         self.start.set_times(now);
         let stint = now.since(start);
         add(&self.tasks_ns, stint.cpu_ns);
+        if edge == Edge::Disorder {
+            return add(&self.unknown_ns, stint.cpu_ns);
+        }
         // Relaxed: only this thread writes it.
         let tag = self.tag.load(Ordering::Relaxed);
         if tag != 0 {

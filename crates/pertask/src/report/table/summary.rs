@@ -28,11 +28,15 @@ pub(super) fn lines(report: &Report, max: Option<usize>, ink: Ink) -> Vec<String
 
 fn parts(report: &Report) -> Vec<Part> {
     let driver = "scheduler, I/O driver, untracked futures";
-    let mut parts = vec![
-        part(report, report.tasks_cpu_ns, "in tasks", ""),
+    let mut parts = vec![part(report, report.tasks_cpu_ns, "in tasks", "")];
+    if report.unknown_cpu_ns > 0 {
+        let why = "polls ended out of order";
+        parts.push(part(report, report.unknown_cpu_ns, "in tasks, unknown which", why));
+    }
+    parts.extend([
         part(report, report.workers_cpu_ns, "workers, outside tasks", driver),
         part(report, report.other_cpu_ns, "other threads", ""),
-    ];
+    ]);
     let told: i128 = parts.iter().map(|part| part.cpu_ns).sum();
     let rest = i128::from(report.process_cpu_ns) - told;
     if rest != 0 {
