@@ -95,7 +95,8 @@ pub use report::{Table, TableStyle};
 pub use sessions::{Session, SessionOptions};
 pub use tasks::accounts::{MAX_LABEL_SETS, label_sets_without_place};
 pub use tasks::job::{Job, run};
-pub use tasks::labels::{LabelExt, Labeled, Labels};
+pub use tasks::label_set::Labels;
+pub use tasks::labels::{LabelExt, Labeled};
 #[cfg(feature = "tokio")]
 pub use tasks::tokio;
 #[cfg(feature = "tracing")]

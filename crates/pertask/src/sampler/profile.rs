@@ -1,6 +1,6 @@
 //! The result of a sampling session: its samples, what was lost, and which code was mapped where.
 
-use crate::tasks::labels::Labels;
+use crate::tasks::label_set::Labels;
 use pertask_symbols::Module;
 use std::collections::BTreeMap;
 use std::sync::Arc;

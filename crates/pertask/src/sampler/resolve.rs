@@ -4,7 +4,7 @@
 //! task, and would split its time by the thread that polled it.
 
 use crate::sampler::{Module, RawProfile, RawSample, Unmet};
-use crate::tasks::labels::Labels;
+use crate::tasks::label_set::Labels;
 use crate::tasks::tracked;
 use pertask_core::System;
 use pertask_profile::{

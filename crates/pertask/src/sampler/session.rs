@@ -8,7 +8,7 @@ use super::profile::{RawProfile, RawSample, SampleLosses, Unmet};
 use super::roster::Birth;
 use crate::os::clock;
 use crate::pmus::call_stack;
-use crate::tasks::labels::Labels;
+use crate::tasks::accounts;
 use pertask_symbols::Module;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -109,7 +109,7 @@ impl Session {
             task: Some(task).filter(|task| *task != 0),
             parent: Some(parent).filter(|parent| *parent != 0),
             path: (path as u32).checked_sub(1),
-            labels: Labels::of_tag((path >> TAG_SHIFT) as u32),
+            labels: accounts::labels_of((path >> TAG_SHIFT) as u32),
             scopes: scopes_open,
             deeper_scopes: (scopes >> DEEPER_SHIFT) as u32,
             overrun: (flags >> OVERRUN_SHIFT) as u32,

@@ -12,7 +12,7 @@
 use super::profile::{RawProfile, RawSample, Unmet};
 use crate::os::threads;
 use crate::sessions::Clocked;
-use crate::tasks::labels::Labels;
+use crate::tasks::label_set::Labels;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 

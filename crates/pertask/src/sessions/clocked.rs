@@ -1,7 +1,7 @@
 //! CPU time by the clock during a session, divided in the same way as samples can be.
 
-use crate::tasks::accounts::Key;
-use crate::tasks::labels::Labels;
+use crate::tasks::label_set::Labels;
+use crate::tasks::past::Key;
 use std::collections::HashMap;
 
 /// CPU time by the clock during a session.

@@ -6,10 +6,11 @@
 //! [`KEPT`]: samples with its tag may be under way, and the next request often has the same labels. Then its place in the table is
 //! free for others, and what it has used goes to the [`Past`] of the sessions that run.
 
-use super::labels::Labels;
-use super::past::{Past, Times};
-use crate::pmus::cpu_time::by_tag::{self, PLACES, place_of};
-use pertask_core::SpawnPath;
+use super::label_set::Labels;
+use super::past::{Key, Past, Times};
+use crate::pmus::cpu_time::by_tag::{PLACES, place_of};
+use crate::pmus::cpu_time::tag_times;
+use pertask_core::{SpawnPath, Task};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
@@ -25,14 +26,6 @@ pub const MAX_LABEL_SETS: usize = (PLACES - FIRST) as usize;
 pub(crate) struct Account {
     pub(crate) tag: u32,
     key: Key,
-}
-
-/// What an account is for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Key {
-    /// The number of the tasks' spawn path, or `None` outside tasks.
-    pub(crate) path: Option<u32>,
-    pub(crate) labels: Labels,
 }
 
 /// The tag where no labels hold.
@@ -120,10 +113,35 @@ pub(crate) fn tag_of(labels: &Labels, account: Option<&Arc<Account>>) -> u32 {
     }
 }
 
-/// The labels of a tag. `None` where its account found no place, or ended long ago.
-pub(crate) fn labels_of(tag: u32) -> Option<Labels> {
-    CAN_LOOK_UP.try_with(|_| ()).ok()?;
-    ACCOUNTS.by_tag.pin().get(&tag).cloned()
+/// The labels of a tag. They are `labels="(other)"` where its account found no place, or ended long ago.
+pub(crate) fn labels_of(tag: u32) -> Labels {
+    if tag == NONE {
+        return Labels::default();
+    }
+    let can_look_up = CAN_LOOK_UP.try_with(|_| ()).is_ok();
+    let known = can_look_up.then(|| ACCOUNTS.by_tag.pin().get(&tag).cloned()).flatten();
+    known.unwrap_or_else(|| Labels::new([("labels", "(other)")]))
+}
+
+/// Gives a new task the account of the labels that it has inherited, on its own spawn path. The account lives as long as the
+/// result.
+pub(crate) fn inherit(task: &Task) -> Option<Arc<Account>> {
+    match task.tag() {
+        NONE => None,
+        tag => label(task, labels_of(tag)),
+    }
+}
+
+/// Gives a task labels in addition to those that it has.
+pub(crate) fn add(task: &Task, labels: &Labels) -> Option<Arc<Account>> {
+    label(task, labels_of(task.tag()).joined(labels))
+}
+
+/// Gives a task these labels.
+fn label(task: &Task, labels: Labels) -> Option<Arc<Account>> {
+    let account = hold(Some(task.path()), labels.clone());
+    task.set_tag(tag_of(&labels, account.as_ref()));
+    account
 }
 
 /// How often a set of labels was beyond [`MAX_LABEL_SETS`].
@@ -221,8 +239,8 @@ impl Places {
     /// Gives a place to an account. Returns the account's tag, which differs from the tags that the place had lately.
     fn take_place(&mut self, key: &Key) -> Option<u32> {
         let place = self.free.pop_front().or_else(|| self.new_place())?;
-        by_tag::make_room(place as usize);
-        let used_ns = by_tag::of_place(place as usize);
+        tag_times::make_room(place as usize);
+        let used_ns = tag_times::of_place(place as usize);
         let at = &mut self.all[place as usize];
         let tag = place | (at.tag & !(PLACES - 1)).wrapping_add(PLACES);
         *at = Place { tag, key: Some(key.clone()), base_ns: used_ns, ended: false };
@@ -273,7 +291,7 @@ impl Places {
         by_content.remove(&key);
         ACCOUNTS.by_tag.pin().remove(&at.tag);
         if self.sessions > 0 {
-            let used_ns = by_tag::of_place(place as usize);
+            let used_ns = tag_times::of_place(place as usize);
             self.past.add(key, used_ns.saturating_sub(at.base_ns));
         }
         self.free.push_back(place);
@@ -281,14 +299,14 @@ impl Places {
 
     /// Lets all accounts begin at zero.
     fn rebase(&mut self) {
-        let used_ns = by_tag::read();
+        let used_ns = tag_times::read();
         for (at, used_ns) in self.all.iter_mut().zip(used_ns) {
             at.base_ns = used_ns;
         }
     }
 
     fn read(&self) -> (Vec<(Key, u64)>, Past) {
-        let used_ns = by_tag::read();
+        let used_ns = tag_times::read();
         let live = self.all.iter().zip(used_ns).filter_map(|(at, used_ns)| {
             let since_ns = used_ns.saturating_sub(at.base_ns);
             Some((at.key.clone().filter(|_| since_ns > 0)?, since_ns))

@@ -1,7 +1,7 @@
 //! Tasks of code that is no future: a closure, or the rounds of a loop, on any thread.
 
-use super::accounts::Account;
-use super::labels::{self, Labels};
+use super::accounts::{self, Account};
+use super::label_set::Labels;
 use super::run::{fork, run_as};
 use pertask_core::{OwnedTask, Task};
 use std::panic::Location;
@@ -75,7 +75,7 @@ impl Job {
         mut self,
         labels: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
-        self.account = labels::add(self.task.handle_ref(), &Labels::new(labels));
+        self.account = accounts::add(self.task.handle_ref(), &Labels::new(labels));
         self
     }
 

@@ -3,20 +3,13 @@
 //! The running task carries its labels as a number, the tag of an [account](super::accounts).
 
 use super::accounts::{self, Account};
-use super::tracked::Tracked;
-use pertask_core::{Cpu, SpawnPath, Task};
+use super::label_set::Labels;
+use pertask_core::{Cpu, SpawnPath};
 use pin_project_lite::pin_project;
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-
-/// A set of labels: keys with their values, sorted by key, each key once.
-///
-/// A set is cheap to clone. Two sets with the same content are equal.
-#[derive(Clone, Default, PartialEq, Eq, Hash)]
-pub struct Labels(Arc<[(Box<str>, Box<str>)]>);
 
 /// Sets labels for a future.
 pub trait LabelExt: Future + Sized {
@@ -65,76 +58,10 @@ struct Last {
 }
 
 impl Labels {
-    /// Makes a set of these labels.
-    ///
-    /// For a key that comes twice, the last value holds.
-    pub fn new<K: AsRef<str>, V: AsRef<str>>(labels: impl IntoIterator<Item = (K, V)>) -> Self {
-        let none = Self::default();
-        none.with(
-            labels.into_iter().map(|(key, value)| (key.as_ref().into(), value.as_ref().into())),
-        )
-    }
-
     /// The labels that hold on the calling thread at this moment.
     #[must_use]
     pub fn current() -> Self {
-        Self::of_tag(Cpu::with(Cpu::tag))
-    }
-
-    /// The value of a key, or `None` if the set does not have the key.
-    #[must_use]
-    pub fn get(&self, key: &str) -> Option<&str> {
-        let place = self.0.binary_search_by(|(other, _)| (**other).cmp(key)).ok()?;
-        Some(&self.0[place].1)
-    }
-
-    /// The keys and values, sorted by key.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        self.0.iter().map(|(key, value)| (&**key, &**value))
-    }
-
-    /// Whether the set is empty.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The set of a tag.
-    pub(crate) fn of_tag(tag: u32) -> Self {
-        match tag {
-            accounts::NONE => Self::default(),
-            tag => accounts::labels_of(tag).unwrap_or_else(|| Self::new([("labels", "(other)")])),
-        }
-    }
-
-    /// The bytes of all keys and values.
-    pub(crate) fn bytes(&self) -> usize {
-        self.iter().map(|(key, value)| key.len() + value.len()).sum()
-    }
-
-    fn joined(&self, inner: &Self) -> Self {
-        match (self.is_empty(), inner.is_empty()) {
-            (true, _) => inner.clone(),
-            (_, true) => self.clone(),
-            _ => self.with(inner.0.to_vec()),
-        }
-    }
-
-    fn with(&self, labels: impl IntoIterator<Item = (Box<str>, Box<str>)>) -> Self {
-        let mut all: Vec<_> = self.0.to_vec();
-        for (key, value) in labels {
-            match all.binary_search_by(|(other, _)| other.cmp(&key)) {
-                Ok(place) => all[place].1 = value,
-                Err(place) => all.insert(place, (key, value)),
-            }
-        }
-        Self(all.into())
-    }
-}
-
-impl fmt::Debug for Labels {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.iter()).finish()
+        accounts::labels_of(Cpu::with(Cpu::tag))
     }
 }
 
@@ -148,7 +75,7 @@ impl<F: Future> Future for Labeled<F> {
         let tag = match this.last {
             Some(last) if last.around == here => last.tag,
             last => {
-                let both = Labels::of_tag(around).joined(this.own);
+                let both = accounts::labels_of(around).joined(this.own);
                 let account = accounts::hold(path, both.clone());
                 let tag = accounts::tag_of(&both, account.as_ref());
                 last.insert(Last { around: here, tag, _account: account }).tag
@@ -156,42 +83,6 @@ impl<F: Future> Future for Labeled<F> {
         };
         let _ended = Holding::begin(tag, around);
         this.future.poll(context)
-    }
-}
-
-/// Gives a new task the account of the labels that it has inherited, on its own spawn path. The account lives as long as the
-/// result.
-pub(crate) fn inherit(task: &Task) -> Option<Arc<Account>> {
-    match task.tag() {
-        accounts::NONE => None,
-        tag => label(task, Labels::of_tag(tag)),
-    }
-}
-
-/// Gives a task labels in addition to those that it has.
-pub(super) fn add(task: &Task, labels: &Labels) -> Option<Arc<Account>> {
-    label(task, Labels::of_tag(task.tag()).joined(labels))
-}
-
-/// Gives a task these labels.
-fn label(task: &Task, labels: Labels) -> Option<Arc<Account>> {
-    let account = accounts::hold(Some(task.path()), labels.clone());
-    task.set_tag(accounts::tag_of(&labels, account.as_ref()));
-    account
-}
-
-impl<F> Tracked<F> {
-    /// Gives the task these labels from now on, in addition to those that it has.
-    ///
-    /// For a key that the task has already, the new value holds. [`LabelExt::labels`] labels futures that are no task yet.
-    pub fn labels<K: AsRef<str>, V: AsRef<str>>(
-        mut self,
-        labels: impl IntoIterator<Item = (K, V)>,
-    ) -> Self {
-        if let Some(task) = self.handle() {
-            self.account = add(task, &Labels::new(labels));
-        }
-        self
     }
 }
 

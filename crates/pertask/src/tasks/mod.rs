@@ -3,6 +3,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod job;
+pub(crate) mod label_set;
 pub(crate) mod labels;
 pub(crate) mod past;
 pub(crate) mod run;

@@ -1,7 +1,15 @@
 //! What accounts have used, by account and by label, within bounds.
 
-use super::accounts::Key;
+use super::label_set::Labels;
 use std::collections::{BTreeMap, HashMap};
+
+/// What an account is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    /// The number of the tasks' spawn path, or `None` outside tasks.
+    pub(crate) path: Option<u32>,
+    pub(crate) labels: Labels,
+}
 
 /// What accounts used that have ended, as long as a session runs.
 #[derive(Clone, Debug, Default)]
@@ -115,7 +123,6 @@ impl Values {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tasks::labels::Labels;
 
     fn key(labels: &[(&str, &str)]) -> Key {
         Key { path: Some(1), labels: Labels::new(labels.iter().copied()) }

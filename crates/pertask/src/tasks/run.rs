@@ -1,7 +1,6 @@
 //! Making and running tasks on the calling thread, and the count of polls that could not be followed.
 
-use super::accounts::Account;
-use super::labels;
+use super::accounts::{self, Account};
 use pertask_core::{Cpu, OwnedTask};
 use std::panic::Location;
 use std::sync::Arc;
@@ -27,7 +26,7 @@ pub(crate) fn fork(
     location: &'static Location<'static>,
 ) -> (OwnedTask, Option<Arc<Account>>) {
     let task = Cpu::with(|cpu| cpu.fork(cpu.site(name, location)));
-    let account = labels::inherit(task.handle_ref());
+    let account = accounts::inherit(task.handle_ref());
     (task, account)
 }
 

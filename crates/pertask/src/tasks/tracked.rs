@@ -1,6 +1,7 @@
 //! A future that is a task: each poll switches the task in, on whatever thread polls it.
 
-use super::accounts::Account;
+use super::accounts::{self, Account};
+use super::label_set::Labels;
 use super::run::{fork, run_as};
 use crate::pmus::wake::{self, NotingWaker};
 use pertask_core::{Cpu, OwnedTask, Task};
@@ -52,7 +53,7 @@ pub struct Tracked<F> {
     /// `None` once the task has ended.
     task: Option<OwnedTask>,
     /// The account of the task's labels, which lives until the task has ended.
-    pub(super) account: Option<Arc<Account>>,
+    account: Option<Arc<Account>>,
     /// The waker that the future is polled with while a session measures the task's waits.
     waker: Option<Arc<NotingWaker>>,
     /// INVARIANT: pinned when the wrapper is; dropped once, by the wrapper's `drop`.
@@ -82,6 +83,19 @@ impl<F> Tracked<F> {
         #[cfg(all(tokio_unstable, feature = "tokio"))]
         crate::tasks::tokio::hooks::made(task.id());
         Self { task: Some(task), account, waker: None, future: ManuallyDrop::new(future) }
+    }
+
+    /// Gives the task these labels from now on, in addition to those that it has.
+    ///
+    /// For a key that the task has already, the new value holds. [`LabelExt::labels`](crate::LabelExt::labels) labels futures that are no task yet.
+    pub fn labels<K: AsRef<str>, V: AsRef<str>>(
+        mut self,
+        labels: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        if let Some(task) = self.handle() {
+            self.account = accounts::add(task, &Labels::new(labels));
+        }
+        self
     }
 
     /// The task, to which events can be attached, or `None` once it has ended.

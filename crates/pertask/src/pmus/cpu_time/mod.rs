@@ -6,6 +6,7 @@
 pub(crate) mod by_tag;
 pub(crate) mod ledger;
 pub(crate) mod longest;
+pub(crate) mod tag_times;
 
 use self::by_tag::ByTag;
 use self::ledger::{Ledger, Used};
