@@ -75,6 +75,11 @@ fn tasks_share_the_time_as_they_used_it() {
     }
 }
 
+/// The time of tasks that is in no sample. Where the machine takes the CPU away, interruptions are missing.
+fn unmet_in_tasks(profile: &RawProfile) -> u64 {
+    profile.unmet.iter().filter(|unmet| unmet.path.is_some()).map(|unmet| unmet.cpu_ns).sum()
+}
+
 /// All CPU time of the samples that have this label, and these scopes.
 fn cpu_ns_in(profile: &RawProfile, tenant: Option<&str>, scopes: &[&str]) -> u64 {
     let fits = |sample: &&RawSample| {
@@ -128,7 +133,8 @@ fn a_sample_knows_its_tasks_labels_scopes_and_parent() {
         .samples
         .iter()
         .filter(|sample| sample.task.is_none() && sample.labels.get("tenant") == Some("nobody's"));
-    assert!(cpu_ns(outside) > ms(90), "labels hold outside of tasks, too");
+    let outside = cpu_ns(outside) + kernel_ns(&profile, gettid());
+    assert!(outside > ms(90), "labels hold outside of tasks, too");
 }
 
 async fn yield_now() {
@@ -154,10 +160,11 @@ fn what_no_task_uses_goes_to_the_thread() {
     assert!(
         of_thread(&profile, thread).all(|sample| sample.task.is_none() && sample.path.is_none())
     );
-    check_sampled("a thread", cpu_ns(of_thread(&profile, thread)), used, unsampled(&profile));
+    let told = cpu_ns(of_thread(&profile, thread)) + kernel_ns(&profile, thread);
+    check_sampled("a thread", told, used, unsampled(&profile));
     let tasks = cpu_ns(of_thread(&profile, gettid()).filter(|sample| sample.task.is_some()));
     // That is told by the clock.
-    check_sampled("tasks", tasks, in_task, 0);
+    check_sampled("tasks", tasks + unmet_in_tasks(&profile), in_task, 0);
 }
 
 /// What one thread may have used since its last sample: some periods.
@@ -213,7 +220,8 @@ fn carried_time_adds_up_to_the_process_and_threads_born_meanwhile_are_seen() {
             let samples = of_thread(&profile, thread);
             let count = samples.count() as u64;
             let after = if by_chance { used * 12 / count } else { unsampled(&profile) };
-            check_sampled("a thread", cpu_ns(of_thread(&profile, thread)), used, after);
+            let told = cpu_ns(of_thread(&profile, thread)) + kernel_ns(&profile, thread);
+            check_sampled("a thread", told, used, after);
         }
     }
 }
@@ -318,5 +326,5 @@ fn a_thread_that_begins_to_run_tasks_is_known_at_once() {
     let due = used / profile.period_ns;
     loudly(&format!("{signals} of {due} signals came in tasks"));
     assert!(signals >= due * 3 / 4, "{signals} of {due}");
-    check_sampled("tasks", cpu_ns(in_tasks), used, 0);
+    check_sampled("tasks", cpu_ns(in_tasks) + unmet_in_tasks(&profile), used, 0);
 }
