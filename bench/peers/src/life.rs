@@ -1,6 +1,6 @@
 //! The life of a task: spawned, polled once, joined.
 
-use crate::{clock, tool, variant::Variant};
+use crate::{clock, tool, variant, variant::Variant};
 use std::hint::black_box;
 use tokio::runtime::Builder;
 
@@ -30,6 +30,7 @@ pub fn measure(variant: &Variant) -> f64 {
 enum Lives {
     Bare,
     Pertask,
+    Labeled,
     #[cfg(feature = "peers")]
     TokioMetrics(tokio_metrics::TaskMonitor),
     #[cfg(feature = "peers")]
@@ -42,6 +43,7 @@ impl Lives {
     fn of(variant: &Variant) -> Self {
         match variant.name {
             "off" | "session" | "wakes" => Self::Pertask,
+            "labels" => Self::Labeled,
             name if name.starts_with("pertask-") => Self::Pertask,
             #[cfg(feature = "peers")]
             "tokio-metrics" => Self::TokioMetrics(tokio_metrics::TaskMonitor::new()),
@@ -59,6 +61,10 @@ impl Lives {
             let joined = match self {
                 Self::Bare => tokio::spawn(life),
                 Self::Pertask => tokio::spawn(pertask::TaskExt::task(life, "life")),
+                Self::Labeled => {
+                    let task = pertask::TaskExt::task(life, "life");
+                    tokio::spawn(task.labels([("tenant", variant::tenant(n as usize))]))
+                }
                 #[cfg(feature = "peers")]
                 Self::TokioMetrics(monitor) => tokio::spawn(monitor.instrument(life)),
                 #[cfg(feature = "peers")]

@@ -1,6 +1,6 @@
 //! The service, beside a tool.
 
-use crate::{clock, tool, variant::Variant};
+use crate::{clock, tool, variant, variant::Variant};
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
@@ -42,6 +42,7 @@ fn layered(variant: &Variant, router: Router) -> Router {
     match variant.name {
         "off" | "session" | "wakes" => router.layer(from_fn(as_task)),
         name if name.starts_with("pertask-") => router.layer(from_fn(as_task)),
+        "labels" => router.layer(from_fn(as_labeled_task)),
         #[cfg(feature = "peers")]
         "tokio-metrics" => {
             let monitor = tokio_metrics::TaskMonitor::new();
@@ -78,6 +79,12 @@ async fn nothing(request: Request, next: Next) -> Response {
 async fn as_task(request: Request, next: Next) -> Response {
     let name = count(&request);
     next.run(request).task(name).await
+}
+
+async fn as_labeled_task(request: Request, next: Next) -> Response {
+    let name = count(&request);
+    let tenant = variant::tenant(REQUESTS.load(Relaxed) as usize);
+    next.run(request).task(name).labels([("tenant", tenant)]).await
 }
 
 /// Counts a request, and returns the pattern of its route, as a service names its requests.

@@ -17,7 +17,7 @@ pub struct AtWork {
 pub fn start(variant: &Variant, builder: &mut Builder) -> AtWork {
     let mut tools: Vec<Box<dyn Any>> = Vec::new();
     match variant.name {
-        "session" => tools.push(Box::new(Session::start().expect("a session"))),
+        "session" | "labels" => tools.push(Box::new(Session::start().expect("a session"))),
         "wakes" => {
             let options = SessionOptions { wake_latency: true, ..SessionOptions::default() };
             tools.push(Box::new(options.start().expect("a session")));

@@ -47,10 +47,11 @@ impl Variant {
 }
 
 /// All of them. The first of each build does nothing.
-pub const VARIANTS: [Variant; 16] = [
+pub const VARIANTS: [Variant; 17] = [
     plain("bare", "nothing"),
     plain("off", "pertask: a task, no session"),
     plain("session", "pertask: a session for all tasks"),
+    plain("labels", "pertask: a session, a label for each"),
     plain("wakes", "pertask: a session, with waits"),
     plain("pertask-99", "pertask: samples at 99 Hz"),
     plain("pertask-999", "pertask: samples at 999 Hz"),
@@ -68,4 +69,9 @@ pub const VARIANTS: [Variant; 16] = [
 
 const fn plain(name: &'static str, what: &'static str) -> Variant {
     Variant { name, what, build: Build::Plain }
+}
+
+/// One of eight tenants.
+pub fn tenant(n: usize) -> &'static str {
+    ["acme", "bolt", "cedar", "delta", "ember", "flint", "grove", "helix"][n % 8]
 }

@@ -5,6 +5,7 @@ use crate::pmus::counters::{Counter, CounterCounts, Counters, CountersPmu};
 use crate::pmus::cpu_time::{CpuTime, CpuTimeCount};
 use crate::pmus::wake::{Latencies, WakeLatency, Wakes};
 use crate::tasks::accounts::Watch;
+use crate::tasks::past::Times;
 use pertask_core::{Event, Inherit, PmuHandle, Task};
 use std::sync::Arc;
 
@@ -65,6 +66,10 @@ impl Measured {
 }
 
 impl Sources<'_> {
+    pub(crate) fn labels(&self) -> Times {
+        self.measured.labels.as_ref().map(Watch::read).unwrap_or_default()
+    }
+
     pub(crate) fn cpu_time_rows(&self, running: &[Running]) -> Rows<CpuTimeCount> {
         match self.of {
             Selection::All => Rows::of_all(self.measured.cpu_time, running, |count| {

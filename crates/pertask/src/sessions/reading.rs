@@ -17,7 +17,7 @@ use crate::pmus::wake::Latencies;
 use crate::report::{
     Lost, Report, SCHEMA, SiteReport, SpawnSite, TaskReport, ThreadReport, Usage, WakeReport,
 };
-use crate::tasks::accounts::{Watch, label_sets_without_place};
+use crate::tasks::accounts::label_sets_without_place;
 use crate::tasks::past::Times;
 use crate::tasks::run;
 use pertask_core::{Count, CpuRecord, PathCounts, PmuHandle, Site, System, TaskId};
@@ -90,14 +90,18 @@ impl Reading {
     /// Takes the first reading of a session, and opens the session's account in the ledger.
     pub(crate) fn first(sources: Sources<'_>) -> (Self, AccountId) {
         let ledger = sources.measured.cpu_time.pmu().ledger();
-        let (reading, mut entries) = Self::take(sources);
+        let (mut reading, mut entries) = Self::take(sources);
+        // The labels are read last here and first later, so that they have no more time than the tasks.
+        reading.labels = sources.labels();
         let account = ledger.open(&mut entries, reading.used());
         (reading, account)
     }
 
     /// Takes a later reading of a session, whose longest polls so far were these.
     pub(crate) fn next(sources: Sources<'_>, account: &AccountId, longest: LongestPolls) -> Self {
+        let labels = sources.labels();
         let (mut reading, entries) = Self::take(sources);
+        reading.labels = labels;
         reading.ended = entries.ended(account);
         reading.longest = longest;
         reading.longest.add(&reading.cpu_time);
@@ -112,7 +116,6 @@ impl Reading {
             cpu_time: sources.cpu_time_rows(&running),
             counters: sources.counter_rows(&running),
             wakes: sources.wake_rows(),
-            labels: sources.measured.labels.as_ref().map(Watch::read).unwrap_or_default(),
             selected: matches!(sources.of, Selection::Tasks(_)),
             ..Self::default()
         };

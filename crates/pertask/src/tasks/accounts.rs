@@ -12,8 +12,8 @@ use crate::pmus::cpu_time::by_tag::{PLACES, place_of};
 use crate::pmus::cpu_time::tag_times;
 use pertask_core::{SpawnPath, Task};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// The number of sets of labels that can be in use at a time. The same set on two spawn paths counts twice.
 ///
@@ -21,12 +21,23 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 /// `labels="(other)"`, and reports count it.
 pub const MAX_LABEL_SETS: usize = (PLACES - FIRST) as usize;
 
-/// An account in use. Its holders share it.
+/// An account.
 #[derive(Debug)]
-pub(crate) struct Account {
-    pub(crate) tag: u32,
+struct Account {
+    tag: u32,
     key: Key,
+    /// How many hold it, or [`CLOSED`]. Only under the lock does 0 become `CLOSED`, which is final.
+    holders: AtomicU32,
+    /// Whether it is in `ended`. An account that nothing holds is, or its last holder is about to put it there.
+    ended: AtomicBool,
 }
+
+/// The account has lost its place.
+const CLOSED: u32 = u32::MAX;
+
+/// An account that is held: it keeps its place. Held more than four billion times, a set of labels finds no place.
+#[derive(Debug)]
+pub(crate) struct Held(Arc<Account>);
 
 /// The tag where no labels hold.
 pub(crate) const NONE: u32 = 0;
@@ -46,15 +57,10 @@ const KEPT_BYTES: usize = 1 << 20;
 /// INVARIANT: `by_content` and `by_tag` have the same accounts: those that are held, and those in `ended`. Both change under the
 /// lock only, and are read without it.
 struct Accounts {
-    by_content: papaya::HashMap<Key, Entry>,
+    by_content: papaya::HashMap<Key, Arc<Account>>,
     by_tag: papaya::HashMap<u32, Labels>,
     places: Mutex<Places>,
     without_place: AtomicU64,
-}
-
-struct Entry {
-    tag: u32,
-    account: Weak<Account>,
 }
 
 /// The table of places, by a tag's lower bits.
@@ -62,8 +68,8 @@ struct Entry {
 struct Places {
     all: Vec<Place>,
     free: VecDeque<u32>,
-    /// The places whose account nothing held at some time, in that order.
-    ended: VecDeque<u32>,
+    /// The accounts that nothing held at some time, in that order.
+    ended: VecDeque<Arc<Account>>,
     ended_bytes: usize,
     sessions: usize,
     past: Past,
@@ -74,11 +80,9 @@ struct Places {
 struct Place {
     /// The account's tag, or that of the last one.
     tag: u32,
-    key: Option<Key>,
+    account: Option<Arc<Account>>,
     /// What all accounts that had the place before had used, or this one before the first session began.
     base_ns: u64,
-    /// Whether the place is in `ended`.
-    ended: bool,
 }
 
 static ACCOUNTS: LazyLock<Accounts> = LazyLock::new(|| Accounts {
@@ -88,26 +92,55 @@ static ACCOUNTS: LazyLock<Accounts> = LazyLock::new(|| Accounts {
     without_place: AtomicU64::new(0),
 });
 
-/// The account of these labels on this path. `None` if there is no place, or no label.
+/// Holds the account of these labels on this path. `None` if there is no place, or no label.
 ///
-/// Takes no lock if something holds the account already.
-pub(crate) fn hold(path: Option<&SpawnPath>, labels: Labels) -> Option<Arc<Account>> {
+/// Takes no lock if the account exists already.
+pub(crate) fn hold(path: Option<&SpawnPath>, labels: Labels) -> Option<Held> {
     if labels.is_empty() {
         return None;
     }
     CAN_LOOK_UP.try_with(|_| ()).ok()?;
     let key = Key { path: path.map(SpawnPath::id), labels };
-    let held = || ACCOUNTS.by_content.pin().get(&key).and_then(|entry| entry.account.upgrade());
-    held().or_else(|| {
+    let known = || ACCOUNTS.by_content.pin().get(&key).and_then(Held::of);
+    known().or_else(|| {
         let mut places = ACCOUNTS.lock();
-        held().or_else(|| places.open(key.clone()))
+        known().or_else(|| places.open(key.clone()))
     })
 }
 
+impl Held {
+    /// Holds an account that has its place.
+    fn of(account: &Arc<Account>) -> Option<Self> {
+        let one_more = |holders: u32| holders.checked_add(1).filter(|more| *more < CLOSED);
+        // Relaxed: the number alone decides, in one order for all threads. What the account is never changes.
+        account
+            .holders
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .is_ok()
+            .then(|| Self(Arc::clone(account)))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let Self(account) = self;
+        // Release: pairs with the Acquire in `close`, so that all that was charged to the account is charged before it is closed.
+        // SeqCst, here and below, for the order with `ended`: see `close_oldest`.
+        let was_last = account.holders.fetch_sub(1, Ordering::SeqCst) == 1;
+        if was_last && !account.ended.swap(true, Ordering::SeqCst) {
+            let mut places = ACCOUNTS.lock();
+            places.end(account);
+            if CAN_LOOK_UP.try_with(|_| ()).is_ok() {
+                places.close_some();
+            }
+        }
+    }
+}
+
 /// The tag of an account, or of the lack of one.
-pub(crate) fn tag_of(labels: &Labels, account: Option<&Arc<Account>>) -> u32 {
+pub(crate) fn tag_of(labels: &Labels, account: Option<&Held>) -> u32 {
     match account {
-        Some(account) => account.tag,
+        Some(Held(account)) => account.tag,
         None if labels.is_empty() => NONE,
         None => OTHER,
     }
@@ -125,7 +158,7 @@ pub(crate) fn labels_of(tag: u32) -> Labels {
 
 /// Gives a new task the account of the labels that it has inherited, on its own spawn path. The account lives as long as the
 /// result.
-pub(crate) fn inherit(task: &Task) -> Option<Arc<Account>> {
+pub(crate) fn inherit(task: &Task) -> Option<Held> {
     match task.tag() {
         NONE => None,
         tag => label(task, labels_of(tag)),
@@ -133,12 +166,12 @@ pub(crate) fn inherit(task: &Task) -> Option<Arc<Account>> {
 }
 
 /// Gives a task labels in addition to those that it has.
-pub(crate) fn add(task: &Task, labels: &Labels) -> Option<Arc<Account>> {
+pub(crate) fn add(task: &Task, labels: &Labels) -> Option<Held> {
     label(task, labels_of(task.tag()).joined(labels))
 }
 
 /// Gives a task these labels.
-fn label(task: &Task, labels: Labels) -> Option<Arc<Account>> {
+fn label(task: &Task, labels: Labels) -> Option<Held> {
     let account = hold(Some(task.path()), labels.clone());
     task.set_tag(tag_of(&labels, account.as_ref()));
     account
@@ -188,16 +221,6 @@ impl Accounts {
     }
 }
 
-impl Drop for Account {
-    fn drop(&mut self) {
-        let mut places = ACCOUNTS.lock();
-        places.end(self);
-        if CAN_LOOK_UP.try_with(|_| ()).is_ok() {
-            places.close_some();
-        }
-    }
-}
-
 thread_local! {
     /// Whether this thread can still use papaya's maps, which panic at the end of a thread. (papaya 0.2.5 with seize 0.5.1. The
     /// thread-local values of a thread are dropped in the reverse order of their first use, so this is dropped before seize's.)
@@ -220,30 +243,29 @@ impl Places {
         Self { all, ..Self::default() }
     }
 
-    /// Opens an account that nothing holds.
-    fn open(&mut self, key: Key) -> Option<Arc<Account>> {
-        let (by_content, by_tag) = (ACCOUNTS.by_content.pin(), ACCOUNTS.by_tag.pin());
-        // One that was kept goes on.
-        let kept = by_content.get(&key).map(|entry| entry.tag);
-        let Some(tag) = kept.or_else(|| self.take_place(&key)) else {
+    /// Opens an account.
+    fn open(&mut self, key: Key) -> Option<Held> {
+        let Some(tag) = self.take_place() else {
             // Relaxed: a figure.
             ACCOUNTS.without_place.fetch_add(1, Ordering::Relaxed);
             return None;
         };
-        let account = Arc::new(Account { tag, key: key.clone() });
-        by_tag.insert(tag, key.labels.clone());
-        by_content.insert(key, Entry { tag, account: Arc::downgrade(&account) });
-        Some(account)
+        let (holders, ended) = (AtomicU32::new(1), AtomicBool::new(false));
+        let account = Arc::new(Account { tag, key: key.clone(), holders, ended });
+        self.all[place_of(tag)].account = Some(Arc::clone(&account));
+        ACCOUNTS.by_tag.pin().insert(tag, key.labels.clone());
+        ACCOUNTS.by_content.pin().insert(key, Arc::clone(&account));
+        Some(Held(account))
     }
 
-    /// Gives a place to an account. Returns the account's tag, which differs from the tags that the place had lately.
-    fn take_place(&mut self, key: &Key) -> Option<u32> {
+    /// Takes a place for an account. Returns the account's tag, which differs from the tags that the place had lately.
+    fn take_place(&mut self) -> Option<u32> {
         let place = self.free.pop_front().or_else(|| self.new_place())?;
         tag_times::make_room(place as usize);
         let used_ns = tag_times::of_place(place as usize);
         let at = &mut self.all[place as usize];
         let tag = place | (at.tag & !(PLACES - 1)).wrapping_add(PLACES);
-        *at = Place { tag, key: Some(key.clone()), base_ns: used_ns, ended: false };
+        *at = Place { tag, account: None, base_ns: used_ns };
         Some(tag)
     }
 
@@ -256,16 +278,9 @@ impl Places {
     }
 
     /// Notes that nothing holds an account any more.
-    fn end(&mut self, account: &Account) {
-        let place = place_of(account.tag);
-        let at = &mut self.all[place];
-        // Another account may go on in its place.
-        if at.tag != account.tag || at.ended {
-            return;
-        }
-        at.ended = true;
-        self.ended.push_back(place as u32);
+    fn end(&mut self, account: &Arc<Account>) {
         self.ended_bytes += account.key.labels.bytes();
+        self.ended.push_back(Arc::clone(account));
     }
 
     /// Closes accounts beyond those that are kept: more than end at a time, but not many, because others wait for the lock.
@@ -278,23 +293,29 @@ impl Places {
     }
 
     fn close_oldest(&mut self) {
-        let Some(place) = self.ended.pop_front() else { return };
-        let at = &mut self.all[place as usize];
-        at.ended = false;
-        let Some(key) = at.key.take() else { return };
-        self.ended_bytes -= key.labels.bytes();
-        let by_content = ACCOUNTS.by_content.pin();
-        if by_content.get(&key).is_some_and(|entry| entry.account.strong_count() > 0) {
-            at.key = Some(key);
-            return;
+        let Some(account) = self.ended.pop_front() else { return };
+        self.ended_bytes -= account.key.labels.bytes();
+        // SeqCst, both: if a holder's drop finds `ended` still set, its number is 0 below; if not, it puts the account back.
+        account.ended.store(false, Ordering::SeqCst);
+        let closes = (Ordering::SeqCst, Ordering::SeqCst);
+        if account.holders.compare_exchange(0, CLOSED, closes.0, closes.1).is_ok() {
+            self.close(&account);
         }
-        by_content.remove(&key);
-        ACCOUNTS.by_tag.pin().remove(&at.tag);
+    }
+
+    /// Frees the place of an account that nothing holds, or can hold any more.
+    fn close(&mut self, account: &Account) {
+        let Account { tag, key, .. } = account;
+        ACCOUNTS.by_content.pin().remove(key);
+        ACCOUNTS.by_tag.pin().remove(tag);
+        let place = place_of(*tag);
+        let at = &mut self.all[place];
+        at.account = None;
         if self.sessions > 0 {
-            let used_ns = tag_times::of_place(place as usize);
-            self.past.add(key, used_ns.saturating_sub(at.base_ns));
+            let used_ns = tag_times::of_place(place);
+            self.past.add(key.clone(), used_ns.saturating_sub(at.base_ns));
         }
-        self.free.push_back(place);
+        self.free.push_back(place as u32);
     }
 
     /// Lets all accounts begin at zero.
@@ -309,8 +330,47 @@ impl Places {
         let used_ns = tag_times::read();
         let live = self.all.iter().zip(used_ns).filter_map(|(at, used_ns)| {
             let since_ns = used_ns.saturating_sub(at.base_ns);
-            Some((at.key.clone().filter(|_| since_ns > 0)?, since_ns))
+            let account = at.account.as_ref().filter(|_| since_ns > 0)?;
+            Some((account.key.clone(), since_ns))
         });
         (live.collect(), self.past.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    /// Threads hold and drop more sets than are kept, and each set at the same time as other threads: whoever holds one finds its
+    /// own labels by the tag, whatever has been closed meanwhile.
+    #[test]
+    fn who_holds_an_account_has_its_labels() {
+        const SETS: usize = 3 * KEPT;
+        let labels_of_set = |set: usize| Labels::new([("set", (set % SETS).to_string())]);
+        let work = |first: usize| {
+            for step in 0..4 * SETS {
+                let (one, other) = (labels_of_set(first + step), labels_of_set(first + step / 2));
+                let held = [&one, &other].map(|labels| hold(None, labels.clone()).unwrap());
+                let [tag_of_one, tag_of_other] =
+                    [(&one, &held[0]), (&other, &held[1])].map(|(l, h)| tag_of(l, Some(h)));
+                assert_eq!(labels_of(tag_of_one), one);
+                assert_eq!(labels_of(tag_of_other), other);
+                assert_eq!(
+                    tag_of_one == tag_of_other,
+                    one == other,
+                    "one account for equal labels"
+                );
+            }
+        };
+        thread::scope(|scope| {
+            for first in 0..4 {
+                scope.spawn(move || work(first * 7));
+            }
+        });
+        let places = ACCOUNTS.lock();
+        assert!(places.ended.len() <= KEPT + 16, "{} are kept", places.ended.len());
+        assert!(places.all.len() < SETS, "{} places for {SETS} sets", places.all.len());
+        assert_eq!(places.free.len() + places.ended.len() + FIRST as usize, places.all.len());
     }
 }

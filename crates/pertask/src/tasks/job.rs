@@ -1,6 +1,6 @@
 //! Tasks of code that is no future: a closure, or the rounds of a loop, on any thread.
 
-use super::accounts::{self, Account};
+use super::accounts::{self, Held};
 use super::label_set::Labels;
 use super::run::{fork, run_as};
 use pertask_core::{OwnedTask, Task};
@@ -48,7 +48,7 @@ pub fn run<R>(name: impl AsRef<str>, f: impl FnOnce() -> R) -> R {
 pub struct Job {
     task: OwnedTask,
     /// The account of the task's labels, which lives until the task has ended.
-    account: Option<Arc<Account>>,
+    account: Option<Held>,
 }
 
 impl Job {

@@ -2,13 +2,12 @@
 //!
 //! The running task carries its labels as a number, the tag of an [account](super::accounts).
 
-use super::accounts::{self, Account};
+use super::accounts::{self, Held};
 use super::label_set::Labels;
 use pertask_core::{Cpu, SpawnPath};
 use pin_project_lite::pin_project;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// Sets labels for a future.
@@ -54,7 +53,7 @@ struct Last {
     around: (u32, Option<u32>),
     /// The tag of both sets joined, and its account, which lives as long as the future has it.
     tag: u32,
-    _account: Option<Arc<Account>>,
+    _account: Option<Held>,
 }
 
 impl Labels {

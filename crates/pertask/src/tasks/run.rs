@@ -1,9 +1,8 @@
 //! Making and running tasks on the calling thread, and the count of polls that could not be followed.
 
-use super::accounts::{self, Account};
+use super::accounts::{self, Held};
 use pertask_core::{Cpu, OwnedTask};
 use std::panic::Location;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Polls whose task could not be switched in. Only tokio's hooks meet them.
@@ -24,7 +23,7 @@ pub(crate) fn count_untracked() {
 pub(crate) fn fork(
     name: Option<&str>,
     location: &'static Location<'static>,
-) -> (OwnedTask, Option<Arc<Account>>) {
+) -> (OwnedTask, Option<Held>) {
     let task = Cpu::with(|cpu| cpu.fork(cpu.site(name, location)));
     let account = accounts::inherit(task.handle_ref());
     (task, account)

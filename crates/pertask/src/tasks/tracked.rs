@@ -1,6 +1,6 @@
 //! A future that is a task: each poll switches the task in, on whatever thread polls it.
 
-use super::accounts::{self, Account};
+use super::accounts::{self, Held};
 use super::label_set::Labels;
 use super::run::{fork, run_as};
 use crate::pmus::wake::{self, NotingWaker};
@@ -53,7 +53,7 @@ pub struct Tracked<F> {
     /// `None` once the task has ended.
     task: Option<OwnedTask>,
     /// The account of the task's labels, which lives until the task has ended.
-    account: Option<Arc<Account>>,
+    account: Option<Held>,
     /// The waker that the future is polled with while a session measures the task's waits.
     waker: Option<Arc<NotingWaker>>,
     /// INVARIANT: pinned when the wrapper is; dropped once, by the wrapper's `drop`.

@@ -6,7 +6,7 @@
 //! do not replace it. Where both see a task, in `tokio::spawn(future.task("name"))`, the wrapper tracks it, because it
 //! knows the name.
 
-use crate::tasks::accounts::Account;
+use crate::tasks::accounts::Held;
 use crate::tasks::run;
 use pertask_core::{Cpu, OwnedTask, Task, TaskId};
 use std::cell::{Cell, RefCell};
@@ -44,7 +44,7 @@ struct Seen {
     /// Whether tokio has ended the task. If so, the thread that has the right to run it, or takes that right next, ends it here.
     ended: AtomicBool,
     /// The account of the task's labels, which lives until the task has ended.
-    _account: Option<Arc<Account>>,
+    _account: Option<Held>,
     /// The wrapped future that the thread made just before the spawn. It probably is what the task runs.
     suspect: Option<TaskId>,
     spawned_at: &'static Location<'static>,
@@ -150,7 +150,7 @@ fn unsuspect(id: Id, seen: &Seen) {
 
 impl Seen {
     fn new(
-        task: Option<(OwnedTask, Option<Arc<Account>>)>,
+        task: Option<(OwnedTask, Option<Held>)>,
         spawned_at: &'static Location<'static>,
     ) -> Self {
         let (task, account) = task.unzip();
