@@ -27,8 +27,10 @@ pub(super) const MOST_WORDS: usize = HEAD + MAX_SCOPES.div_ceil(2) + MOST_FRAMES
 pub(super) const COMPLETE: u64 = 1;
 /// A flag in a sample's first word: the stack has more frames than [`MOST_FRAMES`].
 pub(super) const TRUNCATED: u64 = 2;
+/// A flag in a sample's first word: the signal waited until the thread no longer blocked it.
+pub(super) const LATE: u64 = 4;
 /// The place in a sample's first word of the nanoseconds that the handler took.
-pub(super) const TOOK_SHIFT: u32 = 2;
+pub(super) const TOOK_SHIFT: u32 = 8;
 /// The most nanoseconds that have room there.
 pub(super) const MOST_TOOK_NS: u64 = (1 << (OVERRUN_SHIFT - TOOK_SHIFT)) - 1;
 /// The place in a sample's first word of the number of signals that came while this one waited.
@@ -112,6 +114,8 @@ struct Notice {
     /// than meant.
     record: Option<&'static Record>,
     overrun: u64,
+    /// [`LATE`], or no flag.
+    late: u64,
 }
 
 /// The fields of `siginfo_t` on 64-bit Linux for which the `libc` crate has no names.
@@ -125,6 +129,8 @@ struct Info {
     first: u64,
     /// The number of a SIGTRAP's event; the value with which a timer was made; or the descriptor of a file, in the lower half.
     second: u64,
+    /// The kind of a SIGTRAP's event, with flags in the upper half.
+    third: u64,
 }
 
 impl Notice {
@@ -134,6 +140,7 @@ impl Notice {
     /// `info` must be what the kernel has passed to the running handler of that signal.
     unsafe fn read(signal: i32, info: *const libc::siginfo_t) -> Option<Self> {
         const TRAP_PERF: i32 = 6;
+        const TRAP_PERF_FLAG_ASYNC: u64 = 1 << 32;
         const SI_TIMER: i32 = -2;
         // The codes of signals that files send: from POLL_IN to POLL_HUP.
         const FILES: std::ops::RangeInclusive<i32> = 1..=6;
@@ -141,16 +148,19 @@ impl Notice {
         let info = unsafe { &*info.cast::<Info>() };
         let urgent = signal == libc::SIGURG;
         match info.code {
-            TRAP_PERF if signal == libc::SIGTRAP => Self::marked(info.second, 0),
-            SI_TIMER if urgent => Self::marked(info.second, info.first >> 32),
+            TRAP_PERF if signal == libc::SIGTRAP => {
+                let late = if info.third & TRAP_PERF_FLAG_ASYNC != 0 { LATE } else { 0 };
+                Self::marked(info.second, 0, late)
+            }
+            SI_TIMER if urgent => Self::marked(info.second, info.first >> 32, 0),
             code if urgent && FILES.contains(&code) => {
                 let descriptor = (info.second & u64::from(u32::MAX)) as usize;
                 // Acquire: pairs with the Release in `bind_descriptor`.
                 match OF_DESCRIPTOR.get(descriptor)?.load(Ordering::Acquire) {
                     0 => None,
                     // A closed event may have left a signal behind. It is ours, but there is nothing to sample for it.
-                    CLOSED => Some(Self { record: None, overrun: 0 }),
-                    number => Some(Self { record: own(number - 1), overrun: 0 }),
+                    CLOSED => Some(Self { record: None, overrun: 0, late: 0 }),
+                    number => Some(Self { record: own(number - 1), overrun: 0, late: 0 }),
                 }
             }
             _ => None,
@@ -158,9 +168,9 @@ impl Notice {
     }
 
     /// The notice of a signal that carries this number, if the number has our mark.
-    fn marked(number: u64, overrun: u64) -> Option<Self> {
+    fn marked(number: u64, overrun: u64, late: u64) -> Option<Self> {
         let low = u64::from(u32::MAX);
-        (number & !low == MARK).then(|| Self { record: own((number & low) as u32), overrun })
+        (number & !low == MARK).then(|| Self { record: own((number & low) as u32), overrun, late })
     }
 }
 
@@ -205,6 +215,7 @@ unsafe fn take(notice: &Notice, context: *const libc::c_void) {
         push_task(record, &mut sample);
         let flags = push_stack(record, own, from, &mut sample);
         let took_ns = (clock::monotonic_ns() - start_ns).min(MOST_TOOK_NS);
+        let flags = flags | notice.late;
         sample.set(1, flags | took_ns << TOOK_SHIFT | notice.overrun << OVERRUN_SHIFT);
         sample.finish();
     };

@@ -31,8 +31,11 @@
 )))]
 compile_error!("the feature `sampler` is for Linux on x86_64 and aarch64");
 
+mod arms;
 mod bell;
+mod census;
 mod collector;
+mod descriptors;
 #[allow(unsafe_code)]
 mod disposition;
 mod engine;
@@ -55,6 +58,8 @@ mod session;
 #[allow(unsafe_code)]
 mod signals;
 mod stacks;
+#[allow(unsafe_code)]
+mod stat;
 #[allow(unsafe_code)]
 mod unwind;
 mod way;

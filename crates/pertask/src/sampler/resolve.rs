@@ -51,6 +51,9 @@ impl RawProfile {
             let sample = resolver.unmet(unmet, &self.threads);
             resolver.builder.add(sample);
         }
+        for remark in &self.remarks {
+            resolver.builder.remark(remark.as_str());
+        }
         for problem in resolver.symbolizer.problems() {
             resolver.builder.remark(problem.to_string());
         }

@@ -1,12 +1,15 @@
 //! The way in which threads are interrupted: a mechanism and its signal, found by trying each on the collector thread.
 
+use super::descriptors::Budget;
 use super::disposition;
 use super::handler;
 use super::mechanism::Mechanism;
 use super::options::SamplerOptions;
 use super::record::Record;
 use super::signals;
+use super::stat::Stat;
 use crate::error::Error;
+use crate::os::threads;
 use std::time::Duration;
 
 /// How long a stop waits for signals under way.
@@ -23,12 +26,15 @@ pub(super) struct Way {
     stackless: bool,
     /// The better mechanisms, each with the reason why it is not used.
     refused: Vec<String>,
+    /// How many file descriptors may be taken.
+    pub(super) budget: Budget,
 }
 
 impl Way {
     /// Finds the best mechanism that interrupts the calling thread.
     pub(super) fn find(options: &SamplerOptions, trial: &'static Record) -> Result<Self, Error> {
         let mut refused = Vec::new();
+        let budget = Budget::now();
         let wanted = |way: &Mechanism| options.mechanism.is_none_or(|only| only == *way);
         let order = Mechanism::in_order(options.frequency_hz);
         // A handler on an alternate stack sees where its thread is, but not how the thread came there. Such mechanisms are
@@ -38,13 +44,14 @@ impl Way {
             .filter(wanted)
             .partition(|way| disposition::wants_alternate_stack(way.signal()));
         for mechanism in others.into_iter().chain(stackless.iter().copied()) {
-            match Self::try_out(mechanism, trial) {
+            let unfit = unfit(mechanism, options, budget);
+            match unfit.map_or_else(|| Self::try_out(mechanism, trial), Err) {
                 Ok(signal) => {
                     let better = order.into_iter().take_while(|it| *it != mechanism);
                     let better = better.filter(|it| stackless.contains(it));
                     refused.extend(better.map(|it| format!("{it}: {ALTERNATE}")));
                     let stackless = stackless.contains(&mechanism);
-                    return Ok(Self { mechanism, signal, refused, stackless });
+                    return Ok(Self { mechanism, signal, refused, stackless, budget });
                 }
                 Err(why) => refused.push(format!("{mechanism}: {why}")),
             }
@@ -84,6 +91,28 @@ impl Way {
         }
         text
     }
+}
+
+/// Why a mechanism that works would not do for this process's threads, if so. The caller is the collector, which does not count.
+fn unfit(mechanism: Mechanism, options: &SamplerOptions, budget: Budget) -> Option<String> {
+    let this = signals::this_thread();
+    let mut others = threads::numbers();
+    others.retain(|thread| *thread != this);
+    let signal = mechanism.signal();
+    let blocks = |thread: &u32| Stat::of(*thread).is_some_and(|stat| stat.blocks(signal));
+    if !others.is_empty() && others.iter().all(blocks) {
+        let name = mechanism.signal_name();
+        return Some(format!("every thread of the program blocks {name}"));
+    }
+    // If the user asks for this mechanism, as many threads are sampled as there are descriptors for.
+    let too_many = others.len() as u64 > budget.most && options.mechanism.is_none();
+    (mechanism.takes_descriptors() && too_many).then(|| {
+        let Budget { most, limit } = budget;
+        format!(
+            "{} threads would take a file descriptor each, and {most} is a quarter of the free ones (ulimit -n {limit})",
+            others.len()
+        )
+    })
 }
 
 /// Removes our handler when none of our signals is under way any more. If a signal stays under way, on a thread that blocks it,

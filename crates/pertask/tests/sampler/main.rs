@@ -10,6 +10,7 @@
 mod support;
 
 mod limits;
+mod reach;
 mod shares;
 mod signals;
 mod stacks;
