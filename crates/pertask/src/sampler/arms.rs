@@ -145,6 +145,15 @@ impl Arms {
         Some(Armed { source, _lease: None, mechanism, period_ns })
     }
 
+    /// The signals that may come to threads.
+    pub(super) fn signals(&self) -> &'static [i32] {
+        match (self.way.mechanism, self.beside) {
+            (Mechanism::PerfTrap, false) => &[libc::SIGTRAP],
+            (Mechanism::PerfTrap, true) => &[libc::SIGTRAP, libc::SIGURG],
+            (Mechanism::PerfSignal | Mechanism::Timer, _) => &[libc::SIGURG],
+        }
+    }
+
     /// Why sampling must not go on, if so. The collector asks many times a second.
     pub(super) fn disturbed(&self, seldom: bool) -> Option<&'static str> {
         let beside = || Mechanism::Timer.disturbed(Mechanism::Timer.signal(), seldom);

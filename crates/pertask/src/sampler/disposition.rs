@@ -135,7 +135,7 @@ fn keep(signal: i32, current: libc::sigaction) {
 }
 
 /// Whether an action has a handler that runs on the thread's alternate stack.
-fn is_on_alternate(action: &libc::sigaction) -> bool {
+pub(super) fn is_on_alternate(action: &libc::sigaction) -> bool {
     let is_handler = ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction);
     is_handler && action.sa_flags & libc::SA_ONSTACK != 0
 }
@@ -144,7 +144,8 @@ fn is(action: &libc::sigaction, handler: Handler) -> bool {
     action.sa_sigaction == (handler as *const ()).addr()
 }
 
-fn action(signal: i32) -> io::Result<libc::sigaction> {
+/// The current action for a signal.
+pub(super) fn action(signal: i32) -> io::Result<libc::sigaction> {
     let mut action = MaybeUninit::uninit();
     // SAFETY: the kernel writes the current action into memory of this function's own.
     if unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) } < 0 {

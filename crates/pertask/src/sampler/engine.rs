@@ -14,6 +14,7 @@ use super::record::{Record, Replaced};
 use super::ring::Ring;
 use super::roster::Roster;
 use super::session::{Drained, Session};
+use super::shield::Shield;
 use super::stacks::Stacks;
 use super::stat::{Birth, Stat};
 use super::way::Way;
@@ -41,6 +42,7 @@ const UNLISTED: &str = "/proc is not mounted, so threads cannot be listed: of th
 /// Interrupts the process's threads, and hands their samples to the sessions.
 pub(super) struct Engine {
     pub(super) arms: Arms,
+    shield: Shield,
     ring_bytes: usize,
     /// When the engine began.
     since: Birth,
@@ -121,6 +123,7 @@ impl Engine {
         bell::hang_at(Some(collector.thread().clone()));
         Ok(Self {
             arms: Arms::new(way, options),
+            shield: Shield::default(),
             ring_bytes,
             since: Birth::now(),
             threads: BTreeMap::new(),
@@ -150,6 +153,7 @@ impl Engine {
         self.sessions.push(Session::new(number, options));
         self.set_rate();
         if first {
+            self.shield.cover(self.arms.signals());
             self.search(roster, true);
         }
         let threads: Vec<_> = self.threads.keys().copied().collect();
@@ -190,6 +194,7 @@ impl Engine {
         let collector = self.collector.take();
         bell::hang_at(None);
         self.disarm(roster);
+        self.shield.lift();
         self.arms.withdraw(roster.threads());
         self.replaced.free_unused();
         collector
@@ -211,8 +216,10 @@ impl Engine {
         let seldom = self.turns.is_multiple_of(SELDOM);
         if self.halted.is_none() {
             self.halted = self.arms.disturbed(seldom);
+            self.shield.cover(self.arms.signals());
             if self.halted.is_some() {
                 self.disarm(roster);
+                self.shield.lift();
             }
         }
     }
@@ -296,10 +303,10 @@ impl Engine {
                 continue;
             }
             (sampled.deaf, sampled.gap) = (true, true);
-            if self.arms.could_reach(&sampled.armed, &stat) {
-                if let Some(armed) = self.arms.arm(sampled.record, *thread, Some(&stat)) {
-                    (sampled.armed, sampled.deaf) = (armed, false);
-                }
+            let reachable = self.arms.could_reach(&sampled.armed, &stat);
+            let again = reachable.then(|| self.arms.arm(sampled.record, *thread, Some(&stat)));
+            if let Some(armed) = again.flatten() {
+                (sampled.armed, sampled.deaf) = (armed, false);
             }
         }
         start.elapsed()

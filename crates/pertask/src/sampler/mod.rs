@@ -56,6 +56,8 @@ mod ring;
 mod roster;
 mod session;
 #[allow(unsafe_code)]
+mod shield;
+#[allow(unsafe_code)]
 mod signals;
 mod stacks;
 #[allow(unsafe_code)]
