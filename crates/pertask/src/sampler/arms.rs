@@ -145,9 +145,9 @@ impl Arms {
         Some(Armed { source, _lease: None, mechanism, period_ns })
     }
 
-    /// The signals that may come to threads.
+    /// The signals that may come to threads, sooner or later.
     pub(super) fn signals(&self) -> &'static [i32] {
-        match (self.way.mechanism, self.beside) {
+        match (self.way.mechanism, self.may_stand_in) {
             (Mechanism::PerfTrap, false) => &[libc::SIGTRAP],
             (Mechanism::PerfTrap, true) => &[libc::SIGTRAP, libc::SIGURG],
             (Mechanism::PerfSignal | Mechanism::Timer, _) => &[libc::SIGURG],

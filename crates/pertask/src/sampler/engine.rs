@@ -10,20 +10,19 @@ use super::modules::{Changes, Modules};
 use super::next_search::NextSearch;
 use super::options::SamplerOptions;
 use super::profile::RawProfile;
-use super::record::{Record, Replaced};
+use super::record::Record;
 use super::ring::Ring;
 use super::roster::Roster;
 use super::session::{Drained, Session};
 use super::shield::Shield;
-use super::stacks::Stacks;
 use super::stat::{Birth, Stat};
+use super::walker::Walkers;
 use super::way::Way;
 use crate::error::Error;
 use crate::os::clock;
 use pertask_core::System;
 use pertask_symbols::Module;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -50,7 +49,7 @@ pub(super) struct Engine {
     /// Threads that could not be armed. The engine does not try them again.
     refused: BTreeSet<u32>,
     modules: Modules,
-    replaced: Replaced,
+    walkers: Walkers,
     /// All modules that have been mapped since the engine began.
     seen: Vec<Module>,
     pub(super) sessions: Vec<Session>,
@@ -113,8 +112,7 @@ impl Engine {
         collector: impl FnOnce(&'static Record) -> Result<(Way, JoinHandle<()>), Error>,
     ) -> Result<Self, Error> {
         let modules = Modules::read(changes).map_err(|why| cannot_sample(&why))?;
-        let mut replaced = Replaced::default();
-        replaced.publish(modules.unwinder());
+        let walkers = Walkers::new(modules.unwinder());
         let ring_bytes = options.ring_bytes.max(Ring::bytes_for(MOST_WORDS));
         roster.sweep();
         let trial =
@@ -130,7 +128,7 @@ impl Engine {
             refused: BTreeSet::new(),
             seen: modules.list().cloned().collect(),
             modules,
-            replaced,
+            walkers,
             sessions: Vec::new(),
             halted: None,
             unlisted: false,
@@ -182,7 +180,7 @@ impl Engine {
         }
         let mut profile =
             session.finish(mechanism, self.halted.is_some(), period_ns, self.seen.clone());
-        profile.remarks = self.remarks(deaf.len());
+        profile.remarks = self.remarks(deaf.len(), profile.lost.unknown_stacks);
         if !self.sessions.is_empty() {
             self.set_rate();
         }
@@ -196,7 +194,7 @@ impl Engine {
         self.disarm(roster);
         self.shield.lift();
         self.arms.withdraw(roster.threads());
-        self.replaced.free_unused();
+        self.walkers.free_unused();
         collector
     }
 
@@ -233,12 +231,13 @@ impl Engine {
     pub(super) fn turn(&mut self, roster: &mut Roster, changes: Changes) {
         self.look_for_trouble(roster);
         if self.modules.refresh(changes) {
-            self.replaced.publish(self.modules.unwinder());
+            self.walkers.set_unwinder(self.modules.unwinder());
             let new: Vec<_> =
                 self.modules.list().filter(|module| !self.seen.contains(module)).cloned().collect();
             self.seen.extend(new);
         }
-        self.replaced.free_unused();
+        self.walkers.look_if_asked();
+        self.walkers.free_unused();
         let (start, threads) = (Instant::now(), crate::os::threads::count());
         let searches = bell::was_rung() || self.next_search.is_due(start, threads);
         let found = if searches { self.search(roster, false) } else { Duration::ZERO };
@@ -279,8 +278,11 @@ impl Engine {
             |thread: &u32| self.threads.contains_key(thread) || self.refused.contains(thread);
         let new: Vec<u32> = numbers.iter().copied().filter(|thread| !known(thread)).collect();
         if !new.is_empty() {
-            let stacks = Stacks::read();
-            new.into_iter().for_each(|thread| self.arm(thread, &stacks, roster, first));
+            // The engine has looked at the mappings when it began.
+            if !first {
+                self.walkers.look();
+            }
+            new.into_iter().for_each(|thread| self.arm(thread, roster, first));
         }
         System::global().for_each_cpu(|cpu| {
             if let Some(sampled) = cpu.thread().and_then(|thread| self.threads.get(&thread)) {
@@ -323,14 +325,20 @@ impl Engine {
         deaf.map(|(thread, sampled)| (*thread, sampled.cpu_ns)).collect()
     }
 
-    /// What people should know of threads that were not sampled like the others.
-    fn remarks(&self, deaf: usize) -> Vec<String> {
+    /// What people should know of threads and stacks that were not sampled like the others.
+    fn remarks(&self, deaf: usize, unknown_stacks: u64) -> Vec<String> {
         let mut remarks = self.arms.remarks();
         if deaf > 0 {
             let signal = self.arms.way.mechanism.signal_name();
             let (noun, verb) = if deaf == 1 { ("thread", "blocks") } else { ("threads", "block") };
             remarks.push(format!(
                 "{deaf} {noun} {verb} {signal}: CPU time from then on has no samples"
+            ));
+        }
+        if unknown_stacks > 0 {
+            let noun = if unknown_stacks == 1 { "sample" } else { "samples" };
+            remarks.push(format!(
+                "{unknown_stacks} {noun} on stacks that the sampler did not know yet, such as new fibers' stacks: they have one frame"
             ));
         }
         if self.unlisted {
@@ -359,16 +367,15 @@ impl Engine {
     }
 
     /// Arms a new thread.
-    fn arm(&mut self, thread: u32, stacks: &Stacks, roster: &mut Roster, first: bool) {
+    fn arm(&mut self, thread: u32, roster: &mut Roster, first: bool) {
         let stat = Stat::of(thread);
         let birth = match stat {
             Some(stat) => stat.birth,
             None if self.unlisted => Birth::UNKNOWN,
             None => return,
         };
-        let stack = stacks.of(thread);
-        let mappings = Arc::clone(&stacks.mappings);
-        let Some(record) = roster.record(thread, birth, self.ring_bytes, stack, mappings) else {
+        let stack = self.walkers.stacks.of(thread);
+        let Some(record) = roster.record(thread, birth, self.ring_bytes, stack) else {
             self.refused.insert(thread);
             return;
         };

@@ -1,17 +1,18 @@
 //! The signal handler, which takes one sample of its own thread.
 //!
 //! The handler allocates nothing, takes no lock, touches no thread-local variable except `errno`, which it preserves, and makes
-//! two cheap system calls: its thread's number, and its CPU time. The sampler has made all that the handler needs before it
-//! arms a thread.
+//! two cheap system calls: its thread's number, and its CPU time; on a fiber's stack it tries each page with another. The sampler has
+//! made all that the handler needs before it arms a thread.
 
 use super::disposition;
-use super::record::{Own, Record, Stack};
+use super::ground::Ground;
+use super::record::{Own, Record};
 use super::ring::Writing;
 use super::unwind::{self, End, Interrupted};
+use super::walker::Walker;
 use crate::os::clock;
 use crate::pmus::call_stack::{CallStack, MAX_SCOPES};
 use pertask_core::{CpuRecord, Task, TaskId};
-use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The most addresses in a stack.
@@ -29,6 +30,10 @@ pub(super) const COMPLETE: u64 = 1;
 pub(super) const TRUNCATED: u64 = 2;
 /// A flag in a sample's first word: the signal waited until the thread no longer blocked it.
 pub(super) const LATE: u64 = 4;
+/// A flag in a sample's first word: the root that the walk reached is a fiber's.
+pub(super) const FIBER: u64 = 8;
+/// A flag in a sample's first word: the thread was on a stack that is in no known mapping.
+pub(super) const NO_GROUND: u64 = 16;
 /// The place in a sample's first word of the nanoseconds that the handler took.
 pub(super) const TOOK_SHIFT: u32 = 8;
 /// The most nanoseconds that have room there.
@@ -41,8 +46,8 @@ pub(super) const TAG_SHIFT: u32 = 32;
 /// The place in the word of the scopes of the number of scopes that were too deep.
 pub(super) const DEEPER_SHIFT: u32 = 32;
 
-/// The stack that must be left for a sample without unwinding. Measured use: 0.9 KB in optimised builds, 2.3 KB in unoptimised
-/// ones.
+/// The stack that must be left to reach the sampler's own. Measured use: less than 0.9 KB in optimised builds, and less than 2.3 KB
+/// in unoptimised ones.
 const ROOM: usize = 3 << 10;
 
 /// The upper half of the number that a signal carries, which marks the signal as ours.
@@ -195,7 +200,8 @@ unsafe fn has_room(context: *const libc::c_void) -> bool {
     !(start..start.saturating_add(own.ss_size)).contains(&here) || here - start >= ROOM
 }
 
-/// Takes a sample. This is not inlined, so that the handler uses this function's stack only where there is room for it.
+/// Takes a sample, on a stack of the sampler's own. This is not inlined, so that the handler uses this function's stack only where
+/// there is room for it.
 ///
 /// # Safety
 /// `context` must be what the kernel has passed to the running handler, of which `notice` was read.
@@ -256,45 +262,29 @@ fn push_scopes(cpu: Option<&CpuRecord>, sample: &mut Writing<'_>) {
 
 /// Writes the addresses of the stack. Returns the sample's flags.
 fn push_stack(record: &Record, own: &mut Own, from: Interrupted, sample: &mut Writing<'_>) -> u64 {
-    let Own { cache, stack, mappings } = own;
-    let end = record.with_unwinder(|unwinder| {
-        let (unwinder, stack) = (unwinder?, stack.readable(mappings, from.stack)?);
-        // SAFETY: this is the calling thread's own stack, which stays mapped as long as the thread lives.
-        Some(unsafe {
-            unwind::walk(unwinder, cache, from, stack, MOST_FRAMES, |at| sample.push(at))
-        })
+    let Own { cache, stack, .. } = own;
+    let start = sample.length();
+    let end = record.with_walker(|walker| {
+        let Some(walker) = walker else { return None };
+        let Some(mut ground) = Ground::at(from.stack, stack, walker) else {
+            Walker::ask();
+            return None;
+        };
+        let found = |at| sample.push(at);
+        // SAFETY: this handler has interrupted the calling thread there.
+        Some(unsafe { unwind::walk(walker, cache, from, &mut ground, MOST_FRAMES, found) })
     });
-    match end {
+    if let Some((_, good)) = end {
+        sample.cut(start + good as u64);
+    }
+    match end.map(|(end, _)| end) {
         Some(End::Root) => COMPLETE,
+        Some(End::FiberRoot) => COMPLETE | FIBER,
         Some(End::Full) => TRUNCATED,
         Some(End::Lost) => 0,
         None => {
             sample.push(from.instruction);
-            0
+            NO_GROUND
         }
     }
-}
-
-impl Stack {
-    /// The stack, if it is known, both the interrupted code and this handler run on it, and it has room for unwinding.
-    fn readable(&mut self, mappings: &[Range<u64>], interrupted: u64) -> Option<Range<u64>> {
-        if *self == Self::Sought {
-            let found = find(mappings, unwind::thread_pointer());
-            *self = found.map_or(Self::Unknown, Self::Known);
-        }
-        let Self::Known(stack) = self else { return None };
-        let marker = 0_u8;
-        let here = (&raw const marker).addr() as u64;
-        let fits = stack.contains(&interrupted)
-            && stack.contains(&here)
-            && here - stack.start >= unwind::ROOM;
-        fits.then(|| stack.clone())
-    }
-}
-
-/// The stack in the mapping that has the control block. It ends at the control block.
-fn find(mappings: &[Range<u64>], control_block: u64) -> Option<Range<u64>> {
-    let after = mappings.partition_point(|mapping| mapping.start <= control_block);
-    let mapping = mappings.get(after.checked_sub(1)?)?;
-    mapping.contains(&control_block).then_some(mapping.start..control_block)
 }

@@ -5,7 +5,6 @@ use super::descriptors;
 use super::disposition;
 use super::handler::{self, MOST_DESCRIPTORS};
 use super::record::{Record, Stack};
-use super::stacks::Stacks;
 use crate::os::clock;
 use crate::os::perf::{Notice, Overflow};
 use std::ffi::CStr;
@@ -159,7 +158,7 @@ impl Mechanism {
         // SAFETY: the record's last thread was a collector, which has ended, because collectors begin one after the other. So
         // no other thread has the record, and only this thread gives it away. The handler walks this thread's stack, so that a
         // first walk has happened before other threads are interrupted.
-        unsafe { trial.give(thread, Stack::Sought, Stacks::read().mappings) };
+        unsafe { trial.give(thread, Stack::Sought) };
         let _source = self.arm(trial, thread, period_ns, signal)?;
         let start_ns = clock::thread_cpu_ns();
         while !trial.ring.read(&mut words) {

@@ -31,6 +31,8 @@
 )))]
 compile_error!("the feature `sampler` is for Linux on x86_64 and aarch64");
 
+#[allow(unsafe_code)]
+mod area;
 mod arms;
 mod bell;
 mod census;
@@ -39,6 +41,8 @@ mod descriptors;
 #[allow(unsafe_code)]
 mod disposition;
 mod engine;
+#[allow(unsafe_code)]
+mod ground;
 #[allow(unsafe_code)]
 mod handler;
 #[allow(unsafe_code)]
@@ -64,6 +68,7 @@ mod stacks;
 mod stat;
 #[allow(unsafe_code)]
 mod unwind;
+mod walker;
 mod way;
 mod weigh;
 mod workers;

@@ -47,12 +47,17 @@ pub struct RawSample {
     /// The stack is empty in a sample for the time between the thread's birth and the moment at which the sampler found it.
     /// Equal stacks share their memory.
     pub stack: Arc<[u64]>,
-    /// Whether the stack reaches the thread's root.
+    /// Whether the stack reaches the thread's root, or that of a [`fiber`](Self::fiber).
     pub complete: bool,
     /// Whether the stack had more frames than a sample has room for.
     ///
     /// A stack that is neither complete nor truncated ends where the unwind tables do not say how to continue.
     pub truncated: bool,
+    /// Whether the stack ends at the root of a fiber: a coroutine with a stack of its own, which a thread has resumed.
+    ///
+    /// Some libraries of coroutines have unwind tables that lead on to the code that has resumed the fiber. There the stack is whole,
+    /// up to the thread's root, and this is false.
+    pub fiber: bool,
 }
 
 /// What a sampling session has missed.
@@ -77,6 +82,10 @@ pub struct SampleLosses {
     ///
     /// [`incomplete_stacks`](Self::incomplete_stacks) counts them, too.
     pub truncated_stacks: u64,
+    /// Samples on a stack that the sampler did not know, such as that of a fiber which was made a moment before.
+    ///
+    /// They have one address. [`incomplete_stacks`](Self::incomplete_stacks) counts them, too.
+    pub unknown_stacks: u64,
     /// Threads that could not be sampled, or that block the signal. [`RawProfile::remarks`] says why.
     pub threads_not_sampled: u64,
     /// CPU time of the process that is nowhere in the profile.
@@ -148,7 +157,7 @@ pub struct RawProfile {
     pub threads: BTreeMap<u32, String>,
     /// The code that was mapped at some time during the session.
     pub modules: Vec<Module>,
-    /// What people should know of threads that were not sampled like the others, and why, a line for each reason.
+    /// What people should know of threads and stacks that were not sampled like the others, and why, a line for each reason.
     pub remarks: Vec<String>,
 }
 

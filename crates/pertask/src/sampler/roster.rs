@@ -3,8 +3,6 @@
 use super::record::{Record, Stack};
 use super::stat::Birth;
 use std::collections::BTreeMap;
-use std::ops::Range;
-use std::sync::Arc;
 
 /// The records that no armed thread uses.
 pub(super) struct Roster {
@@ -31,7 +29,6 @@ impl Roster {
         birth: Birth,
         ring_bytes: usize,
         stack: Stack,
-        mappings: Arc<[Range<u64>]>,
     ) -> Option<&'static Record> {
         let kept = self.kept.remove(&thread);
         match kept {
@@ -46,7 +43,7 @@ impl Roster {
         };
         // SAFETY: the record is new, or its thread has ended. The caller has the roster under the collector's lock, so no other
         // thread gives records away.
-        unsafe { record.give(thread, stack, mappings) };
+        unsafe { record.give(thread, stack) };
         Some(record)
     }
 
@@ -94,14 +91,14 @@ mod tests {
         let mut roster = Roster::new();
         let (thread, birth) = (u32::MAX - 1, Birth(1));
         let numbers = [8_000, 90_000, 8_000, 60_000].map(|bytes| {
-            let record = roster.record(thread, birth, bytes, Stack::Unknown, Arc::default());
+            let record = roster.record(thread, birth, bytes, Stack::Unknown);
             let record = record.expect("there are few");
             roster.keep(thread, birth, record);
             record.number()
         });
         assert_eq!(numbers, [numbers[0]; 4]);
         // Another thread of that number.
-        let other = roster.record(thread, Birth(2), 8_000, Stack::Unknown, Arc::default());
+        let other = roster.record(thread, Birth(2), 8_000, Stack::Unknown);
         assert_eq!(other.map(Record::number), Some(numbers[0]), "it has become free");
     }
 }

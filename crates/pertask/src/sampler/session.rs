@@ -1,7 +1,8 @@
 //! A sampling session as the engine has it: the samples so far.
 
 use super::handler::{
-    COMPLETE, DEEPER_SHIFT, HEAD, MOST_TOOK_NS, OVERRUN_SHIFT, TAG_SHIFT, TOOK_SHIFT, TRUNCATED,
+    COMPLETE, DEEPER_SHIFT, FIBER, HEAD, MOST_TOOK_NS, NO_GROUND, OVERRUN_SHIFT, TAG_SHIFT,
+    TOOK_SHIFT, TRUNCATED,
 };
 use super::options::SamplerOptions;
 use super::profile::{RawProfile, RawSample, SampleLosses, Unmet};
@@ -130,7 +131,9 @@ impl Session {
             stack,
             complete: flags & COMPLETE != 0,
             truncated: flags & TRUNCATED != 0,
+            fiber: flags & FIBER != 0,
         };
+        self.lost.unknown_stacks += u64::from(flags & NO_GROUND != 0);
         self.carried_cpu_ns += used_ns;
         if kernel_ns > 0 {
             *self.kernel_ns.entry(thread).or_default() += kernel_ns;

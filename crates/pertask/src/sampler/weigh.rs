@@ -226,6 +226,7 @@ mod tests {
             stack: [].into(),
             complete: true,
             truncated: false,
+            fiber: false,
         }
     }
 

@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod fibers;
 mod limits;
 mod reach;
 mod shares;

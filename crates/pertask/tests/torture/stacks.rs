@@ -106,7 +106,38 @@ fn a_way_that_gives_stacks_is_taken_before_one_that_does_not() {
     });
 }
 
-/// The host's own handler runs on a stack of its own, for a long time, and is sampled there.
+/// A handler on a stack that has no room for a second signal runs so long that its thread seems to block SIGTRAP for good. No other
+/// signal may come there either.
+#[test]
+fn a_long_handler_on_the_smallest_stack() {
+    torture(|mechanism| {
+        extern "C" fn long(_: i32) {
+            spin(100);
+        }
+        let Mechanism::PerfTrap = mechanism else { return };
+        let mut memory = vec![0_u8; 6 << 10];
+        let stack =
+            libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
+        // SAFETY: memory that stays until the old stack is back.
+        let mut before = unsafe { std::mem::zeroed() };
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::sigaltstack(&raw const stack, &raw mut before) }, 0);
+        set_action(libc::SIGUSR1, long as *const () as usize, libc::SA_ONSTACK);
+        // Whatever mechanism is the best.
+        if let Some(sampler) = start_with(SamplerOptions::with_frequency(HZ)) {
+            for _ in 0..rounds(3) {
+                // SAFETY: to this thread, which has a handler for it.
+                assert_eq!(unsafe { libc::raise(libc::SIGUSR1) }, 0);
+                spin(1);
+            }
+            stop(sampler);
+        }
+        // SAFETY: what was there before.
+        assert_eq!(unsafe { libc::sigaltstack(&raw const before, std::ptr::null_mut()) }, 0);
+    });
+}
+
+/// The host's own handler runs on a stack of its own, for a long time.
 #[test]
 fn a_handler_on_a_stack_of_its_own() {
     torture(|mechanism| {
