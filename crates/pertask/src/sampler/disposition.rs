@@ -26,9 +26,8 @@ pub(super) fn install(signal: i32, handler: Handler) -> io::Result<()> {
     }
     let mut ours = current;
     ours.sa_sigaction = (handler as *const ()).addr();
-    // Our handler runs on the thread's own stack, because an alternate one is usually too small for unwinding. It runs on an
-    // alternate stack if the earlier handler does, because ours calls that one, and the thread's own stack may be too small for
-    // it (Go's are). The earlier handler's mask of blocked signals stays.
+    // Our handler runs on the interrupted stack, because an alternate one may be too small. It runs on an alternate stack if the
+    // earlier handler does, because ours calls that one, and the thread's own stack may be too small for it (Go's are). The earlier handler's mask of blocked signals stays.
     let alternate = if is_on_alternate(&current) { libc::SA_ONSTACK } else { 0 };
     ours.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | alternate;
     keep(signal, current);

@@ -15,14 +15,19 @@
 //! A [`RawProfile`] has addresses; `RawProfile::resolve` (feature `profiler`) turns them into functions.
 //!
 //! Up to the rate of the kernel's tick, POSIX timers interrupt the threads, by SIGURG; above it perf events do, by SIGTRAP. Those, too,
-//! use SIGURG where the kernel refuses perf's traps, and where the program's own SIGTRAP handler runs on an alternate stack, because
-//! the thread's own stack cannot be walked from there. While perf's traps are used, the program must not give SIGTRAP its default
+//! use SIGURG where the kernel refuses perf's traps, and where the program's own SIGTRAP handler runs on an alternate stack, which
+//! may be small. Threads that block SIGTRAP, and those for which perf events would take more
+//! than a quarter of the free file descriptors, are sampled by timers ([`RawProfile::remarks`]). While perf's traps are used, the program must not give SIGTRAP its default
 //! action, which would end the program. If the program installs another handler, sampling ends early.
 //!
 //! While at least one session samples, there is one collector thread, `pertask-sampler`. All sessions share the same
 //! interruptions of each thread, at the highest rate that a session asks for and the mechanism can keep: the first session chooses
 //! it, so a timer's rate stays below the tick's for sessions that join later. Each session gets all samples from its start to its
 //! stop.
+//!
+//! While sessions sample, the program's signal handlers on alternate stacks (`SA_ONSTACK`) block the sampler's signals. On a small
+//! stack the kernel has no room for a second signal, and would end the process. A handler that the program installs meanwhile is
+//! covered after 10 to 100 ms.
 
 #[cfg(not(all(
     target_os = "linux",

@@ -15,15 +15,15 @@ use std::time::Duration;
 /// How long a stop waits for signals under way.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// Why a mechanism gives no stacks.
-const ALTERNATE: &str = "the program's own handler of the signal runs on an alternate stack, from which the thread's stack cannot be walked";
+/// Why a mechanism may miss samples.
+const ALTERNATE: &str = "the program's own handler of the signal runs on alternate stacks, which may have no room for a sample";
 
 /// A mechanism that works on this machine, and its signal.
 pub(super) struct Way {
     pub(super) mechanism: Mechanism,
     pub(super) signal: i32,
-    /// Whether the handler runs on an alternate stack, so that samples have no stacks.
-    stackless: bool,
+    /// Whether the handler runs on alternate stacks.
+    on_alternate: bool,
     /// The better mechanisms, each with the reason why it is not used.
     refused: Vec<String>,
     /// How many file descriptors may be taken.
@@ -37,21 +37,20 @@ impl Way {
         let budget = Budget::now();
         let wanted = |way: &Mechanism| options.mechanism.is_none_or(|only| only == *way);
         let order = Mechanism::in_order(options.frequency_hz);
-        // A handler on an alternate stack sees where its thread is, but not how the thread came there. Such mechanisms are
-        // tried last.
-        let (stackless, others): (Vec<_>, Vec<_>) = order
+        // The program's alternate stacks may be small. Mechanisms whose handler would run there are tried last.
+        let (on_alternate, others): (Vec<_>, Vec<_>) = order
             .into_iter()
             .filter(wanted)
             .partition(|way| disposition::wants_alternate_stack(way.signal()));
-        for mechanism in others.into_iter().chain(stackless.iter().copied()) {
+        for mechanism in others.into_iter().chain(on_alternate.iter().copied()) {
             let unfit = unfit(mechanism, options, budget);
             match unfit.map_or_else(|| Self::try_out(mechanism, trial), Err) {
                 Ok(signal) => {
                     let better = order.into_iter().take_while(|it| *it != mechanism);
-                    let better = better.filter(|it| stackless.contains(it));
+                    let better = better.filter(|it| on_alternate.contains(it));
                     refused.extend(better.map(|it| format!("{it}: {ALTERNATE}")));
-                    let stackless = stackless.contains(&mechanism);
-                    return Ok(Self { mechanism, signal, refused, stackless, budget });
+                    let on_alternate = on_alternate.contains(&mechanism);
+                    return Ok(Self { mechanism, signal, refused, on_alternate, budget });
                 }
                 Err(why) => refused.push(format!("{mechanism}: {why}")),
             }
@@ -81,8 +80,8 @@ impl Way {
     pub(super) fn describe(&self, period_ns: u64) -> String {
         let hertz = 1_000_000_000 / period_ns.max(1);
         let mut text = format!("{}, {hertz} Hz ({})", self.mechanism, self.mechanism.blindness());
-        if self.stackless {
-            text += "; no stacks: ";
+        if self.on_alternate {
+            text += "; ";
             text += ALTERNATE;
         }
         for why in &self.refused {

@@ -2,6 +2,7 @@
 
 use super::support::{alone, loudly, ms};
 use super::{gettid, of_thread, sample_enough_with, spin};
+use pertask::TaskExt;
 use pertask::sampler::{Mechanism, RawProfile, Sampler, SamplerOptions};
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -244,6 +245,45 @@ fn threads_that_come_later_leave_the_program_its_descriptors() {
         let test = "threads_that_come_later_leave_the_program_its_descriptors";
         in_a_child(test, || limit_descriptors(LIMIT));
     }
+}
+
+/// From now on, the process has no `/proc`. Returns false if it may not do that.
+fn lose_proc() -> bool {
+    // A folder without one.
+    let folder = std::ffi::CString::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).unwrap();
+    // SAFETY: a path that ends with 0.
+    unsafe { libc::chroot(folder.as_ptr()) == 0 }
+}
+
+/// As a server does that locks itself into an empty folder when it has started.
+#[test]
+fn a_program_that_loses_proc_in_mid_session_is_sampled_where_it_runs_tasks() {
+    if is_child() {
+        let sampler = Sampler::start(fast()).unwrap();
+        if !lose_proc() {
+            loudly("NOT TESTED: this user may not change the root folder");
+            println!("{DONE}");
+            return;
+        }
+        let worker = thread::spawn(|| {
+            let task = async { spin(800) }.task("after it");
+            (gettid(), futures::executor::block_on(task))
+        });
+        let (worker, used) = worker.join().unwrap();
+        let profile = sampler.stop();
+        let own: Vec<_> = of_thread(&profile, worker).filter(|it| it.task.is_some()).collect();
+        assert!(!own.is_empty(), "{:?}", profile.lost);
+        let carried: u64 = own.iter().map(|sample| sample.cpu_ns).sum();
+        assert!(carried * 10 > used * 9, "{carried} ns of {used}");
+        let told = profile.remarks.iter().filter(|line| line.contains("/proc is not mounted"));
+        assert_eq!(told.count(), 1, "{:?}", profile.remarks);
+        // Of a signal that may still come nothing can be known, so its handler stays.
+        spin(20);
+        println!("{DONE}");
+        return;
+    }
+    let _alone = alone();
+    in_a_child("a_program_that_loses_proc_in_mid_session_is_sampled_where_it_runs_tasks", || {});
 }
 
 /// The number of perf events that this process has open.
