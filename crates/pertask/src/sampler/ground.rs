@@ -50,10 +50,10 @@ impl Ground {
         Some(Self { own, fiber: address..fiber.end, tried: address & !(PAGE - 1) })
     }
 
-    /// Whether this is a fiber's stack, and `stack` is a frame on it.
+    /// Whether this is a fiber's stack, and a frame with this stack pointer is on it.
     pub(super) fn is_fiber(&self, stack: u64) -> bool {
-        // A frame without callers ends where the mapping does.
-        self.fiber.contains(&stack) || (!self.fiber.is_empty() && stack == self.fiber.end)
+        // At the very end there is no frame: each has at least its caller's address above it.
+        self.fiber.contains(&stack)
     }
 
     /// Whether a frame is the first one of a fiber: above it there is next to nothing.
