@@ -28,7 +28,7 @@ impl Shield {
         for signal in (1..SIGNALS).filter(|signal| !ours.contains(signal)) {
             let Ok(current) = disposition::action(signal) else { continue };
             let covered = ours.iter().all(|our| blocks(&current.sa_mask, *our));
-            if is_on_alternate(&current) && !covered {
+            if is_on_alternate(&current) && !covered && returns(&current) {
                 self.cover_one(signal, current, ours);
             }
         }
@@ -78,6 +78,12 @@ fn replace(signal: i32, seen: &libc::sigaction, new: &libc::sigaction) -> bool {
     false
 }
 
+/// Whether a thread's mask is as before when the handler is over. A program may jump out of a handler that blocks nothing
+/// (`SA_NODEFER`), and what that handler's mask blocks would stay blocked.
+fn returns(action: &libc::sigaction) -> bool {
+    action.sa_flags & libc::SA_NODEFER == 0
+}
+
 fn same(one: &libc::sigaction, other: &libc::sigaction) -> bool {
     let masks = |signal| blocks(&one.sa_mask, signal) == blocks(&other.sa_mask, signal);
     (one.sa_sigaction, one.sa_flags) == (other.sa_sigaction, other.sa_flags)
@@ -111,17 +117,17 @@ mod tests {
 
     #[test]
     fn only_handlers_on_alternate_stacks_are_covered_and_all_get_their_masks_back() {
-        let [on_it, elsewhere, changed] =
-            [libc::SIGRTMIN() + 3, libc::SIGRTMIN() + 4, libc::SIGRTMIN() + 5];
+        let [on_it, elsewhere, changed, left] = [3, 4, 5, 6].map(|which| libc::SIGRTMIN() + which);
         install(on_it, libc::SA_ONSTACK);
         install(elsewhere, 0);
         install(changed, libc::SA_ONSTACK);
+        install(left, libc::SA_ONSTACK | libc::SA_NODEFER);
         let mut shield = Shield::default();
         shield.cover(&[libc::SIGTRAP]);
         shield.cover(&[libc::SIGTRAP, libc::SIGURG]);
         for our in [libc::SIGTRAP, libc::SIGURG] {
             assert!(blocks(&mask(on_it), our) && blocks(&mask(changed), our));
-            assert!(!blocks(&mask(elsewhere), our));
+            assert!(!blocks(&mask(elsewhere), our) && !blocks(&mask(left), our));
         }
         // The program installs it again, with a mask of its own.
         install(changed, libc::SA_ONSTACK);

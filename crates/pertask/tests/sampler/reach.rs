@@ -156,6 +156,35 @@ fn a_thread_that_blocks_sigtrap_is_sampled_by_a_timer() {
 }
 
 #[test]
+fn a_thread_that_blocks_sigtrap_later_on_is_sampled_by_a_timer_from_then_on() {
+    let _alone = alone();
+    if !there_are_traps() {
+        return;
+    }
+    let work = |times| {
+        let thread = thread::spawn(move || {
+            spin(50);
+            set_mask(libc::SIG_BLOCK, libc::SIGTRAP);
+            // SAFETY: a clock and a place for its time.
+            let blocked_at = unsafe {
+                let mut time = std::mem::zeroed::<libc::timespec>();
+                libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time);
+                time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+            };
+            spin(300 * times);
+            (gettid(), blocked_at)
+        });
+        thread.join().unwrap()
+    };
+    let after = |profile: &RawProfile, (thread, blocked_at): &(u32, u64)| {
+        of_thread(profile, *thread).filter(|sample| sample.time_ns > *blocked_at).count()
+    };
+    let (profile, _) = sample_enough_with(&fast(), 5, work, after).unwrap();
+    let said = profile.remarks.iter().any(|line| line.contains("SIGTRAP is blocked there"));
+    assert!(said, "{:?}", profile.remarks);
+}
+
+#[test]
 fn time_in_which_a_thread_blocked_the_signal_is_not_taken_for_the_kernels() {
     let _alone = alone();
     let mut options = fast();
