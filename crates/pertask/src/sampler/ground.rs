@@ -17,8 +17,10 @@ const PAGE: u64 = 4 << 10;
 
 /// The stack that was interrupted, from the interrupted frame up.
 pub(super) struct Ground {
-    /// The thread's own stack, of which the interrupted fiber may know its resumer.
+    /// The thread's own stack, on which a fiber's resumer may be.
     own: Range<u64>,
+    /// The page of the thread's own stack that was last tried. Of a fiber it is not certain whose stack it leads to.
+    own_tried: u64,
     /// The fiber's stack, or nothing.
     fiber: Range<u64>,
     /// Up to here the pages of the fiber's stack have been tried.
@@ -41,13 +43,14 @@ impl Ground {
         };
         if own.contains(&address) {
             // Memory below the interrupted frame belongs to no frame.
-            return Some(Self { own: address..own.end, fiber: 0..0, tried: 0 });
+            return Some(Self { own: address..own.end, own_tried: 0, fiber: 0..0, tried: 0 });
         }
         let fiber = walker.mapping(address)?;
         // The first thread's stack may grow, and is mapped only as far as it has grown.
         let mapped = walker.mapping(own.end.saturating_sub(1)).unwrap_or(0..0);
         let own = own.start.max(mapped.start)..own.end.min(mapped.end);
-        Some(Self { own, fiber: address..fiber.end, tried: address & !(PAGE - 1) })
+        let tried = address & !(PAGE - 1);
+        Some(Self { own, own_tried: 0, fiber: address..fiber.end, tried })
     }
 
     /// Whether this is a fiber's stack, and a frame with this stack pointer is on it.
@@ -70,14 +73,25 @@ impl Ground {
     pub(super) unsafe fn read(&mut self, at: u64) -> Result<u64, ()> {
         let holds =
             |range: &Range<u64>| range.start <= at && at < range.end && range.end - at >= WORD;
-        let readable = holds(&self.own) || holds(&self.fiber) && self.try_up_to(at);
+        let readable = holds(&self.own) && (self.fiber.is_empty() || self.try_own(at))
+            || holds(&self.fiber) && self.try_up_to(at);
         if !readable || !at.is_multiple_of(WORD) {
             return Err(());
         }
-        // SAFETY: the word is aligned. It is on the thread's own stack, which is mapped as long as the thread lives. Or it is above the
-        // frame that was interrupted on a fiber's stack, in a page that is mapped now, as are all pages between. A fiber's stack
-        // stays mapped while the thread runs on it.
+        // SAFETY: the word is aligned. It is on the thread's own stack, which is mapped as long as the thread lives. Or the thread runs
+        // on a fiber, and the word's page is mapped now. If it is above the interrupted frame, so are all pages between, which are the
+        // fiber's; a fiber's stack stays mapped while the thread runs on it.
         Ok(unsafe { (at as *const u64).read_volatile() })
+    }
+
+    /// Tries a page of the thread's own stack, unless it was the last one.
+    fn try_own(&mut self, at: u64) -> bool {
+        let page = at & !(PAGE - 1);
+        let readable = page == self.own_tried || is_readable(page);
+        if readable {
+            self.own_tried = page;
+        }
+        readable
     }
 
     /// Tries the pages up to the one with this address. Returns whether all of them can be read.
