@@ -88,6 +88,8 @@ impl Arms {
         match why {
             Unreached::Blocks => self.deaf += 1,
             Unreached::NoDescriptor => self.too_many += 1,
+            // The thread is about to end.
+            Unreached::Refused(why) if why.starts_with("ESRCH") => {}
             Unreached::Refused(why) => (self.refused, self.refusal) = (self.refused + 1, why),
         }
         instead
