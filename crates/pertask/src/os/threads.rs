@@ -14,8 +14,13 @@ pub(crate) fn count() -> u64 {
     std::fs::metadata("/proc/self/task").map_or(0, |folder| folder.nlink())
 }
 
-/// The numbers of all threads at this moment. While threads end, the kernel's list may skip others.
+/// The numbers of all threads at this moment, or none where they cannot be listed.
 pub(crate) fn numbers() -> Vec<u32> {
-    let Ok(entries) = std::fs::read_dir("/proc/self/task") else { return Vec::new() };
-    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+    list().unwrap_or_default()
+}
+
+/// The numbers of all threads at this moment. While threads end, the kernel's list may skip others.
+pub(crate) fn list() -> std::io::Result<Vec<u32>> {
+    let entries = std::fs::read_dir("/proc/self/task")?;
+    Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
 }

@@ -57,7 +57,7 @@ pub(super) fn join(options: SamplerOptions) -> Result<Ticket, Error> {
         }
     };
     if let Some(why) = engine.halted {
-        let why = format!("{}: {why}; stop the earlier sessions first", engine.way.mechanism);
+        let why = format!("{}: {why}; stop the earlier sessions first", engine.arms.way.mechanism);
         return Err(Error::CannotSample { refused: vec![why] });
     }
     *sessions += 1;

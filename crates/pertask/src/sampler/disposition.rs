@@ -26,9 +26,8 @@ pub(super) fn install(signal: i32, handler: Handler) -> io::Result<()> {
     }
     let mut ours = current;
     ours.sa_sigaction = (handler as *const ()).addr();
-    // Our handler runs on the thread's own stack, because an alternate one is usually too small for unwinding. It runs on an
-    // alternate stack if the earlier handler does, because ours calls that one, and the thread's own stack may be too small for
-    // it (Go's are). The earlier handler's mask of blocked signals stays.
+    // Our handler runs on the interrupted stack, because an alternate one may be too small. It runs on an alternate stack if the
+    // earlier handler does, because ours calls that one, and the thread's own stack may be too small for it (Go's are). The earlier handler's mask of blocked signals stays.
     let alternate = if is_on_alternate(&current) { libc::SA_ONSTACK } else { 0 };
     ours.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | alternate;
     keep(signal, current);
@@ -135,7 +134,7 @@ fn keep(signal: i32, current: libc::sigaction) {
 }
 
 /// Whether an action has a handler that runs on the thread's alternate stack.
-fn is_on_alternate(action: &libc::sigaction) -> bool {
+pub(super) fn is_on_alternate(action: &libc::sigaction) -> bool {
     let is_handler = ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction);
     is_handler && action.sa_flags & libc::SA_ONSTACK != 0
 }
@@ -144,7 +143,8 @@ fn is(action: &libc::sigaction, handler: Handler) -> bool {
     action.sa_sigaction == (handler as *const ()).addr()
 }
 
-fn action(signal: i32) -> io::Result<libc::sigaction> {
+/// The current action for a signal.
+pub(super) fn action(signal: i32) -> io::Result<libc::sigaction> {
     let mut action = MaybeUninit::uninit();
     // SAFETY: the kernel writes the current action into memory of this function's own.
     if unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) } < 0 {

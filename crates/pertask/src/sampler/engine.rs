@@ -1,27 +1,28 @@
 //! The engine: the one sampler of the process, for all sessions. It arms threads, empties their rings, and hands the samples to
 //! the sessions. The collector thread turns it.
 
+use super::arms::{Armed, Arms};
 use super::bell;
 use super::cannot_sample;
-use super::handler::{HEAD, MOST_WORDS};
-use super::mechanism::Source;
+use super::census::Census;
+use super::handler::{HEAD, LATE, MOST_WORDS};
 use super::modules::{Changes, Modules};
 use super::next_search::NextSearch;
 use super::options::SamplerOptions;
 use super::profile::RawProfile;
-use super::record::{Record, Replaced};
+use super::record::Record;
 use super::ring::Ring;
-use super::roster::{Birth, Roster};
+use super::roster::Roster;
 use super::session::{Drained, Session};
-use super::signals;
-use super::stacks::Stacks;
-use super::way::{Way, withdraw};
+use super::shield::Shield;
+use super::stat::{Birth, Stat};
+use super::walker::Walkers;
+use super::way::Way;
 use crate::error::Error;
 use crate::os::clock;
 use pertask_core::System;
 use pertask_symbols::Module;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -34,10 +35,13 @@ const LONGEST_TURN: Duration = Duration::from_millis(100);
 /// The number of samples that a busy thread takes in a turn. A ring of the default size has room for four times as many.
 const SAMPLES_A_TURN: u32 = 25;
 
+/// What people should know where `/proc` was missing.
+const UNLISTED: &str = "/proc is not mounted, so threads cannot be listed: of those that began since, only threads that run tasks are sampled";
+
 /// Interrupts the process's threads, and hands their samples to the sessions.
 pub(super) struct Engine {
-    pub(super) way: Way,
-    period_ns: u64,
+    pub(super) arms: Arms,
+    shield: Shield,
     ring_bytes: usize,
     /// When the engine began.
     since: Birth,
@@ -45,12 +49,14 @@ pub(super) struct Engine {
     /// Threads that could not be armed. The engine does not try them again.
     refused: BTreeSet<u32>,
     modules: Modules,
-    replaced: Replaced,
+    walkers: Walkers,
     /// All modules that have been mapped since the engine began.
     seen: Vec<Module>,
     pub(super) sessions: Vec<Session>,
     /// Why threads are no longer interrupted, if so.
     pub(super) halted: Option<&'static str>,
+    /// Whether `/proc` was missing at a look for threads, so that not all of them are known.
+    unlisted: bool,
     turns: u64,
     /// When the engine looks for threads again.
     next_search: NextSearch,
@@ -62,7 +68,7 @@ pub(super) struct Engine {
 struct Sampled {
     record: &'static Record,
     birth: Birth,
-    source: Source,
+    armed: Armed,
     /// The thread's CPU time at its last sample, or when the engine found it.
     cpu_ns: u64,
     /// The record's counts that the engine has already told to the sessions.
@@ -70,6 +76,8 @@ struct Sampled {
     /// Whether interruptions may be missing before the next sample that did not fall into the kernel: some were dropped, or the
     /// rate has changed.
     gap: bool,
+    /// Whether the thread was seen to block its signal since its last sample.
+    deaf: bool,
 }
 
 /// The counts of a record.
@@ -86,6 +94,15 @@ impl Told {
     }
 }
 
+impl Sampled {
+    /// Whether the thread has used the CPU for so long without a sample that it may block the signal. It may also be in the kernel.
+    fn seems_deaf(&self, thread: u32) -> bool {
+        const PERIODS: u64 = 16;
+        let used = clock::cpu_ns_of_thread(thread).map_or(0, |now| now.saturating_sub(self.cpu_ns));
+        !self.deaf && used > PERIODS * self.armed.period_ns
+    }
+}
+
 impl Engine {
     /// Starts the engine. `collector` starts the collector thread, which finds the way by interrupting itself.
     pub(super) fn start(
@@ -95,8 +112,7 @@ impl Engine {
         collector: impl FnOnce(&'static Record) -> Result<(Way, JoinHandle<()>), Error>,
     ) -> Result<Self, Error> {
         let modules = Modules::read(changes).map_err(|why| cannot_sample(&why))?;
-        let mut replaced = Replaced::default();
-        replaced.publish(modules.unwinder());
+        let walkers = Walkers::new(modules.unwinder());
         let ring_bytes = options.ring_bytes.max(Ring::bytes_for(MOST_WORDS));
         roster.sweep();
         let trial =
@@ -104,17 +120,18 @@ impl Engine {
         let (way, collector) = collector(trial)?;
         bell::hang_at(Some(collector.thread().clone()));
         Ok(Self {
-            period_ns: way.mechanism.period_ns(options.frequency_hz),
-            way,
+            arms: Arms::new(way, options),
+            shield: Shield::default(),
             ring_bytes,
             since: Birth::now(),
             threads: BTreeMap::new(),
             refused: BTreeSet::new(),
             seen: modules.list().cloned().collect(),
             modules,
-            replaced,
+            walkers,
             sessions: Vec::new(),
             halted: None,
+            unlisted: false,
             turns: 0,
             next_search: NextSearch::after(Instant::now(), Duration::ZERO, 0),
             words: Vec::new(),
@@ -134,6 +151,7 @@ impl Engine {
         self.sessions.push(Session::new(number, options));
         self.set_rate();
         if first {
+            self.shield.cover(self.arms.signals());
             self.search(roster, true);
         }
         let threads: Vec<_> = self.threads.keys().copied().collect();
@@ -152,14 +170,17 @@ impl Engine {
         self.turn(roster, changes);
         let at = self.sessions.iter().position(|session| session.number == number)?;
         let mut session = self.sessions.swap_remove(at);
-        let deaf = signals::that_block(self.way.signal, self.threads.keys().copied());
-        session.lost.threads_not_sampled += deaf + self.refused.len() as u64;
-        let mut mechanism = self.way.describe(self.period_ns);
+        let deaf = self.deaf();
+        deaf.iter().for_each(|(thread, last_cpu_ns)| session.note_deaf(*thread, *last_cpu_ns));
+        session.lost.threads_not_sampled += (deaf.len() + self.refused.len()) as u64;
+        let period_ns = self.arms.period_ns();
+        let mut mechanism = self.arms.way.describe(period_ns);
         if let Some(why) = self.halted {
             mechanism = format!("{mechanism}; {why}");
         }
-        let profile =
-            session.finish(mechanism, self.halted.is_some(), self.period_ns, self.seen.clone());
+        let mut profile =
+            session.finish(mechanism, self.halted.is_some(), period_ns, self.seen.clone());
+        profile.remarks = self.remarks(deaf.len(), profile.lost.unknown_stacks);
         if !self.sessions.is_empty() {
             self.set_rate();
         }
@@ -171,8 +192,9 @@ impl Engine {
         let collector = self.collector.take();
         bell::hang_at(None);
         self.disarm(roster);
-        withdraw(self.way.signal, roster.threads());
-        self.replaced.free_unused();
+        self.shield.lift();
+        self.arms.withdraw(roster.threads());
+        self.walkers.free_unused();
         collector
     }
 
@@ -180,7 +202,7 @@ impl Engine {
     fn disarm(&mut self, roster: &mut Roster) {
         self.drain();
         for (thread, sampled) in std::mem::take(&mut self.threads) {
-            drop(sampled.source);
+            drop(sampled.armed);
             roster.keep(thread, sampled.birth, sampled.record);
         }
     }
@@ -190,57 +212,53 @@ impl Engine {
         const SELDOM: u64 = 8;
         self.turns += 1;
         let seldom = self.turns.is_multiple_of(SELDOM);
-        let Way { mechanism, signal, .. } = self.way;
         if self.halted.is_none() {
-            self.halted = mechanism.disturbed(signal, seldom);
+            self.halted = self.arms.disturbed(seldom);
+            self.shield.cover(self.arms.signals());
             if self.halted.is_some() {
                 self.disarm(roster);
+                self.shield.lift();
             }
         }
     }
 
     /// The time until the collector's next turn. A change of the rate wakes the collector.
     pub(super) fn turn_time(&self) -> Duration {
-        (Duration::from_nanos(self.period_ns) * SAMPLES_A_TURN).clamp(TURN, LONGEST_TURN)
+        (Duration::from_nanos(self.arms.period_ns()) * SAMPLES_A_TURN).clamp(TURN, LONGEST_TURN)
     }
 
     /// One turn of the collector.
     pub(super) fn turn(&mut self, roster: &mut Roster, changes: Changes) {
         self.look_for_trouble(roster);
         if self.modules.refresh(changes) {
-            self.replaced.publish(self.modules.unwinder());
+            self.walkers.set_unwinder(self.modules.unwinder());
             let new: Vec<_> =
                 self.modules.list().filter(|module| !self.seen.contains(module)).cloned().collect();
             self.seen.extend(new);
         }
-        self.replaced.free_unused();
+        self.walkers.look_if_asked();
+        self.walkers.free_unused();
         let (start, threads) = (Instant::now(), crate::os::threads::count());
-        if bell::was_rung() || self.next_search.is_due(start, threads) {
-            let took = self.search(roster, false);
+        let searches = bell::was_rung() || self.next_search.is_due(start, threads);
+        let found = if searches { self.search(roster, false) } else { Duration::ZERO };
+        self.drain();
+        if searches {
+            let took = found + self.look_for_deaf();
             self.next_search = NextSearch::after(start, took, threads);
         }
-        self.drain();
     }
 
     /// Sets the highest rate that a session asks for.
     fn set_rate(&mut self) {
         let highest = self.sessions.iter().map(|session| session.frequency_hz).max().unwrap_or(1);
-        let highest = highest.min(SamplerOptions::HIGHEST_HZ);
-        let period_ns = self.way.mechanism.period_ns(highest);
-        if period_ns == self.period_ns {
+        if !self.arms.set_rate(highest.min(SamplerOptions::HIGHEST_HZ)) {
             return;
         }
-        self.period_ns = period_ns;
         if let Some(collector) = &self.collector {
             collector.thread().unpark();
         }
-        let Way { mechanism, signal, .. } = self.way;
-        for (thread, sampled) in &mut self.threads {
-            // If the new source cannot be armed, the old one stays.
-            if let Ok(source) = mechanism.arm(sampled.record, *thread, period_ns, signal) {
-                sampled.source = source;
-                sampled.gap = true;
-            }
+        for (thread, Sampled { record, armed, gap, .. }) in &mut self.threads {
+            *gap |= self.arms.arm_again(record, *thread, armed);
         }
     }
 
@@ -251,19 +269,20 @@ impl Engine {
             return Duration::ZERO;
         }
         let start = Instant::now();
-        let numbers: BTreeSet<u32> = crate::os::threads::numbers().into_iter().collect();
+        let census = Census::take();
         let took = start.elapsed();
-        // The process is out of file descriptors, so the list could not be read.
-        if numbers.is_empty() {
-            return took;
-        }
-        self.bury(&numbers, roster);
+        let (Census::All(numbers) | Census::Workers(numbers)) = &census else { return took };
+        self.unlisted |= matches!(census, Census::Workers(_));
+        self.bury(numbers, roster);
         let known =
             |thread: &u32| self.threads.contains_key(thread) || self.refused.contains(thread);
         let new: Vec<u32> = numbers.iter().copied().filter(|thread| !known(thread)).collect();
         if !new.is_empty() {
-            let stacks = Stacks::read();
-            new.into_iter().for_each(|thread| self.arm(thread, &stacks, roster, first));
+            // The engine has looked at the mappings when it began.
+            if !first {
+                self.walkers.look();
+            }
+            new.into_iter().for_each(|thread| self.arm(thread, roster, first));
         }
         System::global().for_each_cpu(|cpu| {
             if let Some(sampled) = cpu.thread().and_then(|thread| self.threads.get(&thread)) {
@@ -271,6 +290,61 @@ impl Engine {
             }
         });
         took
+    }
+
+    /// Looks for threads that use the CPU and get no signal because they block it, and has a timer reach them where one can.
+    /// Returns how long that took.
+    fn look_for_deaf(&mut self) -> Duration {
+        let start = Instant::now();
+        for (thread, sampled) in &mut self.threads {
+            let Some(stat) = sampled.seems_deaf(*thread).then(|| Stat::of(*thread)).flatten()
+            else {
+                continue;
+            };
+            if !stat.blocks(sampled.armed.mechanism.signal()) {
+                continue;
+            }
+            (sampled.deaf, sampled.gap) = (true, true);
+            let reachable = self.arms.could_reach(&sampled.armed, &stat);
+            let again = reachable.then(|| self.arms.arm(sampled.record, *thread, Some(&stat)));
+            if let Some(armed) = again.flatten() {
+                (sampled.armed, sampled.deaf) = (armed, false);
+            }
+        }
+        start.elapsed()
+    }
+
+    /// The threads that block their signals now, or did so when they last used the CPU, and their CPU time at the last sample.
+    fn deaf(&self) -> Vec<(u32, u64)> {
+        let blocks = |thread: u32, sampled: &Sampled| {
+            let signal = sampled.armed.mechanism.signal();
+            Stat::of(thread).is_some_and(|stat| stat.blocks(signal))
+        };
+        let deaf = |(thread, sampled): &(&u32, &Sampled)| sampled.deaf || blocks(**thread, sampled);
+        let deaf = self.threads.iter().filter(deaf);
+        deaf.map(|(thread, sampled)| (*thread, sampled.cpu_ns)).collect()
+    }
+
+    /// What people should know of threads and stacks that were not sampled like the others.
+    fn remarks(&self, deaf: usize, unknown_stacks: u64) -> Vec<String> {
+        let mut remarks = self.arms.remarks();
+        if deaf > 0 {
+            let signal = self.arms.way.mechanism.signal_name();
+            let (noun, verb) = if deaf == 1 { ("thread", "blocks") } else { ("threads", "block") };
+            remarks.push(format!(
+                "{deaf} {noun} {verb} {signal}: CPU time from then on has no samples"
+            ));
+        }
+        if unknown_stacks > 0 {
+            let noun = if unknown_stacks == 1 { "sample" } else { "samples" };
+            remarks.push(format!(
+                "{unknown_stacks} {noun} on stacks that the sampler did not know yet, such as new fibers' stacks: they have one frame"
+            ));
+        }
+        if self.unlisted {
+            remarks.push(UNLISTED.to_owned());
+        }
+        remarks
     }
 
     /// Removes threads that have ended.
@@ -282,20 +356,26 @@ impl Engine {
         let ended: Vec<u32> = self.threads.iter().filter(gone).map(|(thread, _)| *thread).collect();
         for thread in ended {
             self.drain_thread(thread);
-            if let Some(Sampled { record, source, .. }) = self.threads.remove(&thread) {
-                drop(source);
+            if let Some(Sampled { record, armed, deaf, .. }) = self.threads.remove(&thread) {
+                drop(armed);
                 roster.free(record);
+                let sessions = self.sessions.iter_mut();
+                sessions.for_each(|session| session.lost.threads_not_sampled += u64::from(deaf));
             }
         }
         self.refused.retain(|thread| alive.contains(thread));
     }
 
     /// Arms a new thread.
-    fn arm(&mut self, thread: u32, stacks: &Stacks, roster: &mut Roster, first: bool) {
-        let Some(birth) = Birth::of(thread) else { return };
-        let stack = stacks.of(thread);
-        let mappings = Arc::clone(&stacks.mappings);
-        let Some(record) = roster.record(thread, birth, self.ring_bytes, stack, mappings) else {
+    fn arm(&mut self, thread: u32, roster: &mut Roster, first: bool) {
+        let stat = Stat::of(thread);
+        let birth = match stat {
+            Some(stat) => stat.birth,
+            None if self.unlisted => Birth::UNKNOWN,
+            None => return,
+        };
+        let stack = self.walkers.stacks.of(thread);
+        let Some(record) = roster.record(thread, birth, self.ring_bytes, stack) else {
             self.refused.insert(thread);
             return;
         };
@@ -306,17 +386,16 @@ impl Engine {
         // thread was missing from the first list, and nobody knows what it has used since.
         let has_come = !first && birth >= self.since;
         let cpu_ns = if has_come { Some(0) } else { clock::cpu_ns_of_thread(thread) };
-        let Way { mechanism, signal, .. } = self.way;
-        match mechanism.arm(record, thread, self.period_ns, signal) {
-            Ok(source) => {
-                let cpu_ns = cpu_ns.unwrap_or(0);
+        match self.arms.arm(record, thread, stat.as_ref()) {
+            Some(armed) => {
+                let (cpu_ns, gap, deaf) = (cpu_ns.unwrap_or(0), false, false);
                 self.threads
-                    .insert(thread, Sampled { record, birth, source, cpu_ns, told, gap: false });
+                    .insert(thread, Sampled { record, birth, armed, cpu_ns, told, gap, deaf });
                 if has_come {
                     self.note_unseen(thread);
                 }
             }
-            Err(_) => {
+            None => {
                 roster.keep(thread, birth, record);
                 // The thread may have ended in the meantime.
                 if !birth.has_ended(thread) {
@@ -356,10 +435,12 @@ impl Engine {
         let now = Told::of(sampled.record);
         // Where signals were dropped, nobody knows how many interruptions fell into the kernel.
         let dropped = now != sampled.told;
-        let period_ns = (!self.way.mechanism.sees_kernel()).then_some(self.period_ns);
+        let Armed { mechanism, period_ns, .. } = sampled.armed;
+        let period_ns = (!mechanism.sees_kernel()).then_some(period_ns);
         while sampled.record.ring.read_before(end, &mut self.words) {
             let last_cpu_ns = sampled.cpu_ns;
-            let period_ns = period_ns.filter(|_| !dropped && !sampled.gap);
+            let late = self.words.first().is_some_and(|flags| flags & LATE != 0);
+            let period_ns = period_ns.filter(|_| !dropped && !sampled.gap && !late);
             let drained = Drained { thread, last_cpu_ns, period_ns, words: &self.words };
             // A sample from before the engine found the thread came late.
             if drained.words.len() < HEAD || drained.thread_cpu_ns() < sampled.cpu_ns {
@@ -367,7 +448,7 @@ impl Engine {
             }
             self.sessions.iter_mut().for_each(|session| session.add(&drained));
             sampled.cpu_ns = drained.thread_cpu_ns();
-            sampled.gap = false;
+            (sampled.gap, sampled.deaf) = (false, false);
         }
         sampled.gap |= dropped;
         let told = std::mem::replace(&mut sampled.told, now);

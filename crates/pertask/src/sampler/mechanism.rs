@@ -1,12 +1,13 @@
 //! The mechanisms that interrupt a thread each time it has used a period of CPU time. The sampler uses the first that works of
 //! three, in an order that depends on the rate.
 
+use super::descriptors;
 use super::disposition;
 use super::handler::{self, MOST_DESCRIPTORS};
 use super::record::{Record, Stack};
-use super::stacks::Stacks;
 use crate::os::clock;
 use crate::os::perf::{Notice, Overflow};
+use std::ffi::CStr;
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
@@ -100,6 +101,19 @@ impl Mechanism {
         }
     }
 
+    /// The name of the mechanism's signal.
+    pub(super) fn signal_name(self) -> &'static str {
+        match self {
+            Self::PerfTrap => "SIGTRAP",
+            Self::PerfSignal | Self::Timer => "SIGURG",
+        }
+    }
+
+    /// Whether the mechanism takes a file descriptor for each thread.
+    pub(super) fn takes_descriptors(self) -> bool {
+        self != Self::Timer
+    }
+
     /// What the mechanism does not see, for people to read.
     pub(super) fn blindness(self) -> &'static str {
         match self {
@@ -144,7 +158,7 @@ impl Mechanism {
         // SAFETY: the record's last thread was a collector, which has ended, because collectors begin one after the other. So
         // no other thread has the record, and only this thread gives it away. The handler walks this thread's stack, so that a
         // first walk has happened before other threads are interrupted.
-        unsafe { trial.give(thread, Stack::Sought, Stacks::read().mappings) };
+        unsafe { trial.give(thread, Stack::Sought) };
         let _source = self.arm(trial, thread, period_ns, signal)?;
         let start_ns = clock::thread_cpu_ns();
         while !trial.ring.read(&mut words) {
@@ -251,10 +265,7 @@ impl Drop for Timer {
 
 /// Checks that the process keeps a quarter of its file descriptors for itself.
 fn within_limits(event: &Overflow) -> Result<(), String> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the kernel writes one `rlimit`, into memory of this function's own.
-    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    let most = (limit.rlim_cur / 4 * 3).min(MOST_DESCRIPTORS as u64);
+    let most = (descriptors::limit() / 4 * 3).min(MOST_DESCRIPTORS as u64);
     if u64::from(event.descriptor().cast_unsigned()) < most {
         return Ok(());
     }
@@ -270,13 +281,20 @@ fn traced() -> bool {
 
 /// Whether the kernel handles a thread's timers on the thread's way back to user mode (`CONFIG_POSIX_CPU_TIMERS_TASK_WORK`), so
 /// that their signals interrupt no sleep. Both architectures had it before these versions.
-fn defers_timers() -> bool {
+pub(super) fn defers_timers() -> bool {
     kernel() >= if cfg!(target_arch = "x86_64") { (5, 11) } else { (5, 18) }
 }
 
 /// The first two numbers of the kernel's version.
 fn kernel() -> (u32, u32) {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    // SAFETY: a `utsname` has only characters, for which zero is a value.
+    let mut names: libc::utsname = unsafe { MaybeUninit::zeroed().assume_init() };
+    // SAFETY: the kernel writes one `utsname`, into memory of this function's own, and ends each name with a zero.
+    let release = unsafe {
+        libc::uname(&raw mut names);
+        CStr::from_ptr(names.release.as_ptr())
+    };
+    let release = release.to_string_lossy();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     let mut next = || numbers.next().and_then(Result::ok).unwrap_or(0);
     (next(), next())

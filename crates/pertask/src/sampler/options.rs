@@ -12,6 +12,9 @@ pub struct SamplerOptions {
     pub frequency_hz: u32,
     /// The mechanism that interrupts the threads, or `None` for the best for the rate that works.
     ///
+    /// With `None`, POSIX timers sample single threads that the mechanism cannot reach, because they block its signal or there is no
+    /// file descriptor for them. If you name a mechanism, such threads are not sampled.
+    ///
     /// The sampler ignores this while another session samples.
     pub mechanism: Option<Mechanism>,
     /// The memory for samples of one thread that the collector has not read yet, in bytes.

@@ -47,12 +47,17 @@ pub struct RawSample {
     /// The stack is empty in a sample for the time between the thread's birth and the moment at which the sampler found it.
     /// Equal stacks share their memory.
     pub stack: Arc<[u64]>,
-    /// Whether the stack reaches the thread's root.
+    /// Whether the stack reaches the thread's root, or that of a [`fiber`](Self::fiber).
     pub complete: bool,
     /// Whether the stack had more frames than a sample has room for.
     ///
     /// A stack that is neither complete nor truncated ends where the unwind tables do not say how to continue.
     pub truncated: bool,
+    /// Whether the stack ends at the root of a fiber: a coroutine with a stack of its own, which a thread has resumed.
+    ///
+    /// Some libraries of coroutines have unwind tables that lead on to the code that has resumed the fiber. There the stack is whole,
+    /// up to the thread's root, and this is false.
+    pub fiber: bool,
 }
 
 /// What a sampling session has missed.
@@ -77,7 +82,11 @@ pub struct SampleLosses {
     ///
     /// [`incomplete_stacks`](Self::incomplete_stacks) counts them, too.
     pub truncated_stacks: u64,
-    /// Threads that could not be sampled, or that block the signal.
+    /// Samples on a stack that the sampler did not know, such as that of a fiber which was made a moment before.
+    ///
+    /// They have one address. [`incomplete_stacks`](Self::incomplete_stacks) counts them, too.
+    pub unknown_stacks: u64,
+    /// Threads that could not be sampled, or that block the signal. [`RawProfile::remarks`] says why.
     pub threads_not_sampled: u64,
     /// CPU time of the process that is nowhere in the profile.
     ///
@@ -98,7 +107,7 @@ pub struct Unmet {
     pub labels: Labels,
     /// Whether it was time in the kernel, by the interruptions that are missing. Otherwise the clock measured it.
     ///
-    /// That is an estimate. Interruptions are also missing where a hypervisor took the CPU away, or the thread blocked the signal.
+    /// That is an estimate. Interruptions are also missing where a hypervisor took the CPU away.
     pub kernel: bool,
     /// The CPU time.
     pub cpu_ns: u64,
@@ -108,6 +117,11 @@ impl Unmet {
     /// A thread's time in the kernel.
     pub(super) fn kernel_of(thread: u32, cpu_ns: u64) -> Self {
         Self { path: None, thread: Some(thread), labels: Labels::default(), kernel: true, cpu_ns }
+    }
+
+    /// The time of a thread that blocks its signal.
+    pub(super) fn deaf(thread: u32, cpu_ns: u64) -> Self {
+        Self { kernel: false, ..Self::kernel_of(thread, cpu_ns) }
     }
 }
 
@@ -123,8 +137,8 @@ pub struct RawProfile {
     ///
     /// Those of one thread are in the order of time.
     pub samples: Vec<RawSample>,
-    /// CPU time without a sample, most time first: that of spawn paths and threads that had none, and time in the kernel where
-    /// the mechanism sees user mode alone.
+    /// CPU time without a sample, most time first: that of spawn paths and threads that had none, that of threads that block the
+    /// signal, and time in the kernel where the mechanism sees user mode alone.
     ///
     /// The first kind is absent without [`clocked`](super::SamplerOptions::clocked), and where samples are missing from some
     /// moment on.
@@ -143,6 +157,8 @@ pub struct RawProfile {
     pub threads: BTreeMap<u32, String>,
     /// The code that was mapped at some time during the session.
     pub modules: Vec<Module>,
+    /// What people should know of threads and stacks that were not sampled like the others, and why, a line for each reason.
+    pub remarks: Vec<String>,
 }
 
 impl SampleLosses {
@@ -179,6 +195,7 @@ impl RawProfile {
             process_cpu_ns: 0,
             threads: BTreeMap::new(),
             modules: Vec::new(),
+            remarks: Vec::new(),
         }
     }
 }

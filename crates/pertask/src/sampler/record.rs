@@ -1,14 +1,14 @@
 //! Records: what the signal handler uses of its thread (the ring, the CPU, the stack, the unwinder's cache), and the table in
 //! which it finds the record by the number that the signal carries.
 
-use super::modules::Unwinder;
+use super::area::Area;
 use super::ring::Ring;
 use super::unwind::Cache;
+use super::walker::Walker;
 use pertask_core::CpuRecord;
 use std::cell::UnsafeCell;
 use std::ops::Range;
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 
 /// The most threads that can be sampled at the same time.
@@ -20,10 +20,10 @@ pub(super) const MOST: usize = 4096;
 /// its number.
 static RECORDS: [AtomicPtr<Record>; MOST] = [const { AtomicPtr::new(ptr::null_mut()) }; MOST];
 
-/// The unwinder that handlers use now, or null.
+/// The walker that handlers use now, or null.
 ///
 /// INVARIANT: it comes from a box, and only [`Replaced`] frees it.
-static UNWINDER: AtomicPtr<Unwinder> = AtomicPtr::new(ptr::null_mut());
+static WALKER: AtomicPtr<Walker> = AtomicPtr::new(ptr::null_mut());
 
 /// What a handler needs to know about its thread, and the ring into which it writes samples.
 pub(super) struct Record {
@@ -36,8 +36,8 @@ pub(super) struct Record {
     pub(super) ring: Ring,
     /// Whether a handler is at work. Another signal may interrupt it.
     busy: AtomicBool,
-    /// The unwinder that the handler uses at this moment, which must not be freed.
-    using: AtomicPtr<Unwinder>,
+    /// The walker that the handler uses at this moment, which must not be freed.
+    using: AtomicPtr<Walker>,
     /// The number of samples that were not taken because a handler was at work.
     nested: AtomicU64,
     /// The number of samples that were not taken because the stack had no room.
@@ -51,9 +51,8 @@ pub(super) struct Record {
 pub(super) struct Own {
     pub(super) cache: Cache,
     pub(super) stack: Stack,
-    /// The mappings in which stacks may be, by address. The handler looks for its thread's stack there. They are freed when
-    /// another thread gets the record.
-    pub(super) mappings: Arc<[Range<u64>]>,
+    /// The stack on which the handler does its work.
+    area: Area,
 }
 
 /// Where a thread's stack is.
@@ -63,7 +62,7 @@ pub(super) enum Stack {
     Known(Range<u64>),
     /// The stack is where the thread's control block is. The handler will look for it.
     Sought,
-    /// The stack is not where stacks usually are, so the handler does not read it.
+    /// The stack is not where stacks usually are. To the handler, it is like a fiber's.
     Unknown,
 }
 
@@ -76,7 +75,7 @@ impl Record {
     /// Makes a record, or returns `None` if there are [`MOST`] already, or there is no memory.
     pub(super) fn new(ring_bytes: usize) -> Option<&'static Self> {
         let number = RECORDS.iter().position(|place| place.load(Ordering::Relaxed).is_null())?;
-        let ring = Ring::new(ring_bytes)?;
+        let (ring, area) = (Ring::new(ring_bytes)?, Area::new()?);
         let record = Box::leak(Box::new(Self {
             number: u32::try_from(number).ok()?,
             thread: AtomicU32::new(0),
@@ -86,11 +85,7 @@ impl Record {
             using: AtomicPtr::new(ptr::null_mut()),
             nested: AtomicU64::new(0),
             no_room: AtomicU64::new(0),
-            own: UnsafeCell::new(Own {
-                cache: Cache::default(),
-                stack: Stack::Unknown,
-                mappings: Arc::default(),
-            }),
+            own: UnsafeCell::new(Own { cache: Cache::default(), stack: Stack::Unknown, area }),
         }));
         // Release: pairs with the Acquire in `of_number`, so that the record is whole. Only one thread makes records at a time.
         RECORDS[number].store(record, Ordering::Release);
@@ -151,10 +146,10 @@ impl Record {
     ///
     /// # Safety
     /// No live thread may have the record, and only one thread may give records away at a time.
-    pub(super) unsafe fn give(&self, thread: u32, stack: Stack, mappings: Arc<[Range<u64>]>) {
+    pub(super) unsafe fn give(&self, thread: u32, stack: Stack) {
         // SAFETY: no handler uses `own`, because no live thread has the record, by the caller's contract.
         let own = unsafe { &mut *self.own.get() };
-        (own.stack, own.mappings) = (stack, mappings);
+        own.stack = stack;
         // Relaxed: the Release below orders it.
         self.cpu.store(ptr::null_mut(), Ordering::Relaxed);
         // Release: pairs with the Acquire in `is_of`.
@@ -167,10 +162,11 @@ impl Record {
         self.thread.load(Ordering::Acquire) == thread
     }
 
-    /// Calls `f` with `own`, unless this handler has interrupted another one. Then it counts a sample that was not taken.
+    /// Calls `f` with `own`, on a stack of the sampler's own, unless this handler has interrupted another one. Then it counts a
+    /// sample that was not taken.
     ///
     /// # Safety
-    /// The caller must be a signal handler, on the thread that has the record.
+    /// The caller must be a signal handler, on the thread that has the record, and `f` must not panic.
     pub(super) unsafe fn enter(&self, f: impl FnOnce(&mut Own)) {
         // Relaxed: both handlers run on one thread, in program order.
         if self.busy.load(Ordering::Relaxed) {
@@ -179,64 +175,68 @@ impl Record {
             return;
         }
         self.busy.store(true, Ordering::Relaxed);
+        let own = self.own.get();
         // SAFETY: the calling thread has the record, by the caller's contract, and `busy` keeps out every other handler on this
-        // thread.
-        f(unsafe { &mut *self.own.get() });
+        // thread. So nobody else uses `own` or its stack. The stack is never replaced, so `f` may have all of `own`.
+        unsafe {
+            let area = &raw const (*own).area;
+            (*area).run(|| f(&mut *own));
+        }
         self.busy.store(false, Ordering::Relaxed);
     }
 
-    /// Calls `f` with the current unwinder. The caller is in [`enter`](Self::enter).
-    pub(super) fn with_unwinder<R>(&self, f: impl FnOnce(Option<&Unwinder>) -> R) -> R {
+    /// Calls `f` with the current walker. The caller is in [`enter`](Self::enter).
+    pub(super) fn with_walker<R>(&self, f: impl FnOnce(Option<&Walker>) -> R) -> R {
         // Acquire: pairs with the AcqRel in `publish`, for what the box holds.
-        let mut unwinder = UNWINDER.load(Ordering::Acquire);
+        let mut walker = WALKER.load(Ordering::Acquire);
         loop {
             // Relaxed: the fence below orders it.
-            self.using.store(unwinder, Ordering::Relaxed);
+            self.using.store(walker, Ordering::Relaxed);
             // SeqCst: pairs with the fence in `free_unused`. If this fence comes first, the collector sees that the handler
-            // uses the unwinder. If the collector's comes first, the load below sees that the unwinder was replaced.
+            // uses the walker. If the collector's comes first, the load below sees that the walker was replaced.
             fence(Ordering::SeqCst);
             // Acquire: pairs with the AcqRel in `publish`, for what the box holds.
-            let now = UNWINDER.load(Ordering::Acquire);
-            if now == unwinder {
+            let now = WALKER.load(Ordering::Acquire);
+            if now == walker {
                 break;
             }
-            unwinder = now;
+            walker = now;
         }
         // SAFETY: the pointer is null, or from a box that `free_unused` does not free while `using` names it.
-        let result = f(unsafe { unwinder.as_ref() });
-        // Release: pairs with the Acquire in `free_unused`, so that the unwinder is freed only after `f` has read it.
+        let result = f(unsafe { walker.as_ref() });
+        // Release: pairs with the Acquire in `free_unused`, so that the walker is freed only after `f` has read it.
         self.using.store(ptr::null_mut(), Ordering::Release);
         result
     }
 }
 
-/// Unwinders that were replaced and that a handler may still use.
+/// Walkers that were replaced and that a handler may still use.
 #[derive(Default)]
-pub(super) struct Replaced(Vec<*mut Unwinder>);
+pub(super) struct Replaced(Vec<*mut Walker>);
 
-// SAFETY: this value owns the boxes to which the pointers point, and an `Unwinder` is `Send`.
+// SAFETY: this value owns the boxes to which the pointers point, and a `Walker` is `Send`.
 unsafe impl Send for Replaced {}
 
 impl Replaced {
-    /// Publishes an unwinder, which all handlers use from now on.
-    pub(super) fn publish(&mut self, unwinder: Unwinder) {
-        let new = Box::into_raw(Box::new(unwinder));
-        // AcqRel: pairs with the Acquire loads in `with_unwinder`, and with the swap that published the old unwinder.
-        let old = UNWINDER.swap(new, Ordering::AcqRel);
+    /// Publishes a walker, which all handlers use from now on.
+    pub(super) fn publish(&mut self, walker: Walker) {
+        let new = Box::into_raw(Box::new(walker));
+        // AcqRel: pairs with the Acquire loads in `with_walker`, and with the swap that published the old walker.
+        let old = WALKER.swap(new, Ordering::AcqRel);
         if !old.is_null() {
             self.0.push(old);
         }
     }
 
-    /// Frees the unwinders that no handler uses any more.
+    /// Frees the walkers that no handler uses any more.
     pub(super) fn free_unused(&mut self) {
         if self.0.is_empty() {
             return;
         }
-        // SeqCst: pairs with the fence in `with_unwinder`. If this fence comes first, no handler takes a replaced unwinder any
+        // SeqCst: pairs with the fence in `with_walker`. If this fence comes first, no handler takes a replaced walker any
         // more. If the handler's comes first, the loads below see that it uses one.
         fence(Ordering::SeqCst);
-        // Acquire: pairs with the Release in `with_unwinder`, so that the handler has finished with an unwinder that it no
+        // Acquire: pairs with the Release in `with_walker`, so that the handler has finished with a walker that it no
         // longer uses.
         let used: Vec<_> = (0..MOST as u32)
             .map_while(Record::of_number)

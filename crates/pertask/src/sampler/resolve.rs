@@ -21,6 +21,9 @@ const NOT_SAMPLED_YET: &str = "(before its first sample)";
 /// The stack of time that was measured and never sampled.
 const NO_SAMPLE: &str = "(no sample)";
 
+/// The root of a stack that is a fiber's.
+const FIBER_ROOT: &str = "[fiber]";
+
 /// And for time in the kernel, where only user mode is sampled.
 const IN_KERNEL: &str = "(kernel, not sampled)";
 
@@ -50,6 +53,9 @@ impl RawProfile {
         for unmet in &self.unmet {
             let sample = resolver.unmet(unmet, &self.threads);
             resolver.builder.add(sample);
+        }
+        for remark in &self.remarks {
+            resolver.builder.remark(remark.as_str());
         }
         for problem in resolver.symbolizer.problems() {
             resolver.builder.remark(problem.to_string());
@@ -101,7 +107,10 @@ impl<'a> Resolver<'a> {
 
     fn sample(&mut self, raw: &RawSample, threads: &BTreeMap<u32, String>) -> Sample {
         let task = raw.task.map(|id| self.task(Some(id), raw.parent, raw.path));
-        let (stack, at_root) = self.stack(&raw.stack, task.is_some());
+        let (mut stack, at_root) = self.stack(&raw.stack, task.is_some());
+        if raw.fiber && !at_root {
+            stack.push(self.words(FIBER_ROOT));
+        }
         Sample {
             count: 1,
             cpu_ns: raw.cpu_ns,
@@ -264,4 +273,44 @@ fn add_mappings(builder: &mut ProfileBuilder, module: &Module) -> Vec<Option<Map
         })
     };
     module.ranges.iter().map(mapping).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_that_ends_at_a_fibers_root_says_so() {
+        let mut raw = RawProfile::empty();
+        raw.remarks.push("a remark".to_owned());
+        raw.samples = [true, false].map(|fiber| sample(fiber, &[0x1040, 0x1080])).to_vec();
+        let profile = raw.resolve();
+        let root = |sample: &Sample| {
+            let location = profile.location(*sample.stack.last()?)?;
+            profile.function(location.lines.first()?.function).map(|function| &*function.name)
+        };
+        let roots: Vec<_> = profile.samples.iter().map(root).collect();
+        assert_eq!(roots, [Some("[fiber]"), None], "the others have no symbols");
+        assert!(profile.remarks.contains(&"a remark".to_owned()), "{:?}", profile.remarks);
+    }
+
+    fn sample(fiber: bool, stack: &[u64]) -> RawSample {
+        RawSample {
+            time_ns: 0,
+            cpu_ns: 1,
+            thread: 1,
+            task: None,
+            parent: None,
+            path: None,
+            labels: Labels::default(),
+            scopes: [].into(),
+            deeper_scopes: 0,
+            overrun: 0,
+            handler_ns: 0,
+            stack: stack.into(),
+            complete: true,
+            truncated: false,
+            fiber,
+        }
+    }
 }

@@ -113,6 +113,16 @@ impl Writing<'_> {
         self.length += 1;
     }
 
+    /// The number of words, including the first one, which is the length itself.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Removes the last words, so that `length` remain.
+    pub(super) fn cut(&mut self, length: u64) {
+        self.length = self.length.min(length);
+    }
+
     /// Replaces a word that was pushed. The first pushed word has number 1.
     pub(super) fn set(&self, number: u64, word: u64) {
         let place = self.ring.place(self.start + number);
@@ -169,6 +179,19 @@ mod tests {
         assert!(write(&ring, &[7]));
         assert_eq!((read(&ring), read(&ring)), (Some(vec![4, 5, 6]), Some(vec![7])));
         assert!(!write(&ring, &[0; 8]), "longer than the ring");
+    }
+
+    #[test]
+    fn words_that_were_cut_off_are_not_read() {
+        let ring = Ring::new(8 * 8).unwrap();
+        let mut writing = ring.begin(4).unwrap();
+        writing.push(1);
+        let length = writing.length();
+        [2, 3].into_iter().for_each(|word| writing.push(word));
+        writing.cut(length + 1);
+        writing.cut(length + 5);
+        writing.finish();
+        assert_eq!(read(&ring), Some(vec![1, 2]));
     }
 
     #[test]

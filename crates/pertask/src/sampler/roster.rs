@@ -1,47 +1,8 @@
 //! The roster of records that no armed thread uses: records of threads that were sampled before, and of threads that have ended.
 
 use super::record::{Record, Stack};
-use super::signals;
-use crate::os::clock;
+use super::stat::Birth;
 use std::collections::BTreeMap;
-use std::io;
-use std::ops::Range;
-use std::sync::Arc;
-
-/// When a thread began, in the kernel's ticks. A thread's number and its birth identify it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Birth(u64);
-
-impl Birth {
-    /// The birth of a thread, or `None` if the thread has ended or its file cannot be read.
-    pub(super) fn of(thread: u32) -> Option<Self> {
-        Self::look(thread).ok().flatten()
-    }
-
-    /// The birth of a thread that would begin now.
-    pub(super) fn now() -> Self {
-        // SAFETY: `sysconf` touches no memory of ours.
-        let hertz = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(100);
-        Self(clock::boot_ns() / (1_000_000_000 / hertz.max(1)))
-    }
-
-    /// Whether the thread with this number and birth has certainly ended. A process without a free file descriptor does not know.
-    pub(super) fn has_ended(self, thread: u32) -> bool {
-        match Self::look(thread) {
-            Ok(birth) => birth.is_some_and(|birth| birth != self),
-            Err(why) => signals::says_ended(&why),
-        }
-    }
-
-    fn look(thread: u32) -> io::Result<Option<Self>> {
-        // The 20th word after the name, which may contain any character.
-        const PLACE: usize = 19;
-        let stat = std::fs::read(format!("/proc/self/task/{thread}/stat"))?;
-        let stat = String::from_utf8_lossy(&stat);
-        let words = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        Ok(words.split_whitespace().nth(PLACE).and_then(|word| word.parse().ok()).map(Self))
-    }
-}
 
 /// The records that no armed thread uses.
 pub(super) struct Roster {
@@ -68,7 +29,6 @@ impl Roster {
         birth: Birth,
         ring_bytes: usize,
         stack: Stack,
-        mappings: Arc<[Range<u64>]>,
     ) -> Option<&'static Record> {
         let kept = self.kept.remove(&thread);
         match kept {
@@ -83,7 +43,7 @@ impl Roster {
         };
         // SAFETY: the record is new, or its thread has ended. The caller has the roster under the collector's lock, so no other
         // thread gives records away.
-        unsafe { record.give(thread, stack, mappings) };
+        unsafe { record.give(thread, stack) };
         Some(record)
     }
 
@@ -105,7 +65,7 @@ impl Roster {
     }
 
     /// The threads whose records are kept.
-    pub(super) fn threads(&self) -> impl Iterator<Item = u32> {
+    pub(super) fn threads(&self) -> impl Iterator<Item = u32> + Clone {
         self.kept.keys().copied()
     }
 
@@ -127,27 +87,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_is_born_between_what_was_now_before_and_after() {
-        // SAFETY: `gettid` takes no arguments and touches no memory.
-        let me = || unsafe { libc::gettid() }.cast_unsigned();
-        let before = Birth::now();
-        let born = std::thread::spawn(move || Birth::of(me())).join().unwrap().unwrap();
-        assert!(before <= born && born <= Birth::now(), "{born:?} is not from {before:?} on");
-    }
-
-    #[test]
     fn a_thread_has_one_record_whatever_sizes_are_asked_for() {
         let mut roster = Roster::new();
         let (thread, birth) = (u32::MAX - 1, Birth(1));
         let numbers = [8_000, 90_000, 8_000, 60_000].map(|bytes| {
-            let record = roster.record(thread, birth, bytes, Stack::Unknown, Arc::default());
+            let record = roster.record(thread, birth, bytes, Stack::Unknown);
             let record = record.expect("there are few");
             roster.keep(thread, birth, record);
             record.number()
         });
         assert_eq!(numbers, [numbers[0]; 4]);
         // Another thread of that number.
-        let other = roster.record(thread, Birth(2), 8_000, Stack::Unknown, Arc::default());
+        let other = roster.record(thread, Birth(2), 8_000, Stack::Unknown);
         assert_eq!(other.map(Record::number), Some(numbers[0]), "it has become free");
     }
 }

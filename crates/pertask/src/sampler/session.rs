@@ -1,11 +1,12 @@
 //! A sampling session as the engine has it: the samples so far.
 
 use super::handler::{
-    COMPLETE, DEEPER_SHIFT, HEAD, MOST_TOOK_NS, OVERRUN_SHIFT, TAG_SHIFT, TOOK_SHIFT, TRUNCATED,
+    COMPLETE, DEEPER_SHIFT, FIBER, HEAD, MOST_TOOK_NS, NO_GROUND, OVERRUN_SHIFT, TAG_SHIFT,
+    TOOK_SHIFT, TRUNCATED,
 };
 use super::options::SamplerOptions;
 use super::profile::{RawProfile, RawSample, SampleLosses, Unmet};
-use super::roster::Birth;
+use super::stat::Birth;
 use crate::os::clock;
 use crate::pmus::call_stack;
 use crate::tasks::accounts;
@@ -51,6 +52,8 @@ pub(super) struct Session {
     samples: Vec<RawSample>,
     /// The CPU time of each thread for which an interruption is missing, because it fell into the kernel.
     kernel_ns: BTreeMap<u32, u64>,
+    /// The CPU time that threads have used without samples, because they blocked the signal to the end.
+    deaf_ns: BTreeMap<u32, u64>,
     threads: BTreeMap<u32, String>,
     pub(super) lost: SampleLosses,
 }
@@ -70,6 +73,7 @@ impl Session {
             scopes: HashMap::new(),
             samples: Vec::new(),
             kernel_ns: BTreeMap::new(),
+            deaf_ns: BTreeMap::new(),
             threads: BTreeMap::new(),
             lost: SampleLosses::default(),
         }
@@ -80,6 +84,16 @@ impl Session {
         let start = |thread: &u32| Some((*thread, clock::cpu_ns_of_thread(*thread)?));
         self.starts = threads.iter().filter_map(start).collect();
         self.process_cpu_ns = clock::process_cpu_ns();
+    }
+
+    /// Notes that a thread has blocked its signal since its last sample.
+    pub(super) fn note_deaf(&mut self, thread: u32, last_cpu_ns: u64) {
+        let start_ns = self.starts.get(&thread).copied().unwrap_or(0).max(last_cpu_ns);
+        let Some(now_ns) = clock::cpu_ns_of_thread(thread) else { return };
+        let used_ns = now_ns.saturating_sub(start_ns);
+        self.carried_cpu_ns += used_ns;
+        self.deaf_ns.insert(thread, used_ns);
+        self.threads.entry(thread).or_insert_with(|| crate::os::threads::name(thread));
     }
 
     /// Adds a sample.
@@ -117,7 +131,9 @@ impl Session {
             stack,
             complete: flags & COMPLETE != 0,
             truncated: flags & TRUNCATED != 0,
+            fiber: flags & FIBER != 0,
         };
+        self.lost.unknown_stacks += u64::from(flags & NO_GROUND != 0);
         self.carried_cpu_ns += used_ns;
         if kernel_ns > 0 {
             *self.kernel_ns.entry(thread).or_default() += kernel_ns;
@@ -177,15 +193,13 @@ impl Session {
                 *name = now;
             }
         }
+        let kernel = self.kernel_ns.iter().map(|(thread, ns)| Unmet::kernel_of(*thread, *ns));
+        let deaf = self.deaf_ns.iter().map(|(thread, ns)| Unmet::deaf(*thread, *ns));
         RawProfile {
             start: self.start.0,
             duration: self.start.1.elapsed(),
             samples: self.samples,
-            unmet: self
-                .kernel_ns
-                .iter()
-                .map(|(thread, ns)| Unmet::kernel_of(*thread, *ns))
-                .collect(),
+            unmet: kernel.chain(deaf).filter(|unmet| unmet.cpu_ns > 0).collect(),
             cut_short: halted || self.lost.dropped_memory_full > 0,
             lost: self.lost,
             mechanism,
@@ -193,6 +207,7 @@ impl Session {
             process_cpu_ns,
             threads: self.threads,
             modules,
+            remarks: Vec::new(),
         }
     }
 }

@@ -1,16 +1,12 @@
-//! Unwinding in a signal handler, from the interrupted registers to the thread's root. It reads only copies of the modules'
-//! sections and the thread's own stack.
+//! Unwinding in a signal handler, from the interrupted registers to the root of the stack. It reads only copies of the modules'
+//! sections and the interrupted stack.
 
-use super::modules::Unwinder;
+use super::ground::Ground;
+use super::walker::Walker;
 use framehop::{FrameAddress, MustNotAllocateDuringUnwind, UnwindRegsNative, Unwinder as _};
-use std::ops::Range;
 
 /// The unwinder's cache of addresses, for one thread. It is large, so it is made before the handler needs it.
 pub(super) type Cache = framehop::CacheNative<MustNotAllocateDuringUnwind>;
-
-/// The stack that a handler must have left for unwinding. Measured use: 11 KB in optimised builds, 43 KB in unoptimised ones,
-/// and 32 KB in some builds with link-time optimisation.
-pub(super) const ROOM: u64 = 128 << 10;
 
 /// The registers of interrupted code.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +21,8 @@ pub(super) struct Interrupted {
 pub(super) enum End {
     /// At the thread's root.
     Root,
+    /// At the root of a fiber, from where the tables do not lead on to the thread's stack.
+    FiberRoot,
     /// At the most frames that there is room for.
     Full,
     /// Where the unwind tables do not say how to continue.
@@ -65,44 +63,49 @@ impl Interrupted {
 }
 
 /// Walks the stack up to the root, and calls `found` with each address: first where the thread was interrupted, then where each
-/// caller continues.
+/// caller continues. Returns how the walk ended, and how many of the addresses are good.
 ///
 /// # Safety
-/// All of `stack` must be mapped and readable during the call.
-#[inline(never)]
+/// `ground` must be the stack of the calling thread, which the calling signal handler has interrupted.
 pub(super) unsafe fn walk(
-    unwinder: &Unwinder,
+    walker: &Walker,
     cache: &mut Cache,
     from: Interrupted,
-    stack: Range<u64>,
+    ground: &mut Ground,
     most: usize,
     mut found: impl FnMut(u64),
-) -> End {
-    const WORD: u64 = size_of::<u64>() as u64;
-    // Memory below the interrupted frame belongs to no frame.
-    let readable = from.stack.max(stack.start)..stack.end;
-    let mut read = |at: u64| {
-        let whole = readable.start <= at && at <= readable.end.wrapping_sub(WORD);
-        if !whole || readable.end < WORD || !at.is_multiple_of(WORD) {
-            return Err(());
+) -> (End, usize) {
+    let mut registers = from.registers;
+    let mut frame = FrameAddress::from_instruction_pointer(from.instruction);
+    // The last frame on a fiber's stack, by its number and its stack pointer.
+    let mut on_fiber = None;
+    for depth in 1..=most {
+        found(frame.address());
+        let stack = registers.sp();
+        if ground.is_fiber(stack) {
+            on_fiber = Some((depth, stack));
         }
-        // SAFETY: the word is aligned and within the stack, by the tests above, and the stack is readable, by the caller's
-        // contract.
-        Ok(unsafe { (at as *const u64).read_volatile() })
-    };
-    let mut frames = unwinder.iter_frames(from.instruction, from.registers, cache, &mut read);
-    for _ in 0..most {
-        match frames.next() {
-            Ok(Some(FrameAddress::InstructionPointer(at))) => found(at),
-            Ok(Some(FrameAddress::ReturnAddress(at))) => found(at.get()),
-            Ok(None) => return End::Root,
-            Err(_) => return End::Lost,
-        }
+        let mut read = |at: u64| {
+            // SAFETY: it is the interrupted stack, by the caller's contract.
+            unsafe { ground.read(at) }
+        };
+        let next = walker.unwinder.unwind_frame(frame, &mut registers, cache, &mut read);
+        let next = next.map(|next| next.and_then(FrameAddress::from_return_address));
+        frame = match (next, on_fiber) {
+            (Ok(Some(caller)), None) => caller,
+            (Ok(Some(caller)), Some(_)) if walker.is_code(caller.address()) => caller,
+            // A fiber's first frame has no caller, and there may be anything where others have theirs. If the walk has come from
+            // that frame to the thread's stack, it has taken something else for the frame of the fiber's resumer.
+            (Ok(Some(_)), Some((last, _))) => return (End::FiberRoot, last),
+            (Ok(None), Some((last, _))) if last == depth => return (End::FiberRoot, depth),
+            (Ok(None), _) => return (End::Root, depth),
+            (Err(_), Some((last, stack))) if ground.is_root(stack) => {
+                return (End::FiberRoot, last);
+            }
+            (Err(_), _) => return (End::Lost, depth),
+        };
     }
-    match frames.next() {
-        Ok(None) => End::Root,
-        _ => End::Full,
-    }
+    (End::Full, most)
 }
 
 /// The calling thread's pointer to its own control block, which stands at the top of its stack unless the program made the stack.

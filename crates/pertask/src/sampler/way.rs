@@ -1,50 +1,56 @@
 //! The way in which threads are interrupted: a mechanism and its signal, found by trying each on the collector thread.
 
+use super::descriptors::Budget;
 use super::disposition;
 use super::handler;
 use super::mechanism::Mechanism;
 use super::options::SamplerOptions;
 use super::record::Record;
 use super::signals;
+use super::stat::Stat;
 use crate::error::Error;
+use crate::os::threads;
 use std::time::Duration;
 
 /// How long a stop waits for signals under way.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// Why a mechanism gives no stacks.
-const ALTERNATE: &str = "the program's own handler of the signal runs on an alternate stack, from which the thread's stack cannot be walked";
+/// Why a mechanism may miss samples.
+const ALTERNATE: &str = "the program's own handler of the signal runs on alternate stacks, which may have no room for a sample";
 
 /// A mechanism that works on this machine, and its signal.
 pub(super) struct Way {
     pub(super) mechanism: Mechanism,
     pub(super) signal: i32,
-    /// Whether the handler runs on an alternate stack, so that samples have no stacks.
-    stackless: bool,
+    /// Whether the handler runs on alternate stacks.
+    on_alternate: bool,
     /// The better mechanisms, each with the reason why it is not used.
     refused: Vec<String>,
+    /// How many file descriptors may be taken.
+    pub(super) budget: Budget,
 }
 
 impl Way {
     /// Finds the best mechanism that interrupts the calling thread.
     pub(super) fn find(options: &SamplerOptions, trial: &'static Record) -> Result<Self, Error> {
         let mut refused = Vec::new();
+        let budget = Budget::now();
         let wanted = |way: &Mechanism| options.mechanism.is_none_or(|only| only == *way);
         let order = Mechanism::in_order(options.frequency_hz);
-        // A handler on an alternate stack sees where its thread is, but not how the thread came there. Such mechanisms are
-        // tried last.
-        let (stackless, others): (Vec<_>, Vec<_>) = order
+        // The program's alternate stacks may be small. Mechanisms whose handler would run there are tried last.
+        let (on_alternate, others): (Vec<_>, Vec<_>) = order
             .into_iter()
             .filter(wanted)
             .partition(|way| disposition::wants_alternate_stack(way.signal()));
-        for mechanism in others.into_iter().chain(stackless.iter().copied()) {
-            match Self::try_out(mechanism, trial) {
+        for mechanism in others.into_iter().chain(on_alternate.iter().copied()) {
+            let unfit = unfit(mechanism, options, budget);
+            match unfit.map_or_else(|| Self::try_out(mechanism, trial), Err) {
                 Ok(signal) => {
                     let better = order.into_iter().take_while(|it| *it != mechanism);
-                    let better = better.filter(|it| stackless.contains(it));
+                    let better = better.filter(|it| on_alternate.contains(it));
                     refused.extend(better.map(|it| format!("{it}: {ALTERNATE}")));
-                    let stackless = stackless.contains(&mechanism);
-                    return Ok(Self { mechanism, signal, refused, stackless });
+                    let on_alternate = on_alternate.contains(&mechanism);
+                    return Ok(Self { mechanism, signal, refused, on_alternate, budget });
                 }
                 Err(why) => refused.push(format!("{mechanism}: {why}")),
             }
@@ -74,8 +80,8 @@ impl Way {
     pub(super) fn describe(&self, period_ns: u64) -> String {
         let hertz = 1_000_000_000 / period_ns.max(1);
         let mut text = format!("{}, {hertz} Hz ({})", self.mechanism, self.mechanism.blindness());
-        if self.stackless {
-            text += "; no stacks: ";
+        if self.on_alternate {
+            text += "; ";
             text += ALTERNATE;
         }
         for why in &self.refused {
@@ -84,6 +90,28 @@ impl Way {
         }
         text
     }
+}
+
+/// Why a mechanism that works would not do for this process's threads, if so. The caller is the collector, which does not count.
+fn unfit(mechanism: Mechanism, options: &SamplerOptions, budget: Budget) -> Option<String> {
+    let this = signals::this_thread();
+    let mut others = threads::numbers();
+    others.retain(|thread| *thread != this);
+    let signal = mechanism.signal();
+    let blocks = |thread: &u32| Stat::of(*thread).is_some_and(|stat| stat.blocks(signal));
+    if !others.is_empty() && others.iter().all(blocks) {
+        let name = mechanism.signal_name();
+        return Some(format!("every thread of the program blocks {name}"));
+    }
+    // If the user asks for this mechanism, as many threads are sampled as there are descriptors for.
+    let too_many = others.len() as u64 > budget.most && options.mechanism.is_none();
+    (mechanism.takes_descriptors() && too_many).then(|| {
+        let Budget { most, limit } = budget;
+        format!(
+            "{} threads would take a file descriptor each, and {most} is a quarter of the free ones (ulimit -n {limit})",
+            others.len()
+        )
+    })
 }
 
 /// Removes our handler when none of our signals is under way any more. If a signal stays under way, on a thread that blocks it,

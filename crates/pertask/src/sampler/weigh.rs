@@ -80,6 +80,10 @@ fn weigh(
             unmet.push(time.clone());
             continue;
         };
+        // The clock knows the time of a worker that blocks the signal.
+        if !time.kernel {
+            continue;
+        }
         kernel_ns += time.cpu_ns;
         if stratum == Stratum::Ended {
             ended_ns += time.cpu_ns;
@@ -222,6 +226,7 @@ mod tests {
             stack: [].into(),
             complete: true,
             truncated: false,
+            fiber: false,
         }
     }
 

@@ -9,7 +9,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod fibers;
 mod limits;
+mod reach;
 mod shares;
 mod signals;
 mod stacks;

@@ -179,10 +179,15 @@ fn a_thread_that_blocks_the_signal_is_told_of() {
         let profile = sampler.stop();
         go_on.store(false, SeqCst);
         assert!(of_thread(&profile, deaf).all(|sample| sample.stack.is_empty()));
+        // By the clock it has what it used, and none of it is taken for the kernel's.
+        let own = profile.unmet.iter().filter(|unmet| unmet.thread == Some(deaf));
+        let own: Vec<_> = own.collect();
+        assert!(own.iter().all(|unmet| !unmet.kernel), "{own:?}");
+        assert!(own.iter().map(|unmet| unmet.cpu_ns).sum::<u64>() > ms(150), "{own:?}");
         profile
     });
     assert_eq!(profile.lost.threads_not_sampled, 1, "{:?}", profile.lost);
-    assert!(profile.lost.unsampled_cpu_ns > ms(150));
+    assert!(profile.remarks[0].contains("blocks SIGTRAP"), "{:?}", profile.remarks);
     // Its signal is pending when sampling ends: the handler must have stayed until then, and may go now.
     drop(Sampler::start(options(Mechanism::PerfTrap)).unwrap());
     assert_eq!(action(libc::SIGTRAP, None).sa_sigaction, libc::SIG_DFL);

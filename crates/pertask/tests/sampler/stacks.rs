@@ -38,20 +38,23 @@ fn stacks_reach_the_root_and_the_outermost_function() {
 }
 
 #[test]
-fn a_thread_with_a_small_stack_is_sampled_without_unwinding() {
+fn stacks_of_threads_with_small_stacks_are_whole_too() {
     let _alone = alone();
-    let Some(sampler) = start(Mechanism::PerfTrap) else { return };
-    let small = thread::Builder::new().stack_size(64 << 10);
-    let thread = small.spawn(|| {
-        spin(100);
-        gettid()
-    });
-    let thread = thread.unwrap().join().unwrap();
-    let profile = sampler.stop();
-    let samples: Vec<_> = of_thread(&profile, thread).collect();
-    assert!(samples.len() > 50, "{}", samples.len());
-    assert!(samples.iter().all(|sample| !sample.complete && sample.stack.len() <= 1));
-    assert!(profile.lost.incomplete_stacks >= samples.len() as u64);
+    for mechanism in Mechanism::ALL {
+        let work = |times| {
+            let small = thread::Builder::new().stack_size(32 << 10);
+            let work = move || {
+                outermost(100 * times);
+                gettid()
+            };
+            small.spawn(work).unwrap().join().unwrap()
+        };
+        let of_it = |profile: &RawProfile, thread: &u32| of_thread(profile, *thread).count();
+        let Some((profile, thread)) = sample_enough(mechanism, 20, work, of_it) else { continue };
+        let whole = of_thread(&profile, thread).filter(|sample| sample.complete).count();
+        let count = of_it(&profile, &thread);
+        assert!((whole + 2) * 100 >= count * 99, "{whole} of {count}");
+    }
 }
 
 /// Writes to the stack far below, and says how much of that was written to again while `f` ran.
@@ -82,8 +85,8 @@ fn the_handler_leaves_most_of_a_small_stack_alone() {
     let without = thread::spawn(|| stack_used_below(|| outermost(20))).join().unwrap();
     loudly(&format!("stack used: {used} bytes with samples, {without} without"));
     assert!(used > without, "it was not interrupted");
-    // It asks for 128 KiB.
-    assert!(used - without < 64 << 10, "{used}");
+    // What the kernel saves, and the way to the sampler's own stack.
+    assert!(used - without < 16 << 10, "{used}");
 }
 
 #[test]
