@@ -78,12 +78,18 @@ impl Profile {
         let offset = mapping.and_then(|mapping| location.address.checked_sub(mapping.start));
         match (mapping, offset) {
             (Some(mapping), Some(offset)) => {
-                let file = mapping.file.rsplit('/').next().unwrap_or_default();
+                let file = beginning(mapping.file.rsplit('/').next().unwrap_or_default());
                 format!("{file}+0x{:x}", offset.wrapping_add(mapping.offset))
             }
             _ => format!("0x{:x}", location.address),
         }
     }
+}
+
+/// Returns what is a file's name to any file system. A file can have many locations, and each has the name in its own.
+fn beginning(name: &str) -> &str {
+    let end = (0..=name.len().min(255)).rev().find(|end| name.is_char_boundary(*end));
+    &name[..end.unwrap_or(0)]
 }
 
 /// Returns `src/main.rs:7`.
@@ -99,6 +105,7 @@ pub(super) fn site(task: &TaskRef) -> Cow<'_, str> {
 pub(super) fn thread(thread: Option<&ThreadRef>) -> Cow<'_, str> {
     match thread {
         Some(thread) if thread.tid == 0 => (&*thread.name).into(),
+        Some(thread) if thread.name.is_empty() => format!("[{}]", thread.tid).into(),
         Some(thread) => format!("{} [{}]", thread.name, thread.tid).into(),
         None => "(unknown thread)".into(),
     }

@@ -22,7 +22,7 @@ pub enum GroupBy {
     Thread,
     /// Each scope.
     Scope,
-    /// Each value of the label with this key.
+    /// Each value of the label with this key. Where a sample has several, its own time is the first one's.
     Label(Arc<str>),
 }
 
@@ -31,7 +31,7 @@ pub enum GroupBy {
 pub struct Amount {
     /// The CPU time in nanoseconds.
     pub cpu_ns: u64,
-    /// The number of samples.
+    /// The number of samples, or 0 if [`Profile::has_counts`] is false.
     pub samples: u64,
 }
 
@@ -45,6 +45,8 @@ pub struct Summary {
     pub by: GroupBy,
     /// All samples of the profile.
     pub whole: Amount,
+    /// Whether the numbers of samples are known. If not, they are all 0.
+    pub has_counts: bool,
     /// The rows, those with the most own CPU time first.
     pub rows: Vec<SummaryRow>,
 }
@@ -55,7 +57,8 @@ pub struct SummaryRow {
     /// Whose CPU time it is.
     pub subject: Subject,
     /// The CPU time of the subject itself: of a function without the functions that it called, of a scope without the scopes
-    /// within it. For other subjects it equals `total`.
+    /// within it, of a label's value without the samples that have another value before it. For other subjects it equals
+    /// `total`.
     pub own: Amount,
     /// All samples that the subject occurs in. Each counts once, however often a function stands in its stack.
     pub total: Amount,
@@ -132,13 +135,16 @@ impl Profile {
                 sample.task.clone().map_or(Subject::OutsideTasks, Subject::Task)
             }),
             GroupBy::Thread => self.each_once(|sample| Subject::Thread(sample.thread.clone())),
-            GroupBy::Label(key) => self.each_once(|sample| {
-                sample.label(key).cloned().map_or(Subject::NoLabel, Subject::Label)
-            }),
+            GroupBy::Label(key) => self.by_label(key),
             GroupBy::Scope => self.scopes(),
             GroupBy::Function => self.by_function(),
         };
-        Summary { by: by.clone(), whole: self.whole(), rows: sorted(rows) }
+        Summary {
+            by: by.clone(),
+            whole: self.whole(),
+            has_counts: self.has_counts,
+            rows: sorted(rows),
+        }
     }
 
     /// Returns the keys of the users' labels, in alphabetical order.
@@ -158,6 +164,17 @@ impl Profile {
             let row = rows.of(subject(sample));
             rows.add_own(row, Amount::of(sample));
             rows.add_total(row, Amount::of(sample));
+        }
+        rows.finish(|subject| subject)
+    }
+
+    fn by_label(&self, key: &str) -> Vec<SummaryRow> {
+        let mut rows = Rows::default();
+        for sample in &self.samples {
+            let values = sample.labels_of(key).cloned().map(Subject::Label);
+            let values: Vec<_> = values.map(|value| rows.of(value)).collect();
+            let first = values.first().copied().unwrap_or_else(|| rows.of(Subject::NoLabel));
+            rows.add(first, &values, Amount::of(sample));
         }
         rows.finish(|subject| subject)
     }
@@ -201,12 +218,20 @@ impl Sample {
     /// Returns the value of the label with this key, the first if there are several.
     #[must_use]
     pub fn label(&self, key: &str) -> Option<&Arc<str>> {
-        self.labels.iter().find(|(of, _)| &**of == key).map(|(_, value)| value)
+        self.labels_of(key).next()
+    }
+
+    /// Returns all values of the label with this key.
+    pub fn labels_of<'a, 'k>(
+        &'a self,
+        key: &'k str,
+    ) -> impl Iterator<Item = &'a Arc<str>> + use<'a, 'k> {
+        self.labels.iter().filter(move |(of, _)| &**of == key).map(|(_, value)| value)
     }
 }
 
 impl Amount {
-    fn of(sample: &Sample) -> Self {
+    pub(super) fn of(sample: &Sample) -> Self {
         Self { cpu_ns: sample.cpu_ns, samples: sample.count }
     }
 

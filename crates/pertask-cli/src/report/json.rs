@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::UNIX_EPOCH};
 
-use pertask::profile::{GroupBy, Lost, Subject, SummaryRow};
+use pertask::profile::{GroupBy, Lost, Profile, Subject, SummaryRow};
 use serde::Serialize;
 
 use super::Shown;
@@ -18,8 +18,8 @@ struct Report<'a> {
     mechanism: &'a str,
     period_ns: u64,
     cpu_ns: u64,
-    samples: u64,
-    samples_whole: u64,
+    samples: Option<u64>,
+    samples_whole: Option<u64>,
     lost: Losses,
     remarks: &'a [String],
     matched: Option<Matched>,
@@ -34,6 +34,8 @@ struct Losses {
     samples_folded: u64,
     locations_folded: u64,
     texts_folded: u64,
+    texts_cut: u64,
+    stacks_cut: u64,
     threads_not_sampled: u64,
     unsampled_cpu_ns: u64,
 }
@@ -41,7 +43,7 @@ struct Losses {
 #[derive(Serialize)]
 struct Matched {
     cpu_ns: u64,
-    samples: u64,
+    samples: Option<u64>,
     conditions: Vec<String>,
 }
 
@@ -64,8 +66,8 @@ struct Row {
     tid: Option<u32>,
     self_cpu_ns: u64,
     total_cpu_ns: u64,
-    self_samples: u64,
-    total_samples: u64,
+    self_samples: Option<u64>,
+    total_samples: Option<u64>,
 }
 
 /// Returns the tables as indented JSON, each with at most `most_rows` rows.
@@ -80,13 +82,16 @@ pub fn report(shown: &Shown<'_>, by: &[GroupBy], most_rows: usize) -> String {
         mechanism: &whole.mechanism,
         period_ns: whole.period_ns,
         cpu_ns: amount.cpu_ns,
-        samples: amount.samples,
-        samples_whole: complete.map(|sample| sample.count).fold(0, u64::saturating_add),
+        samples: known(whole, amount.samples),
+        samples_whole: known(
+            whole,
+            complete.map(|sample| sample.count).fold(0, u64::saturating_add),
+        ),
         lost: losses(whole.lost),
         remarks: &whole.remarks,
         matched: shown.part.map(|(part, filter)| Matched {
             cpu_ns: part.whole().cpu_ns,
-            samples: part.whole().samples,
+            samples: known(whole, part.whole().samples),
             conditions: filter.conditions().iter().map(ToString::to_string).collect(),
         }),
         label_keys: whole.label_keys().iter().map(ToString::to_string).collect(),
@@ -97,8 +102,14 @@ pub fn report(shown: &Shown<'_>, by: &[GroupBy], most_rows: usize) -> String {
     harmless(&json) + "\n"
 }
 
+/// Returns a number of samples, or `None` if the profile does not say how many there are.
+fn known(profile: &Profile, samples: u64) -> Option<u64> {
+    profile.has_counts.then_some(samples)
+}
+
 fn table<'a>(shown: &Shown<'_>, by: &'a GroupBy, most_rows: usize) -> Table<'a> {
-    let rows = shown.profile().summary(by).rows;
+    let profile = shown.profile();
+    let rows = profile.summary(by).rows;
     let (by, label_key) = match by {
         GroupBy::Site => ("site", None),
         GroupBy::Task => ("task", None),
@@ -109,10 +120,11 @@ fn table<'a>(shown: &Shown<'_>, by: &'a GroupBy, most_rows: usize) -> Table<'a> 
         _ => ("other", None),
     };
     let rows_left_out = rows.len().saturating_sub(most_rows);
-    Table { by, label_key, rows: rows.iter().take(most_rows).map(row).collect(), rows_left_out }
+    let rows = rows.iter().take(most_rows).map(|it| row(profile, it)).collect();
+    Table { by, label_key, rows, rows_left_out }
 }
 
-fn row(row: &SummaryRow) -> Row {
+fn row(profile: &Profile, row: &SummaryRow) -> Row {
     let mut out = Row {
         kind: "other",
         name: None,
@@ -123,8 +135,8 @@ fn row(row: &SummaryRow) -> Row {
         tid: None,
         self_cpu_ns: row.own.cpu_ns,
         total_cpu_ns: row.total.cpu_ns,
-        self_samples: row.own.samples,
-        total_samples: row.total.samples,
+        self_samples: known(profile, row.own.samples),
+        total_samples: known(profile, row.total.samples),
     };
     let text = |text: &str| Some(text.to_owned());
     match &row.subject {
@@ -148,7 +160,8 @@ fn row(row: &SummaryRow) -> Row {
         }
         Subject::Thread(thread) => {
             out.kind = "thread";
-            out.name = thread.as_ref().and_then(|thread| text(&thread.name));
+            let named = thread.as_ref().filter(|thread| !thread.name.is_empty());
+            out.name = named.and_then(|thread| text(&thread.name));
             out.tid = thread.as_ref().map(|thread| thread.tid).filter(|tid| *tid != 0);
         }
         Subject::Scope(scope) => (out.kind, out.name) = ("scope", text(scope)),
@@ -180,6 +193,8 @@ fn losses(lost: Lost) -> Losses {
         samples_folded,
         locations_folded,
         texts_folded,
+        texts_cut,
+        stacks_cut,
         threads_not_sampled,
         unsampled_cpu_ns,
     } = lost;
@@ -189,6 +204,8 @@ fn losses(lost: Lost) -> Losses {
         samples_folded,
         locations_folded,
         texts_folded,
+        texts_cut,
+        stacks_cut,
         threads_not_sampled,
         unsampled_cpu_ns,
     }

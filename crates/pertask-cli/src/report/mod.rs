@@ -28,7 +28,7 @@ const TOP: usize = 20;
 ///
 /// Returns an [`Error`] if the profile cannot be read, no sample matches, or something cannot be written.
 pub fn run(options: &ReportOptions) -> Result<(), Error> {
-    let whole = input::read(&options.file)?;
+    let whole = input::read(&options.file, &options.limits())?;
     let filter = options.filter();
     let part = if filter.is_empty() { None } else { Some(whole.filtered(&filter)) };
     if let Some(part) = &part

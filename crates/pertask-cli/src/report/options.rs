@@ -3,7 +3,7 @@
 use std::{path::PathBuf, str::FromStr};
 
 use clap::{Args, ValueEnum};
-use pertask::profile::{Filter, GroupBy, Profile, RootBy};
+use pertask::profile::{Filter, GroupBy, Profile, ReadLimits, RootBy};
 
 use super::is_stdout;
 
@@ -80,6 +80,11 @@ pub struct ReportOptions {
     #[arg(long, value_name = "N")]
     pub top: Option<usize>,
 
+    /// Raise (or lower) a limit on what FILE may hold; may be repeated. NAME is one of bytes,
+    /// part_bytes, samples, strings, string_bytes, locations, depth, frames, labels
+    #[arg(long, value_name = "NAME=NUMBER")]
+    pub limit: Vec<Limit>,
+
     /// Only the tasks with this name, or the task with this number
     #[arg(long, value_name = "NAME_OR_ID", help_heading = "Filters")]
     pub task: Option<String>,
@@ -145,6 +150,17 @@ impl ReportOptions {
             );
         }
         None
+    }
+
+    /// Returns the limits on what is read.
+    pub fn limits(&self) -> ReadLimits {
+        let mut limits = ReadLimits::default();
+        for Limit { name, number } in &self.limit {
+            if let Some(limit) = limits.by_name(name) {
+                *limit = *number;
+            }
+        }
+        limits
     }
 
     /// Returns the filter.
@@ -228,6 +244,25 @@ impl FromStr for Label {
             }
             _ => Err("a key and a value are needed, as in tenant=acme"),
         }
+    }
+}
+
+/// A limit on what is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    name: String,
+    number: u64,
+}
+
+impl FromStr for Limit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let named = text.split_once('=').filter(|(name, _)| ReadLimits::NAMES.contains(name));
+        let limit = named.and_then(|(name, number)| Some((name.to_owned(), number.parse().ok()?)));
+        limit.map(|(name, number)| Self { name, number }).ok_or_else(|| {
+            format!("NAME=NUMBER is needed, with a NAME of {}", ReadLimits::NAMES.join(", "))
+        })
     }
 }
 

@@ -193,6 +193,7 @@ impl<'a> Root<'a> {
         match self {
             Self::Task(name) | Self::Thread(name, 0) => name.into(),
             Self::Site(file, line) => format!("{file}:{line}").into(),
+            Self::Thread("", tid) => format!("[{tid}]").into(),
             Self::Thread(name, tid) => format!("{name} [{tid}]").into(),
             Self::UnknownTask => UNKNOWN.into(),
             Self::UnknownThread => "(unknown thread)".into(),
