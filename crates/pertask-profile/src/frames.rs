@@ -35,18 +35,6 @@ impl RootBy {
 }
 
 impl Profile {
-    /// Returns the names of a sample's frames, root first.
-    pub(super) fn frames(&self, sample: &Sample) -> Vec<Cow<'_, str>> {
-        let mut frames = Vec::new();
-        if !sample.complete {
-            frames.push(INCOMPLETE.into());
-        }
-        for id in sample.stack.iter().rev() {
-            frames.extend(self.names(*id).into_iter().rev());
-        }
-        frames
-    }
-
     /// Returns the names of the functions at a location, the innermost first. There is at least one.
     pub(super) fn names(&self, id: LocationId) -> Vec<Cow<'_, str>> {
         self.location(id).map_or_else(|| vec![UNKNOWN.into()], |location| self.names_at(location))

@@ -60,6 +60,7 @@ mod lost;
 mod pprof;
 #[cfg(feature = "speedscope")]
 mod speedscope;
+mod stacks;
 mod summary;
 #[cfg(feature = "table")]
 mod table;

@@ -12,7 +12,7 @@ use pertask::profile::{FlamegraphOptions, Profile, SummaryStyle, Weight};
 
 use crate::{
     error::Error,
-    output::{note, print, stdout_style},
+    output::{note, print, print_with, stdout_style},
     replace::replace,
 };
 
@@ -86,9 +86,7 @@ fn pictures(options: &ReportOptions, profile: &Profile) -> Result<(), Error> {
     if !is_stdout(path) {
         return write(path, "folded stacks", |to| profile.write_folded(root, Weight::CpuNs, to));
     }
-    let mut folded = Vec::new();
-    let _ = profile.write_folded(root, Weight::CpuNs, &mut folded);
-    print(&String::from_utf8_lossy(&folded))
+    print_with(|to| profile.write_folded(root, Weight::CpuNs, to))
 }
 
 /// Replaces a file, and says so on stderr.

@@ -3,23 +3,25 @@
 //! The format needs the time at which each sample was taken, and a profile does not have it. So the samples of a track follow
 //! one another by the CPU time that they stand for. The time axis is CPU time, and a track is as long as its tasks were busy.
 
+mod outline;
+mod track;
+
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::io::{self, Write};
-use std::time::{Duration, UNIX_EPOCH};
+use std::io::{self, BufWriter, Write};
 
-use fxprof_processed_profile as fx;
-use fxprof_processed_profile::{
-    CategoryHandle, CpuDelta, Frame, FrameFlags, FrameInfo, ReferenceTimestamp, SamplingInterval,
-    Timestamp, WeightType,
-};
-
+use super::stacks::Stacks;
 use super::{Profile, Sample, Site, TaskRef, ThreadRef, frames};
+use outline::{Parts, parts};
+use track::Writer;
 
 /// The most tracks that are visible when the file is opened.
 ///
 /// Left alone, the Profiler shows 15 tracks at most, and none that is below 5 % of the busiest.
 const MOST_VISIBLE: usize = 100;
+
+/// The most tracks in a file. Nobody looks through more, and each takes memory here and there.
+const MOST_TRACKS: usize = 1_000;
 
 impl Profile {
     /// Writes the profile as JSON for <https://profiler.firefox.com>, the busiest track first.
@@ -31,58 +33,37 @@ impl Profile {
     /// The Profiler shows the 100 busiest tracks when it opens the file. If there are more, the name of the process says how
     /// many are hidden, and the Profiler's *tracks* menu shows them.
     ///
-    /// Stacks grow from the task's name. Weights are CPU time in whole milliseconds, because the format's writer takes no
-    /// fractions: what is rounded off one sample counts for the next of its track, so sums are right to a millisecond.
+    /// If there are more than a thousand tracks, the rarest are together in the last one.
+    ///
+    /// Stacks grow from the task's name. Weights are CPU time in whole milliseconds, as the format's tools write them: what is
+    /// rounded off one sample counts for the next of its track, so sums are right to a millisecond.
+    ///
+    /// Stacks are written one by one, so memory is for the profile's tables and not for its stacks.
     ///
     /// # Errors
     ///
     /// Returns the errors of `writer`.
-    pub fn write_firefox(&self, product: &str, mut writer: impl Write) -> io::Result<()> {
-        serde_json::to_writer(&mut writer, &self.to_firefox(product))?;
+    pub fn write_firefox(&self, product: &str, writer: impl Write) -> io::Result<()> {
+        let tracks = self.tracks();
+        let outline = serde_json::to_vec(&outline::of(self, product, &tracks))?;
+        let outline: Parts<'_> = serde_json::from_slice(&outline)?;
+        let stacks = Stacks::of(self, task_name, |name| name);
+        let mut tracks = Writer::new(self, &stacks, tracks.into_iter());
+        let mut writer = BufWriter::new(writer);
+        parts(&mut writer, &outline, |to, key, part| match key {
+            "threads" => tracks.all(to, part),
+            _ => to.write_all(part.get().as_bytes()),
+        })?;
         writer.flush()
     }
 
-    fn to_firefox(&self, product: &str) -> fx::Profile {
-        let start = self.start.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let mut out = fx::Profile::new(
-            product,
-            ReferenceTimestamp::from_duration_since_unix_epoch(start),
-            SamplingInterval::from_nanos(self.period_ns.max(1)),
-        );
-        let tracks = self.tracks();
-        let mut name = format!("{product} ({}; {}", self.mechanism, self.lost);
-        match tracks.len().saturating_sub(MOST_VISIBLE) {
-            0 => (),
-            1 => name += "; 1 more track is hidden",
-            hidden => name += &format!("; {hidden} more tracks are hidden"),
-        }
-        name.push(')');
-        let process = out.add_process(&name, 1, Timestamp::from_nanos_since_reference(0));
-        for (tid, track) in (1..).zip(tracks) {
-            // The Profiler orders tracks by when they began, and only then by name.
-            let began = Timestamp::from_nanos_since_reference(u64::from(tid));
-            // No track is the main one: the Profiler would show it under the name of the process.
-            let thread = out.add_thread(process, tid, began, false);
-            out.set_thread_name(thread, &track.name);
-            out.set_thread_end_time(thread, Timestamp::from_nanos_since_reference(track.cpu_ns));
-            if tid == 1 {
-                out.add_initial_selected_thread(thread);
-            }
-            if tid as usize <= MOST_VISIBLE {
-                out.add_initial_visible_thread(thread);
-            }
-            self.fill(&mut out, thread, &track.samples);
-        }
-        out
-    }
-
     /// Returns the tracks, those with the most CPU time first.
-    fn tracks(&self) -> Vec<Track<'_>> {
-        let mut tracks: HashMap<Subject<'_>, Track<'_>> = HashMap::new();
-        for sample in &self.samples {
+    fn tracks(&self) -> Vec<Track> {
+        let mut tracks: HashMap<Subject<'_>, Track> = HashMap::new();
+        for (at, sample) in (0..).zip(&self.samples) {
             let track = tracks.entry(Subject::of(sample)).or_default();
             track.cpu_ns = track.cpu_ns.saturating_add(sample.cpu_ns);
-            track.samples.push(sample);
+            track.samples.push(at);
         }
         let ambiguous = ambiguous_names(tracks.keys().copied());
         let named = |(subject, track): (Subject<'_>, _)| {
@@ -92,24 +73,26 @@ impl Profile {
         };
         let mut tracks: Vec<_> = tracks.into_iter().map(named).collect();
         tracks.sort_by(|a, b| b.cpu_ns.cmp(&a.cpu_ns).then_with(|| a.name.cmp(&b.name)));
+        if tracks.len() > MOST_TRACKS {
+            let rest = rest(tracks.split_off(MOST_TRACKS - 1));
+            tracks.push(rest);
+        }
         tracks
     }
+}
 
-    fn fill(&self, out: &mut fx::Profile, thread: fx::ThreadHandle, samples: &[&Sample]) {
-        out.set_thread_samples_weight_type(thread, WeightType::TracingMs);
-        let mut now_ns = 0_u64;
-        for sample in samples {
-            let name = sample.task.as_ref().and_then(|task| task.name.as_deref());
-            let frames = name.map(Cow::from).into_iter().chain(self.frames(sample));
-            let frames: Vec<_> = frames.map(|name| label(out, &name)).collect();
-            let stack = out.intern_stack_frames(thread, frames.into_iter());
-            let before_ms = milliseconds(now_ns);
-            now_ns = now_ns.saturating_add(sample.cpu_ns);
-            let weight = i32::try_from(milliseconds(now_ns) - before_ms).unwrap_or(i32::MAX);
-            let at = Timestamp::from_nanos_since_reference(now_ns);
-            out.add_sample(thread, at, stack, CpuDelta::from_nanos(sample.cpu_ns), weight);
-        }
-    }
+fn task_name(sample: &Sample) -> Option<Cow<'_, str>> {
+    let name = sample.task.as_ref()?.name.as_ref()?;
+    Some((&**name).into())
+}
+
+/// Returns one track for several.
+fn rest(tracks: Vec<Track>) -> Track {
+    let name = format!("({} more, with little CPU time)", tracks.len());
+    let cpu_ns = tracks.iter().map(|track| track.cpu_ns).fold(0, u64::saturating_add);
+    let mut samples: Vec<_> = tracks.into_iter().flat_map(|track| track.samples).collect();
+    samples.sort_unstable();
+    Track { name, cpu_ns, samples }
 }
 
 /// Whose samples a track holds.
@@ -162,20 +145,10 @@ fn site_name(site: Option<&Site>) -> String {
     }
 }
 
-/// The samples of a task name, or of a thread outside of tasks.
+/// The samples of a task name, or of a thread outside of tasks, by their places in the profile.
 #[derive(Default)]
-struct Track<'a> {
+struct Track {
     name: String,
     cpu_ns: u64,
-    samples: Vec<&'a Sample>,
-}
-
-/// Rounded to the nearest.
-fn milliseconds(ns: u64) -> u64 {
-    ns.saturating_add(500_000) / 1_000_000
-}
-
-fn label(out: &mut fx::Profile, name: &str) -> FrameInfo {
-    let frame = Frame::Label(out.intern_string(name));
-    FrameInfo { frame, category_pair: CategoryHandle::OTHER.into(), flags: FrameFlags::empty() }
+    samples: Vec<u32>,
 }
