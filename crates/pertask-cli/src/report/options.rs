@@ -15,7 +15,11 @@ pub const LONG_ABOUT: &str = "\
 Read a sampled profile: which tasks and functions spent the CPU.
 
 FILE is a pprof file, gzip'd or not, as `pertask demo -o profile.pb.gz` writes it. The command also reads profiles of \
-other programs, such as Go's. Those have functions, threads and labels, but no tasks.";
+other programs, such as Go's. Those have functions, threads and labels, but no tasks: what other programs call a task or a \
+site is a label of theirs, for --by label:KEY and --label KEY=VALUE.
+
+Untrusted files are safe to read. Names that are too long and stacks that are too deep are cut, and counted as lost; a file \
+with too much of anything else is refused, and says which --limit to raise.";
 
 /// The last paragraphs of the help.
 pub const HELP: &str = "\
@@ -26,9 +30,10 @@ Reading the tables:
     SELF     CPU time in the function itself
     TOTAL    CPU time in the function and all that it called; recursion is counted once
     CPU      CPU time of a task, a site, a thread or a label's value; each sample is in
-             one row
+             one row, that of its first value if a label has several
     SAMPLES  the number of samples behind SELF or CPU. Chance changes n samples by about
              the square root of n: 4 are a hint, 400 are accurate to a twentieth.
+             It is - if the file does not say how many there were.
              If the first lines say that times are by the clock, a site's CPU is
              measured, and the function (no sample) has the part without samples
     TASK     the task's name, or - if it has none
@@ -56,6 +61,7 @@ Examples:
   pertask report profile.pb.gz --task 'GET /hash' --by function
   pertask report profile.pb.gz --task 'GET /hash' --flamegraph hash.svg
   pertask report profile.pb.gz --folded - --root site | grep render
+  pertask report huge.pb.gz --limit bytes=1000000000 --limit samples=10000000
   pertask report profile.pb.gz --json | jq '.tables[].rows[] | {name, self_cpu_ns}'
   curl -s localhost:6060/debug/pprof/profile | pertask report -
 

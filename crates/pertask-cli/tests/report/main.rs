@@ -5,7 +5,10 @@ mod run;
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::{
+        fs::{PermissionsExt, symlink},
+        process::ExitStatusExt,
+    },
     process::{Command, Output, Stdio},
     time::{Duration, UNIX_EPOCH},
 };
@@ -308,6 +311,19 @@ fn an_older_file_is_there_until_the_new_one_is_whole() {
     let mode = fs::metadata(&file).expect("it is there").permissions().mode();
     assert_eq!(mode & 0o777, 0o640);
     assert_eq!(folder.names(), ["link.txt", "report.txt"]);
+}
+
+/// The process ends at a write, by a signal that nothing can answer in time.
+#[test]
+fn nothing_is_left_of_a_file_whose_writer_was_killed() {
+    let folder = Folder::new("killed");
+    let new = folder.path("new.svg");
+    let script = r#"ulimit -c 0; ulimit -f 4 && exec "$0" report - --flamegraph "$1""#;
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_pertask"), &new]);
+    let output = with(&mut shell, &pprof(&profile()));
+    assert!(output.status.signal().is_some(), "{output:?}");
+    assert!(folder.names().is_empty(), "{:?}", folder.names());
 }
 
 #[test]

@@ -20,6 +20,11 @@ const KINDS: &[(&[u8], &str, &str)] = &[
         "a recording of the Java Flight Recorder",
         "convert it to pprof, or read it with jfr",
     ),
+    (
+        b"\0\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0",
+        "a CPU profile in the older format of gperftools",
+        "convert it: go tool pprof -proto PROGRAM FILE > profile.pb.gz",
+    ),
     (b"\x7fELF", "a program", "name the profile that was recorded of it"),
 ];
 
@@ -55,7 +60,7 @@ fn text(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
         _ if head.len() < 8 => return None,
         _ => (
             "text",
-            "fetch the profile itself; folded stacks are for flamegraph.pl, inferno or speedscope.app",
+            "fetch the profile itself, without ?debug; folded stacks are for flamegraph.pl, inferno or speedscope.app",
         ),
     })
 }

@@ -15,6 +15,7 @@ fn each_says_what_it_is_packed_or_not() {
         (b"BZh91AY&SY", "compressed with bzip2", "bzip2 -d FILE"),
         (b"PK\x03\x04\x14", "a zip archive", "unpack it"),
         (b"PERFILE2\x68", "Linux perf", "perf report"),
+        (&[0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0], "older format", "-proto"),
         (b"\x7fELF\x02\x01", "a program", "recorded of it"),
         (b"<!DOCTYPE html><html></html>", "a web page", "/debug/pprof/profile"),
         (b"\xef\xbb\xbf \n<html>", "a web page", "fetch"),
