@@ -74,8 +74,8 @@ impl Profile {
     }
 }
 
-/// Returns what is a file's name to any file system. A file can have many locations, and each has the name in its own.
-fn beginning(name: &str) -> &str {
+/// Returns as much of a name as the kernel has of a file's or a thread's. A profile can repeat one in a million others.
+pub(super) fn beginning(name: &str) -> &str {
     let end = (0..=name.len().min(255)).rev().find(|end| name.is_char_boundary(*end));
     &name[..end.unwrap_or(0)]
 }
@@ -92,9 +92,9 @@ pub(super) fn site(task: &TaskRef) -> Cow<'_, str> {
 /// Returns a name such as `worker [4711]`. The number tells threads of one name apart.
 pub(super) fn thread(thread: Option<&ThreadRef>) -> Cow<'_, str> {
     match thread {
-        Some(thread) if thread.tid == 0 => (&*thread.name).into(),
+        Some(thread) if thread.tid == 0 => beginning(&thread.name).into(),
         Some(thread) if thread.name.is_empty() => format!("[{}]", thread.tid).into(),
-        Some(thread) => format!("{} [{}]", thread.name, thread.tid).into(),
+        Some(thread) => format!("{} [{}]", beginning(&thread.name), thread.tid).into(),
         None => "(unknown thread)".into(),
     }
 }

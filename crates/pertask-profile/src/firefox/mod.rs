@@ -66,18 +66,19 @@ impl Profile {
             track.samples.push(at);
         }
         let ambiguous = ambiguous_names(tracks.keys().copied());
+        let mut tracks: Vec<_> = tracks.into_iter().collect();
+        tracks.sort_by(|(a, of_a), (b, of_b)| {
+            of_b.cpu_ns.cmp(&of_a.cpu_ns).then_with(|| a.key().cmp(&b.key()))
+        });
+        let most = if tracks.len() > MOST_TRACKS { MOST_TRACKS - 1 } else { MOST_TRACKS };
+        let others = tracks.split_off(most.min(tracks.len()));
         let named = |(subject, track): (Subject<'_>, _)| {
             let with_site =
                 matches!(subject, Subject::Task(Some(name), _) if ambiguous.contains(name));
             Track { name: subject.track_name(with_site), ..track }
         };
-        let mut tracks: Vec<_> = tracks.into_iter().map(named).collect();
-        tracks.sort_by(|a, b| b.cpu_ns.cmp(&a.cpu_ns).then_with(|| a.name.cmp(&b.name)));
-        if tracks.len() > MOST_TRACKS {
-            let rest = rest(tracks.split_off(MOST_TRACKS - 1));
-            tracks.push(rest);
-        }
-        tracks
+        let tracks = tracks.into_iter().map(named);
+        tracks.chain((!others.is_empty()).then(|| rest(others))).collect()
     }
 }
 
@@ -87,10 +88,10 @@ fn task_name(sample: &Sample) -> Option<Cow<'_, str>> {
 }
 
 /// Returns one track for several.
-fn rest(tracks: Vec<Track>) -> Track {
+fn rest(tracks: Vec<(Subject<'_>, Track)>) -> Track {
     let name = format!("({} more, with little CPU time)", tracks.len());
-    let cpu_ns = tracks.iter().map(|track| track.cpu_ns).fold(0, u64::saturating_add);
-    let mut samples: Vec<_> = tracks.into_iter().flat_map(|track| track.samples).collect();
+    let cpu_ns = tracks.iter().map(|(_, track)| track.cpu_ns).fold(0, u64::saturating_add);
+    let mut samples: Vec<_> = tracks.into_iter().flat_map(|(_, track)| track.samples).collect();
     samples.sort_unstable();
     Track { name, cpu_ns, samples }
 }
@@ -109,6 +110,16 @@ impl<'a> Subject<'a> {
         match &sample.task {
             Some(TaskRef { name, site, .. }) => Self::Task(name.as_deref(), site.as_ref()),
             None => Self::Thread(sample.thread.as_ref()),
+        }
+    }
+
+    /// Returns what orders tracks by their names, without the names, of which there may be many that are long.
+    fn key(self) -> (&'a str, &'a str, u32) {
+        let place = |site: Option<&'a Site>| site.map_or(("", 0), |site| (&*site.file, site.line));
+        match self {
+            Self::Task(Some(name), site) => (name, place(site).0, place(site).1),
+            Self::Task(None, site) => (place(site).0, "", place(site).1),
+            Self::Thread(thread) => thread.map_or(("", "", 0), |it| (&it.name, "", it.tid)),
         }
     }
 

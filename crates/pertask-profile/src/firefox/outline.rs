@@ -53,17 +53,14 @@ pub(super) fn of(profile: &Profile, product: &str, tracks: &[Track]) -> fx::Prof
     out
 }
 
-/// Returns a file with one thread, whose frames have these names, in this order.
-pub(super) fn of_frames<'a>(
-    profile: &Profile,
-    names: impl Iterator<Item = &'a str>,
-) -> fx::Profile {
+/// Returns a file with one thread of so many frames. The name of each is its number.
+pub(super) fn of_frames(profile: &Profile, frames: usize) -> fx::Profile {
     let mut out = empty(profile, "");
     let at = Timestamp::from_nanos_since_reference(0);
     let process = out.add_process("", 1, at);
     let thread = out.add_thread(process, 1, at, false);
-    for name in names {
-        let frame = Frame::Label(out.intern_string(name));
+    for number in 0..frames {
+        let frame = Frame::Label(out.intern_string(&number.to_string()));
         let category_pair = CategoryHandle::OTHER.into();
         let frame = FrameInfo { frame, category_pair, flags: FrameFlags::empty() };
         out.intern_stack_frames(thread, [frame].into_iter());

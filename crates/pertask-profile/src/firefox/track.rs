@@ -56,21 +56,19 @@ impl<'a, I: Iterator<Item = Track>> Writer<'a, I> {
         in_order.sort_unstable_by(|a, b| self.stacks.order(*a, *b));
         let tree = Tree { stacks: self.stacks, samples: &in_order };
         let frames = self.frames(&tree)?;
-        let table = outline::of_frames(self.profile, frames.iter().map(|it| self.stacks.name(*it)));
-        let table = serde_json::to_vec(&table)?;
-        let table: Parts<'_> = serde_json::from_slice(&table)?;
-        let table: Vec<Parts<'_>> = table
-            .get("threads")
-            .map_or(Ok(Vec::new()), |threads| serde_json::from_str(threads.get()))?;
-        let tables = table.first();
-        let is_of_frames = |key: &str| matches!(key, "frameTable" | "funcTable" | "stringArray");
-        parts(to, outline, |to, key, part| match key {
-            "stackTable" => tree.write(to, &self.place_of),
-            "samples" => self.samples(to, samples),
-            _ => {
-                let table = tables.filter(|_| is_of_frames(key)).and_then(|it| it.get(key));
-                to.write_all(table.unwrap_or(&part).get().as_bytes())
-            }
+        let tables = serde_json::to_vec(&outline::of_frames(self.profile, frames.len()))?;
+        let tables: Parts<'_> = serde_json::from_slice(&tables)?;
+        let tables: Vec<Parts<'_>> = match tables.get("threads") {
+            Some(threads) => serde_json::from_str(threads.get())?,
+            None => Vec::new(),
+        };
+        let table = |key: &str| tables.first().and_then(|it| it.get(key).copied());
+        parts(to, outline, |to, key, part| match (key, table(key)) {
+            ("stackTable", _) => tree.write(to, &self.place_of),
+            ("samples", _) => self.samples(to, samples),
+            ("stringArray", Some(numbers)) => self.strings(to, numbers, &frames),
+            ("frameTable" | "funcTable", Some(table)) => to.write_all(table.get().as_bytes()),
+            _ => to.write_all(part.get().as_bytes()),
         })?;
         frames.iter().for_each(|frame| self.place_of[*frame as usize] = NONE);
         Ok(())
@@ -93,6 +91,20 @@ impl<'a, I: Iterator<Item = Track>> Writer<'a, I> {
             Ok(())
         })?;
         Ok(frames)
+    }
+
+    /// Writes the strings of a track, with the names of frames in place of their numbers.
+    fn strings(&self, to: &mut impl Write, numbers: &RawValue, frames: &[u32]) -> io::Result<()> {
+        let strings: Vec<String> = serde_json::from_str(numbers.get())?;
+        to.write_all(b"[")?;
+        column(to, strings.iter(), |to, string| {
+            let frame = string.parse().ok().and_then(|number: usize| frames.get(number));
+            Ok(serde_json::to_writer(
+                to,
+                frame.map_or(&**string, |frame| self.stacks.name(*frame)),
+            )?)
+        })?;
+        to.write_all(b"]")
     }
 
     fn samples(&self, to: &mut impl Write, samples: &[u32]) -> io::Result<()> {
