@@ -245,24 +245,42 @@ impl Amount {
     }
 }
 
+impl Subject {
+    /// Returns the name by which people call the subject.
+    fn name(&self) -> Cow<'_, str> {
+        match self {
+            Self::Site { name: Some(name), .. } => (&**name).into(),
+            Self::Site { site: Some(site), .. } => frames::place(site).into(),
+            Self::Site { .. } => frames::UNKNOWN.into(),
+            Self::Task(TaskRef { name: Some(name), .. }) => (&**name).into(),
+            Self::Task(task) => frames::site(task),
+            Self::OutsideTasks => frames::OUTSIDE.into(),
+            Self::Function { name, .. } | Self::Scope(name) | Self::Label(name) => (&**name).into(),
+            Self::NoStack => "(no stack)".into(),
+            Self::Thread(thread) => frames::thread(thread.as_ref()),
+            Self::NoScope => "(no scope)".into(),
+            Self::NoLabel => "(no such label)".into(),
+        }
+    }
+
+    /// Returns what tells apart subjects of one name.
+    fn place(&self) -> (Option<u64>, Option<(&str, u32)>) {
+        fn of(site: Option<&Site>) -> Option<(&str, u32)> {
+            site.map(|site| (&*site.file, site.line))
+        }
+        match self {
+            Self::Site { site, .. } => (None, of(site.as_ref())),
+            Self::Task(task) => (task.id, of(task.site.as_ref())),
+            Self::Function { file, .. } => (None, file.as_deref().map(|file| (file, 0))),
+            _ => (None, None),
+        }
+    }
+}
+
 /// Shows the name by which people call the subject, and which [`Filter`](super::Filter) takes.
 impl std::fmt::Display for Subject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Site { name: Some(name), .. } => f.write_str(name),
-            Self::Site { site: Some(site), .. } => f.write_str(&frames::place(site)),
-            Self::Site { .. } => f.write_str(frames::UNKNOWN),
-            Self::Task(TaskRef { name: Some(name), .. }) => f.write_str(name),
-            Self::Task(task) => f.write_str(&frames::site(task)),
-            Self::OutsideTasks => f.write_str(frames::OUTSIDE),
-            Self::Function { name, .. } | Self::Scope(name) | Self::Label(name) => {
-                f.write_str(name)
-            }
-            Self::NoStack => f.write_str("(no stack)"),
-            Self::Thread(thread) => f.write_str(&frames::thread(thread.as_ref())),
-            Self::NoScope => f.write_str("(no scope)"),
-            Self::NoLabel => f.write_str("(no such label)"),
-        }
+        f.write_str(&self.name())
     }
 }
 
@@ -338,17 +356,11 @@ impl<K: Eq + Hash> Rows<K> {
 
 /// Sorts rows by own CPU time, then by total, then by name, so that the order is always the same.
 fn sorted(mut rows: Vec<SummaryRow>) -> Vec<SummaryRow> {
-    let place = |subject: &Subject| match subject {
-        Subject::Site { site, .. } => (None, site.as_ref().map(frames::place)),
-        Subject::Task(task) => (task.id, task.site.as_ref().map(frames::place)),
-        Subject::Function { file, .. } => (None, file.as_deref().map(str::to_owned)),
-        _ => (None, None),
-    };
     rows.sort_by(|a, b| {
         let amounts = (b.own, b.total).cmp(&(a.own, a.total));
         amounts
-            .then_with(|| a.subject.to_string().cmp(&b.subject.to_string()))
-            .then_with(|| place(&a.subject).cmp(&place(&b.subject)))
+            .then_with(|| a.subject.name().cmp(&b.subject.name()))
+            .then_with(|| a.subject.place().cmp(&b.subject.place()))
     });
     rows
 }
