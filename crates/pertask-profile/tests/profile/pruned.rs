@@ -1,8 +1,10 @@
 //! Frames that a file asks to leave out. The expected stacks are those of `go tool pprof`.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use pertask_profile::{GroupBy, Profile};
 
-use crate::protobuf::File;
+use crate::{go, protobuf::File};
 
 const DROP: u64 = 7;
 const KEEP: u64 = 8;
@@ -62,19 +64,38 @@ fn arguments_are_no_part_of_a_name() {
 fn a_pattern_that_cannot_be_used_drops_nothing_and_is_told() {
     let long = "a?".repeat(2_000) + &"(a{100}){100}".repeat(20);
     for pattern in ["(", "(((a{900}){900}){900})", &long] {
-        let profile = pruned(pattern, "", &[&["work"], &["main"]]);
+        // Go refuses such a file.
+        let file = file(pattern, "", &[&["work"], &["main"]]);
+        let profile = Profile::from_pprof(&file[..]).expect("it is good");
         assert_eq!(stack(&profile), ["work", "main"]);
         assert!(profile.remarks[0].contains("they are shown"), "{:?}", profile.remarks);
     }
 }
 
-fn pruned(drop: &str, keep: &str, stack: &[&[&str]]) -> Profile {
+/// The profile of one sample, in whose stack Go finds the same frames.
+fn pruned(drop: &str, keep: &str, frames: &[&[&str]]) -> Profile {
+    let file = file(drop, keep, frames);
+    let profile = Profile::from_pprof(&file[..]).expect("it is good");
+    if let Some(go) = go::stack(&format!("pruned-{:x}", seed(&file)), &file) {
+        assert_eq!(stack(&profile), go, "drop {drop}, keep {keep}");
+    }
+    profile
+}
+
+/// A number of its own for each file.
+fn seed(file: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    file.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn file(drop: &str, keep: &str, stack: &[&[&str]]) -> Vec<u8> {
     let mut file = File::usual();
     file.text(DROP, drop);
     file.text(KEEP, keep);
     let stack: Vec<_> = stack.iter().map(|functions| file.location(functions)).collect();
-    file.sample(&stack, &[3, 30], &[]);
-    Profile::from_pprof(&file.written()[..]).expect("it is good")
+    file.sample(&stack, &[3, 30_000_000], &[]);
+    file.written()
 }
 
 /// The names of the first sample's frames, the innermost first.
