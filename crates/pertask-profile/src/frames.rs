@@ -80,6 +80,14 @@ pub(super) fn beginning(name: &str) -> &str {
     &name[..end.unwrap_or(0)]
 }
 
+/// Returns the end of a path: more of it than any table shows.
+#[cfg(feature = "table")]
+pub(super) fn end(path: &str) -> &str {
+    let from = path.len().saturating_sub(512);
+    let from = (from..=path.len()).find(|from| path.is_char_boundary(*from));
+    &path[from.unwrap_or(0)..]
+}
+
 /// Returns `src/main.rs:7`.
 pub(super) fn place(site: &Site) -> String {
     format!("{}:{}", site.file, site.line)

@@ -336,9 +336,12 @@ fn cells(
 /// Returns the cells that name the subject of a row.
 fn subject(by: &GroupBy, subject: &Subject, with_files: bool) -> Vec<Cell> {
     let none = || Cell::new(human::NONE);
-    let name = |name: Option<&str>| name.map_or_else(none, Cell::new);
+    // Many rows may have one long name.
+    let name =
+        |name: Option<&str>| name.map_or_else(none, |name| Cell::new(frames::beginning(name)));
     let site = |site: Option<&super::Site>| {
-        site.map_or_else(none, |site| Cell::path(&frames::place(site))).tint(Tint::Secondary)
+        let place = |site| Cell::path(frames::end(&frames::place(site)));
+        site.map_or_else(none, place).tint(Tint::Secondary)
     };
     let number = |id: Option<u64>| id.map_or_else(none, |id| Cell::new(&id.to_string()));
     match subject {

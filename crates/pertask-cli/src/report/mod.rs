@@ -1,18 +1,22 @@
 //! `pertask report`: reads a profile from a file and writes it as tables, as JSON or for viewers.
 
+mod harmless_json;
 mod input;
 mod json;
 mod near;
 mod options;
 mod text;
 
-use std::path::Path;
+use std::{
+    io::{BufWriter, Write},
+    path::Path,
+};
 
 use pertask::profile::{FlamegraphOptions, Profile, SummaryStyle, Weight};
 
 use crate::{
     error::Error,
-    output::{note, print, print_with, stdout_style},
+    output::{note, print_with, stdout_style},
     replace::replace,
 };
 
@@ -54,17 +58,21 @@ fn tables(options: &ReportOptions, shown: &Shown<'_>) -> Result<(), Error> {
         };
         SummaryStyle { width, color, max_rows: options.most_rows(TOP) }
     };
-    let text = match options.is_json() {
-        true => json::report(shown, &by, options.most_rows(usize::MAX)),
-        false => shown.text(&by, style()),
+    let report = |to: &mut dyn Write| match options.is_json() {
+        true => json::report(to, shown, &by, options.most_rows(usize::MAX)),
+        false => to.write_all(shown.text(&by, style()).as_bytes()),
     };
     match file {
-        Some(path) => write(path, "report", |to| to.write_all(text.as_bytes())),
+        Some(path) => write(path, "report", report),
         // The folded stacks go to stdout instead.
         None if options.folded.as_deref().is_some_and(is_stdout) && options.output.is_none() => {
             Ok(())
         }
-        None => print(&text),
+        None => print_with(|to| {
+            let mut to = BufWriter::new(to);
+            report(&mut to)?;
+            to.flush()
+        }),
     }
 }
 
@@ -93,7 +101,7 @@ fn pictures(options: &ReportOptions, profile: &Profile) -> Result<(), Error> {
 fn write(
     path: &Path,
     what: &str,
-    write: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>,
+    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
 ) -> Result<(), Error> {
     replace(path, write)?;
     note(format_args!("{what} written to {}", path.display()));

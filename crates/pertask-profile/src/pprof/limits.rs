@@ -40,7 +40,7 @@ impl Default for ReadLimits {
             locations: 1 << 20,
             depth: 4_096,
             frames: 64 << 20,
-            labels: 16 << 20,
+            labels: 8 << 20,
         }
     }
 }
