@@ -1,5 +1,6 @@
 //! `pertask report` as its users meet it: the built binary on files that the library wrote, and on files that nobody should.
 
+mod memory;
 mod others;
 mod run;
 

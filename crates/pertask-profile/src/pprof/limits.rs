@@ -36,7 +36,7 @@ impl Default for ReadLimits {
             part_bytes: 1 << 20,
             samples: 1 << 20,
             strings: 1 << 20,
-            string_bytes: 16 << 10,
+            string_bytes: 8 << 10,
             locations: 1 << 20,
             depth: 4_096,
             frames: 64 << 20,

@@ -206,7 +206,7 @@ fn a_name_that_is_too_long_loses_its_middle_and_is_counted() {
     let profile = read(&file);
     assert_eq!(profile.whole().samples, 3);
     let name = &profile.functions[0].name;
-    assert!(name.len() <= 16 << 10 && name.starts_with("<Then<"), "{} bytes", name.len());
+    assert!(name.len() <= 8 << 10 && name.starts_with("<Then<"), "{} bytes", name.len());
     assert!(name.ends_with("Then<é, as Parser>::parse") && name.contains('…'));
     assert_eq!(profile.lost.texts_cut, 1);
     assert!(profile.overview(SummaryStyle::default()).to_string().contains("lost: 1 name cut"));
