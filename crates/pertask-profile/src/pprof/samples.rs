@@ -15,11 +15,12 @@ use super::{ReadError, message};
 
 /// Reads samples, and counts what they lose.
 pub(super) struct Samples<'a> {
-    pub(super) tables: &'a Tables<'a>,
-    pub(super) locations: &'a [Location],
-    pub(super) columns: &'a Columns,
-    pub(super) limits: &'a ReadLimits,
-    pub(super) labels: Labels,
+    tables: &'a Tables<'a>,
+    locations: &'a [Location],
+    columns: &'a Columns,
+    limits: &'a ReadLimits,
+    labels: Labels,
+    /// Stacks that were cut.
     pub(super) lost: Lost,
     /// Frames and labels so far.
     frames: u64,
@@ -78,26 +79,7 @@ impl<'a> Samples<'a> {
     fn sample(&mut self, at: usize, part: &[u8], parts: &mut Parts) -> Result<Sample, ReadError> {
         let wrong = |why: &str| malformed(&format!("sample {at}"), why);
         parts.clear();
-        let mut sample = Sample::default();
-        let mut given = Given::default();
-        for field in Fields(part) {
-            match field.map_err(wrong)? {
-                (1, field) => {
-                    numbers(field, |id| self.frame(parts, id)).map_err(|it| wrong(&it))?
-                }
-                (2, field) => {
-                    numbers(field, |value| parts.value(value)).map_err(|it| wrong(&it))?
-                }
-                (3, Field::Bytes(label)) => {
-                    self.count_label()?;
-                    if let Some((key, value)) = self.label(label).map_err(|it| wrong(&it))? {
-                        self.labels.take(&mut sample, &mut given, &key, value);
-                    }
-                }
-                _ => (),
-            }
-        }
-        self.labels.finish(&mut sample, given);
+        let mut sample = self.fields(part, parts, wrong)?;
         let (values, types) = (parts.values.len(), self.tables.sample_types.len());
         if values != types {
             let why = format!("it needs a value for each sample type ({types}), and has {values}");
@@ -109,6 +91,36 @@ impl<'a> Samples<'a> {
         let limit = self.limits.frames;
         Bound { what: "frames in all stacks", name: "frames", limit }.holds(self.frames)?;
         sample.stack = parts.stack.as_slice().into();
+        Ok(sample)
+    }
+
+    /// Reads the fields of a sample: its labels, and its numbers as parts.
+    fn fields(
+        &mut self,
+        part: &[u8],
+        parts: &mut Parts,
+        wrong: impl Fn(&str) -> ReadError,
+    ) -> Result<Sample, ReadError> {
+        let (mut sample, mut given) = (Sample::default(), Given::default());
+        for field in Fields(part) {
+            match field.map_err(&wrong)? {
+                (1, field) => numbers(field, |id| self.frame(parts, id)),
+                (2, field) => numbers(field, |value| parts.value(value)),
+                (3, Field::Bytes(label)) => {
+                    self.count_label()?;
+                    self.label(label).map(|label| {
+                        if let Some((key, value)) = label {
+                            self.labels.take(&mut sample, &mut given, &key, value);
+                        }
+                    })
+                }
+                _ => Ok(()),
+            }
+            .map_err(|why| wrong(&why))?;
+        }
+        self.labels.finish(&mut sample, given);
+        sample.labels.shrink_to_fit();
+        sample.scopes.shrink_to_fit();
         Ok(sample)
     }
 
