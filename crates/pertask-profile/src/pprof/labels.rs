@@ -48,8 +48,9 @@ pub(super) fn of(sample: &Sample) -> Vec<(Cow<'_, str>, Value<'_>)> {
 #[derive(Debug, Default)]
 pub(super) struct Labels {
     is_our_file: bool,
-    /// The sites that were read, by the address of their text, so that each is in memory once.
-    sites: HashMap<*const u8, Option<Site>>,
+    /// The sites that were read, by the address of their text, so that each is in memory once. The texts are kept, so that no
+    /// other one gets their address.
+    sites: HashMap<*const u8, (Arc<str>, Option<Site>)>,
 }
 
 /// What another program's labels say of a sample's thread: its name, and its number with the label's key.
@@ -149,8 +150,8 @@ impl Labels {
         if text.is_empty() {
             return None;
         }
-        // The file's texts stay where they are until all samples are read.
-        self.sites.entry(text.as_ptr()).or_insert_with(|| site(text)).clone()
+        let read = || (text.clone(), site(text));
+        self.sites.entry(text.as_ptr()).or_insert_with(read).1.clone()
     }
 }
 

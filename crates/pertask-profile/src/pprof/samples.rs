@@ -13,6 +13,9 @@ use super::limits::{Bound, ReadLimits};
 use super::tables::{Tables, malformed};
 use super::{ReadError, message};
 
+/// The most texts of numbers that are looked up. Where there are more, few are alike.
+const MOST_NUMBERS: usize = 1 << 16;
+
 /// Reads samples, and counts what they lose.
 pub(super) struct Samples<'a> {
     tables: &'a Tables<'a>,
@@ -22,12 +25,11 @@ pub(super) struct Samples<'a> {
     labels: Labels,
     /// Stacks that were cut.
     pub(super) lost: Lost,
-    /// Frames and labels so far.
+    /// Frames so far.
     frames: u64,
-    labels_read: u64,
     /// Sums of what is read must not overflow.
     sum: (u64, u64),
-    /// Texts of numbers, of which many labels have the same.
+    /// Texts of some numbers, of which many labels may have the same.
     numbers: HashMap<(i64, i64), Arc<str>>,
 }
 
@@ -50,18 +52,7 @@ impl<'a> Samples<'a> {
         labels: Labels,
     ) -> Self {
         let (lost, numbers) = (Lost::default(), HashMap::new());
-        Self {
-            tables,
-            locations,
-            columns,
-            limits,
-            labels,
-            lost,
-            frames: 0,
-            labels_read: 0,
-            sum: (0, 0),
-            numbers,
-        }
+        Self { tables, locations, columns, limits, labels, lost, frames: 0, sum: (0, 0), numbers }
     }
 
     pub(super) fn read(&mut self, bytes: &[u8]) -> Result<Vec<Sample>, ReadError> {
@@ -69,8 +60,6 @@ impl<'a> Samples<'a> {
         let mut parts = Parts::default();
         for field in Fields(bytes) {
             let Ok((2, Field::Bytes(part))) = field else { continue };
-            let limit = self.limits.samples;
-            Bound { what: "samples", name: "samples", limit }.has_room(samples.len())?;
             samples.push(self.sample(samples.len(), part, &mut parts)?);
         }
         Ok(samples)
@@ -106,14 +95,11 @@ impl<'a> Samples<'a> {
             match field.map_err(&wrong)? {
                 (1, field) => numbers(field, |id| self.frame(parts, id)),
                 (2, field) => numbers(field, |value| parts.value(value)),
-                (3, Field::Bytes(label)) => {
-                    self.count_label()?;
-                    self.label(label).map(|label| {
-                        if let Some((key, value)) = label {
-                            self.labels.take(&mut sample, &mut given, &key, value);
-                        }
-                    })
-                }
+                (3, Field::Bytes(label)) => self.label(label).map(|label| {
+                    if let Some((key, value)) = label {
+                        self.labels.take(&mut sample, &mut given, &key, value);
+                    }
+                }),
                 _ => Ok(()),
             }
             .map_err(|why| wrong(&why))?;
@@ -156,12 +142,6 @@ impl<'a> Samples<'a> {
         Ok(())
     }
 
-    fn count_label(&mut self) -> Result<(), ReadError> {
-        self.labels_read += 1;
-        let limit = self.limits.labels;
-        Bound { what: "labels", name: "labels", limit }.holds(self.labels_read)
-    }
-
     /// Returns a label's key and value. A label without a key says nothing.
     fn label(&mut self, part: &[u8]) -> Result<Option<(Arc<str>, Taken)>, String> {
         let label = message::Label::decode(part).map_err(|why| why.to_string())?;
@@ -186,13 +166,23 @@ impl<'a> Samples<'a> {
         if unit.is_empty() && label.num == 0 {
             return Ok(Taken::Text(unit));
         }
-        let text = || match &*unit {
+        Ok(Taken::Text(self.number(label, &unit)))
+    }
+
+    /// Returns a number as text.
+    fn number(&mut self, label: &message::Label, unit: &str) -> Arc<str> {
+        let key = (label.num, label.num_unit);
+        if let Some(text) = self.numbers.get(&key) {
+            return text.clone();
+        }
+        let text: Arc<str> = match unit {
             "" => label.num.to_string().into(),
             unit => format!("{} {unit}", label.num).into(),
         };
-        Ok(Taken::Text(
-            self.numbers.entry((label.num, label.num_unit)).or_insert_with(text).clone(),
-        ))
+        if self.numbers.len() < MOST_NUMBERS {
+            self.numbers.insert(key, text.clone());
+        }
+        text
     }
 }
 

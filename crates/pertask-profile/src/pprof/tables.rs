@@ -17,6 +17,9 @@ const MOST_COMMENTS: usize = 4_096;
 pub(super) struct Tables<'a> {
     bytes: &'a [u8],
     limits: &'a ReadLimits,
+    /// The numbers of samples and of their labels so far.
+    samples: u64,
+    labels: u64,
     strings: Vec<Arc<str>>,
     /// Strings that were cut.
     pub(super) cut: u64,
@@ -50,6 +53,8 @@ impl<'a> Tables<'a> {
         let mut tables = Self {
             bytes,
             limits,
+            samples: 0,
+            labels: 0,
             strings: Vec::new(),
             cut: 0,
             sample_types: Vec::new(),
@@ -72,6 +77,7 @@ impl<'a> Tables<'a> {
     fn part(&mut self, tag: u64, part: &[u8]) -> Result<(), ReadError> {
         match tag {
             1 => return self.sample_type(part),
+            2 => return self.count_sample(part),
             6 => return self.add_string(part),
             13 => return self.packed_comments(part),
             _ => (),
@@ -107,6 +113,16 @@ impl<'a> Tables<'a> {
             }
         }
         .map_err(|why| self.several_or(why))
+    }
+
+    /// Counts samples and labels, so that a file with too many is refused before they are in memory.
+    fn count_sample(&mut self, part: &[u8]) -> Result<(), ReadError> {
+        let ReadLimits { samples, labels, .. } = *self.limits;
+        self.samples += 1;
+        Bound { what: "samples", name: "samples", limit: samples }.holds(self.samples)?;
+        let is_label = |field: &Result<_, _>| matches!(field, Ok((3, Field::Bytes(_))));
+        self.labels += Fields(part).filter(is_label).count() as u64;
+        Bound { what: "labels", name: "labels", limit: labels }.holds(self.labels)
     }
 
     fn sample_type(&mut self, part: &[u8]) -> Result<(), ReadError> {
