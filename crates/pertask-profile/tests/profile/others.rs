@@ -83,12 +83,12 @@ fn a_picture_tells_of_no_samples_where_they_are_not_known() {
 #[test]
 fn labels_of_other_programs_are_labels() {
     let labels = [
-        ("site", Text("shop.example:443")),
+        ("site", Text("db.internal:5432")),
         ("task", Number(7)),
         ("task_name", Text("nightly")),
         ("scope", Text("request")),
         ("stack", Text("incomplete")),
-        ("user.site", Text("eu-1")),
+        ("user.site", Text("west")),
         ("size", Number(0)),
     ];
     let profile = read(&labelled(&labels));
@@ -96,12 +96,12 @@ fn labels_of_other_programs_are_labels() {
     assert!(sample.task.is_none() && sample.scopes.is_empty() && sample.complete, "{sample:?}");
     let found: Vec<_> = sample.labels.iter().map(|(key, value)| (&**key, &**value)).collect();
     let expected = [
-        ("site", "shop.example:443"),
+        ("site", "db.internal:5432"),
         ("task", "7"),
         ("task_name", "nightly"),
         ("scope", "request"),
         ("stack", "incomplete"),
-        ("user.site", "eu-1"),
+        ("user.site", "west"),
         ("size", ""),
     ];
     assert_eq!(found, expected);
@@ -130,7 +130,7 @@ fn our_files_are_known_by_a_comment() {
 #[test]
 fn threads_have_many_names() {
     let cases: &[(&[(&str, Value<'_>)], &str)] = &[
-        (&[("thread name", Text("io")), ("thread id", Text("4242"))], "io [4242]"),
+        (&[("thread name", Text("io")), ("thread id", Text("31"))], "io [31]"),
         (&[("thread_name", Text("io")), ("thread_id", Number(17))], "io [17]"),
         (&[("Thread-Name", Text("io"))], "io"),
         (&[("thread", Text("io")), ("tid", Number(17))], "io [17]"),
@@ -199,15 +199,15 @@ fn what_is_wrong_beside_the_samples_is_a_remark() {
 /// Such as the names of generic types within generic types.
 #[test]
 fn a_name_that_is_too_long_loses_its_middle_and_is_counted() {
-    let long = format!("<{}as Parser>::parse", "Then<é, ".repeat(20_000));
+    let long = format!("<{}as Service>::call", "Layer<é, ".repeat(20_000));
     let mut file = File::usual();
     let stack = [file.location(&[&long]), file.location(&["main"])];
     file.sample(&stack, &[3, 30], &[]);
     let profile = read(&file);
     assert_eq!(profile.whole().samples, 3);
     let name = &profile.functions[0].name;
-    assert!(name.len() <= 8 << 10 && name.starts_with("<Then<"), "{} bytes", name.len());
-    assert!(name.ends_with("Then<é, as Parser>::parse") && name.contains('…'));
+    assert!(name.len() <= 8 << 10 && name.starts_with("<Layer<"), "{} bytes", name.len());
+    assert!(name.ends_with("Layer<é, as Service>::call") && name.contains('…'));
     assert_eq!(profile.lost.texts_cut, 1);
     assert!(profile.overview(SummaryStyle::default()).to_string().contains("lost: 1 name cut"));
 

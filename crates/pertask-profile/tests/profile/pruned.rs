@@ -11,7 +11,7 @@ const KEEP: u64 = 8;
 
 #[test]
 fn the_caller_of_a_dropped_frame_has_its_time() {
-    let profile = pruned("__sigprof_.*", "", &[&["__sigprof_handler"], &["work"], &["main"]]);
+    let profile = pruned("__tick_.*", "", &[&["__tick_hook"], &["work"], &["main"]]);
     assert_eq!(stack(&profile), ["work", "main"]);
     let rows = profile.summary(&GroupBy::Function).rows;
     assert_eq!((rows[0].subject.to_string(), rows[0].own.samples), ("work".to_owned(), 3));
