@@ -18,6 +18,8 @@ fuzz_target!(|file: &[u8]| {
         string_bytes: 512,
         locations: 256,
         depth: 256,
+        frames: 1 << 14,
+        labels: 4_096,
     };
     match Profile::from_pprof_within(file, &limits) {
         Ok(profile) => use_it(&profile),

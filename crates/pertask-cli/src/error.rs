@@ -88,9 +88,9 @@ impl fmt::Display for Error {
             Self::Profile { place, why, remedy } => {
                 write!(f, "cannot read {place}: {why}. {remedy}")
             }
-            Self::Damaged { place, cause: ReadError::TooLarge { what, limit } } => write!(
+            Self::Damaged { place, cause: ReadError::TooLarge { what, name, limit } } => write!(
                 f,
-                "cannot read {place}: it has too many {what}, more than {limit}. If you trust the file, reduce it first: go tool pprof -proto -focus=NAME FILE > smaller.pb.gz"
+                "cannot read {place}: it has too many {what}, more than {limit}. If you trust the file, and have the memory, raise the limit: --limit {name}=NUMBER"
             ),
             Self::Damaged { place, cause } => write!(f, "{place}: {cause}"),
             Self::NothingMatched { place, why } => write!(f, "nothing in {place} matched: {why}"),

@@ -35,7 +35,17 @@ pub enum Format {
 ///
 /// Returns [`Error::Write`] if stdout does not take the whole text.
 pub fn print(text: &str) -> Result<(), Error> {
-    match write_text(io::stdout().lock(), text) {
+    print_with(|to| to.write_all(text.as_bytes()))
+}
+
+/// Lets `write` write to stdout, so that what is long is never in memory as a whole. It is no error if the reader stops early.
+///
+/// # Errors
+///
+/// Returns [`Error::Write`] if stdout does not take all of it.
+pub fn print_with(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
+    let mut stdout = io::stdout().lock();
+    match write(&mut stdout).and_then(|()| stdout.flush()) {
         Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => {
             written.map_err(|cause| Error::Write { place: "standard output".to_owned(), cause })
@@ -74,9 +84,4 @@ pub fn stdout_style() -> TableStyle {
         color: stdout.is_terminal() && !refused,
         ..TableStyle::default()
     }
-}
-
-fn write_text(mut to: impl Write, text: &str) -> io::Result<()> {
-    to.write_all(text.as_bytes())?;
-    to.flush()
 }

@@ -4,7 +4,10 @@ use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions, Permissions},
     io::{self, BufWriter, Write},
-    os::unix::fs::FileTypeExt,
+    os::{
+        fd::AsRawFd,
+        unix::fs::{FileTypeExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
     process,
 };
@@ -13,8 +16,9 @@ use crate::error::Error;
 
 /// Writes a file as a whole or not at all.
 ///
-/// The new file is written under another name in the same folder, and renamed when it is whole. If writing fails, an old file stays as it was,
-/// and no new one appears. A pipe or a device is written to directly.
+/// The new file has no name while it is written, so that it goes with the process, however that ends. When it is whole, it gets
+/// a name in the same folder and is renamed. Where the file system has only files with names, it has that name from the start.
+/// If writing fails, an old file stays as it was, and no new one appears. A pipe or a device is written to directly.
 ///
 /// # Errors
 ///
@@ -33,7 +37,7 @@ pub fn replace(
 /// Returns why no file can be made there, or why the one that is there cannot be written.
 pub fn probe(path: &Path) -> io::Result<()> {
     match Place::of(path)? {
-        Place::File { path, .. } => fs::remove_file(beside(&path)?.0),
+        Place::File { path, .. } => fs::remove_file(named(&path)?.0),
         Place::Pipe(_) => Ok(()),
         Place::Device(path) => open(&path).map(drop),
     }
@@ -47,17 +51,32 @@ fn try_replace(
         Place::File { path, permissions } => (path, permissions),
         Place::Pipe(path) | Place::Device(path) => return fill(open(&path)?, write).map(drop),
     };
-    let (beside, file) = beside(&path)?;
-    let filled = fill(file, write).and_then(|file| {
+    let finish = |file: &File| {
         permissions.map_or(Ok(()), |it| file.set_permissions(it))?;
         // Some file systems report only now that they are full.
-        file.sync_all()?;
-        fs::rename(&beside, &path)
-    });
-    if filled.is_err() {
-        let _ = fs::remove_file(&beside);
+        file.sync_all()
+    };
+    if let Some(file) = nameless(&path) {
+        let file = fill(file, write)?;
+        finish(&file)?;
+        let name = beside(&path, |name| link(&file, name))?.0;
+        return rename(&name, &path);
     }
-    filled
+    let (name, file) = named(&path)?;
+    match fill(file, write).and_then(|file| finish(&file)) {
+        Ok(()) => rename(&name, &path),
+        Err(cause) => {
+            let _ = fs::remove_file(&name);
+            Err(cause)
+        }
+    }
+}
+
+/// Renames a file, or removes it if that fails.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to).inspect_err(|_| {
+        let _ = fs::remove_file(from);
+    })
 }
 
 /// The kind of place that is written to.
@@ -120,8 +139,34 @@ fn fill(file: File, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io:
     file.into_inner().map_err(io::IntoInnerError::into_error)
 }
 
+/// Creates a file without a name in the folder of `path`, or returns `None` where that is impossible.
+fn nameless(path: &Path) -> Option<File> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let flags = rustix::fs::OFlags::TMPFILE.bits();
+    let file = OpenOptions::new().write(true).custom_flags(flags as i32).open(folder).ok()?;
+    // Without /proc there is no way to give it a name.
+    descriptor(&file).exists().then_some(file)
+}
+
+/// Gives a file its name.
+fn link(file: &File, name: &Path) -> io::Result<()> {
+    use rustix::fs::{AtFlags, CWD, linkat};
+    Ok(linkat(CWD, descriptor(file), CWD, name, AtFlags::SYMLINK_FOLLOW)?)
+}
+
+/// The path of a file that may have no other.
+fn descriptor(file: &File) -> PathBuf {
+    Path::new("/proc/self/fd").join(file.as_raw_fd().to_string())
+}
+
 /// Creates a file in the folder of `path`, with a name that nobody else uses.
-fn beside(path: &Path) -> io::Result<(PathBuf, File)> {
+fn named(path: &Path) -> io::Result<(PathBuf, File)> {
+    beside(path, |name| OpenOptions::new().write(true).create_new(true).open(name))
+}
+
+/// Lets `make` make something in the folder of `path`, with a name that nobody else uses.
+fn beside<T>(path: &Path, make: impl Fn(&Path) -> io::Result<T>) -> io::Result<(PathBuf, T)> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
     let mut tries = 0;
     loop {
@@ -129,8 +174,8 @@ fn beside(path: &Path) -> io::Result<(PathBuf, File)> {
         hidden.push(name);
         hidden.push(format!(".{}-{tries}", process::id()));
         let hidden = path.with_file_name(hidden);
-        match OpenOptions::new().write(true).create_new(true).open(&hidden) {
-            Ok(file) => return Ok((hidden, file)),
+        match make(&hidden) {
+            Ok(made) => return Ok((hidden, made)),
             Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists && tries < 16 => tries += 1,
             Err(cause) => return Err(cause),
         }

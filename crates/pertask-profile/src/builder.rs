@@ -31,9 +31,9 @@ pub struct Bounds {
     pub locations: usize,
     /// The most names. A further name becomes `(other)`.
     pub texts: usize,
-    /// The most bytes of a name. A longer name is cut and ends in `…`.
+    /// The most bytes of a name. A longer name is cut, counted, and ends in `…`.
     pub text_bytes: usize,
-    /// The most locations of a stack. A deeper stack loses its outermost callers and counts as incomplete.
+    /// The most locations of a stack. A deeper stack loses its outermost callers, and counts as cut and as incomplete.
     pub depth: usize,
     /// The most scopes of a sample, and the most labels. The outermost scopes and the first labels are kept.
     pub labels: usize,
@@ -108,6 +108,7 @@ impl ProfileBuilder {
     /// Returns the profile's copy of a name, which is `(other)` if there is no room for another name.
     pub fn text(&mut self, text: &str) -> Arc<str> {
         let cut = cut(text, self.bounds.text_bytes);
+        let is_cut = cut.is_some();
         let text = cut.as_deref().unwrap_or(text);
         if let Some(known) = self.texts.get(text) {
             return known.clone();
@@ -118,6 +119,7 @@ impl ProfileBuilder {
         }
         let text = Arc::from(text);
         self.texts.insert(Arc::clone(&text));
+        self.lost.texts_cut += u64::from(is_cut);
         text
     }
 
@@ -193,6 +195,7 @@ impl ProfileBuilder {
             mechanism: self.mechanism,
             period_ns: self.period_ns,
             samples: self.samples.into_vec(),
+            has_counts: true,
             locations: self.locations.into_vec(),
             functions: self.functions.into_vec(),
             mappings: self.mappings.into_vec(),
@@ -216,11 +219,12 @@ impl ProfileBuilder {
     }
 
     /// Cuts a sample to its bounds, and returns whether it lost scopes or labels.
-    fn trim(&self, sample: &mut Sample) -> bool {
+    fn trim(&mut self, sample: &mut Sample) -> bool {
         let Bounds { depth, labels, .. } = self.bounds;
         if sample.stack.len() > depth {
             sample.stack.truncate(depth);
             sample.complete = false;
+            self.lost.stacks_cut = self.lost.stacks_cut.saturating_add(sample.count.max(1));
         }
         let trimmed = sample.scopes.len() > labels || sample.labels.len() > labels;
         sample.scopes.truncate(labels);

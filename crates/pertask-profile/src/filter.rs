@@ -27,7 +27,7 @@ pub struct Filter {
     pub site: Option<String>,
     /// The thread's name, its number, or both as in `worker [4711]`.
     pub thread: Option<String>,
-    /// Labels that the sample must have, as keys and values.
+    /// Labels that the sample must have, as keys and values. If a key has several values, each of them is found.
     pub labels: Vec<(String, String)>,
     /// Texts that must each be a part of the name of a function in the stack.
     pub functions: Vec<String>,
@@ -59,10 +59,7 @@ impl Filter {
         self.task.as_deref().is_none_or(|task| is_task(sample, task))
             && self.site.as_deref().is_none_or(|site| is_site(sample, site))
             && self.thread.as_deref().is_none_or(|thread| is_thread(sample, thread))
-            && self
-                .labels
-                .iter()
-                .all(|(key, value)| sample.label(key).is_some_and(|found| **found == **value))
+            && self.labels.iter().all(|label| has_label(sample, label))
     }
 }
 
@@ -92,6 +89,7 @@ impl Profile {
             mechanism: self.mechanism.clone(),
             period_ns: self.period_ns,
             samples,
+            has_counts: self.has_counts,
             locations: self.locations.clone(),
             functions: self.functions.clone(),
             mappings: self.mappings.clone(),
@@ -136,6 +134,11 @@ fn is_site(sample: &Sample, wanted: &str) -> bool {
     site.is_some_and(|site: &Site| {
         ends_with(&site.file, wanted) || ends_with(&frames::place(site), wanted)
     })
+}
+
+/// Returns whether the label's key has this value, perhaps among others.
+fn has_label(sample: &Sample, (key, value): &(String, String)) -> bool {
+    sample.labels_of(key).any(|found| **found == **value)
 }
 
 fn is_thread(sample: &Sample, wanted: &str) -> bool {

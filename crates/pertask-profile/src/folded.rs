@@ -2,9 +2,10 @@
 //!
 //! Each stack is a line: its frames, root first and separated by `;`, then a space, then its weight.
 
-use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::borrow::Cow;
+use std::io::{self, BufWriter, Write};
 
+use super::stacks::Stacks;
 use super::{Profile, RootBy, Sample};
 
 /// What the width of a frame stands for.
@@ -19,45 +20,38 @@ pub enum Weight {
 }
 
 impl Profile {
-    /// Writes the profile as folded stacks, in alphabetical order.
+    /// Writes the profile as folded stacks, in the alphabetical order of their frames.
     ///
     /// The format has no escapes, so some names change: `;` becomes `:`, a line break becomes a space, and a name that reads
     /// like a weight or a comment gets a `_`. An empty name becomes `-`.
     ///
+    /// Lines are written one by one, so memory is for the profile's tables and not for its stacks.
+    ///
     /// # Errors
     ///
     /// Returns the errors of `writer`.
-    pub fn write_folded(
-        &self,
-        root: RootBy,
-        weight: Weight,
-        mut writer: impl Write,
-    ) -> io::Result<()> {
-        for (stack, weight) in self.folded(root, weight) {
-            writeln!(writer, "{stack} {weight}")?;
+    pub fn write_folded(&self, root: RootBy, weight: Weight, writer: impl Write) -> io::Result<()> {
+        let stacks = Stacks::of(self, |sample| Some(root.of(sample)), harmless);
+        let samples = (0..).zip(&self.samples).filter(|(_, sample)| weight.of(sample) > 0);
+        let mut samples: Vec<u32> = samples.map(|(at, _)| at).collect();
+        samples.sort_unstable_by(|a, b| stacks.order(*a, *b));
+        let mut writer = BufWriter::new(writer);
+        for equal in samples.chunk_by(|a, b| stacks.order(*a, *b).is_eq()) {
+            let weights = equal.iter().map(|at| weight.of(&self.samples[*at as usize]));
+            line(&mut writer, &stacks, equal[0], weights.fold(0, u64::saturating_add))?;
         }
         writer.flush()
     }
+}
 
-    /// Returns the stacks that have a weight, each with its weight.
-    pub(super) fn folded(&self, root: RootBy, weight: Weight) -> BTreeMap<String, u64> {
-        let mut stacks = BTreeMap::new();
-        for sample in &self.samples {
-            let sum: &mut u64 = stacks.entry(self.fold(root, sample)).or_default();
-            *sum = sum.saturating_add(weight.of(sample));
+fn line(to: &mut impl Write, stacks: &Stacks<'_>, sample: u32, weight: u64) -> io::Result<()> {
+    for (at, frame) in stacks.frames(sample).enumerate() {
+        if at > 0 {
+            to.write_all(b";")?;
         }
-        stacks.retain(|_, weight| *weight != 0);
-        stacks
+        to.write_all(stacks.name(frame).as_bytes())?;
     }
-
-    fn fold(&self, root: RootBy, sample: &Sample) -> String {
-        let mut stack = harmless(&root.of(sample));
-        for frame in self.frames(sample) {
-            stack.push(';');
-            stack.push_str(&harmless(&frame));
-        }
-        stack
-    }
+    writeln!(to, " {weight}")
 }
 
 impl Weight {
@@ -70,11 +64,11 @@ impl Weight {
 }
 
 /// Returns a name for the frame that no reader takes for anything else.
-fn harmless(name: &str) -> String {
+fn harmless(name: Cow<'_, str>) -> Cow<'_, str> {
     let frame: String = name.chars().map(harmless_char).collect();
     let mut frame = frame.trim().to_owned();
     if frame.is_empty() {
-        return "-".to_owned();
+        return "-".into();
     }
     // Readers take `a 12` before a weight for two weights, the difference of two profiles.
     if let Some(at) = frame.rfind(' ')
@@ -86,7 +80,7 @@ fn harmless(name: &str) -> String {
     if frame.starts_with("# ") {
         frame.replace_range(1..2, "_");
     }
-    frame
+    if frame == name { name } else { frame.into() }
 }
 
 fn harmless_char(c: char) -> char {

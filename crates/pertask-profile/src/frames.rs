@@ -35,18 +35,6 @@ impl RootBy {
 }
 
 impl Profile {
-    /// Returns the names of a sample's frames, root first.
-    pub(super) fn frames(&self, sample: &Sample) -> Vec<Cow<'_, str>> {
-        let mut frames = Vec::new();
-        if !sample.complete {
-            frames.push(INCOMPLETE.into());
-        }
-        for id in sample.stack.iter().rev() {
-            frames.extend(self.names(*id).into_iter().rev());
-        }
-        frames
-    }
-
     /// Returns the names of the functions at a location, the innermost first. There is at least one.
     pub(super) fn names(&self, id: LocationId) -> Vec<Cow<'_, str>> {
         self.location(id).map_or_else(|| vec![UNKNOWN.into()], |location| self.names_at(location))
@@ -78,12 +66,26 @@ impl Profile {
         let offset = mapping.and_then(|mapping| location.address.checked_sub(mapping.start));
         match (mapping, offset) {
             (Some(mapping), Some(offset)) => {
-                let file = mapping.file.rsplit('/').next().unwrap_or_default();
+                let file = beginning(mapping.file.rsplit('/').next().unwrap_or_default());
                 format!("{file}+0x{:x}", offset.wrapping_add(mapping.offset))
             }
             _ => format!("0x{:x}", location.address),
         }
     }
+}
+
+/// Returns as much of a name as the kernel has of a file's or a thread's. A profile can repeat one in a million others.
+pub(super) fn beginning(name: &str) -> &str {
+    let end = (0..=name.len().min(255)).rev().find(|end| name.is_char_boundary(*end));
+    &name[..end.unwrap_or(0)]
+}
+
+/// Returns the end of a path: more of it than any table shows.
+#[cfg(feature = "table")]
+pub(super) fn end(path: &str) -> &str {
+    let from = path.len().saturating_sub(512);
+    let from = (from..=path.len()).find(|from| path.is_char_boundary(*from));
+    &path[from.unwrap_or(0)..]
 }
 
 /// Returns `src/main.rs:7`.
@@ -98,8 +100,9 @@ pub(super) fn site(task: &TaskRef) -> Cow<'_, str> {
 /// Returns a name such as `worker [4711]`. The number tells threads of one name apart.
 pub(super) fn thread(thread: Option<&ThreadRef>) -> Cow<'_, str> {
     match thread {
-        Some(thread) if thread.tid == 0 => (&*thread.name).into(),
-        Some(thread) => format!("{} [{}]", thread.name, thread.tid).into(),
+        Some(thread) if thread.tid == 0 => beginning(&thread.name).into(),
+        Some(thread) if thread.name.is_empty() => format!("[{}]", thread.tid).into(),
+        Some(thread) => format!("{} [{}]", beginning(&thread.name), thread.tid).into(),
         None => "(unknown thread)".into(),
     }
 }

@@ -60,6 +60,7 @@ mod lost;
 mod pprof;
 #[cfg(feature = "speedscope")]
 mod speedscope;
+mod stacks;
 mod summary;
 #[cfg(feature = "table")]
 mod table;
@@ -97,6 +98,8 @@ pub struct Profile {
     pub period_ns: u64,
     /// The samples. Equal samples are one entry with a count.
     pub samples: Vec<Sample>,
+    /// Whether the number of samples is known. Some programs write their CPU time alone; the `count` of each sample is 0 then.
+    pub has_counts: bool,
     /// Places in the code, indexed by [`LocationId`].
     pub locations: Vec<Location>,
     /// Functions, indexed by [`FunctionId`].
@@ -112,7 +115,7 @@ pub struct Profile {
 /// One or more samples that are equal in everything: stack, task, thread, scopes and labels.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Sample {
-    /// The number of samples.
+    /// The number of samples, or 0 if [`Profile::has_counts`] is false.
     pub count: u64,
     /// The CPU time that they stand for together.
     pub cpu_ns: u64,

@@ -18,6 +18,10 @@ pub struct Lost {
     pub locations_folded: u64,
     /// How often a name became `(other)`, because there was no room for another one.
     pub texts_folded: u64,
+    /// Names that were too long, and lost a part.
+    pub texts_cut: u64,
+    /// Samples whose stack was too deep, and lost its outermost callers. They are among the incomplete ones.
+    pub stacks_cut: u64,
     /// Threads that could not be sampled.
     pub threads_not_sampled: u64,
     /// CPU time of the process that is not in the profile. A little is usual: what each thread used after its last sample.
@@ -45,13 +49,15 @@ impl Lost {
     }
 
     /// Returns the counts, each with its name and its words.
-    pub(super) fn parts(&mut self) -> [Part<'_>; 7] {
+    pub(super) fn parts(&mut self) -> [Part<'_>; 9] {
         [
             ("samples_dropped", "sample", "dropped", &mut self.samples_dropped),
             ("stacks_incomplete", "stack", "incomplete", &mut self.stacks_incomplete),
             ("samples_folded", "sample", "folded", &mut self.samples_folded),
             ("locations_folded", "location", "folded", &mut self.locations_folded),
             ("texts_folded", "name", "folded", &mut self.texts_folded),
+            ("texts_cut", "name", "cut", &mut self.texts_cut),
+            ("stacks_cut", "stack", "cut", &mut self.stacks_cut),
             ("threads_not_sampled", "thread", "not sampled", &mut self.threads_not_sampled),
             ("unsampled_cpu_ns", "ns of CPU time", "not sampled", &mut self.unsampled_cpu_ns),
         ]

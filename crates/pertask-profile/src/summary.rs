@@ -22,7 +22,7 @@ pub enum GroupBy {
     Thread,
     /// Each scope.
     Scope,
-    /// Each value of the label with this key.
+    /// Each value of the label with this key. Where a sample has several, its own time is the first one's.
     Label(Arc<str>),
 }
 
@@ -31,7 +31,7 @@ pub enum GroupBy {
 pub struct Amount {
     /// The CPU time in nanoseconds.
     pub cpu_ns: u64,
-    /// The number of samples.
+    /// The number of samples, or 0 if [`Profile::has_counts`] is false.
     pub samples: u64,
 }
 
@@ -45,6 +45,8 @@ pub struct Summary {
     pub by: GroupBy,
     /// All samples of the profile.
     pub whole: Amount,
+    /// Whether the numbers of samples are known. If not, they are all 0.
+    pub has_counts: bool,
     /// The rows, those with the most own CPU time first.
     pub rows: Vec<SummaryRow>,
 }
@@ -55,7 +57,8 @@ pub struct SummaryRow {
     /// Whose CPU time it is.
     pub subject: Subject,
     /// The CPU time of the subject itself: of a function without the functions that it called, of a scope without the scopes
-    /// within it. For other subjects it equals `total`.
+    /// within it, of a label's value without the samples that have another value before it. For other subjects it equals
+    /// `total`.
     pub own: Amount,
     /// All samples that the subject occurs in. Each counts once, however often a function stands in its stack.
     pub total: Amount,
@@ -132,13 +135,16 @@ impl Profile {
                 sample.task.clone().map_or(Subject::OutsideTasks, Subject::Task)
             }),
             GroupBy::Thread => self.each_once(|sample| Subject::Thread(sample.thread.clone())),
-            GroupBy::Label(key) => self.each_once(|sample| {
-                sample.label(key).cloned().map_or(Subject::NoLabel, Subject::Label)
-            }),
+            GroupBy::Label(key) => self.by_label(key),
             GroupBy::Scope => self.scopes(),
             GroupBy::Function => self.by_function(),
         };
-        Summary { by: by.clone(), whole: self.whole(), rows: sorted(rows) }
+        Summary {
+            by: by.clone(),
+            whole: self.whole(),
+            has_counts: self.has_counts,
+            rows: sorted(rows),
+        }
     }
 
     /// Returns the keys of the users' labels, in alphabetical order.
@@ -158,6 +164,17 @@ impl Profile {
             let row = rows.of(subject(sample));
             rows.add_own(row, Amount::of(sample));
             rows.add_total(row, Amount::of(sample));
+        }
+        rows.finish(|subject| subject)
+    }
+
+    fn by_label(&self, key: &str) -> Vec<SummaryRow> {
+        let mut rows = Rows::default();
+        for sample in &self.samples {
+            let values = sample.labels_of(key).cloned().map(Subject::Label);
+            let values: Vec<_> = values.map(|value| rows.of(value)).collect();
+            let first = values.first().copied().unwrap_or_else(|| rows.of(Subject::NoLabel));
+            rows.add(first, &values, Amount::of(sample));
         }
         rows.finish(|subject| subject)
     }
@@ -201,12 +218,20 @@ impl Sample {
     /// Returns the value of the label with this key, the first if there are several.
     #[must_use]
     pub fn label(&self, key: &str) -> Option<&Arc<str>> {
-        self.labels.iter().find(|(of, _)| &**of == key).map(|(_, value)| value)
+        self.labels_of(key).next()
+    }
+
+    /// Returns all values of the label with this key.
+    pub fn labels_of<'a, 'k>(
+        &'a self,
+        key: &'k str,
+    ) -> impl Iterator<Item = &'a Arc<str>> + use<'a, 'k> {
+        self.labels.iter().filter(move |(of, _)| &**of == key).map(|(_, value)| value)
     }
 }
 
 impl Amount {
-    fn of(sample: &Sample) -> Self {
+    pub(super) fn of(sample: &Sample) -> Self {
         Self { cpu_ns: sample.cpu_ns, samples: sample.count }
     }
 
@@ -220,24 +245,42 @@ impl Amount {
     }
 }
 
+impl Subject {
+    /// Returns the name by which people call the subject.
+    fn name(&self) -> Cow<'_, str> {
+        match self {
+            Self::Site { name: Some(name), .. } => (&**name).into(),
+            Self::Site { site: Some(site), .. } => frames::place(site).into(),
+            Self::Site { .. } => frames::UNKNOWN.into(),
+            Self::Task(TaskRef { name: Some(name), .. }) => (&**name).into(),
+            Self::Task(task) => frames::site(task),
+            Self::OutsideTasks => frames::OUTSIDE.into(),
+            Self::Function { name, .. } | Self::Scope(name) | Self::Label(name) => (&**name).into(),
+            Self::NoStack => "(no stack)".into(),
+            Self::Thread(thread) => frames::thread(thread.as_ref()),
+            Self::NoScope => "(no scope)".into(),
+            Self::NoLabel => "(no such label)".into(),
+        }
+    }
+
+    /// Returns what tells apart subjects of one name.
+    fn place(&self) -> (Option<u64>, Option<(&str, u32)>) {
+        fn of(site: Option<&Site>) -> Option<(&str, u32)> {
+            site.map(|site| (&*site.file, site.line))
+        }
+        match self {
+            Self::Site { site, .. } => (None, of(site.as_ref())),
+            Self::Task(task) => (task.id, of(task.site.as_ref())),
+            Self::Function { file, .. } => (None, file.as_deref().map(|file| (file, 0))),
+            _ => (None, None),
+        }
+    }
+}
+
 /// Shows the name by which people call the subject, and which [`Filter`](super::Filter) takes.
 impl std::fmt::Display for Subject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Site { name: Some(name), .. } => f.write_str(name),
-            Self::Site { site: Some(site), .. } => f.write_str(&frames::place(site)),
-            Self::Site { .. } => f.write_str(frames::UNKNOWN),
-            Self::Task(TaskRef { name: Some(name), .. }) => f.write_str(name),
-            Self::Task(task) => f.write_str(&frames::site(task)),
-            Self::OutsideTasks => f.write_str(frames::OUTSIDE),
-            Self::Function { name, .. } | Self::Scope(name) | Self::Label(name) => {
-                f.write_str(name)
-            }
-            Self::NoStack => f.write_str("(no stack)"),
-            Self::Thread(thread) => f.write_str(&frames::thread(thread.as_ref())),
-            Self::NoScope => f.write_str("(no scope)"),
-            Self::NoLabel => f.write_str("(no such label)"),
-        }
+        f.write_str(&self.name())
     }
 }
 
@@ -313,17 +356,11 @@ impl<K: Eq + Hash> Rows<K> {
 
 /// Sorts rows by own CPU time, then by total, then by name, so that the order is always the same.
 fn sorted(mut rows: Vec<SummaryRow>) -> Vec<SummaryRow> {
-    let place = |subject: &Subject| match subject {
-        Subject::Site { site, .. } => (None, site.as_ref().map(frames::place)),
-        Subject::Task(task) => (task.id, task.site.as_ref().map(frames::place)),
-        Subject::Function { file, .. } => (None, file.as_deref().map(str::to_owned)),
-        _ => (None, None),
-    };
     rows.sort_by(|a, b| {
         let amounts = (b.own, b.total).cmp(&(a.own, a.total));
         amounts
-            .then_with(|| a.subject.to_string().cmp(&b.subject.to_string()))
-            .then_with(|| place(&a.subject).cmp(&place(&b.subject)))
+            .then_with(|| a.subject.name().cmp(&b.subject.name()))
+            .then_with(|| a.subject.place().cmp(&b.subject.place()))
     });
     rows
 }

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::UNIX_EPOCH;
 
-use super::{Amount, Filter, GroupBy, Lost, Profile, Subject, Summary, SummaryRow, frames};
+use super::{Amount, Filter, GroupBy, Lost, Profile, Sample, Subject, Summary, SummaryRow, frames};
 use pertask_text::grid::{Cell, Column, Grid};
 use pertask_text::human::{self, counted};
 use pertask_text::ink::{Ink, Tint};
@@ -96,8 +96,8 @@ impl Overview<'_> {
     fn totals(&self) -> String {
         let Amount { cpu_ns, samples } = self.whole.whole();
         let duration_ns = self.whole.duration_ns;
-        let mut sampled =
-            format!("{} of CPU time in {}", human::duration_ns(cpu_ns), counted(samples, "sample"));
+        let mut sampled = format!("{} of CPU time", human::duration_ns(cpu_ns));
+        sampled += &self.in_samples(samples);
         let unsampled_ns = self.whole.lost.unsampled_cpu_ns;
         if unsampled_ns > 0 {
             sampled += &format!(" (and {} not in the profile)", human::duration_ns(unsampled_ns));
@@ -109,6 +109,14 @@ impl Overview<'_> {
                 human::duration_ns(duration_ns),
                 cpu_ns as f64 / duration_ns as f64
             ),
+        }
+    }
+
+    /// Returns ` in 12 samples`, or nothing if the number is not known.
+    fn in_samples(&self, samples: u64) -> String {
+        match self.whole.has_counts {
+            true => format!(" in {}", counted(samples, "sample")),
+            false => String::new(),
         }
     }
 
@@ -129,13 +137,16 @@ impl Overview<'_> {
     }
 
     fn complete(&self) -> Option<String> {
-        let samples = self.whole.samples.iter();
-        let whole = samples.filter(|sample| sample.complete && !sample.stack.is_empty());
-        let whole = whole.fold(0_u64, |sum, sample| sum.saturating_add(sample.count));
-        let all = self.whole.whole().samples;
-        (all > 0).then(|| match whole == all {
+        let is_whole = |sample: &&Sample| sample.complete && !sample.stack.is_empty();
+        let whole = self.whole.samples.iter().filter(is_whole).map(Amount::of);
+        let (whole, all) = (whole.fold(Amount::default(), Amount::plus), self.whole.whole());
+        let (part, all, what) = match self.whole.has_counts {
+            true => (whole.samples, all.samples, "the stacks whole"),
+            false => (whole.cpu_ns, all.cpu_ns, "the CPU time in whole stacks"),
+        };
+        (all > 0).then(|| match part == all {
             true => "all stacks whole".to_owned(),
-            false => format!("{} of the stacks whole", human::percent(whole, all)),
+            false => format!("{} of {what}", human::percent(part, all)),
         })
     }
 
@@ -147,6 +158,9 @@ impl Overview<'_> {
             hints.push(
                 "tasks: the profile names none; its recorder knew none, or no task ran".to_owned(),
             );
+        }
+        if !self.whole.has_counts && !samples.is_empty() {
+            hints.push("samples: the profile does not say how many there are".to_owned());
         }
         let keys = self.whole.label_keys();
         let shown: Vec<_> = keys.iter().take(MAX_KEYS).map(|key| &**key).collect();
@@ -162,10 +176,10 @@ impl Overview<'_> {
     fn matched(&self, part: &Profile, filter: &Filter) -> String {
         let (part, whole) = (part.whole(), self.whole.whole());
         format!(
-            "matched: {} ({}) in {}: {filter}",
+            "matched: {} ({}){}: {filter}",
             human::duration_ns(part.cpu_ns),
             human::percent(part.cpu_ns, whole.cpu_ns),
-            counted(part.samples, "sample"),
+            self.in_samples(part.samples),
         )
     }
 }
@@ -184,7 +198,7 @@ impl SummaryTable<'_> {
 
 impl fmt::Display for SummaryTable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Summary { by, whole, rows } = self.summary;
+        let Summary { by, whole, has_counts, rows } = self.summary;
         let (shown, cut) = rows.split_at(self.shown_rows());
         let of = human::duration_ns(whole.cpu_ns);
         let mut lines = self.style.prose(&format!("{} (% of {of})", title(by)), Tint::Title);
@@ -193,7 +207,11 @@ impl fmt::Display for SummaryTable<'_> {
         }
         if !shown.is_empty() {
             let with_files = need_files(shown);
-            let cells = shown.iter().map(|row| cells(by, row, *whole, with_files)).collect();
+            let cells = |row: &SummaryRow| {
+                let samples = has_counts.then_some(row.own.samples);
+                cells(by, row, *whole, samples, with_files)
+            };
+            let cells = shown.iter().map(cells).collect();
             let label = label_title(by);
             let grid = Grid::new(&columns(by, &label, with_files), cells);
             lines.extend(grid.lines(self.style.max_width(), self.style.ink()));
@@ -297,13 +315,20 @@ fn columns<'a>(by: &GroupBy, label: &'a str, with_files: bool) -> Vec<Column<'a>
     columns
 }
 
-fn cells(by: &GroupBy, row: &SummaryRow, whole: Amount, with_files: bool) -> Vec<Cell> {
+fn cells(
+    by: &GroupBy,
+    row: &SummaryRow,
+    whole: Amount,
+    samples: Option<u64>,
+    with_files: bool,
+) -> Vec<Cell> {
     let amounts = if is_nested(by) { vec![row.own, row.total] } else { vec![row.own] };
     let amounts = amounts.iter().flat_map(|amount| {
         [human::percent(amount.cpu_ns, whole.cpu_ns), human::duration_ns(amount.cpu_ns)]
     });
     let mut cells: Vec<_> = amounts.map(|text| Cell::new(&text)).collect();
-    cells.push(Cell::new(&human::count(row.own.samples)));
+    let samples = samples.map_or(human::NONE.to_owned(), human::count);
+    cells.push(Cell::new(&samples));
     cells.extend(subject(by, &row.subject, with_files));
     cells
 }
@@ -311,9 +336,12 @@ fn cells(by: &GroupBy, row: &SummaryRow, whole: Amount, with_files: bool) -> Vec
 /// Returns the cells that name the subject of a row.
 fn subject(by: &GroupBy, subject: &Subject, with_files: bool) -> Vec<Cell> {
     let none = || Cell::new(human::NONE);
-    let name = |name: Option<&str>| name.map_or_else(none, Cell::new);
+    // Many rows may have one long name.
+    let name =
+        |name: Option<&str>| name.map_or_else(none, |name| Cell::new(frames::beginning(name)));
     let site = |site: Option<&super::Site>| {
-        site.map_or_else(none, |site| Cell::path(&frames::place(site))).tint(Tint::Secondary)
+        let place = |site| Cell::path(frames::end(&frames::place(site)));
+        site.map_or_else(none, place).tint(Tint::Secondary)
     };
     let number = |id: Option<u64>| id.map_or_else(none, |id| Cell::new(&id.to_string()));
     match subject {
@@ -331,7 +359,8 @@ fn subject(by: &GroupBy, subject: &Subject, with_files: bool) -> Vec<Cell> {
         Subject::Function { name, .. } => vec![Cell::path(name)],
         Subject::Thread(Some(thread)) => {
             let tid = (thread.tid != 0).then_some(thread.tid.into());
-            vec![Cell::new(&thread.name), number(tid)]
+            let known = (!thread.name.is_empty()).then_some(&*thread.name);
+            vec![name(known), number(tid)]
         }
         Subject::Scope(text) | Subject::Label(text) => vec![Cell::new(text)],
         // The rows of samples without a task, a stack and so on.

@@ -6,19 +6,19 @@ use std::{
     path::Path,
 };
 
-use pertask::profile::{Profile, ReadError};
+use pertask::profile::{Profile, ReadError, ReadLimits};
 
 use super::is_stdout as is_stdin;
 use crate::error::Error;
 
-/// Reads the profile at `path`, or from stdin if that is `-`.
+/// Reads the profile at `path`, or from stdin if that is `-`, within the limits.
 ///
 /// # Errors
 ///
 /// Returns [`Error::Profile`] if the file cannot be read, and [`Error::Damaged`] if it is not a profile or is too large.
-pub fn read(path: &Path) -> Result<Profile, Error> {
+pub fn read(path: &Path, limits: &ReadLimits) -> Result<Profile, Error> {
     if !is_stdin(path) {
-        return parse(path, open(path).map_err(|cause| refused(path, &cause))?);
+        return parse(path, limits, open(path).map_err(|cause| refused(path, &cause))?);
     }
     let stdin = io::stdin();
     if stdin.is_terminal() {
@@ -26,7 +26,7 @@ pub fn read(path: &Path) -> Result<Profile, Error> {
         let remedy = "Name a file, or pipe one in: curl -s http://host/profile | pertask report -";
         return Err(Error::Profile { place: place(path), why, remedy });
     }
-    parse(path, stdin.lock())
+    parse(path, limits, stdin.lock())
 }
 
 /// Returns the file's name for messages.
@@ -42,8 +42,8 @@ fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-fn parse(path: &Path, reader: impl Read) -> Result<Profile, Error> {
-    Profile::from_pprof(reader).map_err(|cause| match cause {
+fn parse(path: &Path, limits: &ReadLimits, reader: impl Read) -> Result<Profile, Error> {
+    Profile::from_pprof_within(reader, limits).map_err(|cause| match cause {
         ReadError::Read(cause) => refused(path, &cause),
         cause => Error::Damaged { place: place(path), cause },
     })

@@ -1,11 +1,14 @@
 //! The tables as JSON, with the fields that `docs/PROFILE.md` describes.
 
-use std::{fmt::Write as _, time::UNIX_EPOCH};
+use std::{
+    io::{self, Write},
+    time::UNIX_EPOCH,
+};
 
-use pertask::profile::{GroupBy, Lost, Subject, SummaryRow};
+use pertask::profile::{GroupBy, Lost, Profile, Subject, Summary, SummaryRow};
 use serde::Serialize;
 
-use super::Shown;
+use super::{Shown, harmless_json::Harmless};
 
 /// The name and version of the schema.
 const SCHEMA: &str = "pertask.profile/1";
@@ -18,8 +21,8 @@ struct Report<'a> {
     mechanism: &'a str,
     period_ns: u64,
     cpu_ns: u64,
-    samples: u64,
-    samples_whole: u64,
+    samples: Option<u64>,
+    samples_whole: Option<u64>,
     lost: Losses,
     remarks: &'a [String],
     matched: Option<Matched>,
@@ -34,6 +37,8 @@ struct Losses {
     samples_folded: u64,
     locations_folded: u64,
     texts_folded: u64,
+    texts_cut: u64,
+    stacks_cut: u64,
     threads_not_sampled: u64,
     unsampled_cpu_ns: u64,
 }
@@ -41,7 +46,7 @@ struct Losses {
 #[derive(Serialize)]
 struct Matched {
     cpu_ns: u64,
-    samples: u64,
+    samples: Option<u64>,
     conditions: Vec<String>,
 }
 
@@ -49,27 +54,37 @@ struct Matched {
 struct Table<'a> {
     by: &'static str,
     label_key: Option<&'a str>,
-    rows: Vec<Row>,
+    rows: Vec<Row<'a>>,
     rows_left_out: usize,
 }
 
 #[derive(Serialize)]
-struct Row {
+struct Row<'a> {
     kind: &'static str,
-    name: Option<String>,
-    file: Option<String>,
+    name: Option<&'a str>,
+    file: Option<&'a str>,
     line: Option<u32>,
     task: Option<u64>,
     parent: Option<u64>,
     tid: Option<u32>,
     self_cpu_ns: u64,
     total_cpu_ns: u64,
-    self_samples: u64,
-    total_samples: u64,
+    self_samples: Option<u64>,
+    total_samples: Option<u64>,
 }
 
-/// Returns the tables as indented JSON, each with at most `most_rows` rows.
-pub fn report(shown: &Shown<'_>, by: &[GroupBy], most_rows: usize) -> String {
+/// Writes the tables as indented JSON, each with at most `most_rows` rows.
+///
+/// # Errors
+///
+/// Returns the errors of `to`.
+pub fn report(
+    to: &mut dyn Write,
+    shown: &Shown<'_>,
+    by: &[GroupBy],
+    most_rows: usize,
+) -> io::Result<()> {
+    let summaries: Vec<_> = by.iter().map(|by| shown.profile().summary(by)).collect();
     let whole = shown.whole;
     let amount = whole.whole();
     let complete = whole.samples.iter().filter(|it| it.complete && !it.stack.is_empty());
@@ -80,26 +95,33 @@ pub fn report(shown: &Shown<'_>, by: &[GroupBy], most_rows: usize) -> String {
         mechanism: &whole.mechanism,
         period_ns: whole.period_ns,
         cpu_ns: amount.cpu_ns,
-        samples: amount.samples,
-        samples_whole: complete.map(|sample| sample.count).fold(0, u64::saturating_add),
+        samples: known(whole, amount.samples),
+        samples_whole: known(
+            whole,
+            complete.map(|sample| sample.count).fold(0, u64::saturating_add),
+        ),
         lost: losses(whole.lost),
         remarks: &whole.remarks,
         matched: shown.part.map(|(part, filter)| Matched {
             cpu_ns: part.whole().cpu_ns,
-            samples: part.whole().samples,
+            samples: known(whole, part.whole().samples),
             conditions: filter.conditions().iter().map(ToString::to_string).collect(),
         }),
         label_keys: whole.label_keys().iter().map(ToString::to_string).collect(),
-        tables: by.iter().map(|by| table(shown, by, most_rows)).collect(),
+        tables: summaries.iter().map(|summary| table(shown, summary, most_rows)).collect(),
     };
-    // Plain data under string keys always serializes.
-    let json = serde_json::to_string_pretty(&report).unwrap_or_default();
-    harmless(&json) + "\n"
+    report.serialize(&mut serde_json::Serializer::with_formatter(&mut *to, Harmless::default()))?;
+    to.write_all(b"\n")
 }
 
-fn table<'a>(shown: &Shown<'_>, by: &'a GroupBy, most_rows: usize) -> Table<'a> {
-    let rows = shown.profile().summary(by).rows;
-    let (by, label_key) = match by {
+/// Returns a number of samples, or `None` if the profile does not say how many there are.
+fn known(profile: &Profile, samples: u64) -> Option<u64> {
+    profile.has_counts.then_some(samples)
+}
+
+fn table<'a>(shown: &Shown<'_>, summary: &'a Summary, most_rows: usize) -> Table<'a> {
+    let (profile, rows) = (shown.profile(), &summary.rows);
+    let (by, label_key) = match &summary.by {
         GroupBy::Site => ("site", None),
         GroupBy::Task => ("task", None),
         GroupBy::Function => ("function", None),
@@ -109,10 +131,11 @@ fn table<'a>(shown: &Shown<'_>, by: &'a GroupBy, most_rows: usize) -> Table<'a> 
         _ => ("other", None),
     };
     let rows_left_out = rows.len().saturating_sub(most_rows);
-    Table { by, label_key, rows: rows.iter().take(most_rows).map(row).collect(), rows_left_out }
+    let rows = rows.iter().take(most_rows).map(|it| row(profile, it)).collect();
+    Table { by, label_key, rows, rows_left_out }
 }
 
-fn row(row: &SummaryRow) -> Row {
+fn row<'a>(profile: &Profile, row: &'a SummaryRow) -> Row<'a> {
     let mut out = Row {
         kind: "other",
         name: None,
@@ -123,36 +146,36 @@ fn row(row: &SummaryRow) -> Row {
         tid: None,
         self_cpu_ns: row.own.cpu_ns,
         total_cpu_ns: row.total.cpu_ns,
-        self_samples: row.own.samples,
-        total_samples: row.total.samples,
+        self_samples: known(profile, row.own.samples),
+        total_samples: known(profile, row.total.samples),
     };
-    let text = |text: &str| Some(text.to_owned());
     match &row.subject {
         Subject::Site { name, site } => {
             out.kind = "site";
-            out.name = name.as_deref().and_then(text);
-            out.file = site.as_ref().and_then(|site| text(&site.file));
+            out.name = name.as_deref();
+            out.file = site.as_ref().map(|site| &*site.file);
             out.line = site.as_ref().map(|site| site.line);
         }
         Subject::Task(task) => {
             out.kind = "task";
-            out.name = task.name.as_deref().and_then(text);
-            out.file = task.site.as_ref().and_then(|site| text(&site.file));
+            out.name = task.name.as_deref();
+            out.file = task.site.as_ref().map(|site| &*site.file);
             out.line = task.site.as_ref().map(|site| site.line);
             (out.task, out.parent) = (task.id, task.parent);
         }
         Subject::Function { name, file } => {
             out.kind = "function";
-            out.name = text(name);
-            out.file = file.as_deref().and_then(text);
+            out.name = Some(name);
+            out.file = file.as_deref();
         }
         Subject::Thread(thread) => {
             out.kind = "thread";
-            out.name = thread.as_ref().and_then(|thread| text(&thread.name));
+            let named = thread.as_ref().filter(|thread| !thread.name.is_empty());
+            out.name = named.map(|thread| &*thread.name);
             out.tid = thread.as_ref().map(|thread| thread.tid).filter(|tid| *tid != 0);
         }
-        Subject::Scope(scope) => (out.kind, out.name) = ("scope", text(scope)),
-        Subject::Label(value) => (out.kind, out.name) = ("label", text(value)),
+        Subject::Scope(scope) => (out.kind, out.name) = ("scope", Some(&**scope)),
+        Subject::Label(value) => (out.kind, out.name) = ("label", Some(&**value)),
         Subject::OutsideTasks => out.kind = "outside_tasks",
         Subject::NoStack => out.kind = "no_stack",
         Subject::NoScope => out.kind = "no_scope",
@@ -180,6 +203,8 @@ fn losses(lost: Lost) -> Losses {
         samples_folded,
         locations_folded,
         texts_folded,
+        texts_cut,
+        stacks_cut,
         threads_not_sampled,
         unsampled_cpu_ns,
     } = lost;
@@ -189,30 +214,9 @@ fn losses(lost: Lost) -> Losses {
         samples_folded,
         locations_folded,
         texts_folded,
+        texts_cut,
+        stacks_cut,
         threads_not_sampled,
         unsampled_cpu_ns,
     }
-}
-
-/// Escapes everything in the JSON that could control a terminal. Such characters occur only in strings.
-fn harmless(json: &str) -> String {
-    let mut out = String::with_capacity(json.len());
-    for c in json.chars() {
-        // These are C1 controls, and characters that reorder or hide text. JSON escapes C0 controls already.
-        match c {
-            '\u{7f}'..='\u{9f}'
-            | '\u{ad}'
-            | '\u{61c}'
-            | '\u{200b}'
-            | '\u{200e}'
-            | '\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' => {
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out
 }

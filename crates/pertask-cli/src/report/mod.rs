@@ -1,18 +1,22 @@
 //! `pertask report`: reads a profile from a file and writes it as tables, as JSON or for viewers.
 
+mod harmless_json;
 mod input;
 mod json;
 mod near;
 mod options;
 mod text;
 
-use std::path::Path;
+use std::{
+    io::{BufWriter, Write},
+    path::Path,
+};
 
 use pertask::profile::{FlamegraphOptions, Profile, SummaryStyle, Weight};
 
 use crate::{
     error::Error,
-    output::{note, print, stdout_style},
+    output::{note, print_with, stdout_style},
     replace::replace,
 };
 
@@ -28,7 +32,7 @@ const TOP: usize = 20;
 ///
 /// Returns an [`Error`] if the profile cannot be read, no sample matches, or something cannot be written.
 pub fn run(options: &ReportOptions) -> Result<(), Error> {
-    let whole = input::read(&options.file)?;
+    let whole = input::read(&options.file, &options.limits())?;
     let filter = options.filter();
     let part = if filter.is_empty() { None } else { Some(whole.filtered(&filter)) };
     if let Some(part) = &part
@@ -54,17 +58,21 @@ fn tables(options: &ReportOptions, shown: &Shown<'_>) -> Result<(), Error> {
         };
         SummaryStyle { width, color, max_rows: options.most_rows(TOP) }
     };
-    let text = match options.is_json() {
-        true => json::report(shown, &by, options.most_rows(usize::MAX)),
-        false => shown.text(&by, style()),
+    let report = |to: &mut dyn Write| match options.is_json() {
+        true => json::report(to, shown, &by, options.most_rows(usize::MAX)),
+        false => to.write_all(shown.text(&by, style()).as_bytes()),
     };
     match file {
-        Some(path) => write(path, "report", |to| to.write_all(text.as_bytes())),
+        Some(path) => write(path, "report", report),
         // The folded stacks go to stdout instead.
         None if options.folded.as_deref().is_some_and(is_stdout) && options.output.is_none() => {
             Ok(())
         }
-        None => print(&text),
+        None => print_with(|to| {
+            let mut to = BufWriter::new(to);
+            report(&mut to)?;
+            to.flush()
+        }),
     }
 }
 
@@ -86,16 +94,14 @@ fn pictures(options: &ReportOptions, profile: &Profile) -> Result<(), Error> {
     if !is_stdout(path) {
         return write(path, "folded stacks", |to| profile.write_folded(root, Weight::CpuNs, to));
     }
-    let mut folded = Vec::new();
-    let _ = profile.write_folded(root, Weight::CpuNs, &mut folded);
-    print(&String::from_utf8_lossy(&folded))
+    print_with(|to| profile.write_folded(root, Weight::CpuNs, to))
 }
 
 /// Replaces a file, and says so on stderr.
 fn write(
     path: &Path,
     what: &str,
-    write: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>,
+    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
 ) -> Result<(), Error> {
     replace(path, write)?;
     note(format_args!("{what} written to {}", path.display()));

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, str::FromStr};
 
 use clap::{Args, ValueEnum};
-use pertask::profile::{Filter, GroupBy, Profile, RootBy};
+use pertask::profile::{Filter, GroupBy, Profile, ReadLimits, RootBy};
 
 use super::is_stdout;
 
@@ -15,7 +15,11 @@ pub const LONG_ABOUT: &str = "\
 Read a sampled profile: which tasks and functions spent the CPU.
 
 FILE is a pprof file, gzip'd or not, as `pertask demo -o profile.pb.gz` writes it. The command also reads profiles of \
-other programs, such as Go's. Those have functions, threads and labels, but no tasks.";
+other programs, such as Go's. Those have functions, threads and labels, but no tasks: what other programs call a task or a \
+site is a label of theirs, for --by label:KEY and --label KEY=VALUE.
+
+Untrusted files are safe to read. Names that are too long and stacks that are too deep are cut, and counted as lost; a file \
+with too much of anything else is refused, and says which --limit to raise.";
 
 /// The last paragraphs of the help.
 pub const HELP: &str = "\
@@ -26,9 +30,10 @@ Reading the tables:
     SELF     CPU time in the function itself
     TOTAL    CPU time in the function and all that it called; recursion is counted once
     CPU      CPU time of a task, a site, a thread or a label's value; each sample is in
-             one row
+             one row, that of its first value if a label has several
     SAMPLES  the number of samples behind SELF or CPU. Chance changes n samples by about
              the square root of n: 4 are a hint, 400 are accurate to a twentieth.
+             It is - if the file does not say how many there were.
              If the first lines say that times are by the clock, a site's CPU is
              measured, and the function (no sample) has the part without samples
     TASK     the task's name, or - if it has none
@@ -56,6 +61,7 @@ Examples:
   pertask report profile.pb.gz --task 'GET /hash' --by function
   pertask report profile.pb.gz --task 'GET /hash' --flamegraph hash.svg
   pertask report profile.pb.gz --folded - --root site | grep render
+  pertask report huge.pb.gz --limit bytes=1000000000 --limit samples=10000000
   pertask report profile.pb.gz --json | jq '.tables[].rows[] | {name, self_cpu_ns}'
   curl -s localhost:6060/debug/pprof/profile | pertask report -
 
@@ -79,6 +85,11 @@ pub struct ReportOptions {
     /// The most rows of each table; 0 means all [default: 20; with --json, all]
     #[arg(long, value_name = "N")]
     pub top: Option<usize>,
+
+    /// Raise (or lower) a limit on what FILE may hold; may be repeated. NAME is one of bytes,
+    /// part_bytes, samples, strings, string_bytes, locations, depth, frames, labels
+    #[arg(long, value_name = "NAME=NUMBER")]
+    pub limit: Vec<Limit>,
 
     /// Only the tasks with this name, or the task with this number
     #[arg(long, value_name = "NAME_OR_ID", help_heading = "Filters")]
@@ -145,6 +156,17 @@ impl ReportOptions {
             );
         }
         None
+    }
+
+    /// Returns the limits on what is read.
+    pub fn limits(&self) -> ReadLimits {
+        let mut limits = ReadLimits::default();
+        for Limit { name, number } in &self.limit {
+            if let Some(limit) = limits.by_name(name) {
+                *limit = *number;
+            }
+        }
+        limits
     }
 
     /// Returns the filter.
@@ -228,6 +250,25 @@ impl FromStr for Label {
             }
             _ => Err("a key and a value are needed, as in tenant=acme"),
         }
+    }
+}
+
+/// A limit on what is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    name: String,
+    number: u64,
+}
+
+impl FromStr for Limit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let named = text.split_once('=').filter(|(name, _)| ReadLimits::NAMES.contains(name));
+        let limit = named.and_then(|(name, number)| Some((name.to_owned(), number.parse().ok()?)));
+        limit.map(|(name, number)| Self { name, number }).ok_or_else(|| {
+            format!("NAME=NUMBER is needed, with a NAME of {}", ReadLimits::NAMES.join(", "))
+        })
     }
 }
 

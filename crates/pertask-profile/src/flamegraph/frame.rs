@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use super::super::frames::{INCOMPLETE, OUTSIDE, UNKNOWN};
+use super::super::frames::{INCOMPLETE, OUTSIDE, UNKNOWN, beginning};
 use super::super::{
     Function, FunctionId, Location, LocationId, Profile, RootBy, Sample, Site, TaskRef, ThreadRef,
 };
@@ -191,9 +191,11 @@ impl<'a> Root<'a> {
 
     fn name(self) -> Cow<'a, str> {
         match self {
-            Self::Task(name) | Self::Thread(name, 0) => name.into(),
+            Self::Task(name) => name.into(),
+            Self::Thread(name, 0) => beginning(name).into(),
             Self::Site(file, line) => format!("{file}:{line}").into(),
-            Self::Thread(name, tid) => format!("{name} [{tid}]").into(),
+            Self::Thread("", tid) => format!("[{tid}]").into(),
+            Self::Thread(name, tid) => format!("{} [{tid}]", beginning(name)).into(),
             Self::UnknownTask => UNKNOWN.into(),
             Self::UnknownThread => "(unknown thread)".into(),
             Self::Outside => OUTSIDE.into(),

@@ -87,10 +87,13 @@ impl Head {
 fn taken(frames: &Frames<'_>) -> String {
     let profile = frames.profile;
     let count = profile.samples.iter().map(|sample| u128::from(sample.count)).sum();
-    let count = counted(saturated(count), "sample");
+    let count = match profile.has_counts {
+        true => format!("{} in ", counted(saturated(count), "sample")),
+        false => String::new(),
+    };
     let mechanism = if profile.mechanism.is_empty() { "sampled" } else { &profile.mechanism };
     let duration = human::duration_ns(profile.duration_ns);
-    format!("{count} in {duration}, {mechanism}; {}", profile.lost)
+    format!("{count}{duration}, {mechanism}; {}", profile.lost)
 }
 
 /// What is in the profile and not in the picture.
@@ -193,6 +196,9 @@ impl<W: Write> Picture<'_, W> {
         let (x, y) = (self.width / 2, self.top);
         let words = match self.weight {
             Weight::CpuNs => "(no CPU time: the profile has no samples that stand for any)",
+            Weight::Samples if !self.frames.profile.has_counts => {
+                "(the profile does not say how many samples there are)"
+            }
             Weight::Samples => "(no samples)",
         };
         writeln!(self.out, r#"<text class="nothing" x="{x}" y="{y}">{words}</text>"#)
@@ -259,9 +265,11 @@ impl<W: Write> Picture<'_, W> {
             Weight::CpuNs => Weight::Samples,
             Weight::Samples => Weight::CpuNs,
         };
-        let (total_else, own_else) = (in_units(node.total, other), in_units(own, other));
-        let mut told = format!("total {}, own {}\n", share(node.total), share(own));
-        told += &format!("total {total_else}, own {own_else}");
+        let mut told = format!("total {}, own {}", share(node.total), share(own));
+        if self.frames.profile.has_counts {
+            let (total, own) = (in_units(node.total, other), in_units(own, other));
+            told += &format!("\ntotal {total}, own {own}");
+        }
         if node.hidden.by(self.weight) > 0 {
             told +=
                 &format!("\n{} in callees that are not drawn", in_units(node.hidden, self.weight));

@@ -1,6 +1,7 @@
 //! The labels of a sample in pprof: its task, its thread, its scopes and the user's own labels.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::super::{Sample, Site, TaskRef, ThreadRef, frames};
@@ -42,30 +43,21 @@ pub(super) fn of(sample: &Sample) -> Vec<(Cow<'_, str>, Value<'_>)> {
     labels
 }
 
-/// Adds a label to the sample. A label with one of our keys but another type of value is the user's.
-pub(super) fn take(sample: &mut Sample, key: &Arc<str>, value: Taken) {
-    let left = match (&**key, value) {
-        ("task", Taken::Number(id)) => return task(sample).id = Some(id),
-        ("task", Taken::Text(text)) if &*text == SEVERAL => {
-            task(sample);
-            return;
-        }
-        ("task_name", Taken::Text(name)) => return task(sample).name = Some(name),
-        ("parent", Taken::Number(parent)) => return task(sample).parent = Some(parent),
-        ("thread", Taken::Text(name)) => return thread(sample).name = name,
-        ("scope", Taken::Text(scope)) => return sample.scopes.push(scope),
-        ("stack", Taken::Text(text)) if &*text == INCOMPLETE => return sample.complete = false,
-        ("site", Taken::Text(text)) => match site(&text) {
-            Some(site) => return task(sample).site = Some(site),
-            None => Taken::Text(text),
-        },
-        ("tid", Taken::Number(tid)) => match u32::try_from(tid) {
-            Ok(tid) => return thread(sample).tid = tid,
-            Err(_) => Taken::Number(tid),
-        },
-        (_, value) => value,
-    };
-    sample.labels.push((unescaped(key), left.into_text()));
+/// What labels mean in a file: in our own, some are the task. In those of others, which may use the same words for anything, a
+/// label is a label, and only the thread is known by its usual names.
+#[derive(Debug, Default)]
+pub(super) struct Labels {
+    is_our_file: bool,
+    /// The sites that were read, by the address of their text, so that each is in memory once. The texts are kept, so that no
+    /// other one gets their address.
+    sites: HashMap<*const u8, (Arc<str>, Option<Site>)>,
+}
+
+/// What another program's labels say of a sample's thread: its name, and its number with the label's key.
+#[derive(Debug, Default)]
+pub(super) struct Given {
+    name: Option<Arc<str>>,
+    id: Option<(Arc<str>, Arc<str>)>,
 }
 
 /// A label's value as read from a file.
@@ -75,6 +67,94 @@ pub(super) enum Taken {
     Text(Arc<str>),
 }
 
+impl Labels {
+    pub(super) fn of_file(is_our_file: bool) -> Self {
+        Self { is_our_file, sites: HashMap::new() }
+    }
+
+    /// Returns whether the key has a meaning of ours.
+    pub(super) fn is_ours(&self, key: &str) -> bool {
+        self.is_our_file && OURS.contains(&key)
+    }
+
+    /// Returns whether the key's values are numbers.
+    pub(super) fn has_numbers(&self, key: &str) -> bool {
+        self.is_our_file && matches!(key, "task" | "parent" | "tid")
+    }
+
+    /// Adds a label to the sample, or to what is given of its thread.
+    pub(super) fn take(
+        &mut self,
+        sample: &mut Sample,
+        given: &mut Given,
+        key: &Arc<str>,
+        value: Taken,
+    ) {
+        if self.is_our_file {
+            return self.take_ours(sample, key, value);
+        }
+        let text = value.into_text();
+        match thread_part(key) {
+            Some(ThreadPart::Name) if given.name.is_none() => given.name = Some(text),
+            Some(ThreadPart::Id) if given.id.is_none() => given.id = Some((key.clone(), text)),
+            _ => sample.labels.push((key.clone(), text)),
+        }
+    }
+
+    /// Makes a thread of what is given of it.
+    pub(super) fn finish(&self, sample: &mut Sample, given: Given) {
+        let Given { name, id } = given;
+        let tid = id.as_ref().and_then(|(_, id)| id.parse().ok());
+        let (name, left) = match (name, id, tid) {
+            (None, Some((_, id)), None) => (Some(id), None),
+            (name, Some(id), None) => (name, Some(id)),
+            (name, _, _) => (name, None),
+        };
+        // A number that no thread of Linux can have stays a label, or is the only name.
+        sample.labels.extend(left);
+        if name.is_some() || tid.is_some() {
+            let name = name.unwrap_or_default();
+            sample.thread = Some(ThreadRef { tid: tid.unwrap_or(0), name });
+        }
+    }
+
+    /// Adds a label of our own file. One with a key of ours but another type of value is the user's.
+    fn take_ours(&mut self, sample: &mut Sample, key: &Arc<str>, value: Taken) {
+        let left = match (&**key, value) {
+            ("task", Taken::Number(id)) => return task(sample).id = Some(id),
+            ("task", Taken::Text(text)) if &*text == SEVERAL => {
+                task(sample);
+                return;
+            }
+            ("task_name", Taken::Text(name)) => return task(sample).name = Some(name),
+            ("parent", Taken::Number(parent)) => return task(sample).parent = Some(parent),
+            ("thread", Taken::Text(name)) => return thread(sample).name = name,
+            ("scope", Taken::Text(scope)) => return sample.scopes.push(scope),
+            ("stack", Taken::Text(text)) if &*text == INCOMPLETE => {
+                return sample.complete = false;
+            }
+            ("site", Taken::Text(text)) => match self.site(&text) {
+                Some(site) => return task(sample).site = Some(site),
+                None => Taken::Text(text),
+            },
+            ("tid", Taken::Number(tid)) => match u32::try_from(tid) {
+                Ok(tid) => return thread(sample).tid = tid,
+                Err(_) => Taken::Number(tid),
+            },
+            (_, value) => value,
+        };
+        sample.labels.push((unescaped(key), left.into_text()));
+    }
+
+    fn site(&mut self, text: &Arc<str>) -> Option<Site> {
+        if text.is_empty() {
+            return None;
+        }
+        let read = || (text.clone(), site(text));
+        self.sites.entry(text.as_ptr()).or_insert_with(read).1.clone()
+    }
+}
+
 impl Taken {
     fn into_text(self) -> Arc<str> {
         match self {
@@ -82,6 +162,25 @@ impl Taken {
             Self::Text(text) => text,
         }
     }
+}
+
+#[derive(Clone, Copy)]
+enum ThreadPart {
+    Name,
+    Id,
+}
+
+/// Recognizes the usual names of a thread's labels.
+fn thread_part(key: &str) -> Option<ThreadPart> {
+    let part = |key: &str| match key {
+        "thread" | "thread_name" | "threadname" => Some(ThreadPart::Name),
+        "tid" | "thread_id" | "threadid" => Some(ThreadPart::Id),
+        _ => None,
+    };
+    if key.len() > "thread_name".len() {
+        return None;
+    }
+    part(&key.to_ascii_lowercase().replace([' ', '-', '.'], "_"))
 }
 
 fn task(sample: &mut Sample) -> &mut TaskRef {

@@ -8,12 +8,22 @@
 //! - `stack` with the value `incomplete`;
 //! - the user's own labels. If a user's key is one of ours, it is written with `user.` before it, and read without. A label with
 //!   an empty key is left out.
+//!
+//! A comment says that we wrote the file. Labels have these meanings in such files alone.
 
+mod columns;
 mod fields;
+mod foreign;
 mod labels;
+mod limits;
 mod message;
+mod origin;
+mod prune;
 mod read;
 mod read_error;
+mod samples;
+mod tables;
+mod unpack;
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -25,10 +35,12 @@ use prost::Message;
 use super::{Function, Line, Location, LocationId, Mapping, Profile, Sample};
 use labels::Value;
 
-pub use read::ReadLimits;
+pub use limits::ReadLimits;
 pub use read_error::ReadError;
 
-/// The beginnings of the comments that the reader understands.
+/// The comment by which the reader knows a file of ours.
+const OURS: &str = "written by pertask";
+/// The beginnings of the other comments that it understands.
 const MECHANISM: &str = "mechanism: ";
 const LOST: &str = "lost: ";
 const REMARK: &str = "remark: ";
@@ -57,8 +69,9 @@ impl Encoder {
         // The format wants the empty string first.
         self.string("");
         let cpu = self.value_type("cpu", "nanoseconds");
+        let count = profile.has_counts.then(|| self.value_type("samples", "count"));
         let mut out = message::Profile {
-            sample_type: vec![self.value_type("samples", "count"), cpu],
+            sample_type: count.into_iter().chain([cpu]).collect(),
             sample: profile.samples.iter().map(|sample| self.sample(profile, sample)).collect(),
             mapping: (1..).zip(&profile.mappings).map(|(id, it)| self.mapping(id, it)).collect(),
             location: (1..)
@@ -81,9 +94,10 @@ impl Encoder {
 
     fn sample(&mut self, profile: &Profile, sample: &Sample) -> message::Sample {
         let known = |id: &&LocationId| profile.location(**id).is_some();
+        let count = profile.has_counts.then(|| signed(sample.count));
         message::Sample {
             location_id: sample.stack.iter().filter(known).map(|id| u64::from(id.0) + 1).collect(),
-            value: vec![signed(sample.count), signed(sample.cpu_ns)],
+            value: count.into_iter().chain([signed(sample.cpu_ns)]).collect(),
             label: labels::of(sample)
                 .into_iter()
                 .map(|(key, value)| self.label(&key, value))
@@ -128,7 +142,8 @@ impl Encoder {
         let mechanism =
             (!profile.mechanism.is_empty()).then(|| format!("{MECHANISM}{}", profile.mechanism));
         let remarks = profile.remarks.iter().map(|remark| format!("{REMARK}{remark}"));
-        let comments = mechanism.into_iter().chain(lost).chain(remarks);
+        let ours = [OURS.to_owned()].into_iter().chain(mechanism);
+        let comments = ours.chain(lost).chain(remarks);
         comments.map(|comment| self.string(&comment)).collect()
     }
 

@@ -18,6 +18,8 @@ pub enum ReadError {
     TooLarge {
         /// What there is too much of, in the plural, such as `samples`.
         what: &'static str,
+        /// The limit's name, one of [`ReadLimits::NAMES`](super::ReadLimits::NAMES).
+        name: &'static str,
         /// The limit.
         limit: u64,
     },
@@ -28,6 +30,17 @@ pub enum ReadError {
         /// The fault.
         why: String,
     },
+    /// The file is of another kind.
+    NotPprof {
+        /// What it is, such as `a web page`.
+        what: &'static str,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+    /// The file is the difference of two profiles: some of its numbers are negative.
+    Difference,
+    /// The file holds several profiles, one after another.
+    Several,
     /// The file is pprof, but does not contain CPU time.
     NotCpuTime {
         /// The types of its samples, such as `alloc_space/bytes`.
@@ -45,29 +58,32 @@ impl ReadError {
 
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cannot = "cannot read the pprof profile";
+        f.write_str("cannot read the pprof profile: ")?;
         match self {
-            Self::Read(why) => write!(f, "{cannot}: {why}"),
-            Self::Empty => write!(f, "{cannot}: the file is empty; was its recording cut off?"),
+            Self::Read(why) => write!(f, "{why}"),
+            Self::Empty => f.write_str("the file is empty; was its recording cut off?"),
             Self::Gzip(why) => write!(
                 f,
-                "{cannot}: it begins like gzip and cannot be unpacked ({why}); it is cut short or damaged: fetch it again"
+                "it begins like gzip and cannot be unpacked ({why}); it is cut short or damaged: fetch it again"
             ),
-            Self::TooLarge { what, limit } => {
-                write!(
-                    f,
-                    "{cannot}: it has too many {what}, more than {limit}; if you trust the file, raise the limit"
-                )
-            }
-            Self::Malformed { part, why } => {
-                write!(
-                    f,
-                    "{cannot}: {part}: {why}; it is not pprof, or it is cut short or damaged: fetch it again"
-                )
-            }
+            Self::TooLarge { what, name, limit } => write!(
+                f,
+                "it has too many {what}, more than {limit}; if you trust the file, raise the limit ({name})"
+            ),
+            Self::Malformed { part, why } => write!(
+                f,
+                "{part}: {why}; it is not pprof, or it is cut short or damaged: fetch it again"
+            ),
+            Self::NotPprof { what, remedy } => write!(f, "it is not pprof, but {what}; {remedy}"),
+            Self::Difference => f.write_str(
+                "it is the difference of two profiles, with negative CPU time or counts; read each of the two alone, or see the difference with go tool pprof -top FILE",
+            ),
+            Self::Several => f.write_str(
+                "it holds several profiles, one after another; read each alone, or add up the files that they came from: go tool pprof -proto FILE FILE > sum.pb.gz",
+            ),
             Self::NotCpuTime { found } => write!(
                 f,
-                "{cannot}: its sample types ({}) do not include CPU time; record a CPU profile",
+                "its sample types ({}) do not include CPU time; record a CPU profile",
                 if found.is_empty() { "none".to_owned() } else { printable(found) }
             ),
         }

@@ -79,6 +79,7 @@ fn places_and_names_beyond_the_bounds_are_other() {
     assert_eq!(&*profile.function(other).expect("a function").name, "(other)");
     assert_eq!((profile.locations.len(), profile.functions.len()), (2, 2));
     assert_eq!((profile.lost.texts_folded, profile.lost.locations_folded), (1, 3));
+    assert_eq!(profile.lost.texts_cut, 1);
 }
 
 fn id(sample: &Sample) -> Option<u64> {

@@ -1,7 +1,8 @@
 //! The Firefox Profiler's JSON: its tracks, and the stacks in them.
 
-use pertask_profile::{Function, Line, Location, Profile, Sample, TaskRef};
+use pertask_profile::{Function, Line, Location, LocationId, Profile, Sample, TaskRef};
 use serde_json::Value;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::example::{self, amount, builder, task};
@@ -127,12 +128,17 @@ fn process(json: &Value) -> &str {
 
 /// The names of the first sample's frames, root first.
 fn stack(thread: &Value, json: &Value) -> Vec<String> {
+    stack_of(thread, json, 0)
+}
+
+/// The names of a sample's frames, root first.
+fn stack_of(thread: &Value, json: &Value, sample: usize) -> Vec<String> {
     let at = |table: &Value, column: &str, row: &Value| {
         table[column][row.as_u64().expect("a row") as usize].clone()
     };
     let strings = thread.get("stringArray").unwrap_or(&json["shared"]["stringArray"]);
     let mut names = Vec::new();
-    let mut stack = thread["samples"]["stack"][0].clone();
+    let mut stack = thread["samples"]["stack"][sample].clone();
     while !stack.is_null() {
         let func = at(&thread["frameTable"], "func", &at(&thread["stackTable"], "frame", &stack));
         let name = at(&thread["funcTable"], "name", &func);
@@ -159,4 +165,68 @@ fn written(profile: &Profile) -> Value {
 
 fn threads(json: &Value) -> &[Value] {
     json["threads"].as_array().expect("threads")
+}
+
+/// Stacks that share callers, end at one another's frames, are cut, empty, or of a location that is not there.
+#[test]
+fn each_sample_has_its_own_stack() {
+    let mut builder = builder();
+    let [main, handle, render, hash, park] = example::frames(&mut builder);
+    let ids = [main, handle, render, hash, park, LocationId(99)];
+    for number in 0..300_usize {
+        let depth = number % 7;
+        let stack = (0..depth).map(|at| ids[(number / 7 + at * number) % ids.len()]).collect();
+        let task = Some(task(&mut builder, number as u64, ["a", "service::main"][number % 2], 80));
+        let sample = Sample { stack, task, complete: number % 5 > 0, ..amount(1) };
+        builder.add(sample);
+    }
+    let profile = builder.finish(Duration::ZERO);
+    let json = written(&profile);
+    for track in threads(&json) {
+        let name = track["name"].as_str().expect("a name");
+        let of_track = |sample: &&Sample| {
+            sample.task.as_ref().is_some_and(|task| task.name.as_deref() == Some(name))
+        };
+        let samples: Vec<_> = profile.samples.iter().filter(of_track).collect();
+        assert_eq!(track["samples"]["length"], samples.len());
+        for (at, sample) in samples.into_iter().enumerate() {
+            let mut names = vec![name.to_owned()];
+            names.extend((!sample.complete).then(|| "(incomplete stack)".to_owned()));
+            names.extend(sample.stack.iter().rev().flat_map(|id| functions(&profile, *id)));
+            assert_eq!(stack_of(track, &json, at), names, "{name}: {at}");
+        }
+        // No two nodes are one.
+        let [prefix, frame] = ["prefix", "frame"].map(|column| {
+            track["stackTable"][column].as_array().expect("a column").iter().map(Value::to_string)
+        });
+        let nodes: Vec<_> = prefix.zip(frame).collect();
+        assert_eq!(nodes.len(), track["stackTable"]["length"].as_u64().expect("one") as usize);
+        assert_eq!(nodes.iter().collect::<HashSet<_>>().len(), nodes.len());
+    }
+}
+
+/// The functions at a location, the outermost first.
+fn functions(profile: &Profile, id: LocationId) -> Vec<String> {
+    let Some(location) = profile.location(id) else { return vec!["(unknown)".to_owned()] };
+    if location.lines.is_empty() {
+        return vec!["libc.so.6+0x244".to_owned()];
+    }
+    let functions = location.lines.iter().rev().filter_map(|line| profile.function(line.function));
+    functions.map(|function| function.name.to_string()).collect()
+}
+
+#[test]
+fn beyond_a_thousand_tracks_the_rarest_are_one() {
+    let mut builder = builder();
+    for number in 0..1_200_u64 {
+        let task = Some(task(&mut builder, number, &format!("task {number}"), 80));
+        builder.add(Sample { task, ..amount(2_000 - number) });
+    }
+    let json = written(&builder.finish(Duration::ZERO));
+    let tracks = tracks(&json);
+    assert_eq!((tracks.len(), tracks[998]), (1_000, "task 998"));
+    assert_eq!(tracks[999], "(201 more, with little CPU time)");
+    let last = &threads(&json)[999];
+    assert_eq!(last["samples"]["length"], 201);
+    assert_eq!(stack_of(last, &json, 200), ["task 1199"]);
 }

@@ -47,8 +47,22 @@ fn go_shows_the_mechanism_the_losses_and_the_build_ids() {
     }
 }
 
+/// Returns the frames of the only sample of a file, the innermost first.
+pub fn stack(test: &str, file: &[u8]) -> Option<Vec<String>> {
+    let traces = go_pprof_of(file, test, &["-traces"])?;
+    let lines = traces.lines().skip_while(|line| !line.starts_with("-----")).skip(1);
+    let frames = lines.take_while(|line| !line.starts_with("-----"));
+    // The amount, of that width, stands before the first.
+    let name = |line: &str| line.get(13..).unwrap_or_default().trim().to_owned();
+    Some(frames.map(|line| name(line).replace(" (inline)", "")).collect())
+}
+
 /// Returns what `go tool pprof` prints of the example. Without Go, says so and returns `None`.
 fn go_pprof(test: &str, arguments: &[&str]) -> Option<String> {
+    go_pprof_of(&pprof(&example::profile()), test, arguments)
+}
+
+fn go_pprof_of(profile: &[u8], test: &str, arguments: &[&str]) -> Option<String> {
     if Command::new("go").arg("version").output().is_err() {
         // Not by eprintln!, which the test harness swallows.
         let _ =
@@ -58,7 +72,7 @@ fn go_pprof(test: &str, arguments: &[&str]) -> Option<String> {
     let dir = env::temp_dir().join(format!("pertask-go-{test}-{}", std::process::id()));
     fs::create_dir_all(&dir).expect("a directory");
     let file = dir.join("profile.pb.gz");
-    fs::write(&file, pprof(&example::profile())).expect("a file");
+    fs::write(&file, profile).expect("a file");
     let mut command = Command::new("go");
     command.args(["tool", "pprof"]).args(arguments).arg(&file);
     // Its files belong below ours; and it looks for programs by build id, of which there are none.

@@ -83,7 +83,8 @@ fn files_of_other_shapes_are_read() {
     ];
     let profile = Profile::from_pprof(&file.concat()[..]).expect("it is good");
     let sample = &profile.samples[0];
-    assert_eq!((sample.count, sample.cpu_ns, profile.period_ns), (3, 30_000_000, 10_000_000));
+    assert_eq!((sample.cpu_ns, profile.period_ns), (30_000_000, 10_000_000));
+    assert!(!profile.has_counts);
     assert_eq!(sample.labels, [("size".into(), "4096 bytes".into())]);
     assert_eq!(sample.thread, Some(ThreadRef { tid: 0, name: "main".into() }));
     let line = profile.location(sample.stack[0]).expect("a location").lines[0];
@@ -125,21 +126,28 @@ fn profiles() -> impl Strategy<Value = Profile> {
         any::<[u32; 2]>(),
         "[^\u{0}]{0,8}",
         tables,
-        any::<[u64; 7]>(),
+        (any::<[u64; 9]>(), any::<bool>()),
         vec("[^\u{0}]{0,8}", 0..3),
     )
-        .prop_map(|(start, [duration, period], mechanism, tables, lost, remarks)| Profile {
-            start: time(start),
-            duration_ns: duration.into(),
-            mechanism,
-            period_ns: period.into(),
-            samples: tables.0,
-            locations: tables.1,
-            functions: tables.2.into_iter().map(function).collect(),
-            mappings: tables.3.into_iter().map(mapping).collect(),
-            lost: losses(lost),
-            remarks,
-        })
+        .prop_map(
+            |(start, [duration, period], mechanism, tables, (lost, has_counts), remarks)| Profile {
+                start: time(start),
+                duration_ns: duration.into(),
+                mechanism,
+                period_ns: period.into(),
+                samples: tables.0.into_iter().map(|it| counted(it, has_counts)).collect(),
+                has_counts,
+                locations: tables.1,
+                functions: tables.2.into_iter().map(function).collect(),
+                mappings: tables.3.into_iter().map(mapping).collect(),
+                lost: losses(lost),
+                remarks,
+            },
+        )
+}
+
+fn counted(sample: Sample, has_counts: bool) -> Sample {
+    Sample { count: if has_counts { sample.count } else { 0 }, ..sample }
 }
 
 fn samples() -> impl Strategy<Value = Sample> {
@@ -200,14 +208,16 @@ fn mapping(([start, end, offset], file, build_id): ([u64; 3], String, String)) -
     Mapping { start, end, offset, file: file.into(), build_id: build_id.into() }
 }
 
-fn losses(counts: [u64; 7]) -> Lost {
+fn losses(counts: [u64; 9]) -> Lost {
     Lost {
         samples_dropped: counts[0],
         stacks_incomplete: counts[1],
         samples_folded: counts[2],
         locations_folded: counts[3],
         texts_folded: counts[4],
-        threads_not_sampled: counts[5],
-        unsampled_cpu_ns: counts[6],
+        texts_cut: counts[5],
+        stacks_cut: counts[6],
+        threads_not_sampled: counts[7],
+        unsampled_cpu_ns: counts[8],
     }
 }

@@ -171,11 +171,13 @@ fn one_of_anything_is_singular() {
         samples_folded: 1,
         locations_folded: 1,
         texts_folded: 1,
+        texts_cut: 1,
+        stacks_cut: 1,
         threads_not_sampled: 1,
         unsampled_cpu_ns: 1,
     };
     let words = "1 sample dropped, 1 stack incomplete, 1 sample folded, 1 location folded, 1 name folded, \
-                 1 thread not sampled, 1 ns of CPU time not sampled";
+                 1 name cut, 1 stack cut, 1 thread not sampled, 1 ns of CPU time not sampled";
     assert_eq!(lost.to_string(), words);
 
     let mut profile = example::builder().finish(Duration::ZERO);

@@ -1,10 +1,15 @@
 //! `pertask report` as its users meet it: the built binary on files that the library wrote, and on files that nobody should.
 
+mod memory;
+mod others;
+mod run;
+
 use std::{
     fs,
-    io::{Read, Write},
-    os::unix::fs::{PermissionsExt, symlink},
-    path::PathBuf,
+    os::unix::{
+        fs::{PermissionsExt, symlink},
+        process::ExitStatusExt,
+    },
     process::{Command, Output, Stdio},
     time::{Duration, UNIX_EPOCH},
 };
@@ -14,7 +19,9 @@ use pertask::profile::{
 };
 use serde_json::Value;
 
-const GO: &[u8] = include_bytes!("../../pertask-profile/tests/profile/go.pb.gz");
+use run::{Folder, error, flate, json, on, read, text, text_of, with};
+
+const GO: &[u8] = include_bytes!("../../../pertask-profile/tests/profile/go.pb.gz");
 
 /// 60 ms of `GET /render` in two tasks, 30 ms of a nameless child of one, 10 ms outside of tasks.
 fn profile() -> Profile {
@@ -167,7 +174,7 @@ fn recursion_is_counted_once() {
 /// The fields of each object in `docs/PROFILE.md`, and those that are there.
 #[test]
 fn every_field_of_the_json_is_documented() {
-    let docs = include_str!("../../../docs/PROFILE.md");
+    let docs = include_str!("../../../../docs/PROFILE.md");
     let json = json(&report(&["-", "--thread", "worker", "--json"]));
     assert!(docs.contains(&format!("`{}`", json["schema"].as_str().expect("a schema"))));
     for (heading, pointer) in [
@@ -307,6 +314,19 @@ fn an_older_file_is_there_until_the_new_one_is_whole() {
     assert_eq!(folder.names(), ["link.txt", "report.txt"]);
 }
 
+/// The process ends at a write, by a signal that nothing can answer in time.
+#[test]
+fn nothing_is_left_of_a_file_whose_writer_was_killed() {
+    let folder = Folder::new("killed");
+    let new = folder.path("new.svg");
+    let script = r#"ulimit -c 0; ulimit -f 4 && exec "$0" report - --flamegraph "$1""#;
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_pertask"), &new]);
+    let output = with(&mut shell, &pprof(&profile()));
+    assert!(output.status.signal().is_some(), "{output:?}");
+    assert!(folder.names().is_empty(), "{:?}", folder.names());
+}
+
 #[test]
 fn what_cannot_be_written_is_named() {
     for file in ["/nonexistent/report.txt", "/proc/nothing", "/"] {
@@ -385,6 +405,9 @@ fn usage_errors_exit_with_2_and_teach() {
         (&["-", "-o", "a.speedscope.json"], "--speedscope FILE"),
         (&["-", "-o", "a.svg"], "--flamegraph FILE.svg"),
         (&["-", "-o", "profile.pb.gz"], "must not overwrite a profile"),
+        (&["-", "--limit", "frames"], "NAME=NUMBER is needed"),
+        (&["-", "--limit", "frames=many"], "NAME=NUMBER is needed"),
+        (&["-", "--limit", "memory=1"], "bytes, part_bytes, samples"),
     ];
     for (arguments, lesson) in cases {
         let output = report(arguments);
@@ -433,86 +456,7 @@ fn pprof(profile: &Profile) -> Vec<u8> {
     bytes
 }
 
-/// Unpacks with `gzip -dc`.
-fn flate(packed: &[u8], out: &mut Vec<u8>) {
-    let output = with(Command::new("gzip").arg("-dc"), packed);
-    assert!(output.status.success(), "{output:?}");
-    (&output.stdout[..]).read_to_end(out).expect("memory");
-}
-
 /// The report of the example, which stdin is.
 fn report(arguments: &[&str]) -> Output {
     on(&pprof(&profile()), arguments)
-}
-
-fn on(stdin: &[u8], arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pertask"));
-    with(command.arg("report").args(arguments), stdin)
-}
-
-fn with(command: &mut Command, stdin: &[u8]) -> Output {
-    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("to start");
-    // It may have ended already, with an error that the test looks at.
-    let _ = child.stdin.take().expect("a pipe").write_all(stdin);
-    child.wait_with_output().expect("to wait")
-}
-
-fn text_of(arguments: &[&str], stdin: &[u8]) -> String {
-    text(&on(stdin, arguments))
-}
-
-fn text(output: &Output) -> String {
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {stderr}", output.status);
-    String::from_utf8(output.stdout.clone()).expect("UTF-8")
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_str(&text(output)).expect("JSON")
-}
-
-/// Returns the one line on stderr of a command that failed.
-fn error(output: &Output) -> String {
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    assert!(stderr.starts_with("pertask: "), "{stderr}");
-    stderr
-}
-
-fn read(path: &str) -> String {
-    fs::read_to_string(path).expect("a file")
-}
-
-/// A folder of this test, removed when dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let folder =
-            std::env::temp_dir().join(format!("pertask-report-{}-{name}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a folder");
-        Self(folder)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().expect("UTF-8").to_owned()
-    }
-
-    fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.0).expect("a folder");
-        let name = |entry: std::io::Result<fs::DirEntry>| {
-            entry.expect("an entry").file_name().into_string().expect("UTF-8")
-        };
-        let mut names: Vec<_> = entries.map(name).collect();
-        names.sort();
-        names
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

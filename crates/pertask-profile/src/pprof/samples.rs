@@ -1,0 +1,221 @@
+//! Reads the samples of a pprof file, field by field, within bounds.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use prost::Message;
+
+use super::super::{Location, LocationId, Lost, Sample};
+use super::columns::Columns;
+use super::fields::{Field, Fields};
+use super::labels::{Given, Labels, Taken};
+use super::limits::{Bound, ReadLimits};
+use super::tables::{Tables, malformed};
+use super::{ReadError, message};
+
+/// The most texts of numbers that are looked up. Where there are more, few are alike.
+const MOST_NUMBERS: usize = 1 << 16;
+
+/// Reads samples, and counts what they lose.
+pub(super) struct Samples<'a> {
+    tables: &'a Tables<'a>,
+    locations: &'a [Location],
+    columns: &'a Columns,
+    limits: &'a ReadLimits,
+    labels: Labels,
+    /// Stacks that were cut.
+    pub(super) lost: Lost,
+    /// Frames so far.
+    frames: u64,
+    /// Sums of what is read must not overflow.
+    sum: (u64, u64),
+    /// Texts of some numbers, of which many labels may have the same.
+    numbers: HashMap<(i64, i64), Arc<str>>,
+}
+
+/// A sample's numbers as they stand in the file.
+#[derive(Default)]
+struct Parts {
+    values: Vec<i64>,
+    stack: Vec<LocationId>,
+    /// Frames of the stack so far, and whether there was no room for one.
+    depth: u64,
+    is_cut: bool,
+}
+
+impl<'a> Samples<'a> {
+    pub(super) fn new(
+        tables: &'a Tables<'a>,
+        locations: &'a [Location],
+        columns: &'a Columns,
+        limits: &'a ReadLimits,
+        labels: Labels,
+    ) -> Self {
+        let (lost, numbers) = (Lost::default(), HashMap::new());
+        Self { tables, locations, columns, limits, labels, lost, frames: 0, sum: (0, 0), numbers }
+    }
+
+    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<Vec<Sample>, ReadError> {
+        let mut samples = Vec::new();
+        let mut parts = Parts::default();
+        for field in Fields(bytes) {
+            let Ok((2, Field::Bytes(part))) = field else { continue };
+            samples.push(self.sample(samples.len(), part, &mut parts)?);
+        }
+        Ok(samples)
+    }
+
+    fn sample(&mut self, at: usize, part: &[u8], parts: &mut Parts) -> Result<Sample, ReadError> {
+        let wrong = |why: &str| malformed(&format!("sample {at}"), why);
+        parts.clear();
+        let mut sample = self.fields(part, parts, wrong)?;
+        let (values, types) = (parts.values.len(), self.tables.sample_types.len());
+        if values != types {
+            let why = format!("it needs a value for each sample type ({types}), and has {values}");
+            return Err(wrong(&why));
+        }
+        (sample.count, sample.cpu_ns) = self.columns.values(at, &parts.values)?;
+        self.count(&mut sample, parts).map_err(wrong)?;
+        self.frames += parts.depth;
+        let limit = self.limits.frames;
+        Bound { what: "frames in all stacks", name: "frames", limit }.holds(self.frames)?;
+        sample.stack = parts.stack.as_slice().into();
+        Ok(sample)
+    }
+
+    /// Reads the fields of a sample: its labels, and its numbers as parts.
+    fn fields(
+        &mut self,
+        part: &[u8],
+        parts: &mut Parts,
+        wrong: impl Fn(&str) -> ReadError,
+    ) -> Result<Sample, ReadError> {
+        let (mut sample, mut given) = (Sample::default(), Given::default());
+        for field in Fields(part) {
+            match field.map_err(&wrong)? {
+                (1, field) => numbers(field, |id| self.frame(parts, id)),
+                (2, field) => numbers(field, |value| parts.value(value)),
+                (3, Field::Bytes(label)) => self.label(label).map(|label| {
+                    if let Some((key, value)) = label {
+                        self.labels.take(&mut sample, &mut given, &key, value);
+                    }
+                }),
+                _ => Ok(()),
+            }
+            .map_err(|why| wrong(&why))?;
+        }
+        self.labels.finish(&mut sample, given);
+        sample.labels.shrink_to_fit();
+        sample.scopes.shrink_to_fit();
+        Ok(sample)
+    }
+
+    /// Adds a sample to the sums and, if its stack was cut, to what is lost.
+    fn count(&mut self, sample: &mut Sample, parts: &Parts) -> Result<(), &'static str> {
+        let add = |sum: u64, more: u64| {
+            let sum = sum.checked_add(more).filter(|sum| i64::try_from(*sum).is_ok());
+            sum.ok_or("its sum with the samples before it exceeds 64 bits")
+        };
+        self.sum = (add(self.sum.0, sample.count)?, add(self.sum.1, sample.cpu_ns)?);
+        if parts.is_cut {
+            self.lost.stacks_cut += sample.count.max(1);
+            self.lost.stacks_incomplete += if sample.complete { sample.count } else { 0 };
+            sample.complete = false;
+        }
+        Ok(())
+    }
+
+    /// Adds a location to the stack if there is room for its functions. A location without functions is one frame.
+    fn frame(&self, parts: &mut Parts, id: u64) -> Result<(), String> {
+        let Some(at) = self.tables.locations.get(id) else {
+            return Err(format!("there is no location with the id {id}"));
+        };
+        let lines = |message: &message::Location| message.line.len().max(1) as u64;
+        let depth = parts.depth + lines(&self.tables.locations.items[at as usize]);
+        // The first location has been cut to the limit if that is what it takes.
+        parts.is_cut |= depth > self.limits.depth;
+        if parts.is_cut && !parts.stack.is_empty() {
+            return Ok(());
+        }
+        parts.depth += self.locations[at as usize].lines.len().max(1) as u64;
+        parts.stack.push(LocationId(at));
+        Ok(())
+    }
+
+    /// Returns a label's key and value. A label without a key says nothing.
+    fn label(&mut self, part: &[u8]) -> Result<Option<(Arc<str>, Taken)>, String> {
+        let label = message::Label::decode(part).map_err(|why| why.to_string())?;
+        let key = self.tables.string(label.key)?;
+        if key.is_empty() {
+            return Ok(None);
+        }
+        let value = self.value(&key, &label)?;
+        Ok(Some((key, value)))
+    }
+
+    /// Returns a label's value. The format writes an empty text and the number 0 alike.
+    fn value(&mut self, key: &str, label: &message::Label) -> Result<Taken, String> {
+        if label.str != 0 {
+            return Ok(Taken::Text(self.tables.string(label.str)?));
+        }
+        let unit = self.tables.string(label.num_unit)?;
+        let is_number = self.labels.has_numbers(key);
+        if unit.is_empty() && (is_number || (label.num != 0 && self.labels.is_ours(key))) {
+            return Ok(Taken::Number(label.num.cast_unsigned()));
+        }
+        if unit.is_empty() && label.num == 0 {
+            return Ok(Taken::Text(unit));
+        }
+        Ok(Taken::Text(self.number(label, &unit)))
+    }
+
+    /// Returns a number as text.
+    fn number(&mut self, label: &message::Label, unit: &str) -> Arc<str> {
+        let key = (label.num, label.num_unit);
+        if let Some(text) = self.numbers.get(&key) {
+            return text.clone();
+        }
+        let text: Arc<str> = match unit {
+            "" => label.num.to_string().into(),
+            unit => format!("{} {unit}", label.num).into(),
+        };
+        if self.numbers.len() < MOST_NUMBERS {
+            self.numbers.insert(key, text.clone());
+        }
+        text
+    }
+}
+
+impl Parts {
+    fn clear(&mut self) {
+        self.values.clear();
+        self.stack.clear();
+        (self.depth, self.is_cut) = (0, false);
+    }
+
+    /// Adds a value. There are no more sample types than that, so that one more is enough to find what is wrong.
+    fn value(&mut self, value: u64) -> Result<(), String> {
+        if self.values.len() < 128 {
+            self.values.push(value.cast_signed());
+        }
+        Ok(())
+    }
+}
+
+/// Calls `take` with each number of a field that is packed or not.
+fn numbers(
+    field: Field<'_>,
+    mut take: impl FnMut(u64) -> Result<(), String>,
+) -> Result<(), String> {
+    match field {
+        Field::Varint(number) => take(number),
+        Field::Bytes(part) => {
+            let mut packed = Fields(part);
+            while !packed.0.is_empty() {
+                take(packed.varint()?)?;
+            }
+            Ok(())
+        }
+        Field::Fixed => Ok(()),
+    }
+}
