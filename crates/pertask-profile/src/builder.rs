@@ -201,6 +201,7 @@ impl ProfileBuilder {
             mappings: self.mappings.into_vec(),
             lost: self.lost,
             remarks: self.remarks,
+            task_root: None,
         }
     }
 

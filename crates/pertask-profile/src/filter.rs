@@ -95,6 +95,7 @@ impl Profile {
             mappings: self.mappings.clone(),
             lost,
             remarks: self.remarks.clone(),
+            task_root: self.task_root.clone(),
         }
     }
 

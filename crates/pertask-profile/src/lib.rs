@@ -76,7 +76,7 @@ pub use folded::Weight;
 pub use frames::RootBy;
 pub use lost::Lost;
 #[cfg(feature = "pprof")]
-pub use pprof::{ReadError, ReadLimits};
+pub use pprof::{PprofWriter, ReadError, ReadLimits};
 pub use summary::{Amount, GroupBy, Subject, Summary, SummaryRow};
 #[cfg(feature = "table")]
 pub use table::{Overview, SummaryStyle, SummaryTable};
@@ -110,6 +110,19 @@ pub struct Profile {
     pub lost: Lost,
     /// Remarks for people, such as which files' functions have no names and what to do about it.
     pub remarks: Vec<String>,
+    /// How to know the frame that polls a task, in a profile whose addresses have no names yet.
+    ///
+    /// It is `None` where stacks end at their task already, or have no tasks.
+    pub task_root: Option<TaskRoot>,
+}
+
+/// How to know the frame that polls a task once functions have names: the frames below it are the runtime's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskRoot {
+    /// The beginning of the names of the functions that poll or drop a task. It has no space.
+    pub functions: String,
+    /// The end of the path of the source file that has these functions.
+    pub file: String,
 }
 
 /// One or more samples that are equal in everything: stack, task, thread, scopes and labels.

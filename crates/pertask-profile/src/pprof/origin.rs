@@ -1,9 +1,9 @@
 //! What the comments of a file say of it: whether we wrote it, how it was sampled, and what it lacks.
 
-use super::super::Lost;
 use super::super::builder::MOST_REMARKS;
+use super::super::{Lost, TaskRoot};
 use super::tables::{Tables, malformed};
-use super::{LOST, MECHANISM, OURS, REMARK, ReadError};
+use super::{LOST, MECHANISM, OURS, REMARK, ReadError, TASK_ROOT};
 
 /// What is known of a file from its comments.
 #[derive(Debug, Default)]
@@ -13,6 +13,8 @@ pub(super) struct Origin {
     pub(super) mechanism: String,
     pub(super) lost: Lost,
     pub(super) remarks: Vec<String>,
+    /// How to know the frame that polls a task, if functions have no names yet.
+    pub(super) task_root: Option<TaskRoot>,
 }
 
 impl Origin {
@@ -31,6 +33,12 @@ impl Origin {
         } else if let Some(words) = comment.strip_prefix(MECHANISM) {
             self.is_ours = true;
             words.clone_into(&mut self.mechanism);
+        } else if let Some(root) = comment.strip_prefix(TASK_ROOT) {
+            let parts = root.split_once(' ');
+            self.task_root = parts.map(|(functions, file)| TaskRoot {
+                functions: functions.to_owned(),
+                file: file.to_owned(),
+            });
         } else if let Some(remark) = comment.strip_prefix(REMARK) {
             if self.remarks.len() < MOST_REMARKS {
                 self.remarks.push(remark.to_owned());

@@ -80,6 +80,7 @@ impl Reader<'_> {
             mappings,
             lost,
             remarks: self.remarks.before(origin.remarks),
+            task_root: origin.task_root.filter(|_| origin.is_ours),
         })
     }
 

@@ -74,7 +74,7 @@ fn each_limit_holds() {
     let less = [
         ("samples", ReadLimits { samples: 3, ..exact }),
         ("strings", ReadLimits { strings: 3, ..exact }),
-        ("locations", ReadLimits { locations: 4, ..exact }),
+        ("functions", ReadLimits { locations: 4, ..exact }),
         ("bytes in one part", ReadLimits { part_bytes: 8, ..exact }),
         ("frames in all stacks", ReadLimits { frames: 10, ..exact }),
         ("labels", ReadLimits { labels: 10, ..exact }),

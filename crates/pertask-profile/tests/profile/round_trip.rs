@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pertask_profile::{
     Function, FunctionId, Line, Location, LocationId, Lost, Mapping, MappingId, Profile, RootBy,
-    Sample, Site, TaskRef, ThreadRef, Weight,
+    Sample, Site, TaskRef, TaskRoot, ThreadRef, Weight,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -127,10 +127,17 @@ fn profiles() -> impl Strategy<Value = Profile> {
         "[^\u{0}]{0,8}",
         tables,
         (any::<[u64; 9]>(), any::<bool>()),
-        vec("[^\u{0}]{0,8}", 0..3),
+        (vec("[^\u{0}]{0,8}", 0..3), proptest::option::of(("[^\u{0} ]{1,8}", "[^\u{0}]{1,8}"))),
     )
         .prop_map(
-            |(start, [duration, period], mechanism, tables, (lost, has_counts), remarks)| Profile {
+            |(
+                start,
+                [duration, period],
+                mechanism,
+                tables,
+                (lost, has_counts),
+                (remarks, root),
+            )| Profile {
                 start: time(start),
                 duration_ns: duration.into(),
                 mechanism,
@@ -142,6 +149,7 @@ fn profiles() -> impl Strategy<Value = Profile> {
                 mappings: tables.3.into_iter().map(mapping).collect(),
                 lost: losses(lost),
                 remarks,
+                task_root: root.map(|(functions, file)| TaskRoot { functions, file }),
             },
         )
 }
