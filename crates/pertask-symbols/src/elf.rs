@@ -20,7 +20,8 @@ impl Module {
 
 /// Returns a group of mappings for each time that a file is mapped from its beginning.
 ///
-/// Nameless mappings that follow, such as a module's zeroed data, are in its group.
+/// Nameless mappings that follow are in its group, because a module's zeroed data is among them. [`MappedElf::code`] tells what
+/// is the module's.
 fn grouped(mappings: &[Mapping]) -> impl Iterator<Item = &[Mapping]> {
     let starts = |mapping: &Mapping| {
         mapping.offset == 0
@@ -50,11 +51,16 @@ struct Segment {
     kind: u32,
     offset: u64,
     address: u64,
+    /// The length in the file. In memory, zeros follow up to `memory_length`.
     length: u64,
+    memory_length: u64,
 }
 
 /// The largest section that is read, in bytes.
 const LARGEST_SECTION: u64 = 256 << 20;
+
+/// The smallest page. A segment is mapped from the beginning of a page to the end of one.
+const PAGE: u64 = 4096;
 
 const LOAD: u32 = 1;
 const NOTE: u32 = 4;
@@ -108,18 +114,36 @@ impl<'a> MappedElf<'a> {
     /// Returns the module, as far as memory describes it without the file.
     #[must_use]
     pub fn module(&self) -> Module {
-        let code = self.mappings.iter().filter(|mapping| mapping.executable);
         Module {
             path: self.mappings[0].path.clone(),
             build_id: self.build_id().unwrap_or_default(),
             bias: self.bias,
-            ranges: code
+            ranges: self
+                .code()
                 .map(|mapping| ModuleRange {
                     addresses: mapping.range.clone(),
                     file_offset: mapping.offset,
                 })
                 .collect(),
         }
+    }
+
+    /// Returns the mappings of the image's code.
+    ///
+    /// Other code may follow the image without a gap, such as what a compiler at run time made. So a mapping without a path is
+    /// the image's only within its segments, as where a program has copied its code to larger pages.
+    fn code(&self) -> impl DoubleEndedIterator<Item = &Mapping> {
+        let code = self.mappings.iter().filter(|mapping| mapping.executable);
+        code.filter(|mapping| !mapping.path.is_empty() || self.is_in_segment(&mapping.range))
+    }
+
+    fn is_in_segment(&self, range: &Range<u64>) -> bool {
+        self.of_kind(LOAD).any(|segment| {
+            let here = self.here(segment.address);
+            let end = here.saturating_add(segment.memory_length);
+            let end = end.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
+            here & !(PAGE - 1) <= range.start && range.end <= end
+        })
     }
 
     fn of_kind(&self, kind: u32) -> impl Iterator<Item = &Segment> {
@@ -152,8 +176,7 @@ impl<'a> MappedElf<'a> {
         // Only the last entry says where the section ends. That is at the end of the segment at the latest.
         let loaded = self.of_kind(LOAD).find(|load| load.range().contains(&frames_start))?;
         let frames = frames_start..loaded.range().end;
-        let code = || self.mappings.iter().filter(|mapping| mapping.executable);
-        let code = code().next()?.range.start..code().next_back()?.range.end;
+        let code = self.code().next()?.range.start..self.code().next_back()?.range.end;
         Some(UnwindSections {
             path: self.mappings[0].path.clone(),
             code,
@@ -172,8 +195,8 @@ impl Segment {
             kind: u32_at(bytes, 0)?,
             offset: u64_at(bytes, 8)?,
             address: u64_at(bytes, 16)?,
-            // The length in the file. In memory, zeros follow.
             length: u64_at(bytes, 32)?,
+            memory_length: u64_at(bytes, 40)?,
         })
     }
 

@@ -176,6 +176,39 @@ fn where_nothing_is_nothing_is_found() {
     assert!(Symbolizer::new(&[]).frames(address(here as *const ())).is_empty());
 }
 
+/// A page that may run code, and that no file has.
+fn page_of_code() -> u64 {
+    let (size, flags) = (64 << 10, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    let access = libc::PROT_READ | libc::PROT_EXEC;
+    // SAFETY: new memory, where the kernel likes.
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), size, access, flags, -1, 0) };
+    assert_ne!(page, libc::MAP_FAILED);
+    page.addr() as u64
+}
+
+#[test]
+fn code_beside_a_library_is_not_the_librarys() {
+    let place = Place::new("beside");
+    let mut beside = None;
+    for number in 0..8 {
+        // The kernel puts a new mapping below the last one.
+        let page = page_of_code();
+        let Some(library) = library(&place, &format!("beside{number}.so"), &["-g"]) else { return };
+        let loaded = Loaded::load(&library);
+        let all = pertask_symbols::mappings().unwrap();
+        let before = all.iter().rfind(|mapping| mapping.range.end <= page).unwrap();
+        if before.range.end == page && before.path == library.to_str().unwrap() {
+            beside = Some((page, loaded));
+            break;
+        }
+    }
+    let Some((page, loaded)) = beside else { return loudly("SKIPPED: no page beside a library") };
+    let mut symbolizer = Symbolizer::new(&modules());
+    assert_eq!(symbolizer.module(page + 16), None, "{page:x} is no file's");
+    assert!(symbolizer.frames(page + 16).is_empty());
+    assert_eq!(names(&symbolizer.frames(loaded.hidden())), ["hidden"]);
+}
+
 // Libraries that the tests build, each with less in it.
 
 /// A directory for one test.
