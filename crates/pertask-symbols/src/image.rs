@@ -1,148 +1,204 @@
-//! The parts of a module's file that stay in memory: its debug information and its symbol table.
+//! A module's symbols: those of its file, or of the files that have its debug information.
 
+use crate::contents::{Contents, Source, malformed};
+use crate::debug::{Debug, Found};
 use crate::demangle::demangled;
+use crate::files::{self, Elf, Place};
 use crate::frame::{Frame, Names};
+use crate::maps::mappings;
 use crate::memory::Memory;
-use crate::module::Module;
+use crate::module::{Module, ModuleRange};
+use crate::numbering::Numbering;
 use crate::problem::Reason;
-use gimli::{DwLang, EndianReader, LittleEndian, SectionId};
-use object::elf::{
-    FileHeader64, SHN_UNDEF, SHT_DYNSYM, SHT_SYMTAB, STB_LOCAL, STT_FUNC, STT_GNU_IFUNC,
-    STT_NOTYPE, Sym64,
-};
-use object::read::elf::{ElfFile64, FileHeader as _, SectionHeader as _, Sym as _};
-use object::{Object as _, ObjectSection as _, ObjectSegment as _, ReadCache, ReadRef};
-use std::fs::{File, OpenOptions};
+use crate::split::Split;
+use crate::symbolizer::Origin;
+use crate::table::Table;
+use gimli::DwLang;
+use object::{Object as _, ObjectSegment as _, ReadCache, ReadRef};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::OpenOptionsExt;
-use std::sync::Arc;
-
-/// A section's bytes, shared by all their readers.
-type Bytes = EndianReader<LittleEndian, Arc<[u8]>>;
-
-/// An ELF file of this machine's kind.
-type Elf<'d, R> = ElfFile64<'d, LittleEndianObject, R>;
-type LittleEndianObject = object::LittleEndian;
+use std::path::PathBuf;
 
 /// A module's symbols.
 pub(crate) struct Image {
-    debug: Option<addr2line::Context<Bytes>>,
+    debug: Option<Debug>,
     table: Table,
+    numbering: Numbering,
+    /// The name of a file with its debug information.
+    link: Option<Vec<u8>>,
 }
 
-/// Functions by address.
-#[derive(Default)]
-struct Table {
-    /// The symbols, sorted by address.
-    symbols: Vec<Symbol>,
-    names: Vec<u8>,
+/// Where to look for the files of modules.
+#[derive(Clone, Debug)]
+pub(crate) struct Search {
+    pub(crate) origin: Origin,
+    /// Folders that somebody has named.
+    pub(crate) folders: Vec<PathBuf>,
 }
 
-#[derive(Clone, Copy)]
-struct Symbol {
-    start: u64,
-    /// The size in bytes, or 0 if the function extends to the next one.
-    size: u64,
-    name: u32,
-}
+/// An image, and what it lacks.
+type Lacking = (Image, Vec<Reason>);
 
-impl Image {
-    /// Reads the module's file, and returns what it lacks too.
-    pub(crate) fn of(
-        module: &Module,
-        room_bytes: &mut usize,
-    ) -> Result<(Self, Option<Reason>), Reason> {
+impl Search {
+    /// Reads the module's file.
+    pub(crate) fn image(&self, module: &Module, room_bytes: &mut usize) -> Result<Lacking, Reason> {
         if module.path == "[vdso]" {
-            let memory = module.ranges.first().and_then(|range| {
-                memory(range.addresses.start - range.file_offset..range.addresses.end)
-            });
-            let memory = memory.ok_or_else(|| Reason::Unreadable(io::ErrorKind::Other.into()))?;
+            let whole =
+                kernels_page().ok_or_else(|| Reason::Unreadable(io::ErrorKind::Other.into()))?;
             // Nobody expects lines in the kernel's page.
-            return Self::read(&memory[..], module, room_bytes).map(|(image, _)| (image, None));
+            let image = self.read(&whole[..], Source::Whole(&whole), module, room_bytes);
+            return image.map(|(image, _)| (image, Vec::new()));
         }
-        let mut refused = None;
-        for path in places(module) {
-            let read = open(&path)
-                .map_err(Reason::Unreadable)
-                .and_then(|file| Self::read(&ReadCache::new(file), module, room_bytes));
-            match read {
-                // A separate file with debug information may be installed.
-                Ok((image, Some(reason @ (Reason::NoDebugInfo | Reason::Stripped)))) => {
-                    return Ok(Self::installed(module, room_bytes).unwrap_or((image, Some(reason))));
+        let (mut found, mut refused) = (None, None);
+        for place in files::of_module(module, self.origin, &self.folders) {
+            match self.read_at(&place, module, room_bytes) {
+                Ok(image) => {
+                    found = Some(image);
+                    break;
                 }
-                Ok(found) => return Ok(found),
-                Err(reason) => refused = refused.or(Some(reason)),
+                Err(reason) if refused.as_ref().is_none_or(|it| says_more(&place, &reason, it)) => {
+                    refused = Some(reason);
+                }
+                Err(_) => (),
             }
         }
-        Err(refused.unwrap_or(Reason::Replaced))
+        let lacks_debug_info = |(_, lacks): &Lacking| lacks.iter().any(Reason::is_without_lines);
+        if found.as_ref().is_some_and(|found| !lacks_debug_info(found)) {
+            return found.ok_or(Reason::Replaced);
+        }
+        let apart = self.apart(module, found.as_ref().map(|(image, _)| image), room_bytes);
+        match (found, apart) {
+            (None, Some(apart)) => Ok(apart),
+            (Some((image, _)), Some((debug, lacks))) => {
+                Ok((Image { numbering: image.numbering, ..debug }, lacks))
+            }
+            (Some(found), None) => Ok(found),
+            (None, None) => Err(refused.unwrap_or(Reason::Replaced)),
+        }
     }
 
-    /// Reads the file with debug information that a distribution installs separately.
-    fn installed(module: &Module, room_bytes: &mut usize) -> Option<(Self, Option<Reason>)> {
-        let digits: String = module.build_id.iter().map(|byte| format!("{byte:02x}")).collect();
-        let (first, rest) = digits.split_at_checked(2)?;
-        let file = File::open(format!("/usr/lib/debug/.build-id/{first}/{rest}.debug")).ok()?;
-        Self::read(&ReadCache::new(file), module, room_bytes).ok()
+    /// Reads the file with debug information that stands apart from the module's own file.
+    fn apart(
+        &self,
+        module: &Module,
+        own: Option<&Image>,
+        room_bytes: &mut usize,
+    ) -> Option<Lacking> {
+        let link = own.and_then(|image| image.link.as_deref());
+        // Without a build id, nothing shows that the file is the right one.
+        let places = files::with_debug_info(module, &self.folders, link).into_iter();
+        let mut places = places.filter(|_| !module.build_id.is_empty());
+        let adds = |(image, lacks): &Lacking| {
+            own.is_none() || image.debug.is_some() || !lacks.iter().any(Reason::is_stripped)
+        };
+        places
+            .find_map(|path| self.read_at(&Place::Path(path), module, room_bytes).ok().filter(adds))
+    }
+
+    fn read_at(
+        &self,
+        place: &Place,
+        module: &Module,
+        room_bytes: &mut usize,
+    ) -> Result<Lacking, Reason> {
+        let path = match place {
+            Place::Path(path) => path,
+            Place::RunningProgram => {
+                let whole = Contents::of_running_program().map_err(Reason::Unreadable)?;
+                return self.read(&whole[..], Source::Whole(&whole), module, room_bytes);
+            }
+        };
+        let file = files::open(path).map_err(Reason::Unreadable)?;
+        let read = self.read(&ReadCache::new(&file), Source::File(&file), module, room_bytes);
+        read.map_err(|reason| reason.of_file(path))
     }
 
     fn read<'d, R: ReadRef<'d>>(
+        &self,
         data: R,
+        source: Source<'_>,
         module: &Module,
         room_bytes: &mut usize,
-    ) -> Result<(Self, Option<Reason>), Reason> {
+    ) -> Result<Lacking, Reason> {
         let elf = Elf::parse(data).map_err(malformed)?;
-        let same = match &*module.build_id {
-            [] => same_beginning(&elf, data, module),
-            identity => elf.build_id().ok().flatten() == Some(identity),
+        let mut lacks: Vec<_> = self.check(&elf, data, module)?.into_iter().collect();
+        let split = Split::of(files::path(module), &self.folders);
+        let debug = match Debug::read(&elf, source, split, room_bytes) {
+            Ok(debug) => Some(debug),
+            Err(reason) => {
+                lacks.push(reason);
+                None
+            }
         };
-        if !same {
-            return Err(Reason::Replaced);
+        let table = Table::read(data, source, room_bytes).unwrap_or_default();
+        if debug.is_none() && table.is_empty() {
+            lacks = vec![Reason::Stripped];
         }
-        let (debug, lacks) = match debug_info(&elf, room_bytes) {
-            Ok(debug) => (Some(debug), None),
-            Err(reason) => (None, Some(reason)),
+        let numbering = match self.origin {
+            Origin::ThisProcess => Numbering::with_bias(module.bias),
+            Origin::Recorded => Numbering::of(&elf),
         };
-        let table = Table::read(data, room_bytes).unwrap_or_default();
-        let stripped = debug.is_none() && table.symbols.is_empty();
-        Ok((Self { debug, table }, if stripped { Some(Reason::Stripped) } else { lacks }))
+        let link = elf.gnu_debuglink().ok().flatten().map(|(name, _)| name.to_vec());
+        Ok((Image { debug, table, numbering, link }, lacks))
     }
 
-    /// Returns the functions at an address in the file's own numbering.
-    pub(crate) fn frames(&self, address: u64, names: &mut Names) -> Vec<Frame> {
+    /// Refuses a file that is not the one that is mapped, or was when the profile was recorded.
+    fn check<'d, R: ReadRef<'d>>(
+        &self,
+        elf: &Elf<'d, R>,
+        data: R,
+        module: &Module,
+    ) -> Result<Option<Reason>, Reason> {
+        let found = elf.build_id().ok().flatten().unwrap_or_default();
+        match (&*module.build_id, self.origin) {
+            ([], Origin::ThisProcess) if same_beginning(elf, data, module) => Ok(None),
+            ([], Origin::ThisProcess) => Err(Reason::Replaced),
+            ([], Origin::Recorded) => Ok(Some(Reason::NotIdentified)),
+            (wanted, _) if wanted == found => Ok(None),
+            (wanted, _) => Err(Reason::OtherBuild {
+                file: String::new(),
+                found: found.to_vec(),
+                wanted: wanted.to_vec(),
+            }),
+        }
+    }
+}
+
+impl Image {
+    /// Returns the functions at an address of the process.
+    pub(crate) fn frames(
+        &mut self,
+        address: u64,
+        range: &ModuleRange,
+        room_bytes: &mut usize,
+        names: &mut Names,
+    ) -> Vec<Frame> {
+        let Some(address) = self.numbering.of_address(address, range) else { return Vec::new() };
         let mut frames = Vec::new();
-        // If the debug information is damaged, the functions found so far are still right.
-        let _ = self.debug_frames(address, names, &mut frames);
+        if let Some(debug) = &mut self.debug {
+            let table = &self.table;
+            let add = |found: Found<'_>| {
+                let named = found.name.as_ref().map(|(name, language)| (&**name, *language));
+                let Some((name, language)) = named.or_else(|| Some((table.at(address)?, None)))
+                else {
+                    return;
+                };
+                let file = found.file.map(|file| names.of(file));
+                frames.push(Frame { file, line: found.line, ..frame(name, language, names) });
+            };
+            // If the debug information is damaged, the functions found so far are still right.
+            let _ = debug.find(address, room_bytes, add);
+        }
+        self.complete_outermost(address, names, &mut frames);
         if frames.is_empty() {
-            frames.extend(self.table.at(address).map(|name| frame(name, None, None, names)));
+            frames.extend(self.table.at(address).map(|name| frame(name, None, names)));
         }
         frames
     }
 
-    fn debug_frames(
-        &self,
-        address: u64,
-        names: &mut Names,
-        to: &mut Vec<Frame>,
-    ) -> Result<(), gimli::Error> {
-        let Some(debug) = &self.debug else { return Ok(()) };
-        let mut found = debug.find_frames(address).skip_all_loads()?;
-        while let Some(each) = found.next()? {
-            let name = match &each.function {
-                Some(function) => Some((function.raw_name()?, function.language)),
-                // Assembly has lines but no functions.
-                None => self.table.at(address).map(|name| (name.into(), None)),
-            };
-            let Some((name, language)) = name else { continue };
-            let mut frame = frame(&name, language, None, names);
-            if let Some(place) = each.location {
-                frame.file = place.file.map(|file| names.of(file));
-                frame.line = place.line;
-            }
-            to.push(frame);
-        }
-        self.complete_outermost(address, names, to);
-        Ok(())
+    /// Returns the first file of split debug information that was missing so far.
+    pub(crate) fn missing(&self) -> Option<&str> {
+        self.debug.as_ref().and_then(|debug| debug.split.missing.as_deref())
     }
 
     /// Gives the outermost function its whole name, if debug information has only the last word of it.
@@ -164,6 +220,12 @@ impl Image {
             outermost.system_name = names.of(symbol);
         }
     }
+}
+
+/// Whether a reason says more than the one before: a file of another build says more than one that is not there.
+fn says_more(place: &Place, reason: &Reason, before: &Reason) -> bool {
+    let is_there = reason.is_other_build() && *place != Place::RunningProgram;
+    is_there && matches!(before, Reason::Unreadable(_))
 }
 
 /// The last word of a path, without generic arguments: `run` of `<app::Worker<T>>::run::<u32>`.
@@ -190,33 +252,20 @@ fn opening(path: &str) -> usize {
     path.len()
 }
 
-fn frame(name: &str, language: Option<DwLang>, line: Option<u32>, names: &mut Names) -> Frame {
+fn frame(name: &str, language: Option<DwLang>, names: &mut Names) -> Frame {
     Frame {
         function: names.of(&demangled(name, language)),
         system_name: names.of(name),
         file: None,
-        line,
+        line: None,
     }
 }
 
-/// Opens a regular file. A pipe, for one, could keep its reader waiting.
-fn open(path: &str) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
-}
-
-/// Returns paths that may lead to the mapped file, even if its name leads elsewhere by now.
-fn places(module: &Module) -> Vec<String> {
-    let mut places = vec![module.path.trim_end_matches(" (deleted)").to_owned()];
-    // The kernel has links to the mapped files. The build id tells whether a link leads to the right file.
-    if !module.build_id.is_empty() {
-        places.push("/proc/self/exe".to_owned());
-        let links = module.ranges.iter().map(|range| &range.addresses);
-        places.extend(
-            links.map(|range| format!("/proc/self/map_files/{:x}-{:x}", range.start, range.end)),
-        );
-    }
-    places
+/// Returns the kernel's page of code, as it is mapped into this process.
+fn kernels_page() -> Option<Contents> {
+    let all = mappings().ok()?;
+    let page = all.into_iter().find(|mapping| mapping.path == "[vdso]")?;
+    Some(Contents::small(memory(page.range)?))
 }
 
 /// Returns whether the file begins like the mapped one.
@@ -236,100 +285,6 @@ fn same_beginning<'d, R: ReadRef<'d>>(elf: &Elf<'d, R>, data: R, module: &Module
 /// Returns this process's memory at these addresses, if all of it is mapped.
 fn memory(addresses: Range<u64>) -> Option<Vec<u8>> {
     Memory::open().ok()?.read(addresses)
-}
-
-fn malformed(what: object::Error) -> Reason {
-    Reason::Malformed(what.to_string())
-}
-
-/// Reads the debug information into memory.
-fn debug_info<'d, R: ReadRef<'d>>(
-    elf: &Elf<'d, R>,
-    room_bytes: &mut usize,
-) -> Result<addr2line::Context<Bytes>, Reason> {
-    if elf.section_by_name(".debug_info").is_none() || elf.section_by_name(".debug_line").is_none()
-    {
-        return Err(Reason::NoDebugInfo);
-    }
-    take_room(debug_bytes(elf), room_bytes)?;
-    let section = |id: SectionId| -> Result<Bytes, Reason> {
-        let Some(section) = elf.section_by_name(id.name()) else {
-            return Ok(EndianReader::new(Arc::default(), LittleEndian));
-        };
-        let bytes = section.uncompressed_data().map_err(malformed)?;
-        Ok(EndianReader::new(bytes.into(), LittleEndian))
-    };
-    let dwarf = gimli::Dwarf::load(section)?;
-    addr2line::Context::from_dwarf(dwarf).map_err(|what| Reason::Malformed(what.to_string()))
-}
-
-/// Returns the memory that the debug information takes. Tables made from it take about as much again at worst.
-fn debug_bytes<'d, R: ReadRef<'d>>(elf: &Elf<'d, R>) -> u64 {
-    let sections = elf
-        .sections()
-        .filter(|section| section.name_bytes().is_ok_and(|name| name.starts_with(b".debug_")));
-    let sizes = sections.filter_map(|section| section.compressed_file_range().ok());
-    sizes.map(|range| range.uncompressed_size).fold(0, u64::saturating_add).saturating_mul(2)
-}
-
-fn take_room(needed_bytes: u64, room_bytes: &mut usize) -> Result<(), Reason> {
-    let too_large = Reason::TooLarge { needed_bytes, room_bytes: *room_bytes };
-    let left = usize::try_from(needed_bytes).ok().and_then(|needed| room_bytes.checked_sub(needed));
-    *room_bytes = left.ok_or(too_large)?;
-    Ok(())
-}
-
-impl Table {
-    /// Reads the functions of the symbol table, or else of the dynamic linker's symbol table.
-    fn read<'d, R: ReadRef<'d>>(data: R, room_bytes: &mut usize) -> Result<Self, Reason> {
-        let header = FileHeader64::<LittleEndianObject>::parse(data).map_err(malformed)?;
-        let endian = header.endian().map_err(malformed)?;
-        let sections = header.sections(endian, data).map_err(malformed)?;
-        for kind in [SHT_SYMTAB, SHT_DYNSYM] {
-            let symbols = sections.symbols(endian, data, kind).map_err(malformed)?;
-            if symbols.is_empty() {
-                continue;
-            }
-            let strings = sections.section(symbols.string_section()).map_err(malformed)?;
-            let names = strings.data(endian, data);
-            let names = names.map_err(malformed)?;
-            let bytes = names.len() + symbols.len() * size_of::<Symbol>();
-            take_room(bytes as u64, room_bytes)?;
-            let is_code = |symbol: &&Sym64<_>| {
-                let kinds = [STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE];
-                symbol.st_shndx(endian) != SHN_UNDEF && kinds.contains(&symbol.st_type())
-            };
-            let functions = symbols.iter().filter(is_code);
-            let functions = functions.map(|symbol| {
-                let name = symbol.st_name(endian);
-                let is_private = names.get(name as usize) == Some(&b'_');
-                // Of several symbols at one address, the last in this order is taken: one with a size, that is visible to
-                // other files, and whose name is not a private one.
-                let rank = (symbol.st_size(endian) > 0, symbol.st_bind() != STB_LOCAL, !is_private);
-                let (start, size) = (symbol.st_value(endian), symbol.st_size(endian));
-                (rank, Symbol { start, size, name })
-            });
-            let mut ranked: Vec<_> = functions.collect();
-            ranked.sort_by_key(|(rank, symbol)| (symbol.start, *rank));
-            let symbols = ranked.into_iter().map(|(_, symbol)| symbol).collect();
-            return Ok(Self { symbols, names: names.to_vec() });
-        }
-        Ok(Self::default())
-    }
-
-    /// Returns the name of the function that has code at an address.
-    fn at(&self, address: u64) -> Option<&str> {
-        let behind = self.symbols.partition_point(|symbol| symbol.start <= address);
-        let symbol = self.symbols[..behind].last()?;
-        let next = self.symbols.get(behind).map_or(u64::MAX, |next| next.start);
-        let end = match symbol.size {
-            0 => next,
-            size => symbol.start.saturating_add(size),
-        };
-        let name = self.names.get(symbol.name as usize..)?;
-        let name = &name[..name.iter().position(|byte| *byte == 0)?];
-        std::str::from_utf8(name).ok().filter(|name| address < end && !name.is_empty())
-    }
 }
 
 #[cfg(test)]

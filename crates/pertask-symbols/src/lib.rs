@@ -16,6 +16,7 @@
 //!   unwinder needs.
 //! - A `Symbolizer` (feature `names`) finds the functions at an address, each as a `Frame`: several where calls are inlined.
 //!   It reads the modules' files. What a file lacks is a `Problem`, with what to do about it.
+//! - `GeneratedCode` (feature `names`) names code that no file holds, as a compiler at run time makes it.
 
 #![deny(unsafe_code)]
 
@@ -26,19 +27,36 @@ mod memory;
 mod module;
 
 #[cfg(feature = "names")]
+#[allow(unsafe_code)]
+mod contents;
+#[cfg(feature = "names")]
+mod debug;
+#[cfg(feature = "names")]
 mod demangle;
+#[cfg(feature = "names")]
+mod files;
 #[cfg(feature = "names")]
 mod frame;
 #[cfg(feature = "names")]
+mod generated;
+#[cfg(feature = "names")]
 mod image;
+#[cfg(feature = "names")]
+mod numbering;
 #[cfg(feature = "names")]
 mod problem;
 #[cfg(feature = "names")]
+mod split;
+#[cfg(feature = "names")]
 mod symbolizer;
+#[cfg(feature = "names")]
+mod table;
 
 pub use elf::{MappedElf, UnwindSections};
 #[cfg(feature = "names")]
 pub use frame::Frame;
+#[cfg(feature = "names")]
+pub use generated::{ANONYMOUS_CODE, GeneratedCode};
 pub use maps::{Mapping, mappings};
 pub use memory::Memory;
 pub use module::{Module, ModuleRange};

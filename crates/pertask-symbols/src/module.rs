@@ -16,6 +16,14 @@ pub struct Module {
     pub ranges: Vec<ModuleRange>,
 }
 
+impl Module {
+    /// Makes a module that another process had mapped. Its bias is not known.
+    #[must_use]
+    pub fn new(path: impl Into<String>, build_id: Vec<u8>, ranges: Vec<ModuleRange>) -> Self {
+        Self { path: path.into(), build_id, bias: 0, ranges }
+    }
+}
+
 /// A range of a module's code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -24,4 +32,12 @@ pub struct ModuleRange {
     pub addresses: Range<u64>,
     /// The offset in the file of the first address.
     pub file_offset: u64,
+}
+
+impl ModuleRange {
+    /// Makes a range of code at these addresses.
+    #[must_use]
+    pub fn new(addresses: Range<u64>, file_offset: u64) -> Self {
+        Self { addresses, file_offset }
+    }
 }

@@ -1,6 +1,7 @@
 //! The reasons why functions of a module have no names or no lines.
 
 use crate::module::Module;
+use std::path::Path;
 use std::{fmt, io};
 
 /// A module whose functions are not all known, and the reason.
@@ -21,6 +22,22 @@ pub enum Reason {
     Unreadable(io::Error),
     /// The file is not the one that is mapped, because it was replaced later.
     Replaced,
+    /// The file has another build id than the code that ran.
+    OtherBuild {
+        /// The file that was found.
+        file: String,
+        /// Its build id, or nothing if it has none.
+        found: Vec<u8>,
+        /// The build id of the code that ran.
+        wanted: Vec<u8>,
+    },
+    /// The code that ran has no build id, so nothing shows that the file is the one that ran. Its names are used.
+    NotIdentified,
+    /// A part of the debug information is in a file of its own, which is missing. Names without inlined functions are left.
+    SplitMissing {
+        /// The first such file.
+        file: String,
+    },
     /// The file is damaged, or is not an ELF file.
     Malformed(String),
     /// The file has neither debug information nor a symbol table.
@@ -34,6 +51,31 @@ pub enum Reason {
         /// The memory that is left.
         room_bytes: usize,
     },
+}
+
+impl Reason {
+    pub(crate) fn is_other_build(&self) -> bool {
+        matches!(self, Self::OtherBuild { .. })
+    }
+
+    pub(crate) fn is_stripped(&self) -> bool {
+        matches!(self, Self::Stripped)
+    }
+
+    /// Whether a separate file with debug information could help.
+    pub(crate) fn is_without_lines(&self) -> bool {
+        matches!(self, Self::NoDebugInfo | Self::Stripped)
+    }
+
+    /// Says which file it is about.
+    pub(crate) fn of_file(self, path: &Path) -> Self {
+        match self {
+            Self::OtherBuild { found, wanted, .. } => {
+                Self::OtherBuild { file: path.display().to_string(), found, wanted }
+            }
+            other => other,
+        }
+    }
 }
 
 impl Problem {
@@ -56,6 +98,21 @@ impl fmt::Display for Problem {
                 f,
                 "no symbols of {path}: the file was replaced after it was loaded; restart the program, or look symbols up by build id"
             ),
+            Reason::OtherBuild { file, found, wanted } => write!(
+                f,
+                "no symbols of {path}: the build id of the code that ran is {}, and {} has {}; find the file that ran, or restart the program if it was replaced since",
+                hex(wanted),
+                if file.is_empty() { "the file" } else { file },
+                if found.is_empty() { "none".to_owned() } else { hex(found) },
+            ),
+            Reason::NotIdentified => write!(
+                f,
+                "symbols of {path} may be wrong: it has no build id, so nothing shows that the file is the one that ran; link it with --build-id"
+            ),
+            Reason::SplitMissing { file } => write!(
+                f,
+                "no inlined functions of {path}, at least in part: its debug information is split, and {file} is missing; keep the .dwp or .dwo files beside it"
+            ),
             Reason::Malformed(what) => {
                 write!(
                     f,
@@ -76,4 +133,8 @@ impl fmt::Display for Problem {
             ),
         }
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -3,14 +3,16 @@
 //! They come from DWARF if the file has it, inlined functions included, and otherwise from the symbol table. The symbolizer
 //! compares build ids, so it never takes a name from a file that replaced the mapped one, as an update does.
 //!
-//! The symbolizer reads a module's file when somebody first asks for one of its addresses, within a limit of memory. It does not
-//! map the file: if somebody truncates a mapped file, its reader is killed.
+//! The symbolizer reads a module's file when somebody first asks for one of its addresses, within a limit of memory. It maps the
+//! running program's own file and no other: if somebody truncates a mapped file, its reader is killed. Both what is mapped and
+//! what is read go back to the system when the symbolizer is dropped.
 
 use crate::frame::{Frame, Names};
-use crate::image::Image;
-use crate::module::Module;
-use crate::problem::Problem;
+use crate::image::{Image, Search};
+use crate::module::{Module, ModuleRange};
+use crate::problem::{Problem, Reason};
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The most addresses that are remembered.
@@ -23,18 +25,30 @@ pub struct SymbolizerOptions {
     /// The most memory for the contents of the modules' files. If a module needs more than is left, its names come from its
     /// symbol table or it has none, and [`Symbolizer::problems`] says so.
     pub memory_bytes: usize,
+    /// Folders to look for files in, before the modules' own paths: by the whole path below the folder, by the name alone, and
+    /// by build id (`.build-id/xx/yyy.debug`).
+    pub folders: Vec<PathBuf>,
+}
+
+/// Where modules are mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    ThisProcess,
+    /// In a process whose addresses were recorded, here or on another machine.
+    Recorded,
 }
 
 impl Default for SymbolizerOptions {
     /// Returns a limit of 1 GiB, which suffices for the debug build of a large program.
     fn default() -> Self {
-        Self { memory_bytes: 1 << 30 }
+        Self { memory_bytes: 1 << 30, folders: Vec::new() }
     }
 }
 
 /// Finds the functions of addresses.
 pub struct Symbolizer {
     modules: Vec<(Module, State)>,
+    search: Search,
     /// Each range of code, sorted by address: its end, its start, and the index of its module.
     ranges: Vec<(u64, u64, usize)>,
     known: HashMap<u64, Arc<[Frame]>>,
@@ -60,6 +74,19 @@ impl Symbolizer {
     /// Returns a symbolizer for the addresses in these modules, with the given options.
     #[must_use]
     pub fn with_options(modules: &[Module], options: &SymbolizerOptions) -> Self {
+        Self::of(modules, options, Origin::ThisProcess)
+    }
+
+    /// Returns a symbolizer for addresses that were recorded, in another process or on another machine.
+    ///
+    /// The ranges of the modules say where the code was mapped. Their [`bias`](Module::bias) need not be known. If a module has no
+    /// build id, a file at its path is taken for the right one, and [`problems`](Self::problems) says so.
+    #[must_use]
+    pub fn of_recorded(modules: &[Module], options: &SymbolizerOptions) -> Self {
+        Self::of(modules, options, Origin::Recorded)
+    }
+
+    fn of(modules: &[Module], options: &SymbolizerOptions, origin: Origin) -> Self {
         let of_module = |(at, module): (usize, &Module)| {
             let ranges = module.ranges.iter().map(|range| &range.addresses);
             ranges.map(|range| (range.end, range.start, at)).collect::<Vec<_>>()
@@ -68,6 +95,7 @@ impl Symbolizer {
         ranges.sort_unstable();
         Self {
             modules: modules.iter().map(|module| (module.clone(), State::NotYet)).collect(),
+            search: Search { origin, folders: options.folders.clone() },
             ranges,
             known: HashMap::new(),
             names: Names::default(),
@@ -111,10 +139,10 @@ impl Symbolizer {
         let Some(at) = self.module(address) else { return Vec::new() };
         let (module, state) = &mut self.modules[at];
         if matches!(state, State::NotYet) {
-            *state = match Image::of(module, &mut self.room_bytes) {
-                Ok((image, reason)) => {
-                    let problem = reason.map(|reason| Problem::of(module, reason));
-                    self.problems.extend(problem);
+            *state = match self.search.image(module, &mut self.room_bytes) {
+                Ok((image, reasons)) => {
+                    let problems = reasons.into_iter().map(|reason| Problem::of(module, reason));
+                    self.problems.extend(problems);
                     State::Read(Box::new(image))
                 }
                 Err(reason) => {
@@ -124,7 +152,15 @@ impl Symbolizer {
             };
         }
         let State::Read(image) = state else { return Vec::new() };
-        image.frames(address.wrapping_sub(module.bias), &mut self.names)
+        let holds = |range: &&ModuleRange| range.addresses.contains(&address);
+        let Some(range) = module.ranges.iter().find(holds) else { return Vec::new() };
+        let was_whole = image.missing().is_none();
+        let frames = image.frames(address, range, &mut self.room_bytes, &mut self.names);
+        if let Some(file) = image.missing().filter(|_| was_whole) {
+            let reason = Reason::SplitMissing { file: file.to_owned() };
+            self.problems.push(Problem::of(module, reason));
+        }
+        frames
     }
 }
 

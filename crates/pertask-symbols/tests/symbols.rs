@@ -438,7 +438,8 @@ fn is_refused_when_replaced(name: &str, flags: &[&str]) {
     assert!(symbolizer.frames(loaded.hidden()).is_empty());
     assert!(symbolizer.frames(loaded.shown()).is_empty());
     let problem = only(symbolizer.problems());
-    assert!(matches!(problem.reason, Reason::Replaced), "{problem:?}");
+    let refused = matches!(problem.reason, Reason::Replaced | Reason::OtherBuild { .. });
+    assert!(refused, "{problem:?}");
     assert_eq!(problem.path, path);
 }
 

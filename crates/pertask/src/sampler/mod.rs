@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Each sample carries the CPU time that it stands for. To see where the time went, add up those times, and do not count samples.
-//! A [`RawProfile`] has addresses; `RawProfile::resolve` (feature `profiler`) turns them into functions.
+//! A [`RawProfile`] has addresses; `RawProfile::resolve` (feature `profiler`) turns them into functions, and
+//! `RawProfile::write_pprof_unresolved` leaves that to whoever reads the file.
 //!
 //! Up to the rate of the kernel's tick, POSIX timers interrupt the threads, by SIGURG; above it perf events do, by SIGTRAP. Those, too,
 //! use SIGURG where the kernel refuses perf's traps, and where the program's own SIGTRAP handler runs on an alternate stack, which
@@ -53,11 +54,15 @@ mod handler;
 #[allow(unsafe_code)]
 mod mechanism;
 mod modules;
+#[cfg(feature = "profiler")]
+mod naming;
 mod next_search;
 mod options;
 mod profile;
 #[allow(unsafe_code)]
 mod record;
+#[cfg(feature = "profiler")]
+mod recording;
 #[cfg(feature = "profiler")]
 mod resolve;
 mod ring;
@@ -82,6 +87,8 @@ pub use mechanism::Mechanism;
 pub use options::SamplerOptions;
 pub use pertask_symbols::{Module, ModuleRange};
 pub use profile::{RawProfile, RawSample, SampleLosses, Unmet};
+#[cfg(feature = "profiler")]
+pub use resolve::{ResolveOptions, resolve};
 
 use crate::error::Error;
 use crate::pmus::call_stack::{CallStack, CallStacks};

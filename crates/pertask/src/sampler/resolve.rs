@@ -1,38 +1,41 @@
-//! From a sampling session to a profile: addresses become functions, and numbers of tasks become names and spawn sites.
-//!
-//! A task's stack ends at the frame that polls the task. The frames below belong to the runtime. They say nothing about the
-//! task, and would split its time by the thread that polled it.
+//! From a sampling session to a profile: addresses become functions, in the process itself or later and elsewhere.
 
-use crate::sampler::{Module, RawProfile, RawSample, Unmet};
-use crate::tasks::label_set::Labels;
-use crate::tasks::tracked;
-use pertask_core::System;
-use pertask_profile::{
-    Function, FunctionId, Line, Location, LocationId, Mapping, MappingId, Profile, ProfileBuilder,
-    Sample, Site, TaskRef, ThreadRef,
-};
-use pertask_symbols::{Frame, Symbolizer};
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use super::RawProfile;
+use super::naming::Naming;
+use super::recording::Recording;
+use super::{Module, ModuleRange};
+use pertask_profile::{Bounds, Mapping, PprofWriter, Profile, Sample};
+use pertask_symbols::{Symbolizer, SymbolizerOptions};
+use std::cmp::Ordering;
+use std::io::{self, Write};
+use std::path::PathBuf;
 
-/// The stack of the time that a thread used before the sampler found it.
-const NOT_SAMPLED_YET: &str = "(before its first sample)";
+/// The options of finding names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ResolveOptions {
+    /// The most memory for the contents of files, in bytes. A file for which there is too little gives fewer names or none, and
+    /// the profile's remarks say so.
+    pub memory_bytes: usize,
+    /// Folders to look for files in, before the paths at which they were mapped: by the whole path below the folder, by the name
+    /// alone, and by build id (`.build-id/xx/yyy.debug`).
+    pub folders: Vec<PathBuf>,
+}
 
-/// The stack of time that was measured and never sampled.
-const NO_SAMPLE: &str = "(no sample)";
-
-/// The root of a stack that is a fiber's.
-const FIBER_ROOT: &str = "[fiber]";
-
-/// And for time in the kernel, where only user mode is sampled.
-const IN_KERNEL: &str = "(kernel, not sampled)";
+impl Default for ResolveOptions {
+    /// Returns a limit of 256 MiB, and no folders.
+    fn default() -> Self {
+        Self { memory_bytes: 256 << 20, folders: Vec::new() }
+    }
+}
 
 impl RawProfile {
     /// Makes a profile, with the names of functions, tasks and threads.
     ///
-    /// This reads the names of functions from the program's files on disk. For a large program with full debug information,
-    /// that takes a second and some hundred megabytes, so call it on a thread for which no other waits. Functions of files that
-    /// were replaced since the program began have no names.
+    /// This reads the names of functions from the program's files on disk, within [`ResolveOptions::default`]. For a large program
+    /// with full debug information, that takes a second and some tens of megabytes, so call it on a thread for which no other
+    /// waits, or write the samples [unresolved](Self::write_pprof_unresolved). Functions of files that were replaced since the
+    /// program began have no names.
     ///
     /// ```no_run
     /// use pertask::sampler::{Sampler, SamplerOptions};
@@ -45,239 +48,163 @@ impl RawProfile {
     /// ```
     #[must_use]
     pub fn resolve(&self) -> Profile {
-        let mut resolver = Resolver::new(self);
-        for raw in &self.samples {
-            let sample = resolver.sample(raw, &self.threads);
-            resolver.builder.add(sample);
-        }
+        self.resolve_with(&ResolveOptions::default())
+    }
+
+    /// Makes a profile, as [`resolve`](Self::resolve) does, with the given options.
+    #[must_use]
+    pub fn resolve_with(&self, options: &ResolveOptions) -> Profile {
+        let mut recording = Recording::of(self);
+        let tables = recording.take_tables();
+        let mut symbolizer = Symbolizer::with_options(&self.modules, &options.of_symbolizer());
+        let mut naming = Naming::of(&tables, &mut symbolizer, Bounds::default());
+        // The samples need room, too.
+        drop(symbolizer);
+        self.samples.iter().for_each(|raw| naming.add(&recording.sample(raw)));
+        self.unmet.iter().for_each(|unmet| naming.add(&recording.unmet(unmet)));
+        naming.finish()
+    }
+
+    /// Writes the samples as gzip'd pprof with addresses, mappings and build ids, and with no names of functions.
+    ///
+    /// Tasks, threads, scopes and labels have their names. This reads no symbols, and needs a few megabytes of memory. The file
+    /// gets the names of functions where it is read, with [`resolve`] or with `pertask report`, on this machine or on another
+    /// that has the program's files.
+    ///
+    /// ```no_run
+    /// use pertask::sampler::{ResolveOptions, Sampler, SamplerOptions, resolve};
+    ///
+    /// let sampler = Sampler::start(SamplerOptions::default())?;
+    /// // ... the program runs ...
+    /// sampler.stop().write_pprof_unresolved(std::fs::File::create("profile.pb.gz")?)?;
+    ///
+    /// // Later, and perhaps elsewhere:
+    /// let file = std::fs::File::open("profile.pb.gz")?;
+    /// let profile = pertask::profile::Profile::from_pprof(file)?;
+    /// let profile = resolve(&profile, &ResolveOptions::default());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of `writer`.
+    pub fn write_pprof_unresolved(&self, writer: impl Write) -> io::Result<()> {
+        let mut recording = Recording::of(self);
+        let mut head = recording.take_tables();
+        let mut writer = PprofWriter::new(writer)?;
+        head.mappings.iter().try_for_each(|it| writer.mapping(it).map(drop))?;
+        head.functions.iter().try_for_each(|it| writer.function(it).map(drop))?;
+        head.locations.iter().try_for_each(|it| writer.location(it).map(drop))?;
+        let mut incomplete = 0;
+        self.try_for_each_kind(&mut recording, |sample| {
+            incomplete += if sample.complete { 0 } else { sample.count };
+            writer.sample(sample)
+        })?;
         for unmet in &self.unmet {
-            let sample = resolver.unmet(unmet, &self.threads);
-            resolver.builder.add(sample);
+            writer.sample(&recording.unmet(unmet))?;
         }
-        for remark in &self.remarks {
-            resolver.builder.remark(remark.as_str());
-        }
-        for problem in resolver.symbolizer.problems() {
-            resolver.builder.remark(problem.to_string());
-        }
-        resolver.builder.dropped(self.lost.dropped());
-        resolver.builder.not_sampled(self.lost.threads_not_sampled, self.lost.unsampled_cpu_ns);
-        resolver.builder.finish(self.duration)
-    }
-}
-
-struct Resolver<'a> {
-    builder: ProfileBuilder,
-    symbolizer: Symbolizer,
-    modules: &'a [Module],
-    /// The mappings of each module's ranges, in the order of the modules.
-    mappings: Vec<Vec<Option<MappingId>>>,
-    /// The addresses that have been resolved so far.
-    places: HashMap<u64, Arc<Place>>,
-    /// The stacks that have been resolved so far, by their memory and whether they are a task's, and whether each reaches its
-    /// root.
-    stacks: HashMap<(*const u64, bool), (Vec<LocationId>, bool)>,
-}
-
-/// An address, resolved.
-struct Place {
-    mapping: Option<MappingId>,
-    lines: Vec<Line>,
-    /// The index of the first line that polls a task.
-    root: Option<usize>,
-}
-
-impl<'a> Resolver<'a> {
-    fn new(raw: &'a RawProfile) -> Self {
-        let mut builder = ProfileBuilder::new(raw.mechanism.clone(), raw.period_ns);
-        builder.start(raw.start);
-        let mut mappings = vec![Vec::new(); raw.modules.len()];
-        for at in program_first(&raw.modules) {
-            mappings[at] = add_mappings(&mut builder, &raw.modules[at]);
-        }
-        Self {
-            builder,
-            symbolizer: Symbolizer::new(&raw.modules),
-            modules: &raw.modules,
-            mappings,
-            places: HashMap::new(),
-            stacks: HashMap::new(),
-        }
+        head.lost.stacks_incomplete = incomplete;
+        writer.finish(&head).map(drop)
     }
 
-    fn sample(&mut self, raw: &RawSample, threads: &BTreeMap<u32, String>) -> Sample {
-        let task = raw.task.map(|id| self.task(Some(id), raw.parent, raw.path));
-        let (mut stack, at_root) = self.stack(&raw.stack, task.is_some());
-        if raw.fiber && !at_root {
-            stack.push(self.words(FIBER_ROOT));
+    /// Passes on each kind of sample, with the number and the CPU time of all that are equal to it.
+    fn try_for_each_kind(
+        &self,
+        recording: &mut Recording<'_>,
+        mut f: impl FnMut(&Sample) -> io::Result<()>,
+    ) -> io::Result<()> {
+        // A number for each sample takes far less room than a table of samples.
+        let mut order: Vec<u32> = (0..self.samples.len() as u32).collect();
+        let compare = |one: &u32, other: &u32| self.compare(*one, *other);
+        order.sort_unstable_by(compare);
+        for equal in order.chunk_by(|one, other| compare(one, other) == Ordering::Equal) {
+            let samples = || equal.iter().map(|at| &self.samples[*at as usize]);
+            let Some(first) = samples().next() else { continue };
+            let mut sample = recording.sample(first);
+            sample.count = equal.len() as u64;
+            sample.cpu_ns = samples().fold(0, |sum, it| it.cpu_ns.saturating_add(sum));
+            f(&sample)?;
         }
-        Sample {
-            count: 1,
-            cpu_ns: raw.cpu_ns,
-            stack,
-            task,
-            thread: Some(self.thread(raw.thread, threads)),
-            scopes: raw.scopes.iter().map(|name| self.builder.text(name)).collect(),
-            labels: self.labels(&raw.labels),
-            complete: raw.complete || at_root,
-        }
+        Ok(())
     }
 
-    /// The entry for CPU time without a sample. Its count of samples is 0.
-    fn unmet(&mut self, unmet: &Unmet, threads: &BTreeMap<u32, String>) -> Sample {
-        Sample {
-            cpu_ns: unmet.cpu_ns,
-            stack: vec![self.words(if unmet.kernel { IN_KERNEL } else { NO_SAMPLE })],
-            task: unmet.path.map(|path| self.task(None, None, Some(path))),
-            thread: unmet.thread.map(|thread| self.thread(thread, threads)),
-            labels: self.labels(&unmet.labels),
-            ..Sample::default()
-        }
-    }
-
-    fn labels(&mut self, labels: &Labels) -> Vec<(Arc<str>, Arc<str>)> {
-        let texts = |(key, value)| (self.builder.text(key), self.builder.text(value));
-        labels.iter().map(texts).collect()
-    }
-
-    fn thread(&mut self, tid: u32, threads: &BTreeMap<u32, String>) -> ThreadRef {
-        let name = threads.get(&tid).map_or("", |name| name);
-        ThreadRef { tid, name: self.builder.text(name) }
-    }
-
-    fn task(&mut self, id: Option<u64>, parent: Option<u64>, path: Option<u32>) -> TaskRef {
-        let site = path.and_then(|path| System::global().path(path)).map(|path| path.site());
-        TaskRef {
-            id,
-            name: site.and_then(|site| site.name()).map(|name| self.builder.text(name)),
-            site: site.map(|site| Site {
-                file: self.builder.text(site.location().file()),
-                line: site.location().line(),
-            }),
-            parent,
-        }
-    }
-
-    /// Resolves a stack. Returns it, and whether it reaches the frame that polls its task.
-    fn stack(&mut self, addresses: &Arc<[u64]>, of_task: bool) -> (Vec<LocationId>, bool) {
-        let key = (addresses.as_ptr(), of_task);
-        if let Some(known) = self.stacks.get(&key) {
-            return known.clone();
-        }
-        let stack = if addresses.is_empty() {
-            (vec![self.words(NOT_SAMPLED_YET)], true)
-        } else {
-            self.resolve_stack(addresses, of_task)
+    /// Compares what a profile has of two samples, apart from their time.
+    fn compare(&self, one: u32, other: u32) -> Ordering {
+        let [one, other] = [one, other].map(|at| &self.samples[at as usize]);
+        // Equal stacks and scopes share their memory.
+        let key = |it: &super::RawSample| {
+            let shared = (it.stack.as_ptr(), it.scopes.as_ptr());
+            (shared, it.thread, it.task, it.parent, it.path, it.complete, it.fiber)
         };
-        self.stacks.insert(key, stack.clone());
-        stack
-    }
-
-    fn resolve_stack(&mut self, addresses: &[u64], of_task: bool) -> (Vec<LocationId>, bool) {
-        // A caller continues after its call, and the call's own address is wanted.
-        let first = addresses.first().copied();
-        let callers = addresses.iter().skip(1).map(|address| address.saturating_sub(1));
-        let mut stack: Vec<_> =
-            first.into_iter().chain(callers).map(|at| (at, self.place(at))).collect();
-        let at_root = of_task && stack.iter().any(|(_, place)| place.root.is_some());
-        let lines = if of_task { end_at_task(&mut stack) } else { None };
-        let last = stack.len().saturating_sub(1);
-        let mut ids = Vec::with_capacity(stack.len());
-        for (depth, (address, place)) in stack.into_iter().enumerate() {
-            let kept = lines.filter(|_| depth == last).unwrap_or(place.lines.len());
-            let lines = place.lines[..kept].to_vec();
-            ids.push(self.builder.location(Location { address, mapping: place.mapping, lines }));
-        }
-        (ids, at_root)
-    }
-
-    fn place(&mut self, address: u64) -> Arc<Place> {
-        if let Some(known) = self.places.get(&address) {
-            return Arc::clone(known);
-        }
-        let frames = self.symbolizer.frames(address);
-        let place = Arc::new(Place {
-            mapping: self.mapping(address),
-            lines: frames.iter().map(|frame| self.line(frame)).collect(),
-            root: frames.iter().position(is_task_root),
-        });
-        self.places.insert(address, Arc::clone(&place));
-        place
-    }
-
-    fn line(&mut self, frame: &Frame) -> Line {
-        let function = Function {
-            name: self.builder.text(&frame.function),
-            system_name: self.builder.text(&frame.system_name),
-            file: self.builder.text(frame.file.as_deref().unwrap_or_default()),
-            start_line: 0,
-        };
-        Line { function: self.builder.function(function), line: frame.line.unwrap_or(0) }
-    }
-
-    fn mapping(&self, address: u64) -> Option<MappingId> {
-        let module = self.symbolizer.module(address)?;
-        let holds = |range: &crate::sampler::ModuleRange| range.addresses.contains(&address);
-        let range = self.modules.get(module)?.ranges.iter().position(holds)?;
-        *self.mappings.get(module)?.get(range)?
-    }
-
-    /// A location that stands for no code. Its name says why.
-    fn words(&mut self, words: &str) -> LocationId {
-        let name = self.builder.text(words);
-        let function: FunctionId = self.builder.function(Function { name, ..Function::default() });
-        self.builder
-            .location(Location { lines: vec![Line { function, line: 0 }], ..Location::default() })
+        key(one).cmp(&key(other)).then_with(|| one.labels.iter().cmp(other.labels.iter()))
     }
 }
 
-/// Cuts a stack where its task is polled. Returns how many lines of the last remaining frame belong to the task.
+/// Finds the names of a profile that was [written without](RawProfile::write_pprof_unresolved), and ends the stacks of tasks
+/// where the tasks are polled.
 ///
-/// If that frame has no symbol, the stack stays whole, up to the thread's root.
-fn end_at_task(stack: &mut Vec<(u64, Arc<Place>)>) -> Option<usize> {
-    let at = stack.iter().position(|(_, place)| place.root.is_some())?;
-    let lines = stack[at].1.root.filter(|lines| *lines > 0);
-    // If the thread was interrupted in the poll itself, outside the future, that frame is all there is.
-    let lines = lines.or((at == 0).then_some(1));
-    stack.truncate(if lines.is_some() { at + 1 } else { at });
-    lines
+/// The files that were mapped are looked for in the options' folders and at their own paths. A file with another build id is not
+/// believed, and a remark of the profile says so. What has names already, as in other programs' profiles, keeps them.
+#[must_use]
+pub fn resolve(profile: &Profile, options: &ResolveOptions) -> Profile {
+    let modules = modules(&profile.mappings);
+    let mut symbolizer = Symbolizer::of_recorded(&modules, &options.of_symbolizer());
+    let mut naming = Naming::of(profile, &mut symbolizer, bounds(profile));
+    drop(symbolizer);
+    profile.samples.iter().for_each(|sample| naming.add(sample));
+    naming.finish()
 }
 
-/// Whether a function polls or drops a task's future, or is the closure that does so.
-fn is_task_root(frame: &Frame) -> bool {
-    // With line tables only, the names of inlined functions have neither type nor module.
-    let bare = || ["poll<", "drop<"].iter().any(|name| frame.function.starts_with(name));
-    let here = || frame.file.as_deref().is_some_and(|file| file.ends_with(tracked::FILE));
-    frame.function.starts_with(tracked::FUNCTIONS) || bare() && here()
+/// Returns bounds within which a profile that was read fits, so that it loses nothing.
+fn bounds(profile: &Profile) -> Bounds {
+    let default = Bounds::default();
+    Bounds {
+        samples: default.samples.max(profile.samples.len()),
+        locations: default.locations.max(profile.locations.len().saturating_mul(2)),
+        texts: usize::MAX,
+        text_bytes: usize::MAX,
+        depth: usize::MAX,
+        labels: usize::MAX,
+        ..default
+    }
 }
 
-/// The indices of the modules, the program's own first.
-fn program_first(modules: &[Module]) -> Vec<usize> {
-    let program = std::env::current_exe().unwrap_or_default();
-    let mut order: Vec<_> = (0..modules.len()).collect();
-    order.sort_by_key(|at| std::path::Path::new(&modules[*at].path) != program);
-    order
+/// Returns the modules that were mapped. Several mappings of one file are one module.
+fn modules(mappings: &[Mapping]) -> Vec<Module> {
+    let mut modules: Vec<Module> = Vec::new();
+    for mapping in mappings.iter().filter(|mapping| !mapping.file.is_empty()) {
+        let build_id = bytes(&mapping.build_id);
+        let range = ModuleRange::new(mapping.start..mapping.end, mapping.offset);
+        let same = |it: &&mut Module| *it.path == *mapping.file && it.build_id == build_id;
+        match modules.iter_mut().find(same) {
+            Some(module) => module.ranges.push(range),
+            None => modules.push(Module::new(&*mapping.file, build_id, vec![range])),
+        }
+    }
+    modules
 }
 
-fn add_mappings(builder: &mut ProfileBuilder, module: &Module) -> Vec<Option<MappingId>> {
-    let file = builder.text(&module.path);
-    let digits: String = module.build_id.iter().map(|byte| format!("{byte:02x}")).collect();
-    let build_id = builder.text(&digits);
-    let mapping = |range: &crate::sampler::ModuleRange| {
-        builder.mapping(Mapping {
-            start: range.addresses.start,
-            end: range.addresses.end,
-            offset: range.file_offset,
-            file: Arc::clone(&file),
-            build_id: Arc::clone(&build_id),
-        })
-    };
-    module.ranges.iter().map(mapping).collect()
+/// Returns the bytes of hexadecimal digits. Go's build ids, for one, are none.
+fn bytes(digits: &str) -> Vec<u8> {
+    let pairs = (0..digits.len()).step_by(2);
+    let byte = |at: usize| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
+    pairs.map(byte).collect::<Option<_>>().unwrap_or_else(|| digits.as_bytes().to_vec())
+}
+
+impl ResolveOptions {
+    fn of_symbolizer(&self) -> SymbolizerOptions {
+        let mut options = SymbolizerOptions::default();
+        options.memory_bytes = self.memory_bytes;
+        options.folders = self.folders.clone();
+        options
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sampler::RawSample;
+    use crate::tasks::label_set::Labels;
 
     #[test]
     fn a_stack_that_ends_at_a_fibers_root_says_so() {
@@ -290,7 +217,7 @@ mod tests {
             profile.function(location.lines.first()?.function).map(|function| &*function.name)
         };
         let roots: Vec<_> = profile.samples.iter().map(root).collect();
-        assert_eq!(roots, [Some("[fiber]"), None], "the others have no symbols");
+        assert_eq!(roots, [Some("[fiber]"), Some("[anonymous code]")]);
         assert!(profile.remarks.contains(&"a remark".to_owned()), "{:?}", profile.remarks);
     }
 

@@ -1,0 +1,148 @@
+//! The bytes of a file: mapped, or read into memory of their own. Both go back to the system as a whole when they are dropped.
+
+use crate::problem::Reason;
+use gimli::{EndianReader, LittleEndian};
+use memmap2::{Mmap, MmapMut};
+use object::{CompressionFormat, ObjectSection};
+use std::fs::File;
+use std::ops::{Deref, Range};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+/// A section's bytes, shared by all their readers.
+pub(crate) type Bytes = EndianReader<LittleEndian, Contents>;
+
+/// Bytes that are shared by all their readers.
+#[derive(Clone, Debug)]
+pub(crate) struct Contents(Arc<Kept>);
+
+#[derive(Debug)]
+enum Kept {
+    /// A file.
+    Mapped(Mmap),
+    /// A copy of a part of a file.
+    Copied(MmapMut),
+    Small(Vec<u8>),
+}
+
+impl Deref for Contents {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &*self.0 {
+            Kept::Mapped(bytes) => bytes,
+            Kept::Copied(bytes) => bytes,
+            Kept::Small(bytes) => bytes,
+        }
+    }
+}
+
+// SAFETY: the bytes are on the heap or in a mapping. They stay there while an `Arc` is left, wherever that moves, and nobody
+// writes to them: an `Arc` gives out no exclusive reference, and `Kept` has no interior mutability.
+unsafe impl gimli::StableDeref for Contents {}
+// SAFETY: a clone is an `Arc` to the same bytes.
+unsafe impl gimli::CloneStableDeref for Contents {}
+
+/// Copies of fewer bytes are on the heap.
+const SMALL: usize = 64 << 10;
+
+impl Contents {
+    /// Maps the file of the running program.
+    ///
+    /// No other file is mapped: if somebody truncates a mapped file, its reader is killed. The running program is mapped already,
+    /// and would not survive that either.
+    pub(crate) fn of_running_program() -> std::io::Result<Self> {
+        let file = File::open("/proc/self/exe")?;
+        // SAFETY: the kernel refuses to write to a program that runs, and where it does not, the program's own code would change
+        // below it.
+        let bytes = unsafe { Mmap::map(&file)? };
+        Ok(Self(Arc::new(Kept::Mapped(bytes))))
+    }
+
+    pub(crate) fn small(bytes: Vec<u8>) -> Self {
+        Self(Arc::new(Kept::Small(bytes)))
+    }
+
+    /// Copies bytes that `fill` writes.
+    fn copied(
+        length: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), Reason>,
+    ) -> Result<Self, Reason> {
+        if length < SMALL {
+            let mut bytes = vec![0; length];
+            fill(&mut bytes)?;
+            return Ok(Self::small(bytes));
+        }
+        let mut bytes = MmapMut::map_anon(length).map_err(Reason::Unreadable)?;
+        fill(&mut bytes)?;
+        Ok(Self(Arc::new(Kept::Copied(bytes))))
+    }
+
+    pub(crate) fn reader(self) -> Bytes {
+        EndianReader::new(self, LittleEndian)
+    }
+}
+
+/// Where the bytes of a file that is being read come from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Source<'a> {
+    /// The whole file is there.
+    Whole(&'a Contents),
+    /// What is wanted is copied.
+    File(&'a File),
+}
+
+impl Source<'_> {
+    /// Returns the bytes of a section, unpacked, and takes room for what is copied.
+    pub(crate) fn section<'d, S: ObjectSection<'d>>(
+        self,
+        section: &S,
+        room_bytes: &mut usize,
+    ) -> Result<Bytes, Reason> {
+        let place = section.compressed_file_range().map_err(malformed)?;
+        let range = place.offset..place.offset.saturating_add(place.uncompressed_size);
+        if place.format == CompressionFormat::None {
+            return self.bytes(range, room_bytes);
+        }
+        take_room(place.uncompressed_size, room_bytes)?;
+        let unpacked = section.uncompressed_data().map_err(malformed)?;
+        Ok(Contents::small(unpacked.into_owned()).reader())
+    }
+
+    /// Returns the bytes of a part of the file, and takes room for what is copied.
+    pub(crate) fn bytes(self, range: Range<u64>, room_bytes: &mut usize) -> Result<Bytes, Reason> {
+        let beyond = || Reason::Malformed("a section is longer than the file".to_owned());
+        let length = usize::try_from(range.end - range.start).map_err(|_| beyond())?;
+        match self {
+            Self::Whole(contents) => {
+                let start = usize::try_from(range.start).map_err(|_| beyond())?;
+                let end = start.checked_add(length).filter(|end| *end <= contents.len());
+                Ok(contents.clone().reader().range(start..end.ok_or_else(beyond)?))
+            }
+            Self::File(file) => {
+                // A damaged file may promise more than it has.
+                let there = file.metadata().map_err(Reason::Unreadable)?.len();
+                if range.end > there {
+                    return Err(beyond());
+                }
+                take_room(length as u64, room_bytes)?;
+                let fill = |bytes: &mut [u8]| {
+                    file.read_exact_at(bytes, range.start).map_err(Reason::Unreadable)
+                };
+                Ok(Contents::copied(length, fill)?.reader())
+            }
+        }
+    }
+}
+
+/// Takes memory from what is left of the limit.
+pub(crate) fn take_room(needed_bytes: u64, room_bytes: &mut usize) -> Result<(), Reason> {
+    let too_large = Reason::TooLarge { needed_bytes, room_bytes: *room_bytes };
+    let left = usize::try_from(needed_bytes).ok().and_then(|needed| room_bytes.checked_sub(needed));
+    *room_bytes = left.ok_or(too_large)?;
+    Ok(())
+}
+
+pub(crate) fn malformed(what: object::Error) -> Reason {
+    Reason::Malformed(what.to_string())
+}

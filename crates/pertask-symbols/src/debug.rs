@@ -1,0 +1,134 @@
+//! A file's debug information, and the functions that it has at an address.
+//!
+//! What is made of it is kept until it is larger than a limit, and then made again as it is needed.
+
+use crate::contents::{Bytes, Source, take_room};
+use crate::files::Elf;
+use crate::problem::Reason;
+use crate::split::Split;
+use addr2line::{Context, LookupContinuation, LookupResult};
+use gimli::{AttributeValue, DwLang, Dwarf, SectionId, UnitRef};
+use object::{Object as _, ReadRef};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// The most memory for what is made of debug information, as it is estimated. A single unit may need more.
+const TABLES: usize = 16 << 20;
+
+/// The debug information of one file.
+pub(crate) struct Debug {
+    dwarf: Arc<Dwarf<Bytes>>,
+    context: Context<Bytes>,
+    /// The files that have the rest.
+    pub(crate) split: Split,
+    /// The units of which tables were made, and how large these are.
+    used: (HashSet<(usize, usize)>, usize),
+}
+
+/// A function at an address, as debug information has it.
+pub(crate) struct Found<'a> {
+    /// The name, or `None` if debug information has none.
+    pub(crate) name: Option<(String, Option<DwLang>)>,
+    pub(crate) file: Option<&'a str>,
+    pub(crate) line: Option<u32>,
+}
+
+impl Debug {
+    /// Reads the debug information of a file.
+    pub(crate) fn read<'d, R: ReadRef<'d>>(
+        elf: &Elf<'d, R>,
+        source: Source<'_>,
+        split: Split,
+        room_bytes: &mut usize,
+    ) -> Result<Self, Reason> {
+        let has = |name| elf.section_by_name(name).is_some();
+        if !has(".debug_info") || !has(".debug_line") {
+            return Err(Reason::NoDebugInfo);
+        }
+        take_room(TABLES as u64, room_bytes)?;
+        let section = |id: SectionId| match elf.section_by_name(id.name()) {
+            Some(section) => source.section(&section, room_bytes),
+            None => source.bytes(0..0, room_bytes),
+        };
+        let dwarf = Arc::new(Dwarf::load(section)?);
+        let context = Context::from_arc_dwarf(Arc::clone(&dwarf));
+        let context = context.map_err(|what| Reason::Malformed(what.to_string()))?;
+        Ok(Self { dwarf, context, split, used: (HashSet::new(), 0) })
+    }
+
+    /// Passes the functions at an address to `add`, the innermost first. After an error, those that were found are right.
+    pub(crate) fn find(
+        &mut self,
+        address: u64,
+        room_bytes: &mut usize,
+        mut add: impl FnMut(Found<'_>),
+    ) -> Result<(), gimli::Error> {
+        self.renew_if_large()?;
+        self.note_use(address, room_bytes);
+        let mut frames = found(self.context.find_frames(address), &mut self.split, room_bytes)?;
+        let mut is_assembly = None;
+        while let Some(frame) = frames.next()? {
+            let name = match &frame.function {
+                Some(function) => Some((function.raw_name()?.into_owned(), function.language)),
+                None => None,
+            };
+            // Assembly has lines but no functions. Elsewhere a line without a function may be another function's.
+            let is_own = name.is_some()
+                || *is_assembly
+                    .get_or_insert_with(|| self.unit(address).is_some_and(is_assembly_unit));
+            let place = frame.location.filter(|_| is_own);
+            let file = place.as_ref().and_then(|place| place.file);
+            add(Found { name, file, line: place.as_ref().and_then(|place| place.line) });
+        }
+        Ok(())
+    }
+
+    /// Drops what was made so far, if it is too large.
+    fn renew_if_large(&mut self) -> Result<(), gimli::Error> {
+        if self.used.1 > TABLES {
+            self.context = Context::from_arc_dwarf(Arc::clone(&self.dwarf))?;
+            self.used = (HashSet::new(), 0);
+        }
+        Ok(())
+    }
+
+    /// Notes the unit of an address, of which tables are made now if there are none yet.
+    fn note_use(&mut self, address: u64, room_bytes: &mut usize) {
+        let unit = self.context.find_dwarf_and_unit(address);
+        let Some(unit) = found(unit, &mut self.split, room_bytes) else { return };
+        let info = unit.header.length_including_self();
+        let lines = unit.line_program.as_ref().map_or(0, |lines| lines.header().unit_length());
+        let key = (unit.header.debug_info_offset().map_or(0, |offset| offset.0), info);
+        // A row of lines takes some three bytes in the file and 24 in memory.
+        if self.used.0.insert(key) {
+            self.used.1 = self.used.1.saturating_add(info).saturating_add(lines.saturating_mul(8));
+        }
+    }
+
+    fn unit(&self, address: u64) -> Option<UnitRef<'_, Bytes>> {
+        self.context.find_dwarf_and_unit(address).skip_all_loads()
+    }
+}
+
+/// Ends a lookup, and reads the files that it needs.
+fn found<L: LookupContinuation<Buf = Bytes>>(
+    mut lookup: LookupResult<L>,
+    split: &mut Split,
+    room_bytes: &mut usize,
+) -> L::Output {
+    loop {
+        lookup = match lookup {
+            LookupResult::Output(found) => return found,
+            LookupResult::Load { load, continuation } => {
+                continuation.resume(split.load(&load, room_bytes))
+            }
+        };
+    }
+}
+
+fn is_assembly_unit(unit: UnitRef<'_, Bytes>) -> bool {
+    let mut entries = unit.entries();
+    let root = entries.next_dfs().ok().flatten();
+    let language = root.and_then(|root| root.attr_value(gimli::DW_AT_language));
+    matches!(language, Some(AttributeValue::Language(gimli::DW_LANG_Mips_Assembler)))
+}

@@ -1,0 +1,93 @@
+//! Where a module's file may be, and where its debug information may be if the file has none.
+
+use crate::module::Module;
+use crate::symbolizer::Origin;
+use object::LittleEndian;
+use object::read::elf::ElfFile64;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// An ELF file of this machine's kind.
+pub(crate) type Elf<'d, R> = ElfFile64<'d, LittleEndian, R>;
+
+/// A place where a file may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Path(PathBuf),
+    /// The file of the program that runs this code, whatever its name leads to by now.
+    RunningProgram,
+}
+
+/// Opens a regular file. A pipe, for one, could keep its reader waiting.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
+}
+
+/// Returns the path of the module's file.
+pub(crate) fn path(module: &Module) -> &str {
+    module.path.trim_end_matches(" (deleted)")
+}
+
+/// Returns places that may have the mapped file. Who reads them compares build ids.
+pub(crate) fn of_module(module: &Module, origin: Origin, folders: &[PathBuf]) -> Vec<Place> {
+    let own = Path::new(path(module));
+    let mut places: Vec<_> = in_folders(own, folders).map(Place::Path).collect();
+    if origin == Origin::Recorded {
+        places.push(Place::Path(own.to_owned()));
+        return places;
+    }
+    if std::fs::read_link("/proc/self/exe").is_ok_and(|program| program == own) {
+        places.push(Place::RunningProgram);
+    }
+    places.push(Place::Path(own.to_owned()));
+    // The kernel has links to the mapped files. The build id tells whether a link leads to the right file.
+    if !module.build_id.is_empty() {
+        places.push(Place::RunningProgram);
+        let links = module.ranges.iter().map(|range| &range.addresses);
+        let links = links.map(|it| format!("/proc/self/map_files/{:x}-{:x}", it.start, it.end));
+        places.extend(links.map(|link| Place::Path(link.into())));
+    }
+    places
+}
+
+/// Returns paths of files that may have the module's debug information, if its own file has none.
+///
+/// `link` is the name that the file itself gives.
+pub(crate) fn with_debug_info(
+    module: &Module,
+    folders: &[PathBuf],
+    link: Option<&[u8]>,
+) -> Vec<PathBuf> {
+    const INSTALLED: &str = "/usr/lib/debug";
+    let all = || folders.iter().map(PathBuf::as_path).chain([Path::new(INSTALLED)]);
+    let mut places: Vec<PathBuf> = Vec::new();
+    let digits: String = module.build_id.iter().map(|byte| format!("{byte:02x}")).collect();
+    if let Some((first, rest)) = digits.split_at_checked(2) {
+        let file = format!(".build-id/{first}/{rest}.debug");
+        places.extend(all().map(|folder| folder.join(&file)));
+    }
+    let own = Path::new(path(module));
+    let Some(name) = own.file_name() else { return places };
+    let mut debug_name = name.to_owned();
+    debug_name.push(".debug");
+    places.extend(folders.iter().map(|folder| folder.join(&debug_name)));
+    let link = link.map(|link| Path::new(std::ffi::OsStr::from_bytes(link)));
+    let Some(link) = link.filter(|link| link.components().count() == 1) else { return places };
+    let beside = own.parent().unwrap_or(Path::new("/"));
+    places.push(beside.join(link));
+    places.push(beside.join(".debug").join(link));
+    places.push(Path::new(INSTALLED).join(beside.strip_prefix("/").unwrap_or(beside)).join(link));
+    places.extend(folders.iter().map(|folder| folder.join(link)));
+    places
+}
+
+/// Returns where a file may be in folders that somebody has named: below its whole path, or by its name.
+fn in_folders(own: &Path, folders: &[PathBuf]) -> impl Iterator<Item = PathBuf> {
+    let whole = own.strip_prefix("/").unwrap_or(own);
+    let ways = [Some(whole), own.file_name().map(Path::new)];
+    folders.iter().flat_map(move |folder| ways.into_iter().flatten().map(|way| folder.join(way)))
+}

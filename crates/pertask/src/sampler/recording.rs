@@ -1,0 +1,239 @@
+//! A sampling session in the words of a profile: tasks and threads have their names, and code has addresses only.
+
+use super::RawProfile;
+use super::profile::{RawSample, Unmet};
+use crate::tasks::label_set::Labels;
+use crate::tasks::tracked;
+use pertask_core::System;
+use pertask_profile::{
+    Function, FunctionId, Line, Location, LocationId, Mapping, MappingId, Profile, ProfileBuilder,
+    Sample, Site, TaskRef, TaskRoot, ThreadRef,
+};
+use pertask_symbols::{GeneratedCode, Module, Symbolizer};
+use std::sync::Arc;
+
+/// The stack of the time that a thread used before the sampler found it.
+const NOT_SAMPLED_YET: &str = "(before its first sample)";
+
+/// The stack of time that was measured and never sampled.
+const NO_SAMPLE: &str = "(no sample)";
+
+/// And for time in the kernel, where only user mode is sampled.
+const IN_KERNEL: &str = "(kernel, not sampled)";
+
+/// The root of a stack that is a fiber's. Where the fiber polls the task, the stack ends there, as others do.
+const FIBER_ROOT: &str = "[fiber]";
+
+/// The locations that stand for no code. Their names say why. They come before all others.
+const WORDS: [&str; 4] = [NOT_SAMPLED_YET, NO_SAMPLE, IN_KERNEL, FIBER_ROOT];
+
+/// A session that is being described.
+pub(super) struct Recording<'a> {
+    raw: &'a RawProfile,
+    tables: Profile,
+    /// All addresses of the stacks, sorted.
+    addresses: Vec<u64>,
+    /// The store of names, which bounds their number and their size.
+    texts: ProfileBuilder,
+}
+
+impl<'a> Recording<'a> {
+    pub(super) fn of(raw: &'a RawProfile) -> Self {
+        let mut texts = ProfileBuilder::new("", 0);
+        let addresses = addresses(raw);
+        let mut tables = head(raw);
+        let ranges = add_mappings(&mut tables, &raw.modules, &mut texts);
+        for words in WORDS {
+            let lines = vec![function(&mut tables, words, &mut texts)];
+            tables.locations.push(Location { lines, ..Location::default() });
+        }
+        let modules = Symbolizer::new(&raw.modules);
+        let is_generated = |address: &u64| modules.module(*address).is_none();
+        let generated = addresses.iter().copied().filter(is_generated).collect();
+        let generated = GeneratedCode::of_this_process(generated);
+        for address in &addresses {
+            let location = match modules.module(*address) {
+                Some(module) => {
+                    let mapping = ranges[module].iter().find_map(|range| range.holding(*address));
+                    Location { address: *address, mapping, lines: Vec::new() }
+                }
+                None => {
+                    // It is named now, because nobody could do it later.
+                    let name = generated.name(*address);
+                    let line = name.map(|name| function(&mut tables, name, &mut texts));
+                    Location { address: *address, mapping: None, lines: line.into_iter().collect() }
+                }
+            };
+            tables.locations.push(location);
+        }
+        Self { raw, tables, addresses, texts }
+    }
+
+    /// Takes the profile without its samples. Its locations have the order of [`WORDS`] and then of the addresses.
+    pub(super) fn take_tables(&mut self) -> Profile {
+        let empty = ProfileBuilder::new("", 0).finish(std::time::Duration::ZERO);
+        std::mem::replace(&mut self.tables, empty)
+    }
+
+    /// Describes a sample.
+    pub(super) fn sample(&mut self, raw: &RawSample) -> Sample {
+        let (stack, complete) = match raw.stack.is_empty() {
+            true => (vec![word(NOT_SAMPLED_YET)], true),
+            false => (self.stack(&raw.stack), raw.complete),
+        };
+        let root = raw.fiber.then(|| word(FIBER_ROOT));
+        Sample {
+            count: 1,
+            cpu_ns: raw.cpu_ns,
+            stack: stack.into_iter().chain(root).collect(),
+            task: raw.task.map(|id| self.task(Some(id), raw.parent, raw.path)),
+            thread: Some(self.thread(raw.thread)),
+            scopes: raw.scopes.iter().map(|name| self.texts.text(name)).collect(),
+            labels: self.labels(&raw.labels),
+            complete,
+        }
+    }
+
+    /// Describes CPU time without a sample. Its count of samples is 0.
+    pub(super) fn unmet(&mut self, unmet: &Unmet) -> Sample {
+        Sample {
+            cpu_ns: unmet.cpu_ns,
+            stack: vec![word(if unmet.kernel { IN_KERNEL } else { NO_SAMPLE })],
+            task: unmet.path.map(|path| self.task(None, None, Some(path))),
+            thread: unmet.thread.map(|thread| self.thread(thread)),
+            labels: self.labels(&unmet.labels),
+            ..Sample::default()
+        }
+    }
+
+    fn stack(&self, addresses: &[u64]) -> Vec<LocationId> {
+        let place = |address| self.addresses.binary_search(&address).ok();
+        let places = places(addresses).filter_map(place);
+        places.map(|at| LocationId((WORDS.len() + at) as u32)).collect()
+    }
+
+    fn labels(&mut self, labels: &Labels) -> Vec<(Arc<str>, Arc<str>)> {
+        let texts = |(key, value)| (self.texts.text(key), self.texts.text(value));
+        labels.iter().map(texts).collect()
+    }
+
+    fn thread(&mut self, tid: u32) -> ThreadRef {
+        let name = self.raw.threads.get(&tid).map_or("", |name| name);
+        ThreadRef { tid, name: self.texts.text(name) }
+    }
+
+    fn task(&mut self, id: Option<u64>, parent: Option<u64>, path: Option<u32>) -> TaskRef {
+        let site = path.and_then(|path| System::global().path(path)).map(|path| path.site());
+        TaskRef {
+            id,
+            name: site.and_then(|site| site.name()).map(|name| self.texts.text(name)),
+            site: site.map(|site| Site {
+                file: self.texts.text(site.location().file()),
+                line: site.location().line(),
+            }),
+            parent,
+        }
+    }
+}
+
+/// The addresses of a stack as places in the code.
+///
+/// A caller continues after its call, and the call's own address is wanted.
+fn places(addresses: &[u64]) -> impl Iterator<Item = u64> {
+    let first = addresses.first().copied();
+    let callers = addresses.iter().skip(1).map(|address| address.saturating_sub(1));
+    first.into_iter().chain(callers)
+}
+
+/// All addresses of the session's stacks as places in the code, sorted, each once.
+fn addresses(raw: &RawProfile) -> Vec<u64> {
+    // Equal stacks share their memory.
+    let mut stacks: Vec<&Arc<[u64]>> = Vec::new();
+    let mut all = Vec::new();
+    const MOST: usize = 1 << 14;
+    for samples in raw.samples.chunks(MOST) {
+        stacks.extend(samples.iter().map(|sample| &sample.stack));
+        stacks.sort_unstable_by_key(|stack| stack.as_ptr());
+        stacks.dedup_by_key(|stack| stack.as_ptr());
+        for stack in stacks.drain(..) {
+            all.extend(places(stack));
+            // Most addresses come again and again.
+            if all.len() > all.capacity() / 2 && all.len() > MOST {
+                all.sort_unstable();
+                all.dedup();
+            }
+        }
+    }
+    all.sort_unstable();
+    all.dedup();
+    all.shrink_to_fit();
+    all
+}
+
+/// The profile without anything in its tables.
+fn head(raw: &RawProfile) -> Profile {
+    let mut builder = ProfileBuilder::new(raw.mechanism.clone(), raw.period_ns);
+    builder.start(raw.start).dropped(raw.lost.dropped());
+    builder.not_sampled(raw.lost.threads_not_sampled, raw.lost.unsampled_cpu_ns);
+    raw.remarks.iter().for_each(|remark| builder.remark(remark.as_str()));
+    let root =
+        TaskRoot { functions: tracked::FUNCTIONS.to_owned(), file: tracked::FILE.to_owned() };
+    Profile { task_root: Some(root), ..builder.finish(raw.duration) }
+}
+
+fn word(word: &str) -> LocationId {
+    LocationId(WORDS.iter().position(|known| *known == word).unwrap_or(0) as u32)
+}
+
+fn function(tables: &mut Profile, name: &str, texts: &mut ProfileBuilder) -> Line {
+    let name = texts.text(name);
+    let known = tables.functions.iter().rposition(|function| function.name == name);
+    let at = known.unwrap_or(tables.functions.len());
+    if known.is_none() {
+        tables.functions.push(Function { name, ..Function::default() });
+    }
+    Line { function: FunctionId(at as u32), line: 0 }
+}
+
+/// A range of a module's code, with its mapping.
+struct Range {
+    start: u64,
+    end: u64,
+    mapping: MappingId,
+}
+
+impl Range {
+    fn holding(&self, address: u64) -> Option<MappingId> {
+        (self.start <= address && address < self.end).then_some(self.mapping)
+    }
+}
+
+/// Adds the mappings of all modules, the program's own first. Returns those of each module.
+fn add_mappings(
+    tables: &mut Profile,
+    modules: &[Module],
+    texts: &mut ProfileBuilder,
+) -> Vec<Vec<Range>> {
+    let mut all: Vec<Vec<Range>> = modules.iter().map(|_| Vec::new()).collect();
+    for at in program_first(modules) {
+        let module = &modules[at];
+        let digits: String = module.build_id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let (file, build_id) = (texts.text(&module.path), texts.text(&digits));
+        for range in &module.ranges {
+            let (start, end) = (range.addresses.start, range.addresses.end);
+            let mapping = MappingId(tables.mappings.len() as u32);
+            let (file, build_id) = (Arc::clone(&file), Arc::clone(&build_id));
+            tables.mappings.push(Mapping { start, end, offset: range.file_offset, file, build_id });
+            all[at].push(Range { start, end, mapping });
+        }
+    }
+    all
+}
+
+/// The indices of the modules, the program's own first.
+fn program_first(modules: &[Module]) -> Vec<usize> {
+    let program = std::env::current_exe().unwrap_or_default();
+    let mut order: Vec<_> = (0..modules.len()).collect();
+    order.sort_by_key(|at| std::path::Path::new(&modules[*at].path) != program);
+    order
+}
