@@ -106,6 +106,7 @@ Examples:
   pertask demo -e cycles,instructions,page-faults
   pertask demo --json | jq '.sites[] | {name, cpu_ns, max_poll_ns}'
   pertask demo -o profile.pb.gz -o profile.svg  sample too; then: pertask report profile.pb.gz
+  pertask demo -o profile.pb.gz --unresolved    leave the names of functions to pertask report
   pertask demo --json > report.json
   pertask demo --port 8080                      call it yourself: curl http://127.0.0.1:8080/hash
 
@@ -130,9 +131,12 @@ impl Cli {
     /// Parses the command line. If it makes no sense, ends the process with status 2.
     pub fn parse_or_exit() -> Self {
         let cli = Self::parse();
-        if let Command::Report(options) = &cli.command
-            && let Some(conflict) = options.conflict()
-        {
+        let conflict = match &cli.command {
+            Command::Report(options) => options.conflict(),
+            Command::Demo(options) => options.conflict(),
+            Command::Doctor(_) => None,
+        };
+        if let Some(conflict) = conflict {
             Self::command().error(ErrorKind::ArgumentConflict, conflict).exit();
         }
         cli
@@ -204,10 +208,24 @@ pub struct DemoOptions {
     #[arg(short, long, value_name = "FILE")]
     pub output: Vec<ProfilePath>,
 
+    /// Write the profile without names of functions, which costs this process less memory and time;
+    /// `pertask report` finds them. For .pb.gz alone
+    #[arg(long, requires = "output")]
+    pub unresolved: bool,
+
     /// Sample where in the code each task is, HZ times in each second of CPU time
     /// [default: 199 with --output, else off]
     #[arg(short = 'F', long, value_name = "HZ", value_parser = clap::value_parser!(u32).range(1..=SamplerOptions::HIGHEST_HZ as i64))]
     pub frequency: Option<u32>,
+}
+
+impl DemoOptions {
+    /// Returns how the options contradict each other, if they do.
+    pub fn conflict(&self) -> Option<&'static str> {
+        let has_other = self.output.iter().any(|file| !file.is_pprof());
+        (self.unresolved && has_other)
+            .then_some("--unresolved writes .pb.gz files alone: viewers need names")
+    }
 }
 
 /// Something that is counted for each task.

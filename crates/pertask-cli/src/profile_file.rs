@@ -6,7 +6,10 @@ use std::{
     str::FromStr,
 };
 
-use pertask::profile::{FlamegraphOptions, Profile, RootBy, Weight};
+use pertask::{
+    profile::{FlamegraphOptions, Profile, RootBy, Weight},
+    sampler::RawProfile,
+};
 
 use crate::{
     error::Error,
@@ -62,13 +65,31 @@ impl ProfilePath {
         probe(&self.path).map_err(|cause| Error::Open { path: self.path.clone(), cause })
     }
 
+    /// Returns whether the file has the format that needs no names.
+    pub fn is_pprof(&self) -> bool {
+        self.format == Format::Pprof
+    }
+
     /// Replaces the file with the profile, and says so on stderr.
     ///
     /// # Errors
     ///
     /// Returns [`Error::Replace`] if the profile cannot be written as a whole. An old file is then as it was.
     pub fn write(&self, profile: &Profile) -> Result<(), Error> {
-        replace(&self.path, |to| self.format.write(profile, to))?;
+        self.replace(|to| self.format.write(profile, to))
+    }
+
+    /// Replaces the file with the samples as pprof, without names of functions, and says so on stderr.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Replace`] if the samples cannot be written as a whole. An old file is then as it was.
+    pub fn write_unresolved(&self, sampled: &RawProfile) -> Result<(), Error> {
+        self.replace(|to| sampled.write_pprof_unresolved(to))
+    }
+
+    fn replace(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
+        replace(&self.path, write)?;
         note(format_args!("profile written to {}", self.path.display()));
         Ok(())
     }

@@ -43,7 +43,7 @@ pub fn run(options: &DemoOptions) -> Result<(), Error> {
     let format = if options.json { Format::Json } else { Format::Table };
     print_report(&seen.report, format, options.tree)?;
     if let Some(sampled) = &seen.sampled {
-        write_profile(sampled, &options.output)?;
+        write_profile(sampled, options)?;
     }
     seen.complaint.map_or(Ok(()), Err)
 }
@@ -102,10 +102,14 @@ fn start_sampler(options: &DemoOptions) -> Result<Option<Sampler>, Error> {
 }
 
 /// Writes the profile to each file, even if another one fails.
-fn write_profile(sampled: &RawProfile, files: &[ProfilePath]) -> Result<(), Error> {
-    let profile = sampled.resolve();
+fn write_profile(sampled: &RawProfile, options: &DemoOptions) -> Result<(), Error> {
+    let files = options.output.iter();
+    let profile = (!options.unresolved).then(|| sampled.resolve());
     note(format_args!("{}", sampled_line(sampled)));
-    let written: Vec<_> = files.iter().map(|file| file.write(&profile)).collect();
+    let written: Vec<_> = match &profile {
+        Some(profile) => files.map(|file| file.write(profile)).collect(),
+        None => files.map(|file| file.write_unresolved(sampled)).collect(),
+    };
     written.into_iter().collect()
 }
 

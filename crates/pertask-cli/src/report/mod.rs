@@ -5,6 +5,7 @@ mod input;
 mod json;
 mod near;
 mod options;
+mod symbols;
 mod text;
 
 use std::{
@@ -32,7 +33,7 @@ const TOP: usize = 20;
 ///
 /// Returns an [`Error`] if the profile cannot be read, no sample matches, or something cannot be written.
 pub fn run(options: &ReportOptions) -> Result<(), Error> {
-    let whole = input::read(&options.file, &options.limits())?;
+    let whole = options.symbols.named(input::read(&options.file, &options.limits())?);
     let filter = options.filter();
     let part = if filter.is_empty() { None } else { Some(whole.filtered(&filter)) };
     if let Some(part) = &part

@@ -5,7 +5,7 @@ use std::{path::PathBuf, str::FromStr};
 use clap::{Args, ValueEnum};
 use pertask::profile::{Filter, GroupBy, Profile, ReadLimits, RootBy};
 
-use super::is_stdout;
+use super::{is_stdout, symbols::SymbolOptions};
 
 /// The first line of the help.
 pub const ABOUT: &str = "Read a sampled profile: which tasks and functions spent the CPU";
@@ -51,6 +51,12 @@ Groups (--by, separated by commas):
   scope        scopes opened with scope!(\"...\"); SELF is its time as the innermost
   label:KEY    the values of the label KEY
 
+Symbols:
+  A profile that was written without names (`pertask demo --unresolved`, or
+  RawProfile::write_pprof_unresolved) has addresses and build ids. The names come from the
+  files that were mapped, which must be here or in --symbols DIR. A file with another build
+  id is not believed. Remarks below the first lines say what was not found.
+
 Filters (a sample must meet all of them):
   --task 'GET /hash'  --task 4711  --task '(outside tasks)'  --site routes.rs:73
   --thread worker  --label tenant=acme  --function render
@@ -63,6 +69,7 @@ Examples:
   pertask report profile.pb.gz --folded - --root site | grep render
   pertask report huge.pb.gz --limit bytes=1000000000 --limit samples=10000000
   pertask report profile.pb.gz --json | jq '.tables[].rows[] | {name, self_cpu_ns}'
+  pertask report profile.pb.gz --symbols target/release
   curl -s localhost:6060/debug/pprof/profile | pertask report -
 
 Exit status:
@@ -110,6 +117,10 @@ pub struct ReportOptions {
     /// Only stacks with a function whose name contains TEXT; may be repeated
     #[arg(long, value_name = "TEXT", help_heading = "Filters")]
     pub function: Vec<String>,
+
+    /// Where to find names.
+    #[command(flatten)]
+    pub symbols: SymbolOptions,
 
     /// Draw a flamegraph
     #[arg(long, value_name = "FILE.svg", help_heading = "Output")]
