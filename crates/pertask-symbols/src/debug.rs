@@ -7,7 +7,7 @@ use crate::files::Elf;
 use crate::problem::Reason;
 use crate::split::Split;
 use addr2line::{Context, LookupContinuation, LookupResult};
-use gimli::{AttributeValue, DwLang, Dwarf, SectionId, UnitRef};
+use gimli::{AbbreviationsCacheStrategy, AttributeValue, DwLang, Dwarf, SectionId, UnitRef};
 use object::{Object as _, ReadRef};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -50,7 +50,10 @@ impl Debug {
             Some(section) => source.section(&section, room_bytes),
             None => source.bytes(0..0, room_bytes),
         };
-        let dwarf = Arc::new(Dwarf::load(section)?);
+        let mut dwarf = Dwarf::load(section)?;
+        // Many units share their abbreviations. Kept once for each, they would take most of the memory.
+        dwarf.populate_abbreviations_cache(AbbreviationsCacheStrategy::All);
+        let dwarf = Arc::new(dwarf);
         let context = Context::from_arc_dwarf(Arc::clone(&dwarf));
         let context = context.map_err(|what| Reason::Malformed(what.to_string()))?;
         Ok(Self { dwarf, context, split, used: (HashSet::new(), 0) })

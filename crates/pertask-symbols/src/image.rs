@@ -130,9 +130,17 @@ impl Search {
                 None
             }
         };
-        let table = Table::read(data, source, room_bytes).unwrap_or_default();
+        let (table, table_lacks) = match Table::read(data, source, room_bytes) {
+            Ok(table) => (table, None),
+            Err(reason) => (Table::default(), Some(reason)),
+        };
         if debug.is_none() && table.is_empty() {
-            lacks = vec![Reason::Stripped];
+            // What is too large is there, and what is damaged may be.
+            lacks.retain(|reason| !reason.is_without_lines());
+            lacks.extend(table_lacks);
+            if lacks.is_empty() {
+                lacks.push(Reason::Stripped);
+            }
         }
         let numbering = match self.origin {
             Origin::ThisProcess => Numbering::with_bias(module.bias),

@@ -33,6 +33,8 @@ pub(super) struct Recording<'a> {
     tables: Profile,
     /// All addresses of the stacks, sorted.
     addresses: Vec<u64>,
+    /// Those among them at which no module has code, sorted.
+    generated: Vec<u64>,
     /// The store of names, which bounds their number and their size.
     texts: ProfileBuilder,
 }
@@ -49,8 +51,8 @@ impl<'a> Recording<'a> {
         }
         let modules = Symbolizer::new(&raw.modules);
         let is_generated = |address: &u64| modules.module(*address).is_none();
-        let generated = addresses.iter().copied().filter(is_generated).collect();
-        let generated = GeneratedCode::of_this_process(generated);
+        let generated: Vec<_> = addresses.iter().copied().filter(is_generated).collect();
+        let names = GeneratedCode::of_this_process(generated.clone());
         for address in &addresses {
             let location = match modules.module(*address) {
                 Some(module) => {
@@ -59,14 +61,14 @@ impl<'a> Recording<'a> {
                 }
                 None => {
                     // It is named now, because nobody could do it later.
-                    let name = generated.name(*address);
+                    let name = names.name(*address);
                     let line = name.map(|name| function(&mut tables, name, &mut texts));
                     Location { address: *address, mapping: None, lines: line.into_iter().collect() }
                 }
             };
             tables.locations.push(location);
         }
-        Self { raw, tables, addresses, texts }
+        Self { raw, tables, addresses, generated, texts }
     }
 
     /// Takes the profile without its samples. Its locations have the order of [`WORDS`] and then of the addresses.
@@ -79,7 +81,7 @@ impl<'a> Recording<'a> {
     pub(super) fn sample(&mut self, raw: &RawSample) -> Sample {
         let (stack, complete) = match raw.stack.is_empty() {
             true => (vec![word(NOT_SAMPLED_YET)], true),
-            false => (self.stack(&raw.stack), raw.complete),
+            false => (self.stack(&raw.stack), raw.complete && !self.has_generated(&raw.stack)),
         };
         let root = raw.fiber.then(|| word(FIBER_ROOT));
         Sample {
@@ -115,6 +117,12 @@ impl<'a> Recording<'a> {
     fn labels(&mut self, labels: &Labels) -> Vec<(Arc<str>, Arc<str>)> {
         let texts = |(key, value)| (self.texts.text(key), self.texts.text(value));
         labels.iter().map(texts).collect()
+    }
+
+    /// Whether the unwinder went through code of which no table says how. What it took for callers may lack some.
+    fn has_generated(&self, stack: &[u64]) -> bool {
+        !self.generated.is_empty()
+            && places(stack).any(|place| self.generated.binary_search(&place).is_ok())
     }
 
     fn thread(&mut self, tid: u32) -> ThreadRef {
