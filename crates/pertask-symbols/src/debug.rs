@@ -5,11 +5,13 @@
 use crate::contents::{Bytes, Source, take_room};
 use crate::files::Elf;
 use crate::problem::Reason;
+use crate::shared;
 use crate::split::Split;
 use addr2line::{Context, LookupContinuation, LookupResult};
 use gimli::{AbbreviationsCacheStrategy, AttributeValue, DwLang, Dwarf, SectionId, UnitRef};
 use object::{Object as _, ReadRef};
 use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The most memory for what is made of debug information, as it is estimated. A single unit may need more.
@@ -25,6 +27,15 @@ pub(crate) struct Debug {
     used: (HashSet<(usize, usize)>, usize),
 }
 
+/// Where to look for the parts of debug information that are in other files.
+pub(crate) struct Places<'a> {
+    /// The path at which the module was mapped.
+    pub(crate) module: &'a str,
+    /// The file that is read.
+    pub(crate) file: &'a Path,
+    pub(crate) folders: &'a [PathBuf],
+}
+
 /// A function at an address, as debug information has it.
 pub(crate) struct Found<'a> {
     /// The name, or `None` if debug information has none.
@@ -34,13 +45,13 @@ pub(crate) struct Found<'a> {
 }
 
 impl Debug {
-    /// Reads the debug information of a file.
+    /// Reads the debug information of a file, and returns what it lacks too.
     pub(crate) fn read<'d, R: ReadRef<'d>>(
         elf: &Elf<'d, R>,
         source: Source<'_>,
-        split: Split,
+        places: &Places<'_>,
         room_bytes: &mut usize,
-    ) -> Result<Self, Reason> {
+    ) -> Result<(Self, Option<Reason>), Reason> {
         let has = |name| elf.section_by_name(name).is_some();
         if !has(".debug_info") || !has(".debug_line") {
             return Err(Reason::NoDebugInfo);
@@ -53,10 +64,12 @@ impl Debug {
         let mut dwarf = Dwarf::load(section)?;
         // Many units share their abbreviations. Kept once for each, they would take most of the memory.
         dwarf.populate_abbreviations_cache(AbbreviationsCacheStrategy::All);
+        let lacks = shared::add(&mut dwarf, elf, places.file, places.folders, room_bytes).err();
         let dwarf = Arc::new(dwarf);
         let context = Context::from_arc_dwarf(Arc::clone(&dwarf));
         let context = context.map_err(|what| Reason::Malformed(what.to_string()))?;
-        Ok(Self { dwarf, context, split, used: (HashSet::new(), 0) })
+        let split = Split::of(places.module, places.folders);
+        Ok((Self { dwarf, context, split, used: (HashSet::new(), 0) }, lacks))
     }
 
     /// Passes the functions at an address to `add`, the innermost first. After an error, those that were found are right.

@@ -62,14 +62,7 @@ pub(crate) fn with_debug_info(
     folders: &[PathBuf],
     link: Option<&[u8]>,
 ) -> Vec<PathBuf> {
-    const INSTALLED: &str = "/usr/lib/debug";
-    let all = || folders.iter().map(PathBuf::as_path).chain([Path::new(INSTALLED)]);
-    let mut places: Vec<PathBuf> = Vec::new();
-    let digits: String = module.build_id.iter().map(|byte| format!("{byte:02x}")).collect();
-    if let Some((first, rest)) = digits.split_at_checked(2) {
-        let file = format!(".build-id/{first}/{rest}.debug");
-        places.extend(all().map(|folder| folder.join(&file)));
-    }
+    let mut places: Vec<_> = by_build_id(&module.build_id, folders).collect();
     let own = Path::new(path(module));
     let Some(name) = own.file_name() else { return places };
     let mut debug_name = name.to_owned();
@@ -83,6 +76,18 @@ pub(crate) fn with_debug_info(
     places.push(Path::new(INSTALLED).join(beside.strip_prefix("/").unwrap_or(beside)).join(link));
     places.extend(folders.iter().map(|folder| folder.join(link)));
     places
+}
+
+/// Where distributions install debug information.
+const INSTALLED: &str = "/usr/lib/debug";
+
+/// Returns where debug information with this build id may be.
+pub(crate) fn by_build_id(build_id: &[u8], folders: &[PathBuf]) -> impl Iterator<Item = PathBuf> {
+    let digits: String = build_id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let name = digits.split_at_checked(2);
+    let name = name.map(|(first, rest)| format!(".build-id/{first}/{rest}.debug"));
+    let all = folders.iter().map(PathBuf::as_path).chain([Path::new(INSTALLED)]);
+    all.filter_map(move |folder| Some(folder.join(name.as_ref()?)))
 }
 
 /// Returns where a file may be in folders that somebody has named: below its whole path, or by its name.

@@ -1,7 +1,7 @@
 //! A module's symbols: those of its file, or of the files that have its debug information.
 
 use crate::contents::{Contents, Source, malformed};
-use crate::debug::{Debug, Found};
+use crate::debug::{Debug, Found, Places};
 use crate::demangle::demangled;
 use crate::files::{self, Elf, Place};
 use crate::frame::{Frame, Names};
@@ -10,14 +10,13 @@ use crate::memory::Memory;
 use crate::module::{Module, ModuleRange};
 use crate::numbering::Numbering;
 use crate::problem::Reason;
-use crate::split::Split;
 use crate::symbolizer::Origin;
 use crate::table::Table;
 use gimli::DwLang;
 use object::{Object as _, ObjectSegment as _, ReadCache, ReadRef};
 use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A module's symbols.
 pub(crate) struct Image {
@@ -46,7 +45,8 @@ impl Search {
             let whole =
                 kernels_page().ok_or_else(|| Reason::Unreadable(io::ErrorKind::Other.into()))?;
             // Nobody expects lines in the kernel's page.
-            let image = self.read(&whole[..], Source::Whole(&whole), module, room_bytes);
+            let source = (Source::Whole(&whole), Path::new(&module.path));
+            let image = self.read(&whole[..], source, module, room_bytes);
             return image.map(|(image, _)| (image, Vec::new()));
         }
         let (mut found, mut refused) = (None, None);
@@ -105,26 +105,31 @@ impl Search {
             Place::Path(path) => path,
             Place::RunningProgram => {
                 let whole = Contents::of_running_program().map_err(Reason::Unreadable)?;
-                return self.read(&whole[..], Source::Whole(&whole), module, room_bytes);
+                let source = (Source::Whole(&whole), Path::new(files::path(module)));
+                return self.read(&whole[..], source, module, room_bytes);
             }
         };
         let file = files::open(path).map_err(Reason::Unreadable)?;
-        let read = self.read(&ReadCache::new(&file), Source::File(&file), module, room_bytes);
+        let read =
+            self.read(&ReadCache::new(&file), (Source::File(&file), path), module, room_bytes);
         read.map_err(|reason| reason.of_file(path))
     }
 
     fn read<'d, R: ReadRef<'d>>(
         &self,
         data: R,
-        source: Source<'_>,
+        (source, file): (Source<'_>, &Path),
         module: &Module,
         room_bytes: &mut usize,
     ) -> Result<Lacking, Reason> {
         let elf = Elf::parse(data).map_err(malformed)?;
         let mut lacks: Vec<_> = self.check(&elf, data, module)?.into_iter().collect();
-        let split = Split::of(files::path(module), &self.folders);
-        let debug = match Debug::read(&elf, source, split, room_bytes) {
-            Ok(debug) => Some(debug),
+        let places = Places { module: files::path(module), file, folders: &self.folders };
+        let debug = match Debug::read(&elf, source, &places, room_bytes) {
+            Ok((debug, reason)) => {
+                lacks.extend(reason);
+                Some(debug)
+            }
             Err(reason) => {
                 lacks.push(reason);
                 None

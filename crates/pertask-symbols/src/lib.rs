@@ -46,6 +46,8 @@ mod numbering;
 #[cfg(feature = "names")]
 mod problem;
 #[cfg(feature = "names")]
+mod shared;
+#[cfg(feature = "names")]
 mod split;
 #[cfg(feature = "names")]
 mod symbolizer;

@@ -38,6 +38,11 @@ pub enum Reason {
         /// The first such file.
         file: String,
     },
+    /// Debug information that dwz has shared between files is missing. Functions may lack names, lines and inlined functions.
+    SharedMissing {
+        /// The file that has it.
+        file: String,
+    },
     /// The file is damaged, or is not an ELF file.
     Malformed(String),
     /// The file has neither debug information nor a symbol table.
@@ -112,6 +117,10 @@ impl fmt::Display for Problem {
             Reason::SplitMissing { file } => write!(
                 f,
                 "no inlined functions of {path}, at least in part: its debug information is split, and {file} is missing; keep the .dwp or .dwo files beside it"
+            ),
+            Reason::SharedMissing { file } => write!(
+                f,
+                "names and inlined functions of {path} are missing in part: dwz has moved debug information to {file}, which cannot be read; install it"
             ),
             Reason::Malformed(what) => {
                 write!(

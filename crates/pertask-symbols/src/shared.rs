@@ -1,0 +1,43 @@
+//! Debug information that dwz has moved to a file of its own, because several programs share it.
+
+use crate::contents::{Bytes, Source, malformed};
+use crate::files::{self, Elf};
+use crate::problem::Reason;
+use gimli::{Dwarf, SectionId};
+use object::{Object as _, ReadCache, ReadRef};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Adds what the file at `path` shares with others, if it shares anything.
+pub(crate) fn add<'d, R: ReadRef<'d>>(
+    dwarf: &mut Dwarf<Bytes>,
+    elf: &Elf<'d, R>,
+    path: &Path,
+    folders: &[PathBuf],
+    room_bytes: &mut usize,
+) -> Result<(), Reason> {
+    let Some((name, build_id)) = elf.gnu_debugaltlink().map_err(malformed)? else { return Ok(()) };
+    let name = Path::new(OsStr::from_bytes(name));
+    // A name may be relative to the file that has it.
+    let beside = path.parent().unwrap_or(Path::new("/")).join(name);
+    let places = files::by_build_id(build_id, folders).chain([beside.clone()]);
+    let found = { places }.find_map(|place| read(&place, build_id, room_bytes));
+    let missing = || Reason::SharedMissing { file: beside.display().to_string() };
+    dwarf.set_sup(found.ok_or_else(missing)?);
+    Ok(())
+}
+
+/// Reads the file, if it has this build id.
+fn read(path: &Path, build_id: &[u8], room_bytes: &mut usize) -> Option<Dwarf<Bytes>> {
+    let file = files::open(path).ok()?;
+    let data = ReadCache::new(&file);
+    let elf = Elf::parse(&data).ok()?;
+    elf.build_id().ok().flatten().filter(|found| *found == build_id)?;
+    let source = Source::File(&file);
+    let section = |id: SectionId| match elf.section_by_name(id.name()) {
+        Some(section) => source.section(&section, room_bytes),
+        None => source.bytes(0..0, room_bytes),
+    };
+    Dwarf::load(section).ok()
+}

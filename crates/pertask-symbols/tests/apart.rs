@@ -1,0 +1,216 @@
+//! Debug information that stands apart from the program: split, linked, compressed by dwz, or collected in folders; and
+//! addresses that another process recorded.
+
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use pertask_symbols::{Module, Reason, Symbolizer, SymbolizerOptions};
+use std::fs;
+use std::path::Path;
+use support::{Loaded, Place, has_all, library, modules, names, only, run};
+
+/// The functions at the addresses of `shown`, wherever something is inlined.
+fn inlined(symbolizer: &mut Symbolizer, loaded: &Loaded) -> Option<Vec<String>> {
+    let all = (0..64).map(|at| symbolizer.frames(loaded.shown() + at));
+    let found = all.into_iter().find(|frames| frames.len() == 2)?;
+    Some(names(&found).into_iter().map(str::to_owned).collect())
+}
+
+#[test]
+fn split_debug_information_is_read_from_its_file_or_its_package() {
+    let place = Place::new("split");
+    for version in ["-gdwarf-4", "-gdwarf-5"] {
+        let name = format!("split{version}.so");
+        let Some(library) = library(&place, &name, &["-g", version, "-gsplit-dwarf"]) else {
+            return;
+        };
+        let loaded = Loaded::load(&library);
+        has_all(&mut Symbolizer::new(&modules()), &loaded);
+        let package = format!("{}.dwp", library.display());
+        if !run("dwp", &["-e", library.to_str().unwrap(), "-o", &package]) {
+            continue;
+        }
+        remove_units(&place);
+        has_all(&mut Symbolizer::new(&modules()), &loaded);
+    }
+}
+
+#[test]
+fn where_split_debug_information_is_missing_a_remark_says_so_and_no_name_has_anothers_file() {
+    let place = Place::new("split-missing");
+    let Some(library) = library(&place, "split.so", &["-g", "-gsplit-dwarf"]) else { return };
+    let loaded = Loaded::load(&library);
+    remove_units(&place);
+    let mut symbolizer = Symbolizer::new(&modules());
+    for at in 0..16 {
+        let frames = symbolizer.frames(loaded.shown() + at);
+        assert_eq!(names(&frames), ["shown"]);
+        assert_eq!((&frames[0].file, frames[0].line), (&None, None));
+    }
+    let problem = only(symbolizer.problems());
+    assert!(matches!(&problem.reason, Reason::SplitMissing { file } if file.ends_with(".dwo")));
+}
+
+fn remove_units(place: &Place) {
+    for entry in fs::read_dir(place.at("")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|it| it == "dwo") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+/// A program of rustc's, as `split-debuginfo` makes it.
+#[test]
+fn rusts_split_debug_information_is_read() {
+    let place = Place::new("rust-split");
+    let source = place.at("library.rs");
+    fs::write(&source, RUST).unwrap();
+    for kind in ["packed", "unpacked"] {
+        let library = place.at(&format!("{kind}.so"));
+        let split = format!("-Csplit-debuginfo={kind}");
+        let (source, out) = (source.to_str().unwrap(), library.to_str().unwrap());
+        let arguments = ["--crate-type=cdylib", "--crate-name=app", "--edition=2024"];
+        let more = ["-Copt-level=2", "-Cdebuginfo=2", &split, "-o", out, source];
+        if !run("rustc", &[&arguments[..], &more[..]].concat()) {
+            return;
+        }
+        let loaded = Loaded::load(&library);
+        let mut symbolizer = Symbolizer::new(&modules());
+        let all = (0..64).map(|at| symbolizer.frames(loaded.hidden() + at));
+        let found = all.into_iter().find(|frames| frames.len() > 1);
+        let found = found.unwrap_or_else(|| panic!("{kind}: {:?}", symbolizer.problems()));
+        assert_eq!(names(&found)[found.len() - 2..], ["app::parse::inner", "app::parse::run"]);
+    }
+}
+
+const RUST: &str = "
+pub mod parse {
+    #[inline(always)]
+    fn inner(x: u64) -> u64 { std::hint::black_box(x).wrapping_mul(3) }
+    #[inline(never)]
+    pub fn run(x: u64) -> u64 { std::hint::black_box(inner(x) + 1) }
+}
+#[unsafe(no_mangle)]
+pub extern \"C\" fn where_hidden() -> usize {
+    std::hint::black_box(parse::run(1));
+    parse::run as *const () as usize
+}
+";
+
+/// Moves the debug information of a library into a file of its own, whose name it then gives.
+fn linked(place: &Place, debug: &Path, library: &Path) -> bool {
+    let (library, debug) = (library.to_str().unwrap(), debug.to_str().unwrap());
+    let link = format!("--add-gnu-debuglink={debug}");
+    fs::create_dir_all(place.at(".debug")).unwrap();
+    run("objcopy", &["--only-keep-debug", library, debug])
+        && run("objcopy", &["--strip-all", &link, library])
+}
+
+#[test]
+fn a_link_to_debug_information_beside_the_program_is_followed() {
+    let place = Place::new("linked");
+    for debug in ["library.debug", ".debug/library.debug"] {
+        let name = format!("library{}.so", debug.len());
+        let Some(library) = library(&place, &name, &["-g"]) else { return };
+        if !linked(&place, &place.at(debug), &library) {
+            return;
+        }
+        let loaded = Loaded::load(&library);
+        has_all(&mut Symbolizer::new(&modules()), &loaded);
+        fs::remove_file(place.at(debug)).unwrap();
+        let mut symbolizer = Symbolizer::new(&modules());
+        assert!(symbolizer.frames(loaded.hidden()).is_empty());
+    }
+}
+
+#[test]
+fn a_link_to_another_builds_debug_information_is_not_believed() {
+    let place = Place::new("linked-other");
+    let Some(one) = library(&place, "one.so", &["-g"]) else { return };
+    let Some(other) = library(&place, "other.so", &["-g", "-O2"]) else { return };
+    let (debug, wrong) = (place.at("one.debug"), place.at("other.debug"));
+    if !linked(&place, &debug, &one) || !linked(&place, &wrong, &other) {
+        return;
+    }
+    fs::rename(&wrong, &debug).unwrap();
+    let loaded = Loaded::load(&one);
+    let mut symbolizer = Symbolizer::new(&modules());
+    assert!(symbolizer.frames(loaded.hidden()).is_empty());
+}
+
+#[test]
+fn what_dwz_has_shared_within_a_file_is_read() {
+    let place = Place::new("dwz");
+    for version in ["-gdwarf-4", "-gdwarf-5"] {
+        let Some(library) = library(&place, &format!("dwz{version}.so"), &["-g", version]) else {
+            return;
+        };
+        if !run("dwz", &[library.to_str().unwrap()]) {
+            return;
+        }
+        let loaded = Loaded::load(&library);
+        has_all(&mut Symbolizer::new(&modules()), &loaded);
+    }
+}
+
+#[test]
+fn what_dwz_has_shared_between_files_is_read_or_said_to_be_missing() {
+    let place = Place::new("dwz-shared");
+    let shared = place.at("shared.debug");
+    let Some(one) = library(&place, "one.so", &["-g"]) else { return };
+    let Some(other) = library(&place, "other.so", &["-g"]) else { return };
+    let [one_path, other_path] = [&one, &other].map(|it| it.to_str().unwrap());
+    if !run("dwz", &["-m", shared.to_str().unwrap(), one_path, other_path]) || !shared.exists() {
+        return;
+    }
+    let loaded = Loaded::load(&one);
+    has_all(&mut Symbolizer::new(&modules()), &loaded);
+    fs::remove_file(&shared).unwrap();
+    let mut symbolizer = Symbolizer::new(&modules());
+    let frames = symbolizer.frames(loaded.hidden());
+    assert!(frames.is_empty() || names(&frames) == ["hidden"], "{frames:?}");
+    let problem = only(symbolizer.problems());
+    assert!(matches!(&problem.reason, Reason::SharedMissing { .. }), "{problem:?}");
+}
+
+#[test]
+fn addresses_that_were_recorded_have_the_same_functions() {
+    let place = Place::new("recorded");
+    let Some(library) = library(&place, "library.so", &["-g"]) else { return };
+    let loaded = Loaded::load(&library);
+    let of_process = modules();
+    let recorded: Vec<_> = of_process
+        .iter()
+        .map(|it| Module::new(it.path.clone(), it.build_id.clone(), it.ranges.clone()))
+        .collect();
+    let mut now = Symbolizer::new(&of_process);
+    let mut later = Symbolizer::of_recorded(&recorded, &SymbolizerOptions::default());
+    let own = inlined as *const () as usize as u64;
+    let libcs = libc::getenv as *const () as usize as u64;
+    for address in [own, libcs, loaded.hidden(), loaded.shown()] {
+        assert_eq!(later.frames(address + 1), now.frames(address + 1));
+        assert!(!later.frames(address + 1).is_empty());
+    }
+    has_all(&mut later_of(&recorded), &loaded);
+}
+
+fn later_of(recorded: &[Module]) -> Symbolizer {
+    Symbolizer::of_recorded(recorded, &SymbolizerOptions::default())
+}
+
+#[test]
+fn without_a_build_id_nothing_shows_that_a_file_is_the_right_one() {
+    let place = Place::new("no-id");
+    let Some(library) = library(&place, "library.so", &["-g", "-Wl,--build-id=none"]) else {
+        return;
+    };
+    let loaded = Loaded::load(&library);
+    let path = library.to_str().unwrap();
+    let module = modules().into_iter().find(|it| it.path == path).unwrap();
+    let mut symbolizer = later_of(&[Module::new(path, Vec::new(), module.ranges.clone())]);
+    assert_eq!(inlined(&mut symbolizer, &loaded).unwrap(), ["folded", "shown"]);
+    let problem = only(symbolizer.problems());
+    assert!(matches!(problem.reason, Reason::NotIdentified), "{problem:?}");
+}
