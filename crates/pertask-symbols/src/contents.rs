@@ -104,9 +104,15 @@ impl Source<'_> {
         if place.format == CompressionFormat::None {
             return self.bytes(range, room_bytes);
         }
+        // The packed bytes are dropped at once, and take no room that lasts.
+        let mut transient = *room_bytes;
+        let packed = place.offset..place.offset.saturating_add(place.compressed_size);
+        let packed = self.bytes(packed, &mut transient)?;
+        let beyond = |_| Reason::Malformed("a section is larger than memory".to_owned());
+        let length = usize::try_from(place.uncompressed_size).map_err(beyond)?;
         take_room(place.uncompressed_size, room_bytes)?;
-        let unpacked = section.uncompressed_data().map_err(malformed)?;
-        Ok(Contents::small(unpacked.into_owned()).reader())
+        let fill = |bytes: &mut [u8]| unpack(place.format, packed.bytes(), bytes);
+        Ok(Contents::copied(length, fill)?.reader())
     }
 
     /// Returns the bytes of a part of the file, and takes room for what is copied.
@@ -133,6 +139,23 @@ impl Source<'_> {
             }
         }
     }
+}
+
+/// Unpacks a section as a whole.
+fn unpack(format: CompressionFormat, packed: &[u8], to: &mut [u8]) -> Result<(), Reason> {
+    let written = match format {
+        CompressionFormat::Zlib => {
+            let mut unpacker = flate2::Decompress::new(true);
+            let done = unpacker.decompress(packed, to, flate2::FlushDecompress::Finish);
+            done.ok().map(|_| unpacker.total_out())
+        }
+        CompressionFormat::Zstandard => {
+            ruzstd::decoding::FrameDecoder::new().decode_all(packed, to).ok().map(|it| it as u64)
+        }
+        _ => None,
+    };
+    let whole = written == Some(to.len() as u64);
+    whole.then_some(()).ok_or_else(|| Reason::Malformed("a section cannot be unpacked".to_owned()))
 }
 
 /// Takes memory from what is left of the limit.
