@@ -125,12 +125,15 @@ impl Search {
         let elf = Elf::parse(data).map_err(malformed)?;
         let mut lacks: Vec<_> = self.check(&elf, data, module)?.into_iter().collect();
         let places = Places { module: files::path(module), file, folders: &self.folders };
+        let room = *room_bytes;
         let debug = match Debug::read(&elf, source, &places, room_bytes) {
             Ok((debug, reason)) => {
                 lacks.extend(reason);
                 Some(debug)
             }
             Err(reason) => {
+                // What was read of it is dropped.
+                *room_bytes = room;
                 lacks.push(reason);
                 None
             }

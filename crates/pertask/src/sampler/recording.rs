@@ -10,6 +10,7 @@ use pertask_profile::{
     Sample, Site, TaskRef, TaskRoot, ThreadRef,
 };
 use pertask_symbols::{GeneratedCode, Module, Symbolizer};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The stack of the time that a thread used before the sampler found it.
@@ -45,8 +46,9 @@ impl<'a> Recording<'a> {
         let addresses = addresses(raw);
         let mut tables = head(raw);
         let ranges = add_mappings(&mut tables, &raw.modules, &mut texts);
+        let mut functions = Functions::default();
         for words in WORDS {
-            let lines = vec![function(&mut tables, words, &mut texts)];
+            let lines = vec![functions.line(words, &mut texts)];
             tables.locations.push(Location { lines, ..Location::default() });
         }
         let modules = Symbolizer::new(&raw.modules);
@@ -62,12 +64,13 @@ impl<'a> Recording<'a> {
                 None => {
                     // It is named now, because nobody could do it later.
                     let name = names.name(*address);
-                    let line = name.map(|name| function(&mut tables, name, &mut texts));
+                    let line = name.map(|name| functions.line(name, &mut texts));
                     Location { address: *address, mapping: None, lines: line.into_iter().collect() }
                 }
             };
             tables.locations.push(location);
         }
+        tables.functions = functions.all;
         Self { raw, tables, addresses, generated, texts }
     }
 
@@ -193,14 +196,23 @@ fn word(word: &str) -> LocationId {
     LocationId(WORDS.iter().position(|known| *known == word).unwrap_or(0) as u32)
 }
 
-fn function(tables: &mut Profile, name: &str, texts: &mut ProfileBuilder) -> Line {
-    let name = texts.text(name);
-    let known = tables.functions.iter().rposition(|function| function.name == name);
-    let at = known.unwrap_or(tables.functions.len());
-    if known.is_none() {
-        tables.functions.push(Function { name, ..Function::default() });
+/// Functions that are known by name alone, each once.
+#[derive(Default)]
+struct Functions {
+    all: Vec<Function>,
+    known: HashMap<Arc<str>, FunctionId>,
+}
+
+impl Functions {
+    fn line(&mut self, name: &str, texts: &mut ProfileBuilder) -> Line {
+        let name = texts.text(name);
+        let next = FunctionId(self.all.len() as u32);
+        let function = *self.known.entry(Arc::clone(&name)).or_insert(next);
+        if function == next {
+            self.all.push(Function { name, ..Function::default() });
+        }
+        Line { function, line: 0 }
     }
-    Line { function: FunctionId(at as u32), line: 0 }
 }
 
 /// A range of a module's code, with its mapping.

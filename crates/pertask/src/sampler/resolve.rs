@@ -7,6 +7,7 @@ use super::{Module, ModuleRange};
 use pertask_profile::{Bounds, Mapping, PprofWriter, Profile, Sample};
 use pertask_symbols::{Symbolizer, SymbolizerOptions};
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -171,15 +172,15 @@ fn bounds(profile: &Profile) -> Bounds {
 
 /// Returns the modules that were mapped. Several mappings of one file are one module.
 fn modules(mappings: &[Mapping]) -> Vec<Module> {
-    let mut modules: Vec<Module> = Vec::new();
+    let (mut modules, mut known) = (Vec::<Module>::new(), HashMap::new());
     for mapping in mappings.iter().filter(|mapping| !mapping.file.is_empty()) {
-        let build_id = bytes(&mapping.build_id);
+        let at = *known.entry((&mapping.file, &mapping.build_id)).or_insert_with(|| {
+            let build_id = bytes(&mapping.build_id);
+            modules.push(Module::new(&*mapping.file, build_id, Vec::new()));
+            modules.len() - 1
+        });
         let range = ModuleRange::new(mapping.start..mapping.end, mapping.offset);
-        let same = |it: &&mut Module| *it.path == *mapping.file && it.build_id == build_id;
-        match modules.iter_mut().find(same) {
-            Some(module) => module.ranges.push(range),
-            None => modules.push(Module::new(&*mapping.file, build_id, vec![range])),
-        }
+        modules[at].ranges.push(range);
     }
     modules
 }
