@@ -54,6 +54,7 @@ pub struct Symbolizer {
     known: HashMap<u64, Arc<[Frame]>>,
     names: Names,
     problems: Vec<Problem>,
+    memory_bytes: usize,
     room_bytes: usize,
 }
 
@@ -100,6 +101,7 @@ impl Symbolizer {
             known: HashMap::new(),
             names: Names::default(),
             problems: Vec::new(),
+            memory_bytes: options.memory_bytes,
             room_bytes: options.memory_bytes,
         }
     }
@@ -129,6 +131,19 @@ impl Symbolizer {
         candidates.map(|(.., at)| *at).max()
     }
 
+    /// Drops what was read of files, so that other modules have all the memory of the limit. Functions that were found stay known.
+    ///
+    /// A file is read again if somebody asks for another of its addresses. So a caller with many addresses should ask for them in
+    /// their order, and call this where [`module`](Self::module) changes.
+    pub fn release(&mut self) {
+        for (_, state) in &mut self.modules {
+            if matches!(state, State::Read(_)) {
+                *state = State::NotYet;
+            }
+        }
+        self.room_bytes = self.memory_bytes;
+    }
+
     /// Returns why some functions have no names or no lines, for the modules that were asked for so far.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
@@ -142,7 +157,7 @@ impl Symbolizer {
             *state = match self.search.image(module, &mut self.room_bytes) {
                 Ok((image, reasons)) => {
                     let problems = reasons.into_iter().map(|reason| Problem::of(module, reason));
-                    self.problems.extend(problems);
+                    add_new(&mut self.problems, problems);
                     State::Read(Box::new(image))
                 }
                 Err(reason) => {
@@ -158,9 +173,19 @@ impl Symbolizer {
         let frames = image.frames(address, range, &mut self.room_bytes, &mut self.names);
         if let Some(file) = image.missing().filter(|_| was_whole) {
             let reason = Reason::SplitMissing { file: file.to_owned() };
-            self.problems.push(Problem::of(module, reason));
+            add_new(&mut self.problems, [Problem::of(module, reason)]);
         }
         frames
+    }
+}
+
+/// Adds problems that are not known yet. A file that is read again has the same ones.
+fn add_new(known: &mut Vec<Problem>, more: impl IntoIterator<Item = Problem>) {
+    for problem in more {
+        let text = problem.to_string();
+        if !known.iter().any(|other| other.path == problem.path && other.to_string() == text) {
+            known.push(problem);
+        }
     }
 }
 

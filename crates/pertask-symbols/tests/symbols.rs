@@ -411,3 +411,16 @@ fn too_little_memory_gives_names_or_nothing_and_says_so() {
         assert!(!symbolizer.problems().is_empty());
     }
 }
+
+#[test]
+fn what_is_released_is_read_again_and_lacks_the_same_once() {
+    let place = Place::new("released");
+    let Some(library) = library(&place, "released.so", &[]) else { return };
+    let loaded = Loaded::load(&library);
+    let mut symbolizer = Symbolizer::new(&modules());
+    for at in 0..4 {
+        assert_eq!(names(&symbolizer.frames(loaded.shown() + at)), ["shown"]);
+        symbolizer.release();
+    }
+    only(symbolizer.problems());
+}

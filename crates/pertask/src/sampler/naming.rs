@@ -89,9 +89,14 @@ impl<'a> Naming<'a> {
     fn name_all(&mut self, symbolizer: &mut Symbolizer) {
         let mut order: Vec<_> = (0..self.places.len()).collect();
         order.sort_unstable_by_key(|at| self.places[*at].address);
+        let mut module = None;
         for at in order {
             let location = &self.tables.locations[at];
             if location.lines.is_empty() && location.mapping.is_some() {
+                if symbolizer.module(location.address) != module {
+                    module = symbolizer.module(location.address);
+                    symbolizer.release();
+                }
                 let frames = symbolizer.frames(location.address);
                 let root = self.tables.task_root.as_ref();
                 self.places[at].root =
