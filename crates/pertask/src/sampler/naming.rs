@@ -85,16 +85,20 @@ impl<'a> Naming<'a> {
         named
     }
 
-    /// Names all locations, in the order of their addresses, because what lies together is in the same part of a file.
+    /// Names all locations, one module after the other and in the order of their addresses, because what lies together is in the
+    /// same part of a file.
     fn name_all(&mut self, symbolizer: &mut Symbolizer) {
-        let mut order: Vec<_> = (0..self.places.len()).collect();
-        order.sort_unstable_by_key(|at| self.places[*at].address);
-        let mut module = None;
-        for at in order {
+        let places = self.places.iter().enumerate();
+        let key =
+            |(at, place): (usize, &Place)| (symbolizer.module(place.address), place.address, at);
+        let mut order: Vec<_> = places.map(key).collect();
+        order.sort_unstable();
+        let mut last = None;
+        for (module, _, at) in order {
             let location = &self.tables.locations[at];
             if location.lines.is_empty() && location.mapping.is_some() {
-                if symbolizer.module(location.address) != module {
-                    module = symbolizer.module(location.address);
+                if module != last {
+                    last = module;
                     symbolizer.release();
                 }
                 let frames = symbolizer.frames(location.address);
