@@ -8,8 +8,10 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
+    time::Duration,
 };
 
+use pertask::profile::{Location, Mapping, ProfileBuilder, Sample};
 use support::after_requests;
 
 const PERTASK: &str = env!("CARGO_BIN_EXE_pertask");
@@ -162,4 +164,34 @@ fn viewers_need_names() {
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("--unresolved writes .pb.gz files alone"), "{said}");
+}
+
+/// A profile of an address in a file of this name.
+fn of_file(path: &Path) -> Vec<u8> {
+    let mut builder = ProfileBuilder::new("by hand", 1_000_000);
+    let file = builder.text(text(path));
+    let mapping = Mapping { start: 0x1000, end: 0x9000, file, ..Mapping::default() };
+    let mapping = builder.mapping(mapping);
+    let location = Location { address: 0x1040, mapping, ..Location::default() };
+    let stack = vec![builder.location(location)];
+    builder.add(Sample { count: 1, cpu_ns: 1_000_000, stack, ..Sample::default() });
+    let mut bytes = Vec::new();
+    builder.finish(Duration::from_secs(1)).write_pprof(&mut bytes).expect("memory");
+    bytes
+}
+
+#[test]
+fn what_a_profile_calls_a_file_may_be_anything() {
+    let folder = Folder::new("anything");
+    let pipe = folder.at("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().expect("to run");
+    assert!(made.success());
+    fs::write(folder.at("words"), "no program").expect("a file");
+    let strange = ["/dev/zero", "/proc/self/mem", "/proc/self/maps", "..", "[vdso]", "//anon"];
+    let own = [pipe, folder.at("words"), folder.0.clone(), PathBuf::from("\u{1b}[31mred")];
+    for path in own.into_iter().chain(strange.map(PathBuf::from)) {
+        let said = report(&of_file(&path), &[]);
+        assert!(said.contains("1.00 ms of CPU time in 1 sample"), "{}: {said}", path.display());
+        assert!(!said.contains('\u{1b}'), "{said:?}");
+    }
 }
