@@ -74,7 +74,7 @@ fn what_is_too_large_says_how_to_raise_the_limit() {
     for (limit, said) in [
         ("samples", "too many samples, more than 0."),
         ("strings", "too many strings, more than 0."),
-        ("locations", "too many locations, more than 0."),
+        ("locations", "too many functions, more than 0."),
         ("frames", "too many frames in all stacks, more than 0."),
         ("labels", "too many labels, more than 0."),
         ("bytes", "too many unpacked bytes, more than 0."),
