@@ -214,3 +214,33 @@ fn without_a_build_id_nothing_shows_that_a_file_is_the_right_one() {
     let problem = only(symbolizer.problems());
     assert!(matches!(problem.reason, Reason::NotIdentified), "{problem:?}");
 }
+
+#[test]
+fn whatever_is_wrong_with_a_file_it_is_no_panic() {
+    let place = Place::new("damaged");
+    let flags = ["-g", "-Wl,--build-id=none"];
+    let Some(library) = library(&place, "library.so", &flags) else { return };
+    let loaded = Loaded::load(&library);
+    let path = library.to_str().unwrap();
+    let module = modules().into_iter().find(|it| it.path == path).unwrap();
+    let whole = fs::read(&library).unwrap();
+    let damaged = place.at("damaged.so");
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    for round in 0..400 {
+        let mut bytes = whole.clone();
+        for _ in 0..1 + round % 40 {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            let at = (random >> 16) as usize % bytes.len();
+            bytes[at] = random as u8;
+        }
+        fs::write(&damaged, &bytes).unwrap();
+        let path = damaged.to_str().unwrap();
+        let mut symbolizer = later_of(&[Module::new(path, Vec::new(), module.ranges.clone())]);
+        for at in 0..32 {
+            symbolizer.frames(loaded.shown() + at);
+            symbolizer.frames(loaded.hidden() + at);
+        }
+    }
+}
