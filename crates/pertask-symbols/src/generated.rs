@@ -1,6 +1,7 @@
 //! Code that no file holds, such as what a compiler makes at run time. Its compiler may list its functions in
-//! `/tmp/perf-PID.map`, a format of perf's.
+//! `/tmp/perf-PID.map` or in a jitdump, which are formats of perf's.
 
+use crate::jitdump;
 use crate::maps::{Mapping, mappings};
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -39,11 +40,18 @@ impl GeneratedCode {
             mapping.path.starts_with('/')
                 && !["/memfd:", "/dev/zero", "//anon"].iter().any(|it| mapping.path.starts_with(it))
         };
-        let files = mappings().unwrap_or_default().into_iter().filter(is_file);
-        let mut found =
-            Self { names: HashMap::new(), files: files.map(|mapping| mapping.range).collect() };
-        if let Some(list) = list_of_this_process() {
+        let all = mappings().unwrap_or_default();
+        let files = all.iter().filter(|mapping| is_file(mapping));
+        let files = files.map(|mapping| mapping.range.clone()).collect();
+        let mut found = Self { names: HashMap::new(), files };
+        if let Some(list) = open_trusted(&format!("/tmp/perf-{}.map", std::process::id())) {
             found.read_list(BufReader::new(list.take(LONGEST_LIST)), &addresses);
+        }
+        // A compiler that writes a jitdump maps a page of it, so that perf finds it.
+        let name = format!("/jit-{}.dump", std::process::id());
+        let dump = all.iter().find(|mapping| mapping.path.ends_with(&name));
+        if let Some(dump) = dump.and_then(|mapping| open_trusted(&mapping.path)) {
+            found.read_dump(BufReader::new(dump.take(LONGEST_LIST)), &addresses);
         }
         found
     }
@@ -70,11 +78,24 @@ impl GeneratedCode {
             }
             let text = String::from_utf8_lossy(&line);
             let Some((range, name)) = parse(&text) else { continue };
-            let first = addresses.partition_point(|address| *address < range.start);
-            let inside = addresses[first..].iter().take_while(|address| **address < range.end);
-            for address in inside {
-                self.names.insert(*address, name.to_owned());
-            }
+            self.take(&range, Some(name), addresses);
+        }
+    }
+
+    fn read_dump(&mut self, dump: impl BufRead, addresses: &[u64]) {
+        let take = |range: Range<u64>, name: Option<&str>| self.take(&range, name, addresses);
+        // It ends where its writer is, or where it is damaged.
+        let _ = jitdump::functions(dump, LONGEST_NAME, take);
+    }
+
+    /// Gives this name to the addresses in the range, in place of those that they had.
+    fn take(&mut self, range: &Range<u64>, name: Option<&str>, addresses: &[u64]) {
+        let first = addresses.partition_point(|address| *address < range.start);
+        for address in addresses[first..].iter().take_while(|address| **address < range.end) {
+            match name {
+                Some(name) => self.names.insert(*address, name.to_owned()),
+                None => self.names.remove(address),
+            };
         }
     }
 }
@@ -88,9 +109,8 @@ fn parse(line: &str) -> Option<(Range<u64>, &str)> {
     (!name.is_empty()).then_some((start..start.saturating_add(size), name))
 }
 
-/// Opens this process's list, if this user or the system wrote it.
-fn list_of_this_process() -> Option<File> {
-    let path = format!("/tmp/perf-{}.map", std::process::id());
+/// Opens a list, if this user or the system wrote it.
+fn open_trusted(path: &str) -> Option<File> {
     let safely = libc::O_NONBLOCK | libc::O_NOFOLLOW;
     let file = OpenOptions::new().read(true).custom_flags(safely).open(path).ok()?;
     let (about, own) = (file.metadata().ok()?, std::fs::metadata("/proc/self").ok()?);

@@ -42,6 +42,8 @@ mod generated;
 #[cfg(feature = "names")]
 mod image;
 #[cfg(feature = "names")]
+mod jitdump;
+#[cfg(feature = "names")]
 mod numbering;
 #[cfg(feature = "names")]
 mod problem;

@@ -222,3 +222,45 @@ fn code_that_no_file_holds_is_called_that_or_has_its_compilers_name() {
     let of_code = |sample: &&Sample| functions(&written, sample)[0].starts_with("wasm");
     assert!(!written.samples.iter().filter(of_code).any(|sample| sample.complete));
 }
+
+/// A jitdump with one function, as a compiler writes it.
+#[cfg(target_arch = "x86_64")]
+fn jitdump(function: u64, name: &str) -> Vec<u8> {
+    let mut record = [0_u8; 16].to_vec();
+    record.extend([function, 9, 1].iter().flat_map(|number| number.to_ne_bytes()));
+    record.extend(name.bytes().chain([0]));
+    let mut dump = [0x4a69_5444_u32, 1, 40, 62, 0, 0].map(u32::to_ne_bytes).concat();
+    dump.extend([0; 16]);
+    dump.extend([0_u32, record.len() as u32 + 16].iter().flat_map(|word| word.to_ne_bytes()));
+    dump.extend([0; 8]);
+    dump.extend(record);
+    dump
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn code_that_no_file_holds_has_its_name_in_a_jitdump() {
+    use std::os::fd::AsRawFd;
+    let _alone = alone();
+    let code = generated_code();
+    let path = std::env::temp_dir().join(format!("jit-{}.dump", std::process::id()));
+    std::fs::write(&path, jitdump(code as *const () as u64, "jitted")).unwrap();
+    let file = std::fs::File::open(&path).unwrap();
+    let access = libc::PROT_READ | libc::PROT_EXEC;
+    // SAFETY: a new mapping, where the kernel likes. Nobody reads there.
+    let page = unsafe {
+        libc::mmap(std::ptr::null_mut(), 4096, access, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
+    };
+    let raw = sampled(5, |until| {
+        while Instant::now() < until {
+            code(1_000_000);
+        }
+    });
+    let profile = unresolved(&raw);
+    std::fs::remove_file(&path).unwrap();
+    // SAFETY: the mapping of this test.
+    unsafe { libc::munmap(page, 4096) };
+    let names = profile.samples.iter().map(|sample| functions(&profile, sample).concat());
+    let names: Vec<_> = names.collect();
+    assert!(names.iter().any(|name| name.starts_with("jitted")), "{names:?}");
+}
