@@ -6,6 +6,7 @@
 #
 # Each tool is in the build that its documentation asks for, and is compared with the same build without it.
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "$0")/peers"
 ROUNDS=${1:-15}
 TARGET=${CARGO_TARGET_DIR:-target}

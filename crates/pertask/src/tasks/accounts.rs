@@ -124,7 +124,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let Self(account) = self;
-        // Release: pairs with the Acquire in `close`, so that all that was charged to the account is charged before it is closed.
+        // Release: pairs with the Acquire in `close_oldest`, so that all that was charged to the account is charged before it is closed.
         // SeqCst, here and below, for the order with `ended`: see `close_oldest`.
         let was_last = account.holders.fetch_sub(1, Ordering::SeqCst) == 1;
         if was_last && !account.ended.swap(true, Ordering::SeqCst) {
@@ -295,7 +295,8 @@ impl Places {
     fn close_oldest(&mut self) {
         let Some(account) = self.ended.pop_front() else { return };
         self.ended_bytes -= account.key.labels.bytes();
-        // SeqCst, both: if a holder's drop finds `ended` still set, its number is 0 below; if not, it puts the account back.
+        // SeqCst, both: if a holder's drop finds `ended` still set, its number is 0 below; if not, it puts the account back, even
+        // one that is closed meanwhile. (Acquire: pairs with the Release of that drop.)
         account.ended.store(false, Ordering::SeqCst);
         let closes = (Ordering::SeqCst, Ordering::SeqCst);
         if account.holders.compare_exchange(0, CLOSED, closes.0, closes.1).is_ok() {
@@ -371,6 +372,8 @@ mod tests {
         let places = ACCOUNTS.lock();
         assert!(places.ended.len() <= KEPT + 16, "{} are kept", places.ended.len());
         assert!(places.all.len() < SETS, "{} places for {SETS} sets", places.all.len());
-        assert_eq!(places.free.len() + places.ended.len() + FIRST as usize, places.all.len());
+        let open = places.all.iter().filter(|place| place.account.is_some()).count();
+        assert!(open <= places.ended.len(), "nothing is held any more");
+        assert_eq!(open + places.free.len() + FIRST as usize, places.all.len());
     }
 }
