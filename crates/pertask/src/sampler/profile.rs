@@ -101,7 +101,8 @@ pub struct SampleLosses {
 pub struct Unmet {
     /// The spawn path of the tasks that had the time, or `None` if it was outside tasks.
     pub path: Option<u32>,
-    /// The kernel's number of the thread that had the time outside tasks, or `None` if it was in tasks.
+    /// The kernel's number of the thread that had the time outside tasks, or `None` if it was in tasks. If both are `None`, and it was
+    /// not in the kernel, it is not known which task had it.
     pub thread: Option<u32>,
     /// The labels that the tasks had, where it is known.
     pub labels: Labels,
@@ -114,6 +115,16 @@ pub struct Unmet {
 }
 
 impl Unmet {
+    /// Time in tasks of which it is not known which.
+    pub(super) fn of_unknown_task(cpu_ns: u64) -> Self {
+        Self { path: None, thread: None, labels: Labels::default(), kernel: false, cpu_ns }
+    }
+
+    /// Whether it was in a task, and it is not known in which, because polls ended in another order than they began.
+    pub(super) fn is_of_unknown_task(&self) -> bool {
+        self.path.is_none() && self.thread.is_none() && !self.kernel
+    }
+
     /// A thread's time in the kernel.
     pub(super) fn kernel_of(thread: u32, cpu_ns: u64) -> Self {
         Self { path: None, thread: Some(thread), labels: Labels::default(), kernel: true, cpu_ns }

@@ -22,11 +22,14 @@ const NO_SAMPLE: &str = "(no sample)";
 /// And for time in the kernel, where only user mode is sampled.
 const IN_KERNEL: &str = "(kernel, not sampled)";
 
+/// And for time in a task of which it is not known in which, because polls ended in another order than they began.
+const UNKNOWN_TASK: &str = "(in a task, unknown which)";
+
 /// The root of a stack that is a fiber's. Where the fiber polls the task, the stack ends there, as others do.
 const FIBER_ROOT: &str = "[fiber]";
 
 /// The locations that stand for no code. Their names say why. They come before all others.
-const WORDS: [&str; 4] = [NOT_SAMPLED_YET, NO_SAMPLE, IN_KERNEL, FIBER_ROOT];
+const WORDS: [&str; 5] = [NOT_SAMPLED_YET, NO_SAMPLE, IN_KERNEL, UNKNOWN_TASK, FIBER_ROOT];
 
 /// A session that is being described.
 pub(super) struct Recording<'a> {
@@ -101,9 +104,14 @@ impl<'a> Recording<'a> {
 
     /// Describes CPU time without a sample. Its count of samples is 0.
     pub(super) fn unmet(&mut self, unmet: &Unmet) -> Sample {
+        let why = match unmet {
+            unmet if unmet.kernel => IN_KERNEL,
+            unmet if unmet.is_of_unknown_task() => UNKNOWN_TASK,
+            _ => NO_SAMPLE,
+        };
         Sample {
             cpu_ns: unmet.cpu_ns,
-            stack: vec![word(if unmet.kernel { IN_KERNEL } else { NO_SAMPLE })],
+            stack: vec![word(why)],
             task: unmet.path.map(|path| self.task(None, None, Some(path))),
             thread: unmet.thread.map(|thread| self.thread(thread)),
             labels: self.labels(&unmet.labels),

@@ -100,6 +100,9 @@ fn weigh(
         }
     }
     unmet.extend(shares.iter().flat_map(|(stratum, share)| share.unmet(stratum)));
+    if clocked.unknown_ns > 0 {
+        unmet.push(Unmet::of_unknown_task(clocked.unknown_ns));
+    }
     unmet.sort_by_key(|it| (Reverse(it.cpu_ns), it.path, it.thread, it.kernel));
     unmet
 }

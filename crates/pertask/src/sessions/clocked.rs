@@ -11,6 +11,8 @@ pub(crate) struct Clocked {
     pub(crate) paths_ns: HashMap<u32, u64>,
     /// The part of it that those tasks had with these labels, as far as it is known.
     pub(crate) labeled_ns: HashMap<(u32, Labels), u64>,
+    /// The CPU time in tasks of which it is not known in which task it was.
+    pub(crate) unknown_ns: u64,
     /// The CPU time of each live thread outside tasks, or `None` for a thread that is no worker: all its time is outside tasks.
     pub(crate) threads_ns: HashMap<u32, Option<u64>>,
     /// The CPU time outside tasks of all threads that have ended.

@@ -208,6 +208,7 @@ impl Reading {
         Clocked {
             labeled_ns: clocked::labeled(labeled, &paths),
             paths_ns: paths,
+            unknown_ns: self.unknown_ns - base.unknown_ns,
             threads_ns: live.collect(),
             ended_ns: ended.map(|thread| outside(&thread)).sum(),
         }

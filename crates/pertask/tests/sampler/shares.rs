@@ -328,3 +328,36 @@ fn a_thread_that_begins_to_run_tasks_is_known_at_once() {
     assert!(signals >= due * 3 / 4, "{signals} of {due}");
     check_sampled("tasks", cpu_ns(in_tasks) + unmet_in_tasks(&profile), used, 0);
 }
+
+/// Where polls end in another order than they began, the samples' tasks are not the clock's. The time is in the profile all the same.
+#[test]
+fn time_in_an_unknown_task_is_told_of() {
+    use corosensei::{Coroutine, CoroutineResult, Yielder};
+    let _alone = alone();
+    let polls_and_stops = |name: &'static str| {
+        Coroutine::new(move |yielder: &Yielder<(), ()>, ()| {
+            let work = async {
+                for _ in 0..10 {
+                    spin(10);
+                    yielder.suspend(());
+                }
+            };
+            super::support::run(work.task(name));
+        })
+    };
+    let Some(sampler) = start(Mechanism::Timer) else { return };
+    let (mut first, mut second) = (polls_and_stops("first"), polls_and_stops("second"));
+    // The first ends while the second is in the middle of its poll.
+    while !matches!(first.resume(()), CoroutineResult::Return(())) {
+        second.resume(());
+    }
+    while !matches!(second.resume(()), CoroutineResult::Return(())) {}
+    let profile = sampler.stop();
+    let unknown = |unmet: &&pertask::sampler::Unmet| {
+        unmet.path.is_none() && unmet.thread.is_none() && !unmet.kernel
+    };
+    let unknown_ns: u64 = profile.unmet.iter().filter(unknown).map(|unmet| unmet.cpu_ns).sum();
+    assert!(unknown_ns > ms(100), "{:?}", profile.unmet);
+    let seen = percent(profile.carried_cpu_ns(), profile.process_cpu_ns);
+    assert!((80.0..100.5).contains(&seen), "{seen} %");
+}
