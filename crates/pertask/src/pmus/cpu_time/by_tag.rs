@@ -10,20 +10,21 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 /// The number of places that a tag's lower bits can name.
 pub(crate) const PLACES: u32 = 1 << 20;
 
-/// Places for which memory is allocated at a time.
-const CHUNK: usize = 1024;
+/// Places in the first chunk of a table. Each further chunk has twice as many as the one before.
+const FIRST: usize = 1024;
+const CHUNKS: usize = (PLACES as usize / FIRST).ilog2() as usize + 1;
 
 /// The CPU time of one CPU's tasks, by the place of their tag.
 #[derive(Debug, Default)]
 pub(crate) struct ByTag {
-    chunks: OnceLock<Box<[Chunk]>>,
+    chunks: [Chunk; CHUNKS],
 }
 
 /// INVARIANT: a counter never falls. Only the CPU's own thread writes it.
 type Chunk = OnceLock<Box<[AtomicU64]>>;
 
 /// The number of chunks that every CPU has.
-static CHUNKS: AtomicUsize = AtomicUsize::new(0);
+static ROOM: AtomicUsize = AtomicUsize::new(0);
 
 /// The place of a tag.
 #[inline(always)]
@@ -31,12 +32,20 @@ pub(crate) fn place_of(tag: u32) -> usize {
     (tag & (PLACES - 1)) as usize
 }
 
+/// The chunk of a place, and where the place is in it.
+#[inline(always)]
+fn locate(place: usize) -> (usize, usize) {
+    let chunk = (place / FIRST + 1).ilog2() as usize;
+    (chunk, place - FIRST * ((1 << chunk) - 1))
+}
+
 /// Says that all CPUs shall have room for a place. Returns whether some may lack it.
 pub(super) fn want_room(place: usize) -> bool {
+    let (chunk, _) = locate(place);
     // Relaxed: one thread at a time calls this.
-    let is_new = CHUNKS.load(Ordering::Relaxed) <= place / CHUNK;
+    let is_new = ROOM.load(Ordering::Relaxed) <= chunk;
     if is_new {
-        CHUNKS.store(place / CHUNK + 1, Ordering::Relaxed);
+        ROOM.store(chunk + 1, Ordering::Relaxed);
         // SeqCst: pairs with the fence in `make_all_room`.
         fence(Ordering::SeqCst);
     }
@@ -49,13 +58,8 @@ impl ByTag {
         // SeqCst: pairs with the fence in `want_room`. Whoever wants more room after this fence finds this CPU.
         fence(Ordering::SeqCst);
         // Relaxed: the fences order it.
-        let wanted = CHUNKS.load(Ordering::Relaxed);
-        if wanted == 0 {
-            return;
-        }
-        let none = || (0..PLACES as usize / CHUNK).map(|_| Chunk::new()).collect();
-        for chunk in &self.chunks.get_or_init(none)[..wanted] {
-            chunk.get_or_init(|| (0..CHUNK).map(|_| AtomicU64::new(0)).collect());
+        for (chunk, cells) in self.chunks.iter().enumerate().take(ROOM.load(Ordering::Relaxed)) {
+            cells.get_or_init(|| (0..FIRST << chunk).map(|_| AtomicU64::new(0)).collect());
         }
     }
 
@@ -68,7 +72,8 @@ impl ByTag {
     }
 
     fn cell(&self, place: usize) -> Option<&AtomicU64> {
-        Some(&self.chunks.get()?[place / CHUNK].get()?[place % CHUNK])
+        let (chunk, at) = locate(place);
+        Some(&self.chunks[chunk].get()?[at])
     }
 
     pub(super) fn of_place(&self, place: usize) -> u64 {
@@ -77,9 +82,8 @@ impl ByTag {
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = u64> {
-        let chunks = self.chunks.get().into_iter().flatten();
         // Relaxed: a figure.
-        chunks.map_while(OnceLock::get).flatten().map(|ns| ns.load(Ordering::Relaxed))
+        self.chunks.iter().map_while(OnceLock::get).flatten().map(|ns| ns.load(Ordering::Relaxed))
     }
 }
 
@@ -88,17 +92,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_place_has_a_cell_of_its_own() {
+        let places = [0, 1, FIRST - 1, FIRST, 3 * FIRST - 1, 3 * FIRST, PLACES as usize - 1];
+        let cells = [(0, 0), (0, 1), (0, 1023), (1, 0), (1, 2047), (2, 0), (CHUNKS - 1, FIRST - 1)];
+        assert_eq!(places.map(locate), cells);
+    }
+
+    #[test]
     fn a_tag_is_charged_at_its_place_and_needs_room() {
         let by_tag = ByTag::default();
         by_tag.charge(7, 1);
         assert_eq!(by_tag.all().sum::<u64>(), 0, "no room, and no harm");
-        assert!(want_room(CHUNK + 1) && !want_room(CHUNK + 1));
+        assert!(want_room(FIRST + 1) && !want_room(FIRST + 1));
         by_tag.make_all_room();
         by_tag.charge(7, 2);
         by_tag.charge(7 | 5 << 20, 3);
-        by_tag.charge(CHUNK as u32 + 1, 4);
+        by_tag.charge(FIRST as u32 + 1, 4);
         assert_eq!(by_tag.all().nth(7), Some(5), "the place, whatever stands above it");
-        assert_eq!(by_tag.all().nth(CHUNK + 1), Some(4));
+        assert_eq!(by_tag.all().nth(FIRST + 1), Some(4));
         assert_eq!(by_tag.all().sum::<u64>(), 9);
     }
 }
