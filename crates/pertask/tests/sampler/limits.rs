@@ -24,7 +24,7 @@ fn a_full_ring_drops_and_counts_and_loses_no_time() {
         (thread_cpu_ns() - begun_ns, begun_ns)
     };
     let dropped = |profile: &RawProfile, _: &_| profile.lost.dropped_ring_full as usize;
-    let Some((profile, (used, begun_ns))) = sample_enough_with(&options, 100, work, dropped) else {
+    let Some((profile, (used, begun_ns))) = sample_enough_with(&options, 10, work, dropped) else {
         return;
     };
     // What starting and stopping has used comes on top.
