@@ -272,7 +272,8 @@ pub struct Lost {
     ///
     /// They are counted as if no task had spawned them.
     pub tasks_without_path: u64,
-    /// How often a set of labels found no place in the bounded table of sets.
+    /// How often a set of labels found no place in the bounded table of sets, or one of its keys none in what a session keeps of tasks
+    /// that have ended: 64 keys.
     ///
     /// The time of such labels is in [`LabelReport::without_cpu_ns`].
     pub label_sets_without_place: u64,

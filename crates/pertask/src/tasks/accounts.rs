@@ -177,7 +177,7 @@ fn label(task: &Task, labels: Labels) -> Option<Held> {
     account
 }
 
-/// How often a set of labels was beyond [`MAX_LABEL_SETS`].
+/// How often a set of labels was beyond [`MAX_LABEL_SETS`], or had, when its tasks had ended, a key for which a session has no place.
 #[must_use]
 pub fn label_sets_without_place() -> u64 {
     // Relaxed: a figure.
@@ -314,7 +314,10 @@ impl Places {
         at.account = None;
         if self.sessions > 0 {
             let used_ns = tag_times::of_place(place);
-            self.past.add(key.clone(), used_ns.saturating_sub(at.base_ns));
+            if !self.past.add(key.clone(), used_ns.saturating_sub(at.base_ns)) {
+                // Relaxed: a figure.
+                ACCOUNTS.without_place.fetch_add(1, Ordering::Relaxed);
+            }
         }
         self.free.push_back(place as u32);
     }

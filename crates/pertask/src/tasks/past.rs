@@ -40,30 +40,33 @@ const MAX_VALUES: usize = 4096;
 const MAX_TEXT: usize = 512;
 
 impl Past {
-    /// Adds what an account has used that has ended.
-    pub(crate) fn add(&mut self, key: Key, cpu_ns: u64) {
+    /// Adds what an account has used that has ended. Returns whether there was a place for each of its keys.
+    #[must_use]
+    pub(crate) fn add(&mut self, key: Key, cpu_ns: u64) -> bool {
         if cpu_ns == 0 {
-            return;
+            return true;
         }
+        let mut all = true;
         for (name, value) in key.labels.iter() {
-            self.add_label(name, value, cpu_ns);
+            all &= self.add_label(name, value, cpu_ns);
         }
         let Times { accounts, .. } = &mut self.0;
         let is_short = key.labels.bytes() <= MAX_TEXT;
         if accounts.contains_key(&key) || (is_short && accounts.len() < MAX_ACCOUNTS) {
             *accounts.entry(key).or_default() += cpu_ns;
         }
+        all
     }
 
-    fn add_label(&mut self, name: &str, value: &str, cpu_ns: u64) {
+    fn add_label(&mut self, name: &str, value: &str, cpu_ns: u64) -> bool {
         let Times { keys, .. } = &mut self.0;
         if !keys.contains_key(name) {
             if keys.len() >= MAX_KEYS || name.len() > MAX_TEXT {
-                return;
+                return false;
             }
             keys.insert(name.into(), Values::default());
         }
-        let Some(Values { cpu_ns: values, others_ns }) = keys.get_mut(name) else { return };
+        let Some(Values { cpu_ns: values, others_ns }) = keys.get_mut(name) else { return false };
         let has_room = values.len() < MAX_VALUES && value.len() <= MAX_TEXT;
         match values.get_mut(value) {
             Some(so_far) => *so_far += cpu_ns,
@@ -72,6 +75,7 @@ impl Past {
             }
             None => *others_ns += cpu_ns,
         }
+        true
     }
 
     /// All times, with those of the accounts that are alive.
@@ -131,10 +135,10 @@ mod tests {
     #[test]
     fn what_ended_and_what_lives_add_up_by_value() {
         let mut past = Past::default();
-        past.add(key(&[("tenant", "acme"), ("request", "1")]), 10);
-        past.add(key(&[("tenant", "acme"), ("request", "2")]), 20);
+        assert!(past.add(key(&[("tenant", "acme"), ("request", "1")]), 10));
+        assert!(past.add(key(&[("tenant", "acme"), ("request", "2")]), 20));
         let base = past.clone().with(Vec::new());
-        past.add(key(&[("tenant", "zeta"), ("request", "3")]), 5);
+        assert!(past.add(key(&[("tenant", "zeta"), ("request", "3")]), 5));
         let now = past.with(vec![(key(&[("tenant", "acme"), ("request", "2")]), 7)]).since(&base);
         let of = |name: &str| {
             let mut of: Vec<_> = now.keys[name].cpu_ns.iter().map(|(v, ns)| (&**v, *ns)).collect();
@@ -151,7 +155,7 @@ mod tests {
         let mut past = Past::default();
         let requests = MAX_VALUES as u64 + 100;
         for request in 0..requests {
-            past.add(key(&[("tenant", "acme"), ("request", &request.to_string())]), 3);
+            assert!(past.add(key(&[("tenant", "acme"), ("request", &request.to_string())]), 3));
         }
         let times = past.with(Vec::new());
         assert_eq!(times.keys["tenant"].cpu_ns["acme"], 3 * requests);
@@ -160,11 +164,20 @@ mod tests {
     }
 
     #[test]
+    fn keys_beyond_the_bound_are_told() {
+        let mut past = Past::default();
+        let adds: Vec<_> =
+            (0..MAX_KEYS + 3).map(|n| past.add(key(&[(&n.to_string(), "value")]), 1)).collect();
+        assert_eq!(adds.iter().filter(|added| **added).count(), MAX_KEYS);
+        assert_eq!(past.with(Vec::new()).keys.len(), MAX_KEYS);
+    }
+
+    #[test]
     fn long_texts_are_not_kept() {
         let mut past = Past::default();
         let long = "x".repeat(MAX_TEXT + 1);
-        past.add(key(&[("key", &long)]), 1);
-        past.add(key(&[(&long, "value")]), 1);
+        assert!(past.add(key(&[("key", &long)]), 1));
+        assert!(!past.add(key(&[(&long, "value")]), 1), "so that it is counted");
         let times = past.with(Vec::new());
         assert_eq!(times.keys.len(), 1);
         assert_eq!(times.keys["key"], Values { cpu_ns: HashMap::new(), others_ns: 1 });
