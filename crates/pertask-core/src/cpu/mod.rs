@@ -157,24 +157,30 @@ impl Cpu {
     /// so that they can charge for the time before ([`Edge::Nested`]).
     ///
     /// # Panics
-    /// If a hook panics. The tag is set first.
+    /// If a hook panics. The tag is set nevertheless.
     #[inline]
     pub fn set_tag(&self, tag: u32) -> u32 {
         let Some(task) = self.current_task() else { return self.record.set_own_tag(tag) };
-        let before = task.set_tag(tag);
-        if before != tag && (self.record.system.active_mask() | self.record.owed()) != 0 {
-            self.tell_tag(task);
+        let before = task.tag();
+        let is_told = (self.record.system.active_mask() | self.record.owed()) != 0;
+        if before == tag || !is_told || self.is_in_hooks() {
+            return task.set_tag(tag);
         }
+        self.change_tag(task, tag);
         before
     }
 
-    /// Tells the PMUs that the current task goes on with another tag.
-    fn tell_tag(&self, task: &Task) {
-        if !self.is_in_hooks() {
-            let counted = OnUnwind(|| self.record.count_switch());
-            self.record.switch(Some(task), Edge::Nested, Edge::Nested);
-            drop(counted);
-        }
+    /// Sets the tag of the current task between the hooks for its leaving and those for its coming back.
+    fn change_tag(&self, task: &Task, tag: u32) {
+        let (record, leaves, comes) = (self.record, Edge::Nested, Edge::Nested);
+        let counted = OnUnwind(|| record.count_switch());
+        let set = OnUnwind(|| {
+            task.set_tag(tag);
+        });
+        Hooks { record, outgoing: Some(task), incoming: None, leaves, comes }.call();
+        drop(set);
+        Hooks { record, outgoing: None, incoming: Some(task), leaves, comes }.call();
+        drop(counted);
     }
 
     fn next_number(&self) -> u64 {

@@ -285,7 +285,7 @@ pub struct Lost {
     /// Polls that did not end in the order in which they began, for example because a coroutine was suspended in a poll.
     ///
     /// CPU time since the switch before such an end is in [`Report::unknown_cpu_ns`]. Events that were counted meanwhile are those of
-    /// the task whose poll began last.
+    /// the task whose poll began last. Wall time and the longest poll lack that time.
     pub polls_out_of_order: u64,
     /// Turns of tasks whose events were not counted, because the worker's counters could not be opened.
     pub turns_without_counters: u64,

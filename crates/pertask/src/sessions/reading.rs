@@ -165,7 +165,9 @@ impl Reading {
         };
         let in_tasks: u64 = threads.iter().map(|thread| thread.tasks_cpu_ns).sum();
         // The threads' own figures, so that the sum shows whether they agree with those of the tasks.
+        // Its first part may be in `base`, where it was the time of a poll under way.
         let unknown_ns = self.unknown_ns - base.unknown_ns;
+        let unknown_ns = unknown_ns.min(in_tasks.saturating_sub(tasks_cpu_ns));
         let (in_tasks, unknown_ns) =
             if self.selected { (tasks_cpu_ns, 0) } else { (in_tasks, unknown_ns) };
         Report {

@@ -118,7 +118,8 @@ impl SessionOptions {
     /// Returns [`Error::Attach`] if the core refuses the attach, and [`Error::TooManyEvents`] or [`Error::CountersBusy`] if the
     /// events cannot be counted. After an error, nothing stays attached.
     pub fn start(self) -> Result<Session, Error> {
-        let measured = Measured { labels: Some(Watch::begin()), ..self.measured()? };
+        let measured = self.measured()?;
+        let measured = Measured { labels: Some(Watch::begin()), ..measured };
         let cpu_time = measured.cpu_time.attach_global()?;
         let counters = measured.counters.as_ref().map(|counters| counters.handle().attach_global());
         let wakes = measured.wakes.as_ref().map(|wakes| wakes.handle.attach_global());

@@ -35,7 +35,7 @@ struct Account {
 /// The account has lost its place.
 const CLOSED: u32 = u32::MAX;
 
-/// An account that is held: it keeps its place. Held more than four billion times, a set of labels finds no place.
+/// An account that is held: it keeps its place.
 #[derive(Debug)]
 pub(crate) struct Held(Arc<Account>);
 
@@ -72,7 +72,7 @@ struct Places {
     ended: VecDeque<Arc<Account>>,
     ended_bytes: usize,
     sessions: usize,
-    past: Past,
+    past: Arc<Past>,
 }
 
 /// A place, and the account that has it.
@@ -99,7 +99,9 @@ pub(crate) fn hold(path: Option<&SpawnPath>, labels: Labels) -> Option<Held> {
     if labels.is_empty() {
         return None;
     }
-    CAN_LOOK_UP.try_with(|_| ()).ok()?;
+    if CAN_LOOK_UP.try_with(|_| ()).is_err() {
+        return count_without_place();
+    }
     let key = Key { path: path.map(SpawnPath::id), labels };
     let known = || ACCOUNTS.by_content.pin().get(&key).and_then(Held::of);
     known().or_else(|| {
@@ -146,6 +148,20 @@ pub(crate) fn tag_of(labels: &Labels, account: Option<&Held>) -> u32 {
     }
 }
 
+fn count_without_place() -> Option<Held> {
+    // Relaxed: a figure.
+    ACCOUNTS.without_place.fetch_add(1, Ordering::Relaxed);
+    None
+}
+
+/// The labels to which others are added: none where those of the tag found no place.
+pub(crate) fn labels_to_join(tag: u32) -> Labels {
+    match tag {
+        NONE | OTHER => Labels::default(),
+        tag => labels_of(tag),
+    }
+}
+
 /// The labels of a tag. They are `labels="(other)"` where its account found no place, or ended long ago.
 pub(crate) fn labels_of(tag: u32) -> Labels {
     if tag == NONE {
@@ -160,14 +176,15 @@ pub(crate) fn labels_of(tag: u32) -> Labels {
 /// result.
 pub(crate) fn inherit(task: &Task) -> Option<Held> {
     match task.tag() {
-        NONE => None,
+        // Those that found no place were counted then.
+        NONE | OTHER => None,
         tag => label(task, labels_of(tag)),
     }
 }
 
 /// Gives a task labels in addition to those that it has.
 pub(crate) fn add(task: &Task, labels: &Labels) -> Option<Held> {
-    label(task, labels_of(task.tag()).joined(labels))
+    label(task, labels_to_join(task.tag()).joined(labels))
 }
 
 /// Gives a task these labels.
@@ -191,6 +208,8 @@ pub(crate) struct Watch(());
 impl Watch {
     pub(crate) fn begin() -> Self {
         let mut places = ACCOUNTS.lock();
+        // CPUs that the PMU was told of before it was registered may lack room for accounts that came meanwhile.
+        tag_times::make_all_room();
         places.sessions += 1;
         if places.sessions == 1 {
             places.rebase();
@@ -201,7 +220,8 @@ impl Watch {
     /// What all accounts have used since the first of the running sessions began.
     pub(crate) fn read(&self) -> Times {
         let (live, past) = ACCOUNTS.lock().read();
-        past.with(live)
+        // Copied without the lock, for which polls may wait.
+        Past::clone(&past).with(live)
     }
 }
 
@@ -210,7 +230,7 @@ impl Drop for Watch {
         let mut places = ACCOUNTS.lock();
         places.sessions -= 1;
         if places.sessions == 0 {
-            places.past = Past::default();
+            places.past = Arc::default();
         }
     }
 }
@@ -246,9 +266,7 @@ impl Places {
     /// Opens an account.
     fn open(&mut self, key: Key) -> Option<Held> {
         let Some(tag) = self.take_place() else {
-            // Relaxed: a figure.
-            ACCOUNTS.without_place.fetch_add(1, Ordering::Relaxed);
-            return None;
+            return count_without_place();
         };
         let (holders, ended) = (AtomicU32::new(1), AtomicBool::new(false));
         let account = Arc::new(Account { tag, key: key.clone(), holders, ended });
@@ -314,9 +332,8 @@ impl Places {
         at.account = None;
         if self.sessions > 0 {
             let used_ns = tag_times::of_place(place);
-            if !self.past.add(key.clone(), used_ns.saturating_sub(at.base_ns)) {
-                // Relaxed: a figure.
-                ACCOUNTS.without_place.fetch_add(1, Ordering::Relaxed);
+            if !Arc::make_mut(&mut self.past).add(key.clone(), used_ns.saturating_sub(at.base_ns)) {
+                count_without_place();
             }
         }
         self.free.push_back(place as u32);
@@ -330,14 +347,14 @@ impl Places {
         }
     }
 
-    fn read(&self) -> (Vec<(Key, u64)>, Past) {
+    fn read(&self) -> (Vec<(Key, u64)>, Arc<Past>) {
         let used_ns = tag_times::read();
         let live = self.all.iter().zip(used_ns).filter_map(|(at, used_ns)| {
             let since_ns = used_ns.saturating_sub(at.base_ns);
             let account = at.account.as_ref().filter(|_| since_ns > 0)?;
             Some((account.key.clone(), since_ns))
         });
-        (live.collect(), self.past.clone())
+        (live.collect(), Arc::clone(&self.past))
     }
 }
 

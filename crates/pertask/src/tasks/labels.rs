@@ -74,7 +74,7 @@ impl<F: Future> Future for Labeled<F> {
         let tag = match this.last {
             Some(last) if last.around == here => last.tag,
             last => {
-                let both = accounts::labels_of(around).joined(this.own);
+                let both = accounts::labels_to_join(around).joined(this.own);
                 let account = accounts::hold(path, both.clone());
                 let tag = accounts::tag_of(&both, account.as_ref());
                 last.insert(Last { around: here, tag, _account: account }).tag
@@ -92,14 +92,21 @@ struct Holding {
 
 impl Holding {
     fn begin(tag: u32, around: u32) -> Self {
+        // The guard first: a PMU's hook may panic, and the tag is set all the same.
+        let holding = Self { around };
         set(tag);
-        Self { around }
+        holding
     }
 }
 
 impl Drop for Holding {
     fn drop(&mut self) {
-        set(self.around);
+        if std::thread::panicking() {
+            // A second panic, in a PMU's hook, would abort the program.
+            let _ = std::panic::catch_unwind(|| set(self.around));
+        } else {
+            set(self.around);
+        }
     }
 }
 

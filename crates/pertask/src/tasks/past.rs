@@ -112,15 +112,21 @@ impl Times {
 }
 
 impl Values {
+    /// What all values have used together. It never falls, even where a value loses its place.
+    fn all_ns(&self) -> u64 {
+        self.cpu_ns.values().sum::<u64>() + self.others_ns
+    }
+
     fn since(self, base: &Self) -> Self {
+        let all_ns = self.all_ns().saturating_sub(base.all_ns());
         let cpu_ns = self.cpu_ns.into_iter().map(|(value, now_ns)| {
             let base_ns = base.cpu_ns.get(&value).copied().unwrap_or(0);
             (value, now_ns.saturating_sub(base_ns))
         });
-        Self {
-            cpu_ns: cpu_ns.filter(|(_, cpu_ns)| *cpu_ns > 0).collect(),
-            others_ns: self.others_ns.saturating_sub(base.others_ns),
-        }
+        let cpu_ns: HashMap<_, _> = cpu_ns.filter(|(_, cpu_ns)| *cpu_ns > 0).collect();
+        // The rest, and not the difference of the others: a value that was in `base` may be one of the others now.
+        let others_ns = all_ns.saturating_sub(cpu_ns.values().sum());
+        Self { cpu_ns, others_ns }
     }
 }
 
@@ -161,6 +167,19 @@ mod tests {
         assert_eq!(times.keys["tenant"].cpu_ns["acme"], 3 * requests);
         assert_eq!(times.keys["request"].cpu_ns.len(), MAX_VALUES);
         assert_eq!(times.keys["request"].others_ns, 300);
+    }
+
+    #[test]
+    fn a_value_that_loses_its_place_is_not_counted_from_before() {
+        let mut past = Past::default();
+        for request in 0..MAX_VALUES {
+            assert!(past.add(key(&[("request", &request.to_string())]), 1));
+        }
+        let late = || key(&[("request", "late")]);
+        let base = past.clone().with(vec![(late(), 500)]);
+        assert!(past.add(late(), 510));
+        let since = past.with(vec![]).since(&base);
+        assert_eq!(since.keys["request"], Values { cpu_ns: HashMap::new(), others_ns: 10 });
     }
 
     #[test]

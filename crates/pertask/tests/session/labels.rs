@@ -96,6 +96,19 @@ fn a_poll_under_way_is_counted_for_its_labels() {
     poll.puppet.ends();
 }
 
+/// A poll that ran already when the session began: the time since is of the labels that held, though they end with the poll.
+#[test]
+fn a_poll_that_began_before_the_session_is_counted_for_its_labels() {
+    let _alone = alone();
+    let poll = LongPoll::begin_labeled("labelled before", &[("tenant", "early bird")]);
+    let (session, start) = at(poll.clock(), || Session::start().unwrap());
+    poll.clock().wait_for(30);
+    let end = poll.end();
+    let report = session.stop();
+    check_between("its labels", value(&report, "tenant", "early bird"), between(start, end));
+    poll.puppet.ends();
+}
+
 /// Far more sets than the table has places: nothing holds them any more, so the later ones are whole. What they used is known by
 /// tenant, and what is too much of request numbers is told.
 #[test]

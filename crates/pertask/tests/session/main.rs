@@ -13,7 +13,7 @@ mod several;
 mod snapshots;
 mod window;
 
-use pertask::{Report, Task, TaskExt, Tracked};
+use pertask::{LabelExt, Report, Task, TaskExt, Tracked};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -73,7 +73,7 @@ impl LongPoll {
                 }
                 thread_cpu_ns()
             };
-            let inside = run(future.task(name).labels(labels.iter().copied()));
+            let inside = run(future.labels(labels.iter().copied()).task(name));
             (inside, thread_cpu_ns())
         });
         let (task, begins) = told.recv().unwrap();

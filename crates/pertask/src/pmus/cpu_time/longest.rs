@@ -61,7 +61,7 @@ impl Longest {
     }
 
     pub(super) fn read(&self) -> Lengths {
-        // Acquire: pairs with the Release in `note_longer`.
+        // Acquire: pairs with the Release in `note`.
         let latest = self.latest.load(Ordering::Acquire);
         let before = self.before.load(Ordering::Relaxed);
         Lengths::of(before).with(Lengths::of(latest))
@@ -93,16 +93,21 @@ impl Lengths {
     /// Both together. What is older than both epochs is left out.
     #[must_use]
     pub(super) fn with(self, other: Self) -> Self {
+        self.with_at(other, epoch())
+    }
+
+    /// The same at a time when `now` is the latest epoch, or was since both were read.
+    fn with_at(self, other: Self, now: u64) -> Self {
         match (self.is_empty(), other.is_empty()) {
             (true, _) => return other,
             (_, true) => return self,
             _ => {}
         }
-        let (older, newer) = match self.is_older_than(other) {
+        let (older, newer) = match self.age(now) > other.age(now) {
             true => (self, other),
             false => (other, self),
         };
-        let (latest_ns, before_ns) = match newer.epochs_since(older.epoch) {
+        let (latest_ns, before_ns) = match older.age(now) - newer.age(now) {
             0 => (older.latest_ns, older.before_ns),
             1 => (0, older.latest_ns),
             _ => (0, 0),
@@ -118,7 +123,7 @@ impl Lengths {
     pub(crate) fn since(self, first: u64) -> u64 {
         let latest = epoch();
         let before_ns = if first < latest { self.before_ns } else { 0 };
-        match latest.wrapping_sub(self.epoch) % EPOCHS {
+        match self.age(latest) {
             0 => self.latest_ns.max(before_ns),
             1 if first < latest => self.latest_ns,
             _ => 0,
@@ -129,13 +134,10 @@ impl Lengths {
         self.latest_ns | self.before_ns == 0
     }
 
-    /// Epochs are counted modulo [`EPOCHS`]. A task that was last polled exactly so many sessions ago is as good as impossible.
-    fn epochs_since(self, older: u64) -> u64 {
-        self.epoch.wrapping_sub(older) % EPOCHS
-    }
-
-    fn is_older_than(self, other: Self) -> bool {
-        other.epochs_since(self.epoch) < EPOCHS / 2
+    /// The number of epochs since. Epochs are counted modulo [`EPOCHS`], so this is wrong for a task that was last polled a million
+    /// sessions ago.
+    fn age(self, now: u64) -> u64 {
+        now.wrapping_sub(self.epoch) % EPOCHS
     }
 }
 
@@ -150,8 +152,8 @@ mod tests {
     #[test]
     fn the_newest_two_epochs_count() {
         let sum = |a: Lengths, b: Lengths| {
-            assert_eq!(a.with(b), b.with(a));
-            a.with(b)
+            assert_eq!(a.with_at(b, 7), b.with_at(a, 7));
+            a.with_at(b, 7)
         };
         assert_eq!(sum(lengths(5, 10, 20), lengths(5, 30, 1)), lengths(5, 30, 20));
         assert_eq!(sum(lengths(5, 10, 20), lengths(4, 30, 99)), lengths(5, 10, 30));
@@ -162,7 +164,10 @@ mod tests {
     #[test]
     fn epochs_go_round() {
         let last = EPOCHS - 1;
-        assert_eq!(lengths(last, 10, 20).with(lengths(0, 1, 0)), lengths(0, 1, 10));
+        assert_eq!(lengths(last, 10, 20).with_at(lengths(0, 1, 0), EPOCHS), lengths(0, 1, 10));
+        // Also after more than half of them.
+        let (old, new) = (lengths(1, 10, 20), lengths(last, 1, 0));
+        assert_eq!(old.with_at(new, last), new);
         assert_eq!(lengths(last, 10, 20).with(Lengths::default()), lengths(last, 10, 20));
         assert_eq!(Lengths::of(word(EPOCHS + 3, 7)), lengths(3, 7, 0));
         assert_eq!(Lengths::of(word(3, u64::MAX)), lengths(3, MOST_NS, 0));

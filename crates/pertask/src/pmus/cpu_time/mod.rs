@@ -351,6 +351,11 @@ impl CpuTimeCpu {
         goes_on.then_some((tag, stint.cpu_ns))
     }
 
+    /// Whether the running stint was adopted.
+    fn is_adopted(&self, switches: u64) -> bool {
+        self.adopted.get(switches + 1).is_some()
+    }
+
     #[inline(always)]
     fn stint(&self, switches: u64) -> Option<Reading> {
         self.start.get(switches + 1).or_else(|| self.adopted.get(switches + 1))

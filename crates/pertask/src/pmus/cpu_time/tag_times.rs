@@ -6,14 +6,17 @@ use crate::os::clock::Choice;
 use pertask_core::{CpuRecord, System};
 
 /// How often a reading tries to read a CPU without a switch in between.
-const TRIES: usize = 16;
+const TRIES: usize = 4;
 
-/// Makes room for a place on each CPU, and on those that come. One thread at a time may call this, before a task has the place's tag.
+/// Makes room for a place on each CPU, and on those that come. Call this before a task has the place's tag.
 pub(crate) fn make_room(place: usize) {
-    if !by_tag::want_room(place) {
-        return;
+    if by_tag::want_room(place) {
+        make_all_room();
     }
-    // A CPU that comes now finds what is wanted, or is found below.
+}
+
+/// Makes the wanted room on each CPU, if the PMU is registered. A CPU that comes now finds what is wanted, or is found here.
+pub(crate) fn make_all_room() {
     let Some(handle) = CpuTime::registered() else { return };
     System::global().for_each_cpu(|cpu| {
         if let Some(data) = handle.cpu_data(cpu) {
@@ -55,7 +58,7 @@ fn read_cpu(cpu: &CpuRecord, data: &CpuTimeCpu, clock: &Choice) -> Vec<u64> {
         let mut all: Vec<_> = data.by_tag.all().collect();
         let stint = data.running_tag(cpu, switches, clock);
         // Without a stint, one may just be ending: then it has been charged by the next try.
-        let is_ending = stint.is_none() && cpu.current_id().is_some();
+        let is_ending = stint.is_none() && !data.is_adopted(switches) && cpu.current_id().is_some();
         if tries > 0 && (is_ending || cpu.switches() != switches) {
             continue;
         }
