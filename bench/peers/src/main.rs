@@ -135,11 +135,21 @@ fn version(package: &str) -> &'static str {
 
 fn nanoseconds_a_life(variant: &Variant) -> f64 {
     let program = program(variant.build).expect("a program");
-    let output = Command::new(program).args(["life", variant.name]).stderr(Stdio::null()).output();
-    let output = output.expect("a process").stdout;
+    let mut service = Command::new(program);
+    let service = service.args(["life", variant.name]).stdout(Stdio::piped()).stderr(Stdio::null());
+    let service = service.spawn().expect("a process");
+    let number = service.id();
+    let output = service.wait_with_output().expect("its output");
+    remove_traces(number);
+    assert!(output.status.success(), "{}: {}", variant.name, output.status);
     // Some tools say something at the end, too.
-    let told = String::from_utf8_lossy(&output);
-    told.lines().find_map(|line| line.parse().ok()).unwrap_or(f64::NAN)
+    let told = String::from_utf8_lossy(&output.stdout);
+    told.lines().find_map(|line| line.parse().ok()).expect("a figure")
+}
+
+/// Removes what dial9 has written in a process.
+fn remove_traces(process: u32) {
+    let _ = std::fs::remove_dir_all(variant::traces_of(process));
 }
 
 /// The CPU time of a service for each request.
@@ -175,6 +185,7 @@ fn microseconds_a_request(variant: &Variant) -> f64 {
     });
     drop(service.stdin.take());
     service.wait().expect("it ends");
+    remove_traces(service.id());
     microseconds
 }
 

@@ -64,7 +64,7 @@ impl fastrace::collector::Reporter for Discard {
 /// A recorder that writes to a folder of its own, as dial9's README sets it up.
 #[cfg(feature = "dial9")]
 fn dial9(variant: &Variant, builder: &mut Builder) -> (impl Any + use<>, Runtime) {
-    let folder = std::env::temp_dir().join(format!("dial9-{}", std::process::id()));
+    let folder = crate::variant::traces_of(std::process::id());
     let sampled = variant.frequency_hz();
     // SAFETY: no other thread runs yet.
     unsafe {

@@ -71,6 +71,11 @@ const fn plain(name: &'static str, what: &'static str) -> Variant {
     Variant { name, what, build: Build::Plain }
 }
 
+/// The folder to which dial9 writes in a process.
+pub fn traces_of(process: u32) -> std::path::PathBuf {
+    std::env::temp_dir().join(format!("dial9-{process}"))
+}
+
 /// One of eight tenants.
 pub fn tenant(n: usize) -> &'static str {
     ["acme", "bolt", "cedar", "delta", "ember", "flint", "grove", "helix"][n % 8]

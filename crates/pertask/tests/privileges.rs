@@ -48,7 +48,7 @@ fn percent(part: u64, whole: u64) -> f64 {
     100.0 * part as f64 / whole as f64
 }
 
-/// The CPU time below a function, and whether the profile says of time that it was in the kernel and has no sample.
+/// The CPU time of a function and of what it called.
 fn below(profile: &Profile, function: &str) -> u64 {
     let row = profile.summary(&GroupBy::Function).rows.into_iter().find(
         |row| matches!(&row.subject, Subject::Function { name, .. } if name.ends_with(function)),

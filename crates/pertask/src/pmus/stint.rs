@@ -1,6 +1,6 @@
 //! Stints: what a task has used since it was last switched in, and what the PMU has not charged to it yet.
 
-use pertask_core::{CpuRecord, Pmu};
+use pertask_core::{Count, CpuRecord, Pmu};
 
 /// A PMU that tells other threads about the stint that runs on a CPU.
 pub(crate) trait Stints: Pmu {
@@ -18,4 +18,9 @@ pub(crate) trait Stints: Pmu {
         cpu_data: &Self::CpuData,
         switches: u64,
     ) -> Option<Self::Count>;
+
+    /// Adds the running stint to the counts of its task.
+    fn with_stint(settled: &mut Self::Count, stint: &Self::Count) {
+        settled.add(stint);
+    }
 }

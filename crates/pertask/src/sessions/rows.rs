@@ -141,7 +141,7 @@ impl Running {
     /// The count of the task's data, which `read` reads, plus the running stint if the task still runs on this CPU.
     fn count<P: Stints>(&self, handle: PmuHandle<P>, read: impl Fn() -> P::Count) -> P::Count {
         with_running(handle, self.cpu, Some(self.task), &read, |mut count, stint| {
-            count.add(&stint);
+            P::with_stint(&mut count, &stint);
             count
         })
     }

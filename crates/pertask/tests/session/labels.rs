@@ -80,6 +80,21 @@ fn labels_that_hold_for_a_part_of_a_poll_have_that_part() {
     assert!(report.sites[0].usage.max_poll_ns + 1_000_000 >= whole, "{report:#?}");
 }
 
+/// A poll under way is as long as all its parts, whatever labels they had.
+#[test]
+fn a_change_of_labels_does_not_shorten_the_poll_under_way() {
+    let _alone = alone();
+    let session = Session::start().unwrap();
+    let (truth, snapshot) = (Truth::default(), std::cell::Cell::new(None));
+    run(async {
+        async { truth.spin(20) }.labels([("part", "first")]).await;
+        snapshot.set(Some(session.snapshot()));
+    }
+    .task("in parts"));
+    let longest = crate::row(&snapshot.take().unwrap(), "in parts").usage.max_poll_ns;
+    assert!(longest + 1_000_000 >= truth.cpu_ns(), "{longest} of {}", truth.cpu_ns());
+}
+
 /// A snapshot in the middle of a poll has the poll's time so far.
 #[test]
 fn a_poll_under_way_is_counted_for_its_labels() {

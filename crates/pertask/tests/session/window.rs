@@ -147,7 +147,6 @@ fn nested_tasks_at_the_start() {
     puppet.ends();
 }
 
-/// A longest poll that may be older than the session is not shown; one that is newer is.
 /// Each session has its own, whatever was longer before it began, and whatever sessions begin after it.
 #[test]
 fn the_longest_poll_is_of_the_window() {

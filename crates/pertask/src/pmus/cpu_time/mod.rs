@@ -107,6 +107,8 @@ pub struct CpuTimeCount {
     pub longest_poll_ns: Option<u64>,
     /// The longest polls of the latest epochs, for sessions.
     pub(crate) lengths: Lengths,
+    /// Wall time of the task's poll under way up to its last switch. Only that of one task means something.
+    under_way_ns: u64,
 }
 
 impl Default for CpuTimeCount {
@@ -117,6 +119,7 @@ impl Default for CpuTimeCount {
             polls: 0,
             longest_poll_ns: Some(0),
             lengths: Lengths::default(),
+            under_way_ns: 0,
         }
     }
 }
@@ -142,6 +145,7 @@ impl Count for CpuTimeCount {
             polls: self.polls.saturating_sub(base.polls),
             longest_poll_ns: self.longest_poll_ns.filter(is_new),
             lengths: self.lengths,
+            under_way_ns: self.under_way_ns,
         }
     }
 }
@@ -188,6 +192,7 @@ impl Pmu for CpuTime {
             polls: data.polls.load(Ordering::Relaxed),
             longest_poll_ns: Some(data.longest_poll_ns.load(Ordering::Relaxed)),
             lengths: data.longest.read(),
+            under_way_ns: data.this_poll_ns.load(Ordering::Relaxed),
         }
     }
 
@@ -266,6 +271,14 @@ impl Stints for CpuTime {
     fn running(&self, cpu: &CpuRecord, data: &CpuTimeCpu, switches: u64) -> Option<CpuTimeCount> {
         data.running(cpu, switches, self.clock)
     }
+
+    fn with_stint(settled: &mut CpuTimeCount, stint: &CpuTimeCount) {
+        settled.add(stint);
+        // The poll under way may consist of several stints.
+        let poll_ns = settled.under_way_ns + stint.under_way_ns;
+        settled.lengths = settled.lengths.with(Lengths::now(poll_ns));
+        settled.longest_poll_ns = settled.longest_poll_ns.map(|longest| longest.max(poll_ns));
+    }
 }
 
 impl CpuTimeData {
@@ -336,6 +349,7 @@ impl CpuTimeCpu {
             // The poll has lasted at least this long.
             longest_poll_ns: Some(stint.wall_ns),
             lengths: Lengths::now(stint.wall_ns),
+            under_way_ns: stint.wall_ns,
         })
     }
 

@@ -94,6 +94,13 @@ impl fmt::Display for Table<'_> {
             self.counts(tasks, self.style.max_tasks),
         ];
         sections.extend(labels.iter().take(MAX_KEYS).map(|label| self.label(label)));
+        if let Some(more @ 1..) = labels.len().checked_sub(MAX_KEYS) {
+            let more = format!(
+                "… and {} of labels, which JSON has",
+                human::counted(more as u64, "more key")
+            );
+            sections.push(self.prose(&more, Tint::Secondary));
+        }
         sections.extend([
             self.sources(counters),
             self.list(threads, self.style.max_threads),

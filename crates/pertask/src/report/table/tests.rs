@@ -285,6 +285,11 @@ fn labels_have_their_values_and_the_rest() {
     assert!(rows[1].ends_with("1.00 s  zeta"), "{section}");
     assert!(rows[2].ends_with("500 ns  (other values)"), "{section}");
     assert!(rows[3].ends_with("2.00 µs  (without)"), "{section}");
+
+    let key = |n: usize| LabelReport { key: format!("key {n}"), ..report.labels[0].clone() };
+    let many = Report { labels: (0..11).map(key).collect(), ..busy_service() };
+    let shown = print(&many, plain(100));
+    assert!(shown.contains("… and 3 more keys of labels, which JSON has"), "{shown}");
 }
 
 #[test]
