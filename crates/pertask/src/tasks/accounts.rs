@@ -13,7 +13,7 @@ use crate::pmus::cpu_time::tag_times;
 use pertask_core::{SpawnPath, Task};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// The number of sets of labels that can be in use at a time. The same set on two spawn paths counts twice.
 ///
@@ -60,6 +60,8 @@ struct Accounts {
     by_content: papaya::HashMap<Key, Arc<Account>>,
     by_tag: papaya::HashMap<u32, Labels>,
     places: Mutex<Places>,
+    /// The process in which the lock is certain to be given back.
+    process: u32,
     without_place: AtomicU64,
 }
 
@@ -89,6 +91,7 @@ static ACCOUNTS: LazyLock<Accounts> = LazyLock::new(|| Accounts {
     by_content: papaya::HashMap::new(),
     by_tag: papaya::HashMap::new(),
     places: Mutex::new(Places::new()),
+    process: std::process::id(),
     without_place: AtomicU64::new(0),
 });
 
@@ -105,7 +108,7 @@ pub(crate) fn hold(path: Option<&SpawnPath>, labels: Labels) -> Option<Held> {
     let key = Key { path: path.map(SpawnPath::id), labels };
     let known = || ACCOUNTS.by_content.pin().get(&key).and_then(Held::of);
     known().or_else(|| {
-        let mut places = ACCOUNTS.lock();
+        let Some(mut places) = ACCOUNTS.lock_unless_lost() else { return count_without_place() };
         known().or_else(|| places.open(key.clone()))
     })
 }
@@ -129,8 +132,10 @@ impl Drop for Held {
         // Release: pairs with the Acquire in `close_oldest`, so that all that was charged to the account is charged before it is closed.
         // SeqCst, here and below, for the order with `ended`: see `close_oldest`.
         let was_last = account.holders.fetch_sub(1, Ordering::SeqCst) == 1;
-        if was_last && !account.ended.swap(true, Ordering::SeqCst) {
-            let mut places = ACCOUNTS.lock();
+        if was_last
+            && !account.ended.swap(true, Ordering::SeqCst)
+            && let Some(mut places) = ACCOUNTS.lock_unless_lost()
+        {
             places.end(account);
             if CAN_LOOK_UP.try_with(|_| ()).is_ok() {
                 places.close_some();
@@ -238,6 +243,18 @@ impl Drop for Watch {
 impl Accounts {
     fn lock(&self) -> MutexGuard<'_, Places> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same for polls. In a forked child, a thread that the child does not have may hold the lock for ever.
+    fn lock_unless_lost(&self) -> Option<MutexGuard<'_, Places>> {
+        if std::process::id() == self.process {
+            return Some(self.lock());
+        }
+        match self.places.try_lock() {
+            Ok(places) => Some(places),
+            Err(TryLockError::Poisoned(places)) => Some(places.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 }
 
@@ -395,5 +412,25 @@ mod tests {
         let open = places.all.iter().filter(|place| place.account.is_some()).count();
         assert!(open <= places.ended.len(), "nothing is held any more");
         assert_eq!(open + places.free.len() + FIRST as usize, places.all.len());
+    }
+
+    /// A child that was forked while another thread had the lock goes on, without labels.
+    #[test]
+    #[allow(unsafe_code)]
+    fn a_forked_child_does_not_wait_for_a_lock_of_its_parents() {
+        let _lock = ACCOUNTS.lock();
+        // SAFETY: the child calls what takes no lock but the one that is tried, and ends.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: so that a child that waits does not wait for ever.
+            unsafe { libc::alarm(120) };
+            let held = hold(None, Labels::new([("of", "a child")]));
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(i32::from(held.is_some())) };
+        }
+        let mut status = -1;
+        // SAFETY: our own child, and a number of ours.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(status, 0);
     }
 }
