@@ -1,7 +1,7 @@
 //! A stack of the sampler's own for the work of a thread's handler. Unwinding takes some tens of kilobytes, which the stack that a
 //! signal interrupts may not have: small threads' stacks and those of fibers do not.
 
-use std::arch::asm;
+use std::arch::naked_asm;
 use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 
@@ -12,7 +12,11 @@ const BYTES: usize = 192 << 10;
 /// Memory below the stack that nobody may touch. No page is larger.
 const GUARD: usize = 64 << 10;
 
+/// Zeros above the stack, for whoever walks it and takes a word above the first frame for another frame.
+const ABOVE: usize = 256;
+
 /// A stack, which is never unmapped.
+#[derive(Clone, Copy)]
 pub(super) struct Area {
     top: NonNull<c_void>,
 }
@@ -34,15 +38,15 @@ impl Area {
             unsafe { libc::munmap(base, length) };
             return None;
         }
-        // SAFETY: the end of the mapping.
-        NonNull::new(unsafe { base.byte_add(length) }).map(|top| Self { top })
+        // SAFETY: near the end of the mapping.
+        NonNull::new(unsafe { base.byte_add(length - ABOVE) }).map(|top| Self { top })
     }
 
     /// Calls `f` on this stack.
     ///
     /// # Safety
     /// Nothing may be using this stack, and `f` must not panic.
-    pub(super) unsafe fn run<F: FnOnce()>(&self, f: F) {
+    pub(super) unsafe fn run<F: FnOnce()>(self, f: F) {
         extern "C" fn call<F: FnOnce()>(f: *mut c_void) {
             // SAFETY: `run` passes a pointer to an `Option` of this type, which it does not touch meanwhile.
             let f = unsafe { &mut *f.cast::<Option<F>>() };
@@ -53,40 +57,71 @@ impl Area {
         let mut f = Some(f);
         // SAFETY: the stack is unused and large, by the caller's contract. `call` gets what it expects and returns, because `f` does
         // not panic.
-        unsafe { switch(self.top.as_ptr(), call::<F>, (&raw mut f).cast()) };
+        unsafe { switch((&raw mut f).cast(), call::<F>, self.top.as_ptr()) };
     }
 }
 
-/// Calls `f` with the stack pointer at `top`, which is aligned to pages.
+/// Calls `f` with the stack pointer at `top`, which is aligned.
+///
+/// The frame is found by its frame pointer, and the tables say so: a handler of the program's own that interrupts `f` may walk the
+/// stack from there.
 ///
 /// # Safety
 /// The memory below `top` must be an unused stack, and `f` must return.
 #[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn switch(top: *mut c_void, f: extern "C" fn(*mut c_void), argument: *mut c_void) {
-    // SAFETY: the called function keeps r12, which has the stack pointer meanwhile. All that it may change is declared.
-    unsafe {
-        asm!(
-            "mov r12, rsp", "mov rsp, {top}", "call {f}", "mov rsp, r12",
-            top = in(reg) top, f = in(reg) f, in("rdi") argument, out("r12") _, clobber_abi("C"),
-        );
-    }
+#[unsafe(naked)]
+unsafe extern "C" fn switch(
+    argument: *mut c_void,
+    f: extern "C" fn(*mut c_void),
+    top: *mut c_void,
+) {
+    naked_asm!(
+        ".cfi_startproc",
+        "push rbp",
+        ".cfi_def_cfa_offset 16",
+        ".cfi_offset rbp, -16",
+        "mov rbp, rsp",
+        ".cfi_def_cfa_register rbp",
+        "mov rsp, rdx",
+        "call rsi",
+        "mov rsp, rbp",
+        "pop rbp",
+        ".cfi_def_cfa rsp, 8",
+        "ret",
+        ".cfi_endproc",
+    )
 }
 
-/// Calls `f` with the stack pointer at `top`, which is aligned to pages.
+/// As above.
 ///
 /// # Safety
-/// The memory below `top` must be an unused stack, and `f` must return.
+/// As above.
 #[cfg(target_arch = "aarch64")]
-#[inline(always)]
-unsafe fn switch(top: *mut c_void, f: extern "C" fn(*mut c_void), argument: *mut c_void) {
-    // SAFETY: the called function keeps x20, which has the stack pointer meanwhile. All that it may change is declared.
-    unsafe {
-        asm!(
-            "mov x20, sp", "mov sp, {top}", "blr {f}", "mov sp, x20",
-            top = in(reg) top, f = in(reg) f, in("x0") argument, out("x20") _, clobber_abi("C"),
-        );
-    }
+#[unsafe(naked)]
+unsafe extern "C" fn switch(
+    argument: *mut c_void,
+    f: extern "C" fn(*mut c_void),
+    top: *mut c_void,
+) {
+    naked_asm!(
+        ".cfi_startproc",
+        "stp x29, x30, [sp, #-16]!",
+        ".cfi_def_cfa_offset 16",
+        ".cfi_offset x29, -16",
+        ".cfi_offset x30, -8",
+        "mov x29, sp",
+        ".cfi_def_cfa_register x29",
+        "mov sp, x2",
+        "blr x1",
+        "mov sp, x29",
+        ".cfi_def_cfa_register sp",
+        "ldp x29, x30, [sp], #16",
+        ".cfi_def_cfa_offset 0",
+        ".cfi_restore x29",
+        ".cfi_restore x30",
+        "ret",
+        ".cfi_endproc",
+    )
 }
 
 #[cfg(test)]
@@ -110,6 +145,19 @@ mod tests {
         assert_eq!(sum, 17);
         let top = area.top.as_ptr().addr();
         assert!((top - BYTES..top).contains(&at), "{at:#x}");
+    }
+
+    /// As a handler of the program's own does that interrupts ours.
+    #[test]
+    #[inline(never)]
+    fn a_walk_from_there_finds_who_has_called() {
+        let area = Area::new().unwrap();
+        let mut walked = String::new();
+        // SAFETY: the stack is this test's alone, and the closure does not panic.
+        unsafe {
+            area.run(|| walked = std::backtrace::Backtrace::force_capture().to_string());
+        }
+        assert!(walked.contains("a_walk_from_there_finds_who_has_called\n"), "{walked}");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 /// One more than the highest signal number.
 const SIGNALS: usize = 65;
@@ -15,14 +15,26 @@ const SIGNALS: usize = 65;
 static EARLIER: [AtomicPtr<libc::sigaction>; SIGNALS] =
     [const { AtomicPtr::new(ptr::null_mut()) }; SIGNALS];
 
+/// Whether our handler has been installed and not removed since, by signal number.
+static INSTALLED: [AtomicBool; SIGNALS] = [const { AtomicBool::new(false) }; SIGNALS];
+
 /// A signal handler with all three arguments (`SA_SIGINFO`).
 pub(super) type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
 
 /// Installs `handler` in front of the current action, unless it is installed already.
+///
+/// Refuses where the program has installed another handler since ours was installed. That one may call ours, and each would call the
+/// other for ever if ours stood in front of it once more.
 pub(super) fn install(signal: i32, handler: Handler) -> io::Result<()> {
     let current = action(signal)?;
     if is(&current, handler) {
         return Ok(());
+    }
+    let was_installed = installed(signal).is_some_and(|ours| ours.load(Ordering::Relaxed));
+    if was_installed && may_call_ours(signal, &current) {
+        return Err(io::Error::other(
+            "the program has installed a handler of its own in front of the sampler's",
+        ));
     }
     let mut ours = current;
     ours.sa_sigaction = (handler as *const ()).addr();
@@ -33,7 +45,25 @@ pub(super) fn install(signal: i32, handler: Handler) -> io::Result<()> {
     keep(signal, current);
     // SAFETY: the kernel only reads the action, and its handler may run at any moment.
     let refused = unsafe { libc::sigaction(signal, &raw const ours, ptr::null_mut()) } < 0;
-    if refused { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if refused {
+        return Err(io::Error::last_os_error());
+    }
+    // Relaxed, here and elsewhere: one thread at a time installs and restores.
+    if let Some(ours) = installed(signal) {
+        ours.store(true, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Whether an action that was installed since ours may call our handler: it is neither a default one nor the one before ours.
+fn may_call_ours(signal: i32, current: &libc::sigaction) -> bool {
+    let handler = current.sa_sigaction;
+    let is_earlier = earlier(signal).is_some_and(|earlier| earlier.sa_sigaction == handler);
+    ![libc::SIG_DFL, libc::SIG_IGN].contains(&handler) && !is_earlier
+}
+
+fn installed(signal: i32) -> Option<&'static AtomicBool> {
+    INSTALLED.get(usize::try_from(signal).ok()?)
 }
 
 /// Restores the action from before `handler`, if `handler` is still installed. None of our signals may be pending on any thread.
@@ -47,6 +77,9 @@ pub(super) fn restore(signal: i32, handler: Handler) {
     // SAFETY: the kernel only reads the earlier action, which it gave us, and writes the replaced one into memory of this
     // function's own.
     let done = unsafe { libc::sigaction(signal, earlier, replaced.as_mut_ptr()) } == 0;
+    if let (true, Some(ours)) = (done, installed(signal)) {
+        ours.store(false, Ordering::Relaxed);
+    }
     // SAFETY: the call has succeeded, so the kernel has written the action.
     if done && !is(unsafe { replaced.assume_init_ref() }, handler) {
         // Another thread has installed a handler since the check above, so that one is installed again.

@@ -329,10 +329,9 @@ impl Engine {
     fn remarks(&self, deaf: usize, unknown_stacks: u64) -> Vec<String> {
         let mut remarks = self.arms.remarks();
         if deaf > 0 {
-            let signal = self.arms.way.mechanism.signal_name();
             let (noun, verb) = if deaf == 1 { ("thread", "blocks") } else { ("threads", "block") };
             remarks.push(format!(
-                "{deaf} {noun} {verb} {signal}: CPU time from then on has no samples"
+                "{deaf} {noun} {verb} the sampler's signals: CPU time from then on has no samples"
             ));
         }
         if unknown_stacks > 0 {

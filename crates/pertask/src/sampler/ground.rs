@@ -80,7 +80,8 @@ impl Ground {
         }
         // SAFETY: the word is aligned. It is on the thread's own stack, which is mapped as long as the thread lives. Or the thread runs
         // on a fiber, and the word's page is mapped now. If it is above the interrupted frame, so are all pages between, which are the
-        // fiber's; a fiber's stack stays mapped while the thread runs on it.
+        // fiber's; a fiber's stack stays mapped while the thread runs on it. (A mapping may go on above the stack, where another
+        // thread could unmap a page between the two: only a walk that has left the stack reads there, and the next page is tried.)
         Ok(unsafe { (at as *const u64).read_volatile() })
     }
 

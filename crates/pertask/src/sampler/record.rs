@@ -9,7 +9,9 @@ use pertask_core::CpuRecord;
 use std::cell::UnsafeCell;
 use std::ops::Range;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence, fence,
+};
 
 /// The most threads that can be sampled at the same time.
 pub(super) const MOST: usize = 4096;
@@ -168,20 +170,22 @@ impl Record {
     /// # Safety
     /// The caller must be a signal handler, on the thread that has the record, and `f` must not panic.
     pub(super) unsafe fn enter(&self, f: impl FnOnce(&mut Own)) {
-        // Relaxed: both handlers run on one thread, in program order.
+        // Relaxed, and fences for the compiler alone: both handlers run on one thread.
         if self.busy.load(Ordering::Relaxed) {
             // Relaxed: a figure.
             self.nested.fetch_add(1, Ordering::Relaxed);
             return;
         }
         self.busy.store(true, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
         let own = self.own.get();
         // SAFETY: the calling thread has the record, by the caller's contract, and `busy` keeps out every other handler on this
-        // thread. So nobody else uses `own` or its stack. The stack is never replaced, so `f` may have all of `own`.
+        // thread. So nobody else uses `own` or its stack.
         unsafe {
-            let area = &raw const (*own).area;
-            (*area).run(|| f(&mut *own));
+            let area = (*own).area;
+            area.run(|| f(&mut *own));
         }
+        compiler_fence(Ordering::SeqCst);
         self.busy.store(false, Ordering::Relaxed);
     }
 

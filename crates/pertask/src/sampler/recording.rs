@@ -170,6 +170,8 @@ fn addresses(raw: &RawProfile) -> Vec<u64> {
     let mut stacks: Vec<&Arc<[u64]>> = Vec::new();
     let mut all = Vec::new();
     const MOST: usize = 1 << 14;
+    // Twice what was left the last time, so that sorting takes no more than the logarithm of the addresses for each.
+    let mut most = MOST;
     for samples in raw.samples.chunks(MOST) {
         stacks.extend(samples.iter().map(|sample| &sample.stack));
         stacks.sort_unstable_by_key(|stack| stack.as_ptr());
@@ -177,9 +179,10 @@ fn addresses(raw: &RawProfile) -> Vec<u64> {
         for stack in stacks.drain(..) {
             all.extend(places(stack));
             // Most addresses come again and again.
-            if all.len() > all.capacity() / 2 && all.len() > MOST {
+            if all.len() > most {
                 all.sort_unstable();
                 all.dedup();
+                most = MOST.max(2 * all.len());
             }
         }
     }

@@ -82,6 +82,22 @@ fn beside_a_session_that_has_ended_early_none_begins() {
     assert!(!again.stop().samples.is_empty());
 }
 
+/// The program's handler may call ours, which it has found there. In front of it, ours would call it, and so on for ever.
+#[test]
+fn in_front_of_a_handler_that_was_installed_over_ours_none_begins() {
+    let _alone = alone();
+    let before = action(libc::SIGTRAP, None).sa_sigaction;
+    let Some(first) = start(Mechanism::PerfTrap) else { return };
+    action(libc::SIGTRAP, Some(own_handler as *const () as usize));
+    drop(first);
+    let refused = Sampler::start(options(Mechanism::PerfTrap)).err();
+    let why = refused.map_or_else(String::new, |why| why.to_string());
+    assert!(why.contains("in front of the sampler's"), "{why}");
+    // With the action from before the session, nothing of ours is behind.
+    action(libc::SIGTRAP, Some(before));
+    drop(Sampler::start(options(Mechanism::PerfTrap)).unwrap());
+}
+
 #[test]
 fn stop_restores_every_signal() {
     let _alone = alone();
@@ -187,7 +203,7 @@ fn a_thread_that_blocks_the_signal_is_told_of() {
         profile
     });
     assert_eq!(profile.lost.threads_not_sampled, 1, "{:?}", profile.lost);
-    assert!(profile.remarks[0].contains("blocks SIGTRAP"), "{:?}", profile.remarks);
+    assert!(profile.remarks[0].contains("blocks the sampler's signals"), "{:?}", profile.remarks);
     // Its signal is pending when sampling ends: the handler must have stayed until then, and may go now.
     drop(Sampler::start(options(Mechanism::PerfTrap)).unwrap());
     assert_eq!(action(libc::SIGTRAP, None).sa_sigaction, libc::SIG_DFL);

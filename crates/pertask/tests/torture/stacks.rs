@@ -3,8 +3,42 @@
 use crate::harness::{HZ, rounds, set_action, spin, start, start_with, stop, torture, torture_how};
 use pertask::sampler::{Mechanism, SamplerOptions};
 use std::hint::black_box;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::ops::Range;
+use std::os::unix::thread::JoinHandleExt;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread;
+
+/// An alternate stack of this thread's, until it is dropped.
+struct Alternate {
+    memory: Vec<u8>,
+    before: libc::stack_t,
+}
+
+impl Alternate {
+    fn new(bytes: usize) -> Self {
+        let mut memory = vec![0_u8; bytes];
+        let stack =
+            libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: bytes };
+        // SAFETY: numbers and a pointer, which the kernel fills in.
+        let mut before = unsafe { std::mem::zeroed() };
+        // SAFETY: memory that stays until the old stack is back.
+        assert_eq!(unsafe { libc::sigaltstack(&raw const stack, &raw mut before) }, 0);
+        Self { memory, before }
+    }
+
+    fn range(&self) -> Range<usize> {
+        let range = self.memory.as_ptr_range();
+        range.start.addr()..range.end.addr()
+    }
+}
+
+impl Drop for Alternate {
+    fn drop(&mut self) {
+        // SAFETY: what was there before.
+        assert_eq!(unsafe { libc::sigaltstack(&raw const self.before, ptr::null_mut()) }, 0);
+    }
+}
 
 #[inline(never)]
 fn down(levels: u64) -> u64 {
@@ -63,14 +97,7 @@ fn a_handler_of_the_same_signal_on_a_stack_of_its_own() {
             // Relaxed: the same thread looks.
             CAME_FROM.store((&raw const marker).addr(), Relaxed);
         }
-        let mut memory = vec![0_u8; 256 << 10];
-        let range = memory.as_ptr_range();
-        let stack =
-            libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
-        // SAFETY: memory that stays until the old stack is back.
-        let mut before = unsafe { std::mem::zeroed() };
-        // SAFETY: as above.
-        assert_eq!(unsafe { libc::sigaltstack(&raw const stack, &raw mut before) }, 0);
+        let alternate = Alternate::new(256 << 10);
         for signal in [libc::SIGTRAP, libc::SIGURG] {
             set_action(signal, earlier as *const () as usize, libc::SA_ONSTACK);
         }
@@ -81,15 +108,14 @@ fn a_handler_of_the_same_signal_on_a_stack_of_its_own() {
                 // SAFETY: to this thread, which has a handler for it.
                 assert_eq!(unsafe { libc::raise(signal) }, 0);
                 let on = CAME_FROM.load(Relaxed);
-                assert!((range.start.addr()..range.end.addr()).contains(&on), "{on:#x}");
+                assert!(alternate.range().contains(&on), "{on:#x}");
             }
             let profile = stop(sampler);
             assert!(profile.mechanism.contains("alternate stacks"), "{}", profile.mechanism);
             let whole = profile.samples.iter().any(|sample| sample.complete);
             assert!(whole || profile.samples.is_empty(), "{:?}", profile.lost);
         }
-        // SAFETY: what was there before.
-        assert_eq!(unsafe { libc::sigaltstack(&raw const before, std::ptr::null_mut()) }, 0);
+        drop(alternate);
     });
 }
 
@@ -117,13 +143,7 @@ fn a_long_handler_on_the_smallest_stack() {
             spin(100);
         }
         let Mechanism::PerfTrap = mechanism else { return };
-        let mut memory = vec![0_u8; 6 << 10];
-        let stack =
-            libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
-        // SAFETY: memory that stays until the old stack is back.
-        let mut before = unsafe { std::mem::zeroed() };
-        // SAFETY: as above.
-        assert_eq!(unsafe { libc::sigaltstack(&raw const stack, &raw mut before) }, 0);
+        let alternate = Alternate::new(6 << 10);
         set_action(libc::SIGUSR1, long as *const () as usize, libc::SA_ONSTACK);
         // Whatever mechanism is the best.
         if let Some(sampler) = start_with(SamplerOptions::with_frequency(HZ)) {
@@ -134,8 +154,7 @@ fn a_long_handler_on_the_smallest_stack() {
             }
             stop(sampler);
         }
-        // SAFETY: what was there before.
-        assert_eq!(unsafe { libc::sigaltstack(&raw const before, std::ptr::null_mut()) }, 0);
+        drop(alternate);
     });
 }
 
@@ -148,13 +167,7 @@ fn a_handler_on_a_stack_of_its_own() {
                 black_box(round);
             }
         }
-        let mut memory = vec![0_u8; 64 << 10];
-        let stack =
-            libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
-        // SAFETY: memory that stays until the old stack is back.
-        let mut before = unsafe { std::mem::zeroed() };
-        // SAFETY: as above.
-        assert_eq!(unsafe { libc::sigaltstack(&raw const stack, &raw mut before) }, 0);
+        let alternate = Alternate::new(64 << 10);
         set_action(libc::SIGUSR1, long as *const () as usize, libc::SA_ONSTACK);
         if let Some(sampler) = start(mechanism) {
             for _ in 0..rounds(10) {
@@ -164,7 +177,50 @@ fn a_handler_on_a_stack_of_its_own() {
             }
             stop(sampler);
         }
-        // SAFETY: what was there before.
-        assert_eq!(unsafe { libc::sigaltstack(&raw const before, std::ptr::null_mut()) }, 0);
+        drop(alternate);
+    });
+}
+
+/// While ours is on the sampler's stack, the kernel takes the alternate stack for unused, and would put the next signal where ours
+/// has come from.
+#[test]
+fn another_signal_on_the_alternate_stack_comes_while_ours_is_at_work() {
+    static CAME: AtomicU64 = AtomicU64::new(0);
+    extern "C" fn earlier(_: i32) {}
+    extern "C" fn other(_: i32) {
+        black_box([1_u8; 4 << 10]);
+        // Relaxed: a count.
+        CAME.fetch_add(1, Relaxed);
+    }
+    torture(|mechanism| {
+        for signal in [libc::SIGTRAP, libc::SIGURG] {
+            set_action(signal, earlier as *const () as usize, libc::SA_ONSTACK);
+        }
+        set_action(libc::SIGUSR2, other as *const () as usize, libc::SA_ONSTACK);
+        let Some(sampler) = start(mechanism) else { return };
+        let go_on = AtomicBool::new(true);
+        let busy = thread::spawn(move || {
+            let alternate = Alternate::new(64 << 10);
+            spin(rounds(500) as u64);
+            drop(alternate);
+        });
+        thread::scope(|scope| {
+            let (thread, go_on) = (busy.as_pthread_t(), &go_on);
+            scope.spawn(move || {
+                // Relaxed: nothing depends on when it is seen.
+                while go_on.load(Relaxed) {
+                    // SAFETY: the thread is joined later, and has a handler for the signal.
+                    unsafe { libc::pthread_kill(thread, libc::SIGUSR2) };
+                }
+            });
+            while !busy.is_finished() {
+                thread::yield_now();
+            }
+            go_on.store(false, Relaxed);
+        });
+        busy.join().unwrap();
+        assert!(CAME.load(Relaxed) > 0);
+        let profile = stop(sampler);
+        assert!(profile.mechanism.contains("alternate stacks"), "{}", profile.mechanism);
     });
 }
