@@ -49,7 +49,8 @@ impl Search {
             let image = self.read(&whole[..], source, module, room_bytes);
             return image.map(|(image, _)| (image, Vec::new()));
         }
-        let (mut found, mut refused) = (None, None);
+        let mut found = None;
+        let mut refused = files::refusal(module, self.origin).map(Reason::Unreadable);
         for place in files::of_module(module, self.origin, &self.folders) {
             match self.read_at(&place, module, room_bytes) {
                 Ok(image) => {
@@ -86,7 +87,7 @@ impl Search {
     ) -> Option<Lacking> {
         let link = own.and_then(|image| image.link.as_deref());
         // Without a build id, nothing shows that the file is the right one.
-        let places = files::with_debug_info(module, &self.folders, link).into_iter();
+        let places = files::with_debug_info(module, self.origin, &self.folders, link).into_iter();
         let mut places = places.filter(|_| !module.build_id.is_empty());
         let adds = |(image, lacks): &Lacking| {
             own.is_none() || image.debug.is_some() || !lacks.iter().any(Reason::is_stripped)
