@@ -3,7 +3,9 @@
 use crate::problem::Reason;
 use gimli::{EndianReader, LittleEndian};
 use memmap2::{Mmap, MmapMut};
-use object::{CompressionFormat, ObjectSection};
+use object::{CompressionFormat, ObjectSection, ReadCache, ReadRef};
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::fs::File;
 use std::ops::{Deref, Range};
 use std::os::unix::fs::FileExt;
@@ -83,16 +85,92 @@ impl Contents {
     }
 }
 
+/// A file whose headers, symbol tables and notes are being read, within a limit of memory. They are dropped with this.
+#[derive(Debug)]
+pub(crate) struct Limited<'a> {
+    file: &'a File,
+    /// Parts of the file, kept as long as this.
+    parts: ReadCache<&'a File>,
+    /// The parts that are held: where each begins, and how long it is, or 0 for a string.
+    held: RefCell<HashSet<(u64, u64)>>,
+    held_bytes: Cell<usize>,
+    limit_bytes: usize,
+    /// What did not fit.
+    refused: Cell<Option<u64>>,
+}
+
+impl<'a> Limited<'a> {
+    pub(crate) fn new(file: &'a File, limit_bytes: usize) -> Self {
+        let (held, held_bytes, refused) = Default::default();
+        Self { file, parts: ReadCache::new(file), held, held_bytes, limit_bytes, refused }
+    }
+
+    /// Returns why a part of the file was not read, if that was for want of memory.
+    pub(crate) fn refusal(&self) -> Option<Reason> {
+        let room_bytes = self.limit_bytes - self.held_bytes.get();
+        Some(Reason::TableTooLarge { needed_bytes: self.refused.get()?, room_bytes })
+    }
+
+    /// Takes room for a part, if it is not held yet.
+    fn hold(&self, part: (u64, u64), size: u64) -> Result<(), ()> {
+        // A place in the tables of parts takes memory, too.
+        const PLACE: u64 = 128;
+        if self.held.borrow().contains(&part) {
+            return Ok(());
+        }
+        let mut room = self.limit_bytes - self.held_bytes.get();
+        if take_room(size.saturating_add(PLACE), &mut room).is_err() {
+            self.refused.set(self.refused.get().or(Some(size)));
+            return Err(());
+        }
+        self.held_bytes.set(self.limit_bytes - room);
+        self.held.borrow_mut().insert(part);
+        Ok(())
+    }
+}
+
+impl<'d> ReadRef<'d> for &'d Limited<'_> {
+    fn len(self) -> Result<u64, ()> {
+        ReadRef::len(&self.parts)
+    }
+
+    fn read_bytes_at(self, offset: u64, size: u64) -> Result<&'d [u8], ()> {
+        // A damaged file may promise more than it has. No limit of memory is to blame for that.
+        offset
+            .checked_add(size)
+            .filter(|end| ReadRef::len(self).is_ok_and(|len| *end <= len))
+            .ok_or(())?;
+        self.hold((offset, size), size)?;
+        self.parts.read_bytes_at(offset, size)
+    }
+
+    fn read_bytes_at_until(self, range: Range<u64>, delimiter: u8) -> Result<&'d [u8], ()> {
+        let start = range.start;
+        // It reads some kilobytes at most.
+        let string = self.parts.read_bytes_at_until(range, delimiter)?;
+        self.hold((start, 0), string.len() as u64)?;
+        Ok(string)
+    }
+}
+
 /// Where the bytes of a file that is being read come from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Source<'a> {
     /// The whole file is there.
     Whole(&'a Contents),
     /// What is wanted is copied.
-    File(&'a File),
+    File(&'a Limited<'a>),
 }
 
 impl Source<'_> {
+    /// Returns the memory that is needed until the file has been read.
+    pub(crate) fn held_bytes(self) -> usize {
+        match self {
+            Self::Whole(_) => 0,
+            Self::File(limited) => limited.held_bytes.get(),
+        }
+    }
+
     /// Returns the bytes of a section, unpacked, and takes room for what is copied.
     pub(crate) fn section<'d, S: ObjectSection<'d>>(
         self,
@@ -125,7 +203,7 @@ impl Source<'_> {
                 let end = start.checked_add(length).filter(|end| *end <= contents.len());
                 Ok(contents.clone().reader().range(start..end.ok_or_else(beyond)?))
             }
-            Self::File(file) => {
+            Self::File(Limited { file, .. }) => {
                 // A damaged file may promise more than it has.
                 let there = file.metadata().map_err(Reason::Unreadable)?.len();
                 if range.end > there {

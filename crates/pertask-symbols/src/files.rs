@@ -6,9 +6,10 @@ use object::LittleEndian;
 use object::read::elf::ElfFile64;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// An ELF file of this machine's kind.
 pub(crate) type Elf<'d, R> = ElfFile64<'d, LittleEndian, R>;
@@ -21,10 +22,42 @@ pub(crate) enum Place {
     RunningProgram,
 }
 
-/// Opens a regular file. A pipe, for one, could keep its reader waiting.
+/// Opens a regular file, and nothing else.
+///
+/// A path may come from a file that nobody trusts. To open a pipe or a device may wait or have effects, so the kind of file is
+/// known before it is opened.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
+    // What was looked at is what is opened, even if its name leads elsewhere by now.
+    let there = regular(OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?)?;
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let open = |path: &Path| OpenOptions::new().read(true).custom_flags(flags).open(path);
+    match open(Path::new(&format!("/proc/self/fd/{}", there.as_raw_fd()))) {
+        // Somebody has no /proc.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => regular(open(path)?),
+        opened => regular(opened?),
+    }
+}
+
+fn regular(file: File) -> io::Result<File> {
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))
+}
+
+/// Returns why the path that a profile has for a module is not opened, if it is not.
+pub(crate) fn refusal(module: &Module, origin: Origin) -> Option<io::Error> {
+    // Reading there may have effects, and no program that was recorded has its code there.
+    const KERNELS: [&str; 3] = ["/dev", "/proc", "/sys"];
+    let own = Path::new(path(module));
+    let leads_up = own.components().any(|part| part == Component::ParentDir);
+    let is_refused =
+        !own.is_absolute() || leads_up || KERNELS.iter().any(|folder| own.starts_with(folder));
+    (origin == Origin::Recorded && is_refused).then(|| {
+        let why =
+            "a profile's path is opened only if it is absolute and outside /dev, /proc and /sys";
+        io::Error::new(io::ErrorKind::InvalidInput, why)
+    })
 }
 
 /// Returns the path of the module's file.
@@ -37,7 +70,8 @@ pub(crate) fn of_module(module: &Module, origin: Origin, folders: &[PathBuf]) ->
     let own = Path::new(path(module));
     let mut places: Vec<_> = in_folders(own, folders).map(Place::Path).collect();
     if origin == Origin::Recorded {
-        places.push(Place::Path(own.to_owned()));
+        let is_opened = refusal(module, origin).is_none();
+        places.extend(is_opened.then(|| Place::Path(own.to_owned())));
         return places;
     }
     if std::fs::read_link("/proc/self/exe").is_ok_and(|program| program == own) {
@@ -59,6 +93,7 @@ pub(crate) fn of_module(module: &Module, origin: Origin, folders: &[PathBuf]) ->
 /// `link` is the name that the file itself gives.
 pub(crate) fn with_debug_info(
     module: &Module,
+    origin: Origin,
     folders: &[PathBuf],
     link: Option<&[u8]>,
 ) -> Vec<PathBuf> {
@@ -70,10 +105,11 @@ pub(crate) fn with_debug_info(
     places.extend(folders.iter().map(|folder| folder.join(&debug_name)));
     let link = link.map(|link| Path::new(std::ffi::OsStr::from_bytes(link)));
     let Some(link) = link.filter(|link| link.components().count() == 1) else { return places };
-    let beside = own.parent().unwrap_or(Path::new("/"));
-    places.push(beside.join(link));
-    places.push(beside.join(".debug").join(link));
-    places.push(Path::new(INSTALLED).join(beside.strip_prefix("/").unwrap_or(beside)).join(link));
+    if refusal(module, origin).is_none() {
+        let beside = own.parent().unwrap_or(Path::new("/"));
+        let below = Path::new(INSTALLED).join(beside.strip_prefix("/").unwrap_or(beside));
+        places.extend([beside.join(link), beside.join(".debug").join(link), below.join(link)]);
+    }
     places.extend(folders.iter().map(|folder| folder.join(link)));
     places
 }

@@ -1,6 +1,6 @@
 //! A module's symbols: those of its file, or of the files that have its debug information.
 
-use crate::contents::{Contents, Source, malformed};
+use crate::contents::{Contents, Limited, Source, malformed, take_room};
 use crate::debug::{Debug, Found, Places};
 use crate::demangle::demangled;
 use crate::files::{self, Elf, Place};
@@ -13,7 +13,7 @@ use crate::problem::Reason;
 use crate::symbolizer::Origin;
 use crate::table::Table;
 use gimli::DwLang;
-use object::{Object as _, ObjectSegment as _, ReadCache, ReadRef};
+use object::{Object as _, ObjectSegment as _, ReadRef};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,8 @@ impl Search {
             let image = self.read(&whole[..], source, module, room_bytes);
             return image.map(|(image, _)| (image, Vec::new()));
         }
-        let (mut found, mut refused) = (None, None);
+        let mut found = None;
+        let mut refused = files::refusal(module, self.origin).map(Reason::Unreadable);
         for place in files::of_module(module, self.origin, &self.folders) {
             match self.read_at(&place, module, room_bytes) {
                 Ok(image) => {
@@ -86,7 +87,7 @@ impl Search {
     ) -> Option<Lacking> {
         let link = own.and_then(|image| image.link.as_deref());
         // Without a build id, nothing shows that the file is the right one.
-        let places = files::with_debug_info(module, &self.folders, link).into_iter();
+        let places = files::with_debug_info(module, self.origin, &self.folders, link).into_iter();
         let mut places = places.filter(|_| !module.build_id.is_empty());
         let adds = |(image, lacks): &Lacking| {
             own.is_none() || image.debug.is_some() || !lacks.iter().any(Reason::is_stripped)
@@ -110,9 +111,14 @@ impl Search {
             }
         };
         let file = files::open(path).map_err(Reason::Unreadable)?;
-        let read =
-            self.read(&ReadCache::new(&file), (Source::File(&file), path), module, room_bytes);
-        read.map_err(|reason| reason.of_file(path))
+        let limited = Limited::new(&file, *room_bytes);
+        let room = *room_bytes;
+        let read = self.read(&limited, (Source::File(&limited), path), module, room_bytes);
+        read.map_err(|reason| {
+            // What was read of it is dropped.
+            *room_bytes = room;
+            limited.refusal().unwrap_or(reason).of_file(path)
+        })
     }
 
     fn read<'d, R: ReadRef<'d>>(
@@ -124,7 +130,10 @@ impl Search {
     ) -> Result<Lacking, Reason> {
         let elf = Elf::parse(data).map_err(malformed)?;
         let mut lacks: Vec<_> = self.check(&elf, data, module)?.into_iter().collect();
+        let link = elf.gnu_debuglink().ok().flatten().map(|(name, _)| name.to_vec());
         let places = Places { module: files::path(module), file, folders: &self.folders };
+        let held = source.held_bytes();
+        take_room(held as u64, room_bytes).map_err(Reason::of_table)?;
         let room = *room_bytes;
         let debug = match Debug::read(&elf, source, &places, room_bytes) {
             Ok((debug, reason)) => {
@@ -138,10 +147,15 @@ impl Search {
                 None
             }
         };
+        let room = *room_bytes;
         let (table, table_lacks) = match Table::read(data, source, room_bytes) {
             Ok(table) => (table, None),
-            Err(reason) => (Table::default(), Some(reason)),
+            Err(reason) => {
+                *room_bytes = room;
+                (Table::default(), Some(reason))
+            }
         };
+        *room_bytes += held;
         if debug.is_none() && table.is_empty() {
             // What is too large is there, and what is damaged may be.
             lacks.retain(|reason| !reason.is_without_lines());
@@ -154,7 +168,6 @@ impl Search {
             Origin::ThisProcess => Numbering::with_bias(module.bias),
             Origin::Recorded => Numbering::of(&elf),
         };
-        let link = elf.gnu_debuglink().ok().flatten().map(|(name, _)| name.to_vec());
         Ok((Image { debug, table, numbering, link }, lacks))
     }
 

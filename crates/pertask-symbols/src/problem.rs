@@ -56,6 +56,13 @@ pub enum Reason {
         /// The memory that is left.
         room_bytes: usize,
     },
+    /// The symbol table, or another table of the file, needs more memory than the limit leaves.
+    TableTooLarge {
+        /// The memory that it needs.
+        needed_bytes: u64,
+        /// The memory that is left.
+        room_bytes: usize,
+    },
 }
 
 impl Reason {
@@ -70,6 +77,16 @@ impl Reason {
     /// Whether a separate file with debug information could help.
     pub(crate) fn is_without_lines(&self) -> bool {
         matches!(self, Self::NoDebugInfo | Self::Stripped)
+    }
+
+    /// Says that it is about a table of symbols, if it is about memory.
+    pub(crate) fn of_table(self) -> Self {
+        match self {
+            Self::TooLarge { needed_bytes, room_bytes } => {
+                Self::TableTooLarge { needed_bytes, room_bytes }
+            }
+            other => other,
+        }
     }
 
     /// Says which file it is about.
@@ -139,6 +156,10 @@ impl fmt::Display for Problem {
             Reason::TooLarge { needed_bytes, room_bytes } => write!(
                 f,
                 "no lines or inlined functions of {path}: its debug information needs {needed_bytes} bytes of memory, and the limit leaves {room_bytes}; raise the limit"
+            ),
+            Reason::TableTooLarge { needed_bytes, room_bytes } => write!(
+                f,
+                "no symbols of {path}: one of its tables needs {needed_bytes} bytes of memory, and the limit leaves {room_bytes}; raise the limit"
             ),
         }
     }

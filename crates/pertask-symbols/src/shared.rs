@@ -1,10 +1,10 @@
 //! Debug information that dwz has moved to a file of its own, because several programs share it.
 
-use crate::contents::{Bytes, Source, malformed};
+use crate::contents::{Bytes, Limited, Source, malformed};
 use crate::files::{self, Elf};
 use crate::problem::Reason;
 use gimli::{Dwarf, SectionId};
-use object::{Object as _, ReadCache, ReadRef};
+use object::{Object as _, ReadRef};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -31,10 +31,10 @@ pub(crate) fn add<'d, R: ReadRef<'d>>(
 /// Reads the file, if it has this build id.
 fn read(path: &Path, build_id: &[u8], room_bytes: &mut usize) -> Option<Dwarf<Bytes>> {
     let file = files::open(path).ok()?;
-    let data = ReadCache::new(&file);
+    let data = Limited::new(&file, *room_bytes);
     let elf = Elf::parse(&data).ok()?;
     elf.build_id().ok().flatten().filter(|found| *found == build_id)?;
-    let source = Source::File(&file);
+    let source = Source::File(&data);
     let section = |id: SectionId| match elf.section_by_name(id.name()) {
         Some(section) => source.section(&section, room_bytes),
         None => source.bytes(0..0, room_bytes),

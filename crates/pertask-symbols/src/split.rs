@@ -1,12 +1,11 @@
 //! Debug information that the compiler has put into files of its own: a package (`.dwp`) beside the program, or a `.dwo` file
 //! for each unit.
 
-use crate::contents::{Bytes, Contents, Source};
+use crate::contents::{Bytes, Contents, Limited, Source};
 use crate::files::{self, Elf};
 use addr2line::SplitDwarfLoad;
 use gimli::{Dwarf, DwarfPackage, Reader as _, SectionId};
-use object::{Object as _, ReadCache, ReadRef};
-use std::fs::File;
+use object::{Object as _, ReadRef};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -78,9 +77,9 @@ impl Split {
 
 fn open_package(path: &Path, room_bytes: &mut usize) -> Option<DwarfPackage<Bytes>> {
     let file = files::open(path).ok()?;
-    let data = ReadCache::new(&file);
+    let data = Limited::new(&file, *room_bytes);
     let elf = Elf::parse(&data).ok()?;
-    DwarfPackage::load(|id| section(&elf, &file, id, room_bytes), nothing()).ok()
+    DwarfPackage::load(|id| section(&elf, Source::File(&data), id, room_bytes), nothing()).ok()
 }
 
 fn open_unit(
@@ -89,9 +88,9 @@ fn open_unit(
     room_bytes: &mut usize,
 ) -> Option<Dwarf<Bytes>> {
     let file = files::open(path).ok()?;
-    let data = ReadCache::new(&file);
+    let data = Limited::new(&file, *room_bytes);
     let elf = Elf::parse(&data).ok()?;
-    let mut dwarf = Dwarf::load(|id| section(&elf, &file, id, room_bytes)).ok()?;
+    let mut dwarf = Dwarf::load(|id| section(&elf, Source::File(&data), id, room_bytes)).ok()?;
     let header = dwarf.units().next().ok()??;
     // A file that was compiled again since is another unit.
     if dwarf.unit(header).ok()?.dwo_id != Some(wanted.dwo_id) {
@@ -103,14 +102,12 @@ fn open_unit(
 
 fn section<'d, R: ReadRef<'d>>(
     elf: &Elf<'d, R>,
-    file: &File,
+    source: Source<'_>,
     id: SectionId,
     room_bytes: &mut usize,
 ) -> Result<Bytes, gimli::Error> {
     match id.dwo_name().and_then(|name| elf.section_by_name(name)) {
-        Some(section) => {
-            Source::File(file).section(&section, room_bytes).map_err(|_| gimli::Error::Io)
-        }
+        Some(section) => source.section(&section, room_bytes).map_err(|_| gimli::Error::Io),
         None => Ok(nothing()),
     }
 }

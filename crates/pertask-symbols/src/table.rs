@@ -25,6 +25,12 @@ struct Symbol {
     name: u32,
 }
 
+/// What a symbol takes at most while its table is sorted: the symbol, its rank beside it, and half as much to sort them.
+const SORTING_BYTES: usize = size_of::<Symbol>() + size_of::<(Rank, Symbol)>() * 3 / 2;
+
+/// Whether a symbol has a size, is visible to other files, and has a name that is not a private one. The greater is the better.
+type Rank = (bool, bool, bool);
+
 impl Table {
     /// Reads the functions of the symbol table, or else of the dynamic linker's symbol table.
     pub(crate) fn read<'d, R: ReadRef<'d>>(
@@ -42,9 +48,10 @@ impl Table {
             }
             let strings = sections.section(symbols.string_section()).map_err(malformed)?;
             let (offset, size) = strings.file_range(endian).unwrap_or_default();
-            let names = source.bytes(offset..offset.saturating_add(size), room_bytes)?;
-            take_room((symbols.len() * size_of::<Symbol>()) as u64, room_bytes)?;
-            let symbols = sorted(symbols.iter(), &names);
+            let names = source.bytes(offset..offset.saturating_add(size), room_bytes);
+            let names = names.map_err(Reason::of_table)?;
+            let functions = symbols.iter().filter(|symbol| is_code(symbol));
+            let symbols = sorted(functions, &names, room_bytes).map_err(Reason::of_table)?;
             return Ok(Self { symbols, names: Some(names) });
         }
         Ok(Self::default())
@@ -69,25 +76,33 @@ impl Table {
     }
 }
 
-/// Returns the functions among the symbols, by address. Of several at one address, the last is the best.
+/// Returns the functions by address, and takes room for them. Of several at one address, the last is the best.
 fn sorted<'d>(
-    symbols: impl Iterator<Item = &'d Sym64<LittleEndian>>,
+    functions: impl Iterator<Item = &'d Sym64<LittleEndian>> + Clone,
     names: &Bytes,
-) -> Vec<Symbol> {
-    let endian = LittleEndian;
-    let is_code = |symbol: &&Sym64<_>| {
-        let kinds = [STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE];
-        symbol.st_shndx(endian) != SHN_UNDEF && kinds.contains(&symbol.st_type())
-    };
-    let functions = symbols.filter(is_code).map(|symbol| {
-        let name = symbol.st_name(endian);
-        let is_private = names.bytes().get(name as usize) == Some(&b'_');
-        // Better is one with a size, that is visible to other files, and whose name is not a private one.
-        let rank = (symbol.st_size(endian) > 0, symbol.st_bind() != STB_LOCAL, !is_private);
-        let (start, size) = (symbol.st_value(endian), symbol.st_size(endian));
-        (rank, Symbol { start, size, name })
-    });
-    let mut ranked: Vec<_> = functions.collect();
+    room_bytes: &mut usize,
+) -> Result<Vec<Symbol>, Reason> {
+    let count = functions.clone().count();
+    // What only sorting needs is dropped at once, and takes no room that lasts.
+    take_room(count as u64 * SORTING_BYTES as u64, &mut room_bytes.clone())?;
+    take_room(count as u64 * size_of::<Symbol>() as u64, room_bytes)?;
+    let mut ranked = Vec::with_capacity(count);
+    ranked.extend(functions.map(|symbol| ranked_symbol(symbol, names)));
     ranked.sort_by_key(|(rank, symbol)| (symbol.start, *rank));
-    ranked.into_iter().map(|(_, symbol)| symbol).collect()
+    let mut symbols = Vec::with_capacity(count);
+    symbols.extend(ranked.into_iter().map(|(_, symbol)| symbol));
+    Ok(symbols)
+}
+
+fn is_code(symbol: &Sym64<LittleEndian>) -> bool {
+    let kinds = [STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE];
+    symbol.st_shndx(LittleEndian) != SHN_UNDEF && kinds.contains(&symbol.st_type())
+}
+
+fn ranked_symbol(symbol: &Sym64<LittleEndian>, names: &Bytes) -> (Rank, Symbol) {
+    let endian = LittleEndian;
+    let name = symbol.st_name(endian);
+    let is_private = names.bytes().get(name as usize) == Some(&b'_');
+    let (start, size) = (symbol.st_value(endian), symbol.st_size(endian));
+    ((size > 0, symbol.st_bind() != STB_LOCAL, !is_private), Symbol { start, size, name })
 }

@@ -5,8 +5,11 @@
 
 mod support;
 
-use pertask_symbols::{Module, Reason, Symbolizer, SymbolizerOptions};
+use pertask_symbols::{Module, ModuleRange, Reason, Symbolizer, SymbolizerOptions};
+use std::ffi::CString;
 use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use support::{Loaded, Place, has_all, library, modules, names, only, run};
 
@@ -213,6 +216,71 @@ fn without_a_build_id_nothing_shows_that_a_file_is_the_right_one() {
     assert_eq!(inlined(&mut symbolizer, &loaded).unwrap(), ["folded", "shown"]);
     let problem = only(symbolizer.problems());
     assert!(matches!(problem.reason, Reason::NotIdentified), "{problem:?}");
+}
+
+/// Whether a thread of this process sleeps.
+fn sleeps(thread: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('S'))
+}
+
+#[test]
+fn a_recorded_path_that_is_no_regular_file_is_not_even_opened() {
+    let place = Place::new("not-opened");
+    let pipe = place.at("pipe");
+    let name = CString::new(pipe.to_str().unwrap()).unwrap();
+    // SAFETY: a string that ends.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    let (tell, told) = std::sync::mpsc::channel();
+    let own = pipe.clone();
+    // Who opens a pipe to write waits until somebody opens it to read, if only for a moment.
+    let writer = std::thread::spawn(move || {
+        // SAFETY: it takes nothing and gives a number.
+        tell.send(unsafe { libc::gettid() }).unwrap();
+        fs::OpenOptions::new().write(true).open(own)
+    });
+    let thread = told.recv().unwrap();
+    while !sleeps(thread) {
+        std::thread::yield_now();
+    }
+    let module = Module::new(pipe.to_str().unwrap(), vec![1; 20], vec![ModuleRange::new(0..9, 0)]);
+    let mut symbolizer = later_of(&[module]);
+    assert!(symbolizer.frames(1).is_empty());
+    let problem = only(symbolizer.problems());
+    assert!(matches!(problem.reason, Reason::Unreadable(_)), "{problem:?}");
+    // Who was woken does not sleep until it ends.
+    let still_waits = sleeps(thread);
+    let reader = fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&pipe);
+    writer.join().unwrap().unwrap();
+    drop(reader);
+    assert!(still_waits, "somebody has opened the pipe");
+}
+
+#[test]
+fn a_recorded_path_that_leads_to_the_kernel_or_to_nowhere_certain_is_not_opened() {
+    let place = Place::new("refused");
+    let Some(library) = library(&place, "library.so", &["-g"]) else { return };
+    let loaded = Loaded::load(&library);
+    let path = library.to_str().unwrap();
+    let module = modules().into_iter().find(|it| it.path == path).unwrap();
+    let name = library.file_name().unwrap().to_str().unwrap();
+    let file = fs::File::open(&library).unwrap();
+    let down = "..".to_owned() + &"/..".repeat(20) + path;
+    let (root, fd) = (format!("/proc/self/root{path}"), format!("/dev/fd/{}", file.as_raw_fd()));
+    for path in [down, root, fd, format!("{}/../{name}", place.at(".debug").display())] {
+        fs::create_dir_all(place.at(".debug")).unwrap();
+        assert!(fs::File::open(&path).is_ok(), "{path}");
+        let recorded = Module::new(&*path, module.build_id.clone(), module.ranges.clone());
+        let mut symbolizer = later_of(std::slice::from_ref(&recorded));
+        assert!(symbolizer.frames(loaded.hidden()).is_empty(), "{path}");
+        assert!(only(symbolizer.problems()).to_string().contains("outside /dev"));
+        // A folder that somebody has named is another matter.
+        let mut options = SymbolizerOptions::default();
+        options.folders = vec![place.at("")];
+        let mut symbolizer = Symbolizer::of_recorded(&[recorded], &options);
+        let is_found = !path.starts_with("/dev");
+        assert_eq!(symbolizer.frames(loaded.hidden()).is_empty(), !is_found, "{path}");
+    }
 }
 
 #[test]

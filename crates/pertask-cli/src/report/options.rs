@@ -19,7 +19,8 @@ other programs, such as Go's. Those have functions, threads and labels, but no t
 site is a label of theirs, for --by label:KEY and --label KEY=VALUE.
 
 Untrusted files are safe to read. Names that are too long and stacks that are too deep are cut, and counted as lost; a file \
-with too much of anything else is refused, and says which --limit to raise.";
+with too much of anything else is refused, and says which --limit to raise. FILE chooses which paths are opened to look for \
+symbols; with --no-symbols none are.";
 
 /// The last paragraphs of the help.
 pub const HELP: &str = "\
@@ -56,6 +57,8 @@ Symbols:
   RawProfile::write_pprof_unresolved) has addresses and build ids. The names come from the
   files that were mapped, which must be here or in --symbols DIR. A file with another build
   id is not believed. Remarks below the first lines say what was not found.
+  FILE chooses which paths are opened: regular files only, by absolute paths outside /dev,
+  /proc and /sys. With --no-symbols, none are.
 
 Filters (a sample must meet all of them):
   --task 'GET /hash'  --task 4711  --task '(outside tasks)'  --site routes.rs:73
