@@ -111,10 +111,12 @@ impl fmt::Display for Problem {
         let path = &self.path;
         match &self.reason {
             Reason::Unreadable(cause) => {
-                write!(
-                    f,
-                    "no symbols of {path}: it cannot be read: {cause}; make it readable to this process"
-                )
+                // What the system has not refused was not tried.
+                let remedy = match cause.raw_os_error() {
+                    Some(_) => "; make it readable to this process",
+                    None => "",
+                };
+                write!(f, "no symbols of {path}: it cannot be read: {cause}{remedy}")
             }
             Reason::Replaced => write!(
                 f,

@@ -63,7 +63,6 @@ fn elf_header(sections: u64, count: u16) -> Vec<u8> {
     header
 }
 
-const BITS: u32 = 1;
 const SYMBOLS: u32 = 2;
 const STRINGS: u32 = 3;
 const NOTE: u32 = 7;

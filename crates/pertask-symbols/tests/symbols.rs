@@ -11,7 +11,9 @@ use std::hint::black_box;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use support::{Loaded, Place, has_all, has_name_only, library, loudly, modules, names, only, run};
+use support::{
+    Loaded, Place, RUST, has_all, has_name_only, library, loudly, modules, names, only, run,
+};
 
 /// An address in the call of this function.
 #[inline(never)]
@@ -202,21 +204,6 @@ fn code_beside_a_library_is_not_the_librarys() {
 }
 
 // Libraries that the tests build, each with less in it.
-
-/// `run` has another function inlined, and tells its own address.
-const RUST: &str = "
-pub mod parse {
-    #[inline(always)]
-    fn inner(x: u64) -> u64 { std::hint::black_box(x).wrapping_mul(3) }
-    #[inline(never)]
-    pub fn run(x: u64) -> u64 { std::hint::black_box(inner(x) + 1) }
-}
-#[unsafe(no_mangle)]
-pub extern \"C\" fn where_hidden() -> usize {
-    std::hint::black_box(parse::run(1));
-    parse::run as *const () as usize
-}
-";
 
 /// rustc 1.95 leaves out the module of a function into which something is inlined; the symbol table has it.
 #[test]

@@ -11,7 +11,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 pub fn harmless(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        match steers(c) {
+        match is_harmful(c) {
             true => out.extend(c.escape_default()),
             false => out.push(c),
         }
@@ -75,7 +75,8 @@ pub fn wrap(text: &str, max: usize, indent: usize) -> Vec<String> {
 
 /// Returns whether the character is a control, a separator of lines or paragraphs, a bidirectional
 /// override, or invisible. The two joiners are not: emoji and several scripts need them.
-fn steers(c: char) -> bool {
+#[must_use]
+pub fn is_harmful(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}'..='\u{200f}')
         || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use pertask_text::text::is_harmful;
 use serde_json::ser::{Formatter, PrettyFormatter};
 
 /// Escapes characters of strings that could control a terminal. It leaves everything else to the usual formatter.
@@ -17,7 +18,9 @@ impl Formatter for Harmless {
         let mut rest = fragment;
         while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_harmful(*c)) {
             to.write_all(&rest.as_bytes()[..at])?;
-            write!(to, "\\u{:04x}", u32::from(c))?;
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                write!(to, "\\u{unit:04x}")?;
+            }
             rest = &rest[at + c.len_utf8()..];
         }
         to.write_all(rest.as_bytes())
@@ -58,18 +61,4 @@ impl Formatter for Harmless {
     fn end_object_value<W: Write + ?Sized>(&mut self, to: &mut W) -> io::Result<()> {
         self.0.end_object_value(to)
     }
-}
-
-/// C1 controls, and characters that reorder or hide text. JSON escapes C0 controls already.
-fn is_harmful(c: char) -> bool {
-    matches!(c,
-        '\u{7f}'..='\u{9f}'
-        | '\u{ad}'
-        | '\u{61c}'
-        | '\u{200b}'
-        | '\u{200e}'
-        | '\u{200f}'
-        | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}'
-        | '\u{feff}')
 }

@@ -40,14 +40,16 @@ impl Drop for Place {
     }
 }
 
-/// Returns whether a program is installed and succeeds.
+/// Returns whether a program is installed, and runs it.
+///
+/// # Panics
+/// If it fails.
 pub fn run(program: &str, arguments: &[&str]) -> bool {
     match Command::new(program).args(arguments).output() {
-        Ok(done) if done.status.success() => true,
         Ok(done) => {
             let said = String::from_utf8_lossy(&done.stderr);
-            loudly(&format!("SKIPPED: {program} {arguments:?}: {said}"));
-            false
+            assert!(done.status.success(), "{program} {arguments:?}: {}: {said}", done.status);
+            true
         }
         Err(error) => {
             loudly(&format!("SKIPPED: there is no {program}: {error}"));
@@ -55,6 +57,21 @@ pub fn run(program: &str, arguments: &[&str]) -> bool {
         }
     }
 }
+
+/// In this library of Rust, `run` has another function inlined, and `where_hidden` tells its address.
+pub const RUST: &str = "
+pub mod parse {
+    #[inline(always)]
+    fn inner(x: u64) -> u64 { std::hint::black_box(x).wrapping_mul(3) }
+    #[inline(never)]
+    pub fn run(x: u64) -> u64 { std::hint::black_box(inner(x) + 1) }
+}
+#[unsafe(no_mangle)]
+pub extern \"C\" fn where_hidden() -> usize {
+    std::hint::black_box(parse::run(1));
+    parse::run as *const () as usize
+}
+";
 
 /// `hidden` is on lines 1 to 3, and is called on line 7; `shown` is the only one that others can link to, but for what tells
 /// the other's address.
