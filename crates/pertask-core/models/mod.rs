@@ -24,6 +24,7 @@ mod paths;
 mod places;
 mod rcu_domain;
 mod stand_in;
+mod strays;
 mod switch;
 mod table;
 mod triples;

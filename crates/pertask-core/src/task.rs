@@ -2,6 +2,7 @@
 
 use crate::active::MAX_PMUS;
 use crate::books::Mine;
+use crate::cpu::Whereabouts;
 use crate::foreign::quietly;
 use crate::links::Links;
 use crate::path::SpawnPath;
@@ -59,6 +60,7 @@ pub struct Task {
     tag: AtomicU32,
     /// Whether the task's CPU owns the right to run it. Only that CPU touches it.
     carried: AtomicBool,
+    whereabouts: Whereabouts,
 }
 
 impl Task {
@@ -79,6 +81,7 @@ impl Task {
             outer: AtomicPtr::new(ptr::null_mut()),
             tag: AtomicU32::new(0),
             carried: AtomicBool::new(false),
+            whereabouts: Whereabouts::new(),
         }
     }
 
@@ -176,6 +179,11 @@ impl Task {
         self.outer.store(outer, Ordering::Relaxed);
     }
 
+    #[inline(always)]
+    pub(crate) fn whereabouts(&self) -> &Whereabouts {
+        &self.whereabouts
+    }
+
     pub(crate) fn is_carried(&self) -> bool {
         // Relaxed: the flag belongs to one CPU.
         self.carried.load(Ordering::Relaxed)
@@ -256,6 +264,9 @@ impl fmt::Debug for OwnedTask {
 impl OwnedTask {
     #[inline]
     fn exit(&mut self) {
+        if self.0.whereabouts.leave_end() {
+            return;
+        }
         let library = self.0.system.library();
         match library.here() {
             Some(mine) => self.0.system.exit(&mut self.0, mine),
@@ -272,7 +283,9 @@ impl OwnedTask {
         let mut ending = std::mem::ManuallyDrop::new(self);
         // SAFETY: the task is moved out once, and `ManuallyDrop` does not drop it again.
         let mut task = unsafe { ptr::read(&raw mut ending.0) };
-        task.system.exit(&mut task, mine);
+        if !task.whereabouts.leave_end() {
+            task.system.exit(&mut task, mine);
+        }
     }
 }
 

@@ -5,11 +5,14 @@
 
 mod hooks;
 mod record;
+mod strays;
 
 pub use record::CpuRecord;
+pub(crate) use strays::Whereabouts;
 
 use hooks::Hooks;
 use record::IN_HOOKS;
+use strays::{Taken, thread_pointer};
 
 use crate::active::MAX_PMUS;
 use crate::books::Mine;
@@ -37,6 +40,8 @@ const NUMBERS: u64 = 64;
 /// Neither `Send` nor `Sync`: only one thread writes what belongs to a CPU. Most users reach it through [`Cpu::with`].
 pub struct Cpu {
     record: &'static CpuRecord,
+    /// The [thread pointer](thread_pointer) of its thread.
+    home: usize,
     mine: Mine<'static>,
     sites: [Cell<Option<&'static Site>>; SITE_CACHE],
     /// Task numbers for the tasks that are made here.
@@ -62,6 +67,7 @@ impl Cpu {
         system.library().remember(mine);
         Self {
             record,
+            home: thread_pointer(),
             mine,
             sites: [const { Cell::new(None) }; SITE_CACHE],
             numbers: Cell::new((0, 0)),
@@ -205,7 +211,8 @@ impl Cpu {
     ///
     /// Runs should end in the reverse order of their beginnings. A run that does not (`f` suspends a coroutine, and another run
     /// begins before the coroutine resumes) leaves the CPU's chain of tasks from the middle when it ends, and is
-    /// [counted](CpuRecord::disorders). Executors that switch without a function call use [`switch_in`](Self::switch_in) and
+    /// [counted](CpuRecord::disorders). So is a run that ends on another thread, because its coroutine was moved there: the CPU on
+    /// which it began learns of it when it next switches in a task, and nobody sees the task run until then. Executors that switch without a function call use [`switch_in`](Self::switch_in) and
     /// [`switch_out`](Self::switch_out).
     ///
     /// In a PMU's hook, or with a task of another system, `f` runs unseen.
@@ -230,7 +237,7 @@ impl Cpu {
         // Loaded once: `f` cannot change them, but the compiler does not know that.
         let record = self.record;
         let system = record.system;
-        if !ptr::eq(task.system(), system) {
+        if !ptr::eq(task.system(), system) || !task.whereabouts().is_home() {
             return unseen(f);
         }
         // The `Arc`'s own pointer, because a handle may be made from it.
@@ -243,7 +250,11 @@ impl Cpu {
         let result = f();
         // Called here and not in the guard's drop, for which the guard would have to be in memory.
         std::mem::forget(panicking);
-        self.end(record, system, task, edge);
+        if self.home == thread_pointer() {
+            self.end(record, system, task, edge);
+        } else {
+            leave_stray(record, task, edge);
+        }
         result
     }
 
@@ -252,12 +263,14 @@ impl Cpu {
     /// The CPU keeps the task until it is [switched out](Self::switch_out), and ends it if the thread ends first.
     ///
     /// # Errors
-    /// Returns the task if it belongs to another system, or if this is called in a PMU's hook.
+    /// Returns the task if it belongs to another system, if this is called in a PMU's hook, or if a run of the task has ended on
+    /// another thread than the one on which it began, which has not noticed it yet.
     ///
     /// # Panics
     /// If a hook panics. The task is switched in nevertheless.
     pub fn switch_in(&self, task: OwnedTask) -> Result<(), OwnedTask> {
-        if !ptr::eq(task.system(), self.record.system) || self.is_in_hooks() {
+        let is_seen = ptr::eq(task.system(), self.record.system) && task.whereabouts().is_home();
+        if !is_seen || self.is_in_hooks() {
             return Err(task);
         }
         task.set_carried(true);
@@ -295,7 +308,7 @@ impl Cpu {
 
     /// Switches `task` in. Returns false in a hook, where it changes nothing.
     #[inline(always)]
-    fn begin(
+    pub(crate) fn begin(
         &self,
         record: &'static CpuRecord,
         system: &'static System,
@@ -304,6 +317,10 @@ impl Cpu {
     ) -> bool {
         // SAFETY: the caller has the right to run the task, and with it a strong count.
         let incoming = unsafe { &*task };
+        // Nearly always no task runs here, and none can be away.
+        if !record.current().is_null() && record.strays.are_there() {
+            self.settle();
+        }
         let owed = record.owed();
         if (system.active_mask() | owed) != 0 {
             if owed & IN_HOOKS != 0 {
@@ -377,6 +394,30 @@ impl Cpu {
         self.unlink(unsafe { &*task }, edge);
     }
 
+    /// Takes the tasks out of the chain whose runs have ended on other threads.
+    #[cold]
+    #[inline(never)]
+    fn settle(&self) {
+        if !self.is_in_hooks() {
+            self.bring_home(self.record.strays.take());
+        }
+    }
+
+    fn bring_home(&self, strays: Taken) {
+        for stray in strays {
+            let task = stray.task();
+            if ptr::eq(self.record.current(), task) {
+                self.between(task, task, Edge::Disorder);
+                quietly(|| self.end(self.record, self.record.system, task, stray.edge));
+            } else {
+                self.unlink(task, stray.edge);
+            }
+            if let Some(ended) = stray.come_home() {
+                quietly(|| self.exit(OwnedTask(ended)));
+            }
+        }
+    }
+
     /// Whether there are tasks above `task`, and all of them were switched in by `switch_in`.
     fn is_left_behind_by(&self, task: *const Task) -> bool {
         let above = self.chain().take_while(|at| at.is_carried() && !ptr::eq(*at, task)).count();
@@ -394,18 +435,10 @@ impl Cpu {
     fn unlink(&self, task: &Task, edge: Edge) {
         if self.is_in_hooks() {
             self.keep_for_hooks(task);
-        } else if let Some(top) = self.current_task()
-            && (self.record.system.active_mask() | self.record.owed()) != 0
-        {
+        } else if let Some(top) = self.current_task() {
             // If a hook ends one of these tasks, the task's memory is kept, so the references stay valid.
-            let record = self.record;
-            let between = |outgoing, incoming, leaves| {
-                let comes = Edge::Nested;
-                quietly(|| Hooks { record, outgoing, incoming, leaves, comes }.call());
-                record.count_switch();
-            };
-            between(Some(top), Some(task), Edge::Disorder);
-            between(Some(task), Some(top), edge);
+            self.between(top, task, Edge::Disorder);
+            self.between(task, top, edge);
         }
         // Searched only now, because the hooks may have changed the chain.
         if ptr::eq(self.record.current(), task) {
@@ -414,6 +447,16 @@ impl Cpu {
         if let Some(above) = self.chain().find(|at| ptr::eq(at.outer(), task)) {
             above.set_outer(task.outer());
             task.set_outer(ptr::null_mut());
+        }
+    }
+
+    /// Tells the PMUs that one task leaves and another comes, while the chain stays as it is.
+    fn between(&self, outgoing: &Task, incoming: &Task, leaves: Edge) {
+        let (record, comes) = (self.record, Edge::Nested);
+        if (record.system.active_mask() | record.owed()) != 0 {
+            let (outgoing, incoming) = (Some(outgoing), Some(incoming));
+            quietly(|| Hooks { record, outgoing, incoming, leaves, comes }.call());
+            record.count_switch();
         }
     }
 
@@ -435,6 +478,14 @@ impl Cpu {
         // Tasks that were switched in and left here end now.
         while self.current_task().is_some_and(Task::is_carried) && !self.is_in_hooks() {
             quietly(|| self.switch_out());
+        }
+        self.settle();
+        if !self.record.current().is_null() {
+            let last = self.record.strays.close();
+            // In a hook, nobody may leave the chain.
+            if !self.is_in_hooks() {
+                self.bring_home(last);
+            }
         }
         for pmu in 0..MAX_PMUS {
             quietly(|| self.record.tell_offline(pmu));
@@ -480,8 +531,21 @@ struct Panicking<'a> {
 impl Drop for Panicking<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.cpu.end_quietly(self.task, self.edge);
+        if self.cpu.home == thread_pointer() {
+            self.cpu.end_quietly(self.task, self.edge);
+        } else {
+            leave_stray(self.cpu.record, self.task, self.edge);
+        }
     }
+}
+
+/// Ends a run of the CPU's on another thread than the CPU's.
+#[cold]
+#[inline(never)]
+pub(crate) fn leave_stray(record: &CpuRecord, task: *const Task, edge: Edge) {
+    record.count_disorder();
+    // SAFETY: the run that ends here keeps the task alive, and has put it into the chain.
+    unsafe { record.strays.leave(task, edge) };
 }
 
 /// Runs the closure without a switch. Kept out of the path of runs that switch.

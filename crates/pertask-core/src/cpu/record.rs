@@ -1,6 +1,7 @@
 //! The part of a CPU that other threads may read, and the words that its switches write.
 
 use super::hooks::Hooks;
+use super::strays::Strays;
 use crate::active::MAX_PMUS;
 use crate::foreign::OnUnwind;
 use crate::pmu::{AnyPmu, Edge, ErasedPmu};
@@ -39,6 +40,8 @@ pub struct CpuRecord {
     online: AtomicBool,
     /// How many runs ended in the wrong order, and other disorders.
     disorders: plain::AtomicU64,
+    /// Tasks of the chain whose runs have ended on other threads.
+    pub(super) strays: Strays,
     /// The PMUs' per-CPU data.
     ///
     /// INVARIANT: each pointer is null, or points to the data that the PMU of that index keeps for this CPU.
@@ -74,6 +77,7 @@ impl CpuRecord {
             thread: AtomicU32::new(0),
             online: AtomicBool::new(false),
             disorders: plain::AtomicU64::new(0),
+            strays: Strays::new(),
             data: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
             told: std::array::from_fn(|_| AtomicU32::new(AWAY)),
         }
@@ -124,13 +128,22 @@ impl CpuRecord {
     /// How often something happened out of order here.
     ///
     /// That is: a run that ended below another run that goes on, as can happen with coroutines that suspend inside a poll; a
-    /// run that a hook began or ended; a thread that ended with a run suspended on it. Until a run that is out of order ends,
-    /// the work of its coroutine is seen as that of the task at the top of the chain. Its end tells PMUs of that
-    /// ([`Edge::Disorder`](crate::Edge::Disorder)).
+    /// run that a hook began or ended; a thread that ended with a run suspended on it; a run that ended on another thread than the
+    /// one on which it began. Until a run that is out of order ends, the work of its coroutine is seen as that of the task at the
+    /// top of the chain. Its end tells PMUs of that ([`Edge::Disorder`](crate::Edge::Disorder)).
     #[must_use]
     pub fn disorders(&self) -> u64 {
         // Relaxed: for statistics.
         self.disorders.load(Ordering::Relaxed)
+    }
+
+    /// Whether the run of a task that is seen here has ended on another thread.
+    ///
+    /// It is not known then how long the current task has run. The CPU finds out when it switches in another task.
+    #[must_use]
+    #[inline]
+    pub fn has_strays(&self) -> bool {
+        self.strays.are_there()
     }
 
     /// Calls `f` with the task that runs here, for a signal handler on the CPU's own thread.
@@ -212,6 +225,7 @@ impl CpuRecord {
             // A suspended run may still end here, so the record is not reused.
             return self.count_disorder();
         }
+        self.strays.open();
         // Release: pairs with the Acquire in `go_online`.
         self.online.store(false, Ordering::Release);
     }

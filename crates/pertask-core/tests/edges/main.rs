@@ -16,6 +16,8 @@ mod ends;
 mod forks;
 mod holes;
 mod hooks;
+#[cfg(not(miri))]
+mod moves;
 mod panics;
 #[cfg(not(miri))]
 mod runs;

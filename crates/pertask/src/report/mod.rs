@@ -34,7 +34,8 @@ pub struct Report {
     pub process_cpu_ns: u64,
     /// CPU time inside tasks.
     pub tasks_cpu_ns: u64,
-    /// CPU time inside tasks of which it is not known which, because polls ended in another order than they began.
+    /// CPU time of which it is not known in which task it was, or whether in one, because polls ended in another order than they
+    /// began, or on another thread.
     ///
     /// See [`Lost::polls_out_of_order`].
     pub unknown_cpu_ns: u64,
@@ -282,10 +283,13 @@ pub struct Lost {
     ///
     /// Their time is in `workers_cpu_ns`.
     pub polls_untracked: u64,
-    /// Polls that did not end in the order in which they began, for example because a coroutine was suspended in a poll.
+    /// Polls that did not end in the order in which they began, because a coroutine was suspended in a poll, or that ended on another
+    /// thread, because the coroutine was moved there.
     ///
     /// CPU time since the switch before such an end is in [`Report::unknown_cpu_ns`]. Events that were counted meanwhile are those of
-    /// the task whose poll began last. Wall time and the longest poll lack that time.
+    /// the task whose poll began last. Wall time and the longest poll lack that time. A thread learns when it begins its next poll
+    /// that one of its polls has ended elsewhere. Until then the task's polls are not seen, and the thread's time is shown as outside
+    /// tasks; what a moved poll uses on its last thread is that thread's own time.
     pub polls_out_of_order: u64,
     /// Turns of tasks whose events were not counted, because the worker's counters could not be opened.
     pub turns_without_counters: u64,

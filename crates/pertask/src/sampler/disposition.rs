@@ -39,9 +39,15 @@ pub(super) fn install(signal: i32, handler: Handler) -> io::Result<()> {
     let mut ours = current;
     ours.sa_sigaction = (handler as *const ()).addr();
     // Our handler runs on the interrupted stack, because an alternate one may be too small. It runs on an alternate stack if the
-    // earlier handler does, because ours calls that one, and the thread's own stack may be too small for it (Go's are). The earlier handler's mask of blocked signals stays.
-    let alternate = if is_on_alternate(&current) { libc::SA_ONSTACK } else { 0 };
-    ours.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | alternate;
+    // earlier handler does, because ours calls that one, and the thread's own stack may be too small for it (Go's are).
+    ours.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+    if is_on_alternate(&current) {
+        ours.sa_flags |= libc::SA_ONSTACK;
+        // There is room for one signal. And to the kernel, a thread on the sampler's own stack has left its alternate one: it would
+        // deliver another signal to the top of that, over what is there.
+        // SAFETY: the set belongs to this function.
+        unsafe { libc::sigfillset(&raw mut ours.sa_mask) };
+    }
     keep(signal, current);
     // SAFETY: the kernel only reads the action, and its handler may run at any moment.
     let refused = unsafe { libc::sigaction(signal, &raw const ours, ptr::null_mut()) } < 0;
@@ -104,6 +110,10 @@ pub(super) fn is_ours(signal: i32, handler: Handler) -> bool {
 /// The arguments must be those that the kernel has passed to the running handler.
 pub(super) unsafe fn forward(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let Some(earlier) = earlier(signal) else { return };
+    if is_on_alternate(earlier) {
+        // SAFETY: by the caller's contract.
+        unsafe { block_as(earlier, signal, context) };
+    }
     match earlier.sa_sigaction {
         libc::SIG_IGN => {}
         libc::SIG_DFL if signal == libc::SIGURG => {
@@ -121,6 +131,26 @@ pub(super) unsafe fn forward(signal: i32, info: *mut libc::siginfo_t, context: *
             let handler: extern "C" fn(i32) = unsafe { std::mem::transmute(handler as *const ()) };
             handler(signal);
         }
+    }
+}
+
+/// Blocks the signals that the kernel would have blocked for this action's handler, and no others, until our handler returns.
+///
+/// # Safety
+/// `context` must be what the kernel has passed to the running handler.
+unsafe fn block_as(action: &libc::sigaction, signal: i32, context: *const libc::c_void) {
+    // SAFETY: the kernel has written a `ucontext_t` there, and both sets. A signal handler may make these calls.
+    unsafe {
+        let mut blocked = (*context.cast::<libc::ucontext_t>()).uc_sigmask;
+        for other in (1..).take(SIGNALS - 1) {
+            if libc::sigismember(&raw const action.sa_mask, other) == 1 {
+                libc::sigaddset(&raw mut blocked, other);
+            }
+        }
+        if action.sa_flags & libc::SA_NODEFER == 0 {
+            libc::sigaddset(&raw mut blocked, signal);
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const blocked, ptr::null_mut());
     }
 }
 

@@ -13,8 +13,6 @@ use super::walker::Walker;
 use crate::os::clock;
 use crate::pmus::call_stack::{CallStack, MAX_SCOPES};
 use pertask_core::{CpuRecord, Task, TaskId};
-use std::mem::MaybeUninit;
-use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The most addresses in a stack.
@@ -105,12 +103,7 @@ pub(super) extern "C" fn on_signal(
     let notice = unsafe { Notice::read(signal, info) };
     match notice {
         // SAFETY: `context` is what the kernel has passed to this handler.
-        Some(notice) if unsafe { has_room(context) } => unsafe {
-            // To the kernel, a thread on the sampler's stack has left its alternate one: it would deliver another signal to the
-            // top of that, over what is there.
-            let _kept = is_on_alternate(context).then(AllBlocked::begin);
-            take(&notice, context);
-        },
+        Some(notice) if unsafe { has_room(context) } => unsafe { take(&notice, context) },
         Some(notice) => notice.record.into_iter().for_each(Record::note_no_room),
         // SAFETY: the arguments are those that the kernel has passed to this handler.
         None => unsafe { disposition::forward(signal, info, context) },
@@ -198,56 +191,12 @@ fn own(number: u32) -> Option<&'static Record> {
 /// # Safety
 /// `context` must be what the kernel has passed to the running handler.
 unsafe fn has_room(context: *const libc::c_void) -> bool {
-    // SAFETY: by the caller's contract.
-    unsafe { left_on_alternate(context) }.is_none_or(|left| left >= ROOM)
-}
-
-/// Whether the handler runs on the thread's alternate stack.
-///
-/// # Safety
-/// As for [`has_room`].
-unsafe fn is_on_alternate(context: *const libc::c_void) -> bool {
-    // SAFETY: by the caller's contract.
-    unsafe { left_on_alternate(context) }.is_some()
-}
-
-/// How much is left of the thread's alternate stack, if the handler runs there.
-///
-/// # Safety
-/// As for [`has_room`].
-unsafe fn left_on_alternate(context: *const libc::c_void) -> Option<usize> {
     // SAFETY: by the caller's contract, the kernel has written a `ucontext_t` there.
     let own = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_stack };
     let start = own.ss_sp.addr();
     let marker = 0_u8;
     let here = (&raw const marker).addr();
-    (start..start.saturating_add(own.ss_size)).contains(&here).then(|| here - start)
-}
-
-/// While this lives, no signal interrupts the thread.
-struct AllBlocked {
-    before: libc::sigset_t,
-}
-
-impl AllBlocked {
-    fn begin() -> Self {
-        let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
-        // SAFETY: a signal handler may make these calls, which fill in both sets.
-        unsafe {
-            libc::sigfillset(all.as_mut_ptr());
-            libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), before.as_mut_ptr());
-            Self { before: before.assume_init() }
-        }
-    }
-}
-
-impl Drop for AllBlocked {
-    fn drop(&mut self) {
-        // SAFETY: a signal handler may make this call, and the set is one that the call above has filled in.
-        unsafe {
-            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, ptr::null_mut())
-        };
-    }
+    !(start..start.saturating_add(own.ss_size)).contains(&here) || here - start >= ROOM
 }
 
 /// Takes a sample, on a stack of the sampler's own. This is not inlined, so that the handler uses this function's stack only where

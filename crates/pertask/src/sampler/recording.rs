@@ -22,8 +22,9 @@ const NO_SAMPLE: &str = "(no sample)";
 /// And for time in the kernel, where only user mode is sampled.
 const IN_KERNEL: &str = "(kernel, not sampled)";
 
-/// And for time in a task of which it is not known in which, because polls ended in another order than they began.
-const UNKNOWN_TASK: &str = "(in a task, unknown which)";
+/// And for time of which it is not known in which task it was, because polls ended in another order than they began, or on another
+/// thread.
+const UNKNOWN_TASK: &str = "(unknown task)";
 
 /// The root of a stack that is a fiber's. Where the fiber polls the task, the stack ends there, as others do.
 const FIBER_ROOT: &str = "[fiber]";

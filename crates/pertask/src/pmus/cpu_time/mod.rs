@@ -337,7 +337,8 @@ impl CpuTimeCpu {
     }
 
     fn running(&self, cpu: &CpuRecord, switches: u64, clock: &Choice) -> Option<CpuTimeCount> {
-        let start = self.stint(switches)?;
+        // If the run has ended elsewhere, it is not known how long the task has run.
+        let start = self.stint(switches).filter(|_| !cpu.has_strays())?;
         let stint = clock.read_thread(cpu.thread()?)?.since(start);
         // Acquire: pairs with the Release in `end_stint_at`. If that fence comes first, and this thread has read some of what was
         // charged after it, then this thread finds no stint below.
@@ -355,7 +356,7 @@ impl CpuTimeCpu {
 
     /// The tag of the stint that runs now, with its time so far. `None` for an adopted stint, and between stints.
     fn running_tag(&self, cpu: &CpuRecord, switches: u64, clock: &Choice) -> Option<(u32, u64)> {
-        let start = self.start.get(switches + 1)?;
+        let start = self.start.get(switches + 1).filter(|_| !cpu.has_strays())?;
         // Relaxed: the Acquire in `get` orders it, and the check below finds a change.
         let tag = self.tag.load(Ordering::Relaxed);
         let stint = clock.read_thread(cpu.thread()?)?.since(start);

@@ -54,8 +54,8 @@ fn losses(lost: &Lost) -> [Loss; 8] {
         ),
         (
             polls_out_of_order,
-            "poll did not end in the order in which it began: for some time it is unknown in which task it was",
-            "polls did not end in the order in which they began: for some time it is unknown in which task it was",
+            "poll ended out of order, or on another thread: for some time it is unknown in which task it was",
+            "polls ended out of order, or on another thread: for some time it is unknown in which task it was",
         ),
         (
             turns_without_counters,

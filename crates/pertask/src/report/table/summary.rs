@@ -30,8 +30,8 @@ fn parts(report: &Report) -> Vec<Part> {
     let driver = "scheduler, I/O driver, untracked futures";
     let mut parts = vec![part(report, report.tasks_cpu_ns, "in tasks", "")];
     if report.unknown_cpu_ns > 0 {
-        let why = "polls ended out of order";
-        parts.push(part(report, report.unknown_cpu_ns, "in tasks, unknown which", why));
+        let why = "polls ended out of order or on another thread";
+        parts.push(part(report, report.unknown_cpu_ns, "task unknown", why));
     }
     parts.extend([
         part(report, report.workers_cpu_ns, "workers, outside tasks", driver),
