@@ -55,8 +55,9 @@ impl Contents {
     /// and would not survive that either.
     pub(crate) fn of_running_program() -> std::io::Result<Self> {
         let file = File::open("/proc/self/exe")?;
-        // SAFETY: the kernel refuses to write to a program that runs, and where it does not, the program's own code would change
-        // below it.
+        // SAFETY: this is the file that the running code is mapped from. Linux refuses to write to it (ETXTBSY). Where a file system
+        // allows that nevertheless, the code that reads these bytes changes with them: whoever writes to a running program's file
+        // breaks the program, with this mapping or without.
         let bytes = unsafe { Mmap::map(&file)? };
         Ok(Self(Arc::new(Kept::Mapped(bytes))))
     }

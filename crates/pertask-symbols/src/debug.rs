@@ -64,6 +64,7 @@ impl Debug {
         take_room(tables_bytes(elf, &dwarf), room_bytes)?;
         // Many units share their abbreviations. Kept once for each, they would take most of the memory.
         dwarf.populate_abbreviations_cache(AbbreviationsCacheStrategy::All);
+        take_room(ranges_bytes(&dwarf, *room_bytes), room_bytes)?;
         let lacks = shared::add(&mut dwarf, elf, places.file, places.folders, room_bytes).err();
         let dwarf = Arc::new(dwarf);
         let context = Context::from_arc_dwarf(Arc::clone(&dwarf));
@@ -155,6 +156,22 @@ fn tables_bytes<'d, R: ReadRef<'d>>(elf: &Elf<'d, R>, dwarf: &Dwarf<Bytes>) -> u
     }
     let at_once = abbreviations.saturating_mul(16).saturating_add(units * 5_000);
     at_once.saturating_add(TABLES as u64)
+}
+
+/// Returns the memory for the units' ranges of addresses, as far as it is no more than `most`. Units may share their lists, so a small
+/// file may have many.
+fn ranges_bytes(dwarf: &Dwarf<Bytes>, most: usize) -> u64 {
+    // A range has 32 bytes in addr2line 0.26, in a table that grows by doubling.
+    const RANGE: u64 = 64;
+    let (mut bytes, mut headers) = (0, dwarf.units());
+    while let Ok(Some(header)) = headers.next() {
+        let Ok(unit) = dwarf.unit(header) else { continue };
+        let Ok(mut ranges) = dwarf.unit_ranges(&unit) else { continue };
+        while bytes <= most as u64 && matches!(ranges.next(), Ok(Some(_))) {
+            bytes += RANGE;
+        }
+    }
+    bytes
 }
 
 fn is_assembly_unit(unit: UnitRef<'_, Bytes>) -> bool {

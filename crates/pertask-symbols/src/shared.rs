@@ -3,6 +3,7 @@
 use crate::contents::{Bytes, Limited, Source, malformed};
 use crate::files::{self, Elf};
 use crate::problem::Reason;
+use crate::split::kept;
 use gimli::{Dwarf, SectionId};
 use object::{Object as _, ReadRef};
 use std::ffi::OsStr;
@@ -22,7 +23,8 @@ pub(crate) fn add<'d, R: ReadRef<'d>>(
     // A name may be relative to the file that has it.
     let beside = path.parent().unwrap_or(Path::new("/")).join(name);
     let places = files::by_build_id(build_id, folders).chain([beside.clone()]);
-    let found = { places }.find_map(|place| read(&place, build_id, room_bytes));
+    let read = |place: PathBuf| kept(room_bytes, |room| read(&place, build_id, room));
+    let found = { places }.find_map(read);
     let missing = || Reason::SharedMissing { file: beside.display().to_string() };
     dwarf.set_sup(found.ok_or_else(missing)?);
     Ok(())

@@ -55,8 +55,8 @@ impl Split {
         room_bytes: &mut usize,
     ) -> Option<Dwarf<Bytes>> {
         let Self { packages, package, .. } = self;
-        let package = package
-            .get_or_insert_with(|| packages.iter().find_map(|at| open_package(at, room_bytes)));
+        let open = |at: &PathBuf| kept(room_bytes, |room| open_package(at, room));
+        let package = package.get_or_insert_with(|| packages.iter().find_map(open));
         package.as_ref()?.find_cu(wanted.dwo_id, &wanted.parent).ok()?
     }
 
@@ -71,8 +71,19 @@ impl Split {
         let folder = PathBuf::from(text(wanted.comp_dir.as_ref()).unwrap_or_default());
         let collected = self.folders.iter().map(|folder| folder.join(&name));
         let mut places = collected.chain([folder.join(&path)]);
-        places.find_map(|place| open_unit(&place, wanted, room_bytes))
+        places.find_map(|place| kept(room_bytes, |room| open_unit(&place, wanted, room)))
     }
+}
+
+/// Reads something, and gives its room back if that fails.
+pub(crate) fn kept<T>(
+    room_bytes: &mut usize,
+    read: impl FnOnce(&mut usize) -> Option<T>,
+) -> Option<T> {
+    let mut room = *room_bytes;
+    let found = read(&mut room)?;
+    *room_bytes = room;
+    Some(found)
 }
 
 fn open_package(path: &Path, room_bytes: &mut usize) -> Option<DwarfPackage<Bytes>> {

@@ -11,7 +11,7 @@ use crate::frame::{Frame, Names};
 use crate::image::{Image, Search};
 use crate::module::{Module, ModuleRange};
 use crate::problem::{Problem, Reason};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -49,11 +49,15 @@ impl Default for SymbolizerOptions {
 pub struct Symbolizer {
     modules: Vec<(Module, State)>,
     search: Search,
-    /// Each range of code, sorted by address: its end, its start, and the index of its module.
-    ranges: Vec<(u64, u64, usize)>,
+    /// Where code is, sorted by address: each part's end and start, and the index of its module. They do not overlap.
+    parts: Vec<(u64, u64, usize)>,
+    /// The modules of which something has been read.
+    read: Vec<usize>,
     known: HashMap<u64, Arc<[Frame]>>,
     names: Names,
     problems: Vec<Problem>,
+    /// The problems as text, each with its module's path.
+    said: HashSet<(String, String)>,
     memory_bytes: usize,
     room_bytes: usize,
 }
@@ -90,17 +94,18 @@ impl Symbolizer {
     fn of(modules: &[Module], options: &SymbolizerOptions, origin: Origin) -> Self {
         let of_module = |(at, module): (usize, &Module)| {
             let ranges = module.ranges.iter().map(|range| &range.addresses);
-            ranges.map(|range| (range.end, range.start, at)).collect::<Vec<_>>()
+            ranges.map(|range| (range.start, range.end, at)).collect::<Vec<_>>()
         };
-        let mut ranges: Vec<_> = modules.iter().enumerate().flat_map(of_module).collect();
-        ranges.sort_unstable();
+        let ranges = modules.iter().enumerate().flat_map(of_module);
         Self {
             modules: modules.iter().map(|module| (module.clone(), State::NotYet)).collect(),
             search: Search { origin, folders: options.folders.clone() },
-            ranges,
+            parts: parts(ranges),
+            read: Vec::new(),
             known: HashMap::new(),
             names: Names::default(),
             problems: Vec::new(),
+            said: HashSet::new(),
             memory_bytes: options.memory_bytes,
             room_bytes: options.memory_bytes,
         }
@@ -126,9 +131,9 @@ impl Symbolizer {
     /// If one module was unloaded and another was loaded in its place, this is the later one.
     #[must_use]
     pub fn module(&self, address: u64) -> Option<usize> {
-        let behind = self.ranges.partition_point(|(end, ..)| *end <= address);
-        let candidates = self.ranges[behind..].iter().take_while(|(_, start, _)| *start <= address);
-        candidates.map(|(.., at)| *at).max()
+        let behind = self.parts.partition_point(|(end, ..)| *end <= address);
+        let part = self.parts.get(behind).filter(|(_, start, _)| *start <= address);
+        part.map(|(.., at)| *at)
     }
 
     /// Drops what was read of files, so that other modules have all the memory of the limit. Functions that were found stay known.
@@ -136,10 +141,8 @@ impl Symbolizer {
     /// A file is read again if somebody asks for another of its addresses. So a caller with many addresses should ask for them in
     /// their order, and call this where [`module`](Self::module) changes.
     pub fn release(&mut self) {
-        for (_, state) in &mut self.modules {
-            if matches!(state, State::Read(_)) {
-                *state = State::NotYet;
-            }
+        for at in self.read.drain(..) {
+            self.modules[at].1 = State::NotYet;
         }
         self.room_bytes = self.memory_bytes;
     }
@@ -156,8 +159,10 @@ impl Symbolizer {
         if matches!(state, State::NotYet) {
             *state = match self.search.image(module, &mut self.room_bytes) {
                 Ok((image, reasons)) => {
-                    let problems = reasons.into_iter().map(|reason| Problem::of(module, reason));
-                    add_new(&mut self.problems, problems);
+                    for reason in reasons {
+                        add_new(&mut self.problems, &mut self.said, Problem::of(module, reason));
+                    }
+                    self.read.push(at);
                     State::Read(Box::new(image))
                 }
                 Err(reason) => {
@@ -173,20 +178,44 @@ impl Symbolizer {
         let frames = image.frames(address, range, &mut self.room_bytes, &mut self.names);
         if let Some(file) = image.missing().filter(|_| was_whole) {
             let reason = Reason::SplitMissing { file: file.to_owned() };
-            add_new(&mut self.problems, [Problem::of(module, reason)]);
+            add_new(&mut self.problems, &mut self.said, Problem::of(module, reason));
         }
         frames
     }
 }
 
-/// Adds problems that are not known yet. A file that is read again has the same ones.
-fn add_new(known: &mut Vec<Problem>, more: impl IntoIterator<Item = Problem>) {
-    for problem in more {
-        let text = problem.to_string();
-        if !known.iter().any(|other| other.path == problem.path && other.to_string() == text) {
-            known.push(problem);
+/// Adds a problem that is not known yet. A file that is read again has the same ones.
+fn add_new(problems: &mut Vec<Problem>, said: &mut HashSet<(String, String)>, problem: Problem) {
+    if said.insert((problem.path.clone(), problem.to_string())) {
+        problems.push(problem);
+    }
+}
+
+/// Cuts ranges into parts that do not overlap, where of several modules the last counts. Each range has its start, its end and its
+/// module's index; each part its end, its start and that index.
+fn parts(ranges: impl Iterator<Item = (u64, u64, usize)>) -> Vec<(u64, u64, usize)> {
+    let ranges = ranges.filter(|(start, end, _)| start < end);
+    // Of each range where it begins and where it ends. Numbers tell ranges of one module apart.
+    let edges = ranges.enumerate().flat_map(|(number, (start, end, module))| {
+        [(start, true, (module, number)), (end, false, (module, number))]
+    });
+    let mut edges: Vec<_> = edges.collect();
+    edges.sort_unstable();
+    let (mut parts, mut open, mut from) = (Vec::new(), BTreeSet::new(), 0);
+    for (at, begins, range) in edges {
+        if let Some((module, _)) = open.last()
+            && from < at
+        {
+            parts.push((at, from, *module));
+        }
+        from = at;
+        if begins {
+            open.insert(range);
+        } else {
+            open.remove(&range);
         }
     }
+    parts
 }
 
 impl std::fmt::Debug for Symbolizer {
@@ -197,5 +226,21 @@ impl std::fmt::Debug for Symbolizer {
             .field("problems", &self.problems)
             .field("room_bytes", &self.room_bytes)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parts;
+
+    #[test]
+    fn of_ranges_that_overlap_the_last_module_counts() {
+        let cut = |ranges: &[(u64, u64, usize)]| parts(ranges.iter().copied());
+        assert_eq!(cut(&[(0, 4, 0), (4, 8, 1)]), [(4, 0, 0), (8, 4, 1)]);
+        assert_eq!(cut(&[(0, 9, 0), (3, 5, 1)]), [(3, 0, 0), (5, 3, 1), (9, 5, 0)]);
+        assert_eq!(cut(&[(3, 5, 0), (0, 9, 1)]), [(3, 0, 1), (5, 3, 1), (9, 5, 1)]);
+        assert_eq!(cut(&[(0, 5, 1), (3, 9, 0)]), [(3, 0, 1), (5, 3, 1), (9, 5, 0)]);
+        assert_eq!(cut(&[(0, 5, 0), (0, 5, 0), (7, 7, 1), (9, 8, 1)]), [(5, 0, 0)]);
+        assert_eq!(cut(&[]), []);
     }
 }

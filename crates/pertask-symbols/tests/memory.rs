@@ -63,6 +63,7 @@ fn elf_header(sections: u64, count: u16) -> Vec<u8> {
     header
 }
 
+const BITS: u32 = 1;
 const SYMBOLS: u32 = 2;
 const STRINGS: u32 = 3;
 const NOTE: u32 = 7;
@@ -115,6 +116,32 @@ fn large_notes_are_not_copied() {
     write(&path, &[(".note", NOTE, Vec::new(), 256 * MIB)]);
     let said = refused(&path, &[1, 2, 3], 4 * MIB);
     assert!(said.contains("one of its tables needs"), "{said}");
+}
+
+/// Units may share a list of ranges, so a file of some hundred kilobytes can have more of them than there is memory.
+#[test]
+fn many_ranges_of_addresses_are_counted_before_they_are_kept() {
+    let _alone = alone();
+    let place = Place::new("many-ranges");
+    let path = place.at("ranges.so");
+    let number = |value: u64, bytes: usize| value.to_le_bytes()[..bytes].to_vec();
+    // A kind of unit, of which each has a start and the place of its ranges.
+    let kind = vec![1, 0x11, 0, 0x11, 1, 0x55, 0x17, 0, 0, 0];
+    let rest = [number(4, 2), number(0, 4), vec![8, 1], number(0, 8), number(0, 4)].concat();
+    let unit = [number(rest.len() as u64, 4), rest].concat();
+    let range = |at: u64| [number(0x1000 + 16 * at, 8), number(0x1008 + 16 * at, 8)].concat();
+    let ranges: Vec<u8> = (0..10_000).flat_map(range).chain([0; 16]).collect();
+    write(
+        &path,
+        &[
+            (".debug_info", BITS, unit.repeat(1_000), 0),
+            (".debug_abbrev", BITS, kind, 0),
+            (".debug_ranges", BITS, ranges, 0),
+            (".debug_line", BITS, vec![0; 4], 0),
+        ],
+    );
+    let said = refused(&path, &[], 64 * MIB);
+    assert!(said.contains("its debug information needs"), "{said}");
 }
 
 #[test]

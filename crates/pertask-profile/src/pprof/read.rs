@@ -66,7 +66,7 @@ impl Reader<'_> {
         let labels = Labels::of_file(origin.is_ours);
         let mut reader = Samples::new(self.tables, &locations, &columns, self.limits, labels);
         let mut samples = reader.read(bytes)?;
-        let lost = lost(origin.lost, reader.lost, self.tables.cut);
+        let lost = lost(origin.lost, reader.lost, self.tables.cut.len() as u64);
         self.drop_frames(&mut locations, &functions, &mut samples)?;
         Ok(Profile {
             start: start(self.tables.head.time_nanos.unwrap_or(0))?,
@@ -147,12 +147,17 @@ impl Reader<'_> {
     ) -> Result<(), ReadError> {
         let string =
             |index, what| self.tables.string(index).map_err(|why: String| malformed(what, &why));
-        let drop = string(self.tables.head.drop_frames, "drop_frames")?;
-        let keep = string(self.tables.head.keep_frames, "keep_frames")?;
+        let (drop_at, keep_at) = (self.tables.head.drop_frames, self.tables.head.keep_frames);
+        let (drop, keep) = (string(drop_at, "drop_frames")?, string(keep_at, "keep_frames")?);
         if drop.is_empty() {
             return Ok(());
         }
-        let remark = match prune::Pattern::of(&drop, &keep, functions) {
+        let is_cut = [drop_at, keep_at].into_iter().any(|at| self.tables.is_cut(at));
+        let pattern = match is_cut {
+            true => Err("its pattern is longer than the limit on strings"),
+            false => prune::Pattern::of(&drop, &keep, functions),
+        };
+        let remark = match pattern {
             Ok(pattern) => match pattern.prune(locations, functions, samples) {
                 0 => return Ok(()),
                 _ => "as the file asks, some frames are left out, with what they called; their callers have that time".to_owned(),

@@ -21,8 +21,8 @@ pub(super) struct Tables<'a> {
     samples: u64,
     labels: u64,
     strings: Vec<Arc<str>>,
-    /// Strings that were cut.
-    pub(super) cut: u64,
+    /// The indices of strings that were cut.
+    pub(super) cut: Vec<usize>,
     pub(super) sample_types: Vec<message::ValueType>,
     pub(super) mappings: Ids<message::Mapping>,
     pub(super) functions: Ids<message::Function>,
@@ -56,7 +56,7 @@ impl<'a> Tables<'a> {
             samples: 0,
             labels: 0,
             strings: Vec::new(),
-            cut: 0,
+            cut: Vec::new(),
             sample_types: Vec::new(),
             mappings: Ids::new(),
             functions: Ids::new(),
@@ -139,7 +139,7 @@ impl<'a> Tables<'a> {
         Bound { what: "strings", name: "strings", limit }.has_room(self.strings.len())?;
         let most = usize::try_from(self.limits.string_bytes).unwrap_or(usize::MAX);
         if part.len() > most {
-            self.cut += 1;
+            self.cut.push(self.strings.len());
             self.strings.push(without_middle(part, most).into());
         } else {
             self.strings.push(String::from_utf8_lossy(part).into());
@@ -200,6 +200,11 @@ impl<'a> Tables<'a> {
             None if index == 0 => Ok("".into()),
             None => Err(format!("string {index} of {}", self.strings.len())),
         }
+    }
+
+    /// Whether a string was too long, and lost its middle.
+    pub(super) fn is_cut(&self, index: i64) -> bool {
+        usize::try_from(index).is_ok_and(|index| self.cut.binary_search(&index).is_ok())
     }
 
     pub(super) fn named(&self, of: &message::ValueType) -> Result<Type, String> {

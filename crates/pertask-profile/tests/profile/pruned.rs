@@ -60,6 +60,15 @@ fn arguments_are_no_part_of_a_name() {
     assert_eq!(stack(&pruned("foo::goo", "", &[&[".foo::goo(int)"], &["main"]])), ["main"]);
 }
 
+/// Without its middle it would be another pattern.
+#[test]
+fn a_pattern_that_is_longer_than_the_limit_on_strings_drops_nothing() {
+    let file = file(&("work".to_owned() + &"|x".repeat(40_000)), "", &[&["work"], &["main"]]);
+    let profile = Profile::from_pprof(&file[..]).expect("it is good");
+    assert_eq!(stack(&profile), ["work", "main"]);
+    assert!(profile.remarks[0].contains("longer than the limit"), "{:?}", profile.remarks);
+}
+
 #[test]
 fn a_pattern_that_cannot_be_used_drops_nothing_and_is_told() {
     let long = "a?".repeat(2_000) + &"(a{100}){100}".repeat(20);

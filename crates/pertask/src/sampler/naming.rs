@@ -33,9 +33,6 @@ impl<'a> Naming<'a> {
         let (mechanism, period_ns) = (tables.mechanism.clone(), tables.period_ns);
         let mut builder = ProfileBuilder::with_bounds(mechanism, period_ns, bounds);
         builder.start(tables.start);
-        for remark in &tables.remarks {
-            builder.remark(remark.clone());
-        }
         let mut naming = Self { builder, places: Vec::new(), tables };
         let mappings: Vec<_> =
             tables.mappings.iter().map(|it| naming.builder.mapping(it.clone())).collect();
@@ -49,8 +46,11 @@ impl<'a> Naming<'a> {
         });
         naming.places = places.collect();
         naming.name_all(symbolizer);
-        for problem in symbolizer.problems() {
-            naming.builder.remark(problem.to_string());
+        // There is room for a hundred. Those of a file must not leave too little for these.
+        let (first, rest) = tables.remarks.split_at(tables.remarks.len().min(50));
+        let problems = symbolizer.problems().iter().map(ToString::to_string);
+        for remark in first.iter().cloned().chain(problems).chain(rest.iter().cloned()) {
+            naming.builder.remark(remark);
         }
         naming
     }
