@@ -264,14 +264,14 @@ fn time_in_the_kernel_is_the_callers_or_said_not_to_be() {
         println!("in the kernel {share:.2} %, truly {true_share:.2} %; {}", sampled.mechanism);
         // Where an interruption falls into the kernel, it is missing and counted: as good as a sample.
         let samples = (calling + kernel + rest) / sampled.period_ns;
-        let off = (share - true_share).abs();
-        assert!(
-            off < chance(samples.min(interruptions(&profile)), true_share),
-            "{share} is not {true_share}"
-        );
+        let most = chance(samples.min(interruptions(&profile)), true_share);
+        assert!(share > true_share - most, "{share} is less than {true_share}");
         if mechanism == Mechanism::Timer {
+            assert!(share < true_share + most, "{share} is more than {true_share}");
             assert_eq!(kernel, 0, "a timer sees the call");
         } else {
+            // On a busy machine, others are missing, too, and the estimate is too high by any amount. What has samples keeps them.
+            assert!(rest > 0, "nothing is left of what computes");
             assert!(percent(calling, calling + kernel) < 20.0, "it is the kernel's time");
             assert!(sampled.mechanism.contains("time in the kernel is estimated"));
         }

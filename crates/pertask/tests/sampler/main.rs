@@ -147,6 +147,12 @@ fn kernel_ns(profile: &RawProfile, thread: u32) -> u64 {
     own.map(|unmet| unmet.cpu_ns).sum()
 }
 
+/// Time that interruptions miss in threads that have ended by the end of the session: the clock does not know them one by one.
+fn kernel_of_ended_ns(profile: &RawProfile) -> u64 {
+    let ended = profile.unmet.iter().filter(|unmet| unmet.kernel && unmet.thread.is_none());
+    ended.filter(|unmet| unmet.path.is_none()).map(|unmet| unmet.cpu_ns).sum()
+}
+
 fn of_thread(profile: &RawProfile, thread: u32) -> impl Iterator<Item = &RawSample> {
     profile.samples.iter().filter(move |sample| sample.thread == thread)
 }
