@@ -3,6 +3,7 @@
 #
 #   bench/peers.sh        15 rounds, some two minutes each after building
 #   bench/peers.sh 5      a first look
+#   bench/peers.sh 15 2   beside two programs that want a CPU all the time
 #
 # Each tool is in the build that its documentation asks for, and is compared with the same build without it.
 set -euo pipefail
@@ -21,4 +22,4 @@ plain=$(build peers '')
 PEERS_CONSOLE=$(build console '--cfg tokio_unstable')
 PEERS_DIAL9=$(build dial9 '--cfg tokio_unstable -C force-frame-pointers=yes')
 export PEERS_CONSOLE PEERS_DIAL9
-"$plain" "$ROUNDS"
+"$plain" "$ROUNDS" "${2:-0}"

@@ -1,9 +1,11 @@
 //! What pertask and other tools cost an axum service that answers "hello", in CPU time for each request, and a task's life.
 //!
 //! ```text
-//! cargo run --release -- [ROUNDS]      pertask alone, 9 rounds by default
-//! ../peers.sh [ROUNDS]                 with the other tools, each in the build that it wants
+//! cargo run --release -- [ROUNDS [OTHERS]]   pertask alone, 9 rounds by default
+//! ../peers.sh [ROUNDS [OTHERS]]              with the other tools, each in the build that it wants
 //! ```
+//!
+//! OTHERS is how many other programs want a CPU all the time beside the service; none by default.
 //!
 //! Each measurement has a process of its own. The service has one worker thread, and eight clients keep it busy. In each round all
 //! variants run in turn, and each is compared with that round's run without a tool in the same build.
@@ -20,7 +22,7 @@ use quartiles::Quartiles;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -45,7 +47,14 @@ fn main() {
     match arguments.get(1).map(|it| &**it) {
         Some("serve") => service::serve(&variant()),
         Some("life") => println!("{}", life::measure(&variant())),
-        rounds => compare(rounds.map_or(9, |rounds| rounds.parse().expect("a number of rounds"))),
+        Some("other") => loop {
+            std::hint::black_box(());
+        },
+        rounds => {
+            let number = |text: &str| text.parse().expect("a number");
+            let others = arguments.get(2).map_or(0, |it| number(it));
+            compare(rounds.map_or(9, number), others);
+        }
     }
 }
 
@@ -65,28 +74,56 @@ fn is_here(variant: &Variant) -> bool {
     program(variant.build).is_some() && (cfg!(feature = "peers") || !is_peer)
 }
 
-fn compare(rounds: usize) {
+/// A program that wants a CPU until this is dropped.
+struct Other(Child);
+
+impl Other {
+    fn start() -> Self {
+        let this = std::env::current_exe().expect("this program");
+        Self(Command::new(this).arg("other").spawn().expect("a process"))
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn compare(rounds: usize, others: usize) {
+    let _others: Vec<_> = (0..others).map(|_| Other::start()).collect();
     let variants: Vec<_> = VARIANTS.into_iter().filter(is_here).collect();
     let uname =
         |field| std::fs::read_to_string(format!("/proc/sys/kernel/{field}")).unwrap_or_default();
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     let [axum, tokio] = ["axum", "tokio"].map(version);
     println!(
-        "Linux {}, {cpus} CPUs, axum {axum}, tokio {tokio}; {rounds} rounds of {TIME:?}",
+        "Linux {}, {cpus} CPUs, {others} other programs that want one, axum {axum}, tokio {tokio}; {rounds} rounds of {TIME:?}",
         uname("osrelease").trim()
     );
     let mut requests = vec![Vec::new(); variants.len()];
     let mut lives = requests.clone();
+    let mut handlers = vec![Vec::new(); variants.len()];
     for round in 0..rounds {
         // Each variant comes first once.
         for turn in 0..variants.len() {
             let which = (round + turn) % variants.len();
-            requests[which].push(microseconds_a_request(&variants[which]));
+            let (microseconds, handler) = microseconds_a_request(&variants[which]);
+            requests[which].push(microseconds);
+            handlers[which].extend(handler);
             lives[which].push(nanoseconds_a_life(&variants[which]));
         }
     }
     table(What::Request, &variants, &requests);
     table(What::Life, &variants, &lives);
+    for (variant, own) in variants.iter().zip(handlers).filter(|(_, own)| !own.is_empty()) {
+        let of = |quantile: fn(&(f64, f64)) -> f64| {
+            Quartiles::of(own.iter().map(quantile).collect()).map_or(f64::NAN, |it| it.median)
+        };
+        let (median, p99) = (of(|it| it.0), of(|it| it.1));
+        println!("\n{}: its signal handler takes {median:.1} µs, at p99 {p99:.1} µs", variant.what);
+    }
 }
 
 fn table(what: What, variants: &[Variant], times: &[Vec<f64>]) {
@@ -152,8 +189,8 @@ fn remove_traces(process: u32) {
     let _ = std::fs::remove_dir_all(variant::traces_of(process));
 }
 
-/// The CPU time of a service for each request.
-fn microseconds_a_request(variant: &Variant) -> f64 {
+/// The CPU time of a service for each request, and the median and the 99th percentile of its signal handler if it has one.
+fn microseconds_a_request(variant: &Variant) -> (f64, Option<(f64, f64)>) {
     let mut service = Command::new(program(variant.build).expect("a program"))
         .args(["serve", variant.name])
         .stdin(Stdio::piped())
@@ -184,9 +221,12 @@ fn microseconds_a_request(variant: &Variant) -> f64 {
         told.parse().expect("a figure")
     });
     drop(service.stdin.take());
+    let handler = line();
+    let handler =
+        handler.split_once(' ').and_then(|(median, p99)| median.parse().ok().zip(p99.parse().ok()));
     service.wait().expect("it ends");
     remove_traces(service.id());
-    microseconds
+    (microseconds, handler)
 }
 
 /// Asks again and again over one connection.

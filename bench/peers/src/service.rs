@@ -12,7 +12,8 @@ use tokio::runtime::Builder;
 
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
 
-/// Tells its port, and between the two lines that it reads its CPU time for each request, in microseconds.
+/// Tells its port, and between the two lines that it reads its CPU time for each request, in microseconds. In the end it tells how
+/// long pertask's signal handler takes, if there is one.
 pub fn serve(variant: &Variant) {
     let mut builder = Builder::new_multi_thread();
     // Held while it serves.
@@ -34,6 +35,9 @@ pub fn serve(variant: &Variant) {
     println!("{}", cpu_ns as f64 / requests as f64 / 1e3);
     // The clients go on until they are told.
     lines.next();
+    if let Some((median, p99)) = at_work.handler_us() {
+        println!("{median} {p99}");
+    }
     std::process::exit(0);
 }
 

@@ -9,13 +9,26 @@ use tokio::runtime::{Builder, Runtime};
 /// A tool at work. Its drop ends the work.
 pub struct AtWork {
     _tools: Vec<Box<dyn Any>>,
+    sampler: Option<Sampler>,
     /// The runtime, which some tools make themselves.
     pub runtime: Option<Runtime>,
+}
+
+impl AtWork {
+    /// Ends the sampling, and returns the median and the 99th percentile of what the signal handler took, in microseconds.
+    pub fn handler_us(&mut self) -> Option<(f64, f64)> {
+        let samples = self.sampler.take()?.stop().samples;
+        let mut took: Vec<_> = samples.iter().map(|sample| sample.handler_ns).collect();
+        took.sort_unstable();
+        let last = took.len().checked_sub(1)?;
+        Some((f64::from(took[last / 2]) / 1e3, f64::from(took[last * 99 / 100]) / 1e3))
+    }
 }
 
 /// Switches a variant's tool on. `builder` is for the runtime.
 pub fn start(variant: &Variant, builder: &mut Builder) -> AtWork {
     let mut tools: Vec<Box<dyn Any>> = Vec::new();
+    let mut sampler = None;
     match variant.name {
         "session" | "labels" => tools.push(Box::new(Session::start().expect("a session"))),
         "wakes" => {
@@ -24,7 +37,7 @@ pub fn start(variant: &Variant, builder: &mut Builder) -> AtWork {
         }
         name if name.starts_with("pertask-") => {
             let options = SamplerOptions::with_frequency(variant.frequency_hz().expect("a rate"));
-            tools.push(Box::new(Sampler::start(options).expect("something interrupts threads")));
+            sampler = Some(Sampler::start(options).expect("something interrupts threads"));
         }
         #[cfg(feature = "peers")]
         name if name.starts_with("pprof-") => {
@@ -43,11 +56,12 @@ pub fn start(variant: &Variant, builder: &mut Builder) -> AtWork {
         #[cfg(feature = "dial9")]
         name if name.starts_with("dial9") => {
             let (recorder, runtime) = dial9(variant, builder);
-            return AtWork { _tools: vec![Box::new(recorder)], runtime: Some(runtime) };
+            tools.push(Box::new(recorder));
+            return AtWork { _tools: tools, sampler, runtime: Some(runtime) };
         }
         _ => {}
     }
-    AtWork { _tools: tools, runtime: Some(builder.build().expect("a runtime")) }
+    AtWork { _tools: tools, sampler, runtime: Some(builder.build().expect("a runtime")) }
 }
 
 /// Takes fastrace's spans, without which it makes none.
