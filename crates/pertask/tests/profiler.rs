@@ -7,9 +7,12 @@ mod support;
 use pertask::profile::{Profile, Sample};
 use pertask::sampler::{Mechanism, Sampler, SamplerOptions};
 use pertask::{LabelExt, TaskExt, scope};
+use std::fs::File;
 use std::hint::black_box;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::Duration;
 use support::{alone, loudly, ms};
 
 fn thread_cpu_ns() -> u64 {
@@ -413,4 +416,45 @@ fn shares_agree_with_perf_record_beside_it() {
     // Both are of about as many samples, and independent.
     let most = 2_f64.sqrt() * chance(times(&profile.samples), ours);
     assert!((ours - theirs).abs() < most, "{ours} is not {theirs}, give or take {most}\n{report}");
+}
+
+/// As docs/USING.md shows it: a session again and again, each written to a file of its own.
+fn record_for_ever(folder: &Path) {
+    for number in 0.. {
+        let sampler = Sampler::start(SamplerOptions::with_frequency(199)).unwrap();
+        futures::executor::block_on(async { small(20) }.task("recorded"));
+        let part = folder.join("part");
+        sampler.stop().write_pprof_unresolved(File::create(&part).unwrap()).unwrap();
+        std::fs::rename(part, folder.join(format!("{number}.pb.gz"))).unwrap();
+    }
+}
+
+#[test]
+fn what_was_recorded_before_the_program_is_killed_can_be_read() {
+    const FOLDER: &str = "PERTASK_TEST_FOLDER";
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        return record_for_ever(Path::new(&folder));
+    }
+    let folder = std::env::temp_dir().join(format!("pertask-killed-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let name = "what_was_recorded_before_the_program_is_killed_can_be_read";
+    let mut recording = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name])
+        .env(FOLDER, &folder)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !folder.join("2.pb.gz").exists() {
+        assert!(recording.try_wait().unwrap().is_none(), "it ends by itself");
+        thread::sleep(Duration::from_millis(10));
+    }
+    recording.kill().unwrap();
+    recording.wait().unwrap();
+    for number in 0..3 {
+        let file = File::open(folder.join(format!("{number}.pb.gz"))).unwrap();
+        let profile = Profile::from_pprof(file).unwrap();
+        let recorded = cpu_ns(profile.samples.iter().filter(|it| is_named(it, "recorded")));
+        assert!(recorded >= ms(20), "{recorded} ns");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
 }
