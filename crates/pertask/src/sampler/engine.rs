@@ -10,7 +10,7 @@ use super::modules::{Changes, Modules};
 use super::next_search::NextSearch;
 use super::options::SamplerOptions;
 use super::profile::RawProfile;
-use super::record::Record;
+use super::record::{MOST, Record};
 use super::ring::Ring;
 use super::roster::Roster;
 use super::session::{Drained, Session};
@@ -48,6 +48,8 @@ pub(super) struct Engine {
     threads: BTreeMap<u32, Sampled>,
     /// Threads that could not be armed. The engine does not try them again.
     refused: BTreeSet<u32>,
+    /// How many threads there was no record for.
+    crowded: u64,
     modules: Modules,
     walkers: Walkers,
     /// All modules that have been mapped since the engine began.
@@ -126,6 +128,7 @@ impl Engine {
             since: Birth::now(),
             threads: BTreeMap::new(),
             refused: BTreeSet::new(),
+            crowded: 0,
             seen: modules.list().cloned().collect(),
             modules,
             walkers,
@@ -340,6 +343,13 @@ impl Engine {
                 "{unknown_stacks} {noun} on stacks that the sampler did not know yet, such as new fibers' stacks: they have one frame"
             ));
         }
+        if self.crowded > 0 {
+            let (noun, verb) =
+                if self.crowded == 1 { ("thread", "is") } else { ("threads", "are") };
+            let crowded = self.crowded;
+            remarks
+                .push(format!("{crowded} {noun} {verb} not sampled: {MOST} are at the same time"));
+        }
         if self.unlisted {
             remarks.push(UNLISTED.to_owned());
         }
@@ -362,7 +372,10 @@ impl Engine {
                 sessions.for_each(|session| session.lost.threads_not_sampled += u64::from(deaf));
             }
         }
+        let refused = self.refused.len();
         self.refused.retain(|thread| alive.contains(thread));
+        let ended = (refused - self.refused.len()) as u64;
+        self.sessions.iter_mut().for_each(|session| session.lost.threads_not_sampled += ended);
     }
 
     /// Arms a new thread.
@@ -376,6 +389,7 @@ impl Engine {
         let stack = self.walkers.stacks.of(thread);
         let Some(record) = roster.record(thread, birth, self.ring_bytes, stack) else {
             self.refused.insert(thread);
+            self.crowded += 1;
             return;
         };
         // Samples that are still in the ring are from an earlier time.

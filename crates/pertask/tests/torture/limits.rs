@@ -273,3 +273,38 @@ fn no_more_threads() {
         assert_eq!(all_handlers(), before);
     });
 }
+
+/// More threads than can be sampled at the same time. Those that are not are counted, also if they end before the session does.
+#[test]
+fn more_threads_than_there_is_room_for() {
+    const BEYOND: u64 = 100;
+    torture(|mechanism| {
+        let Mechanism::Timer = mechanism else { return };
+        let end = AtomicBool::new(false);
+        let waits = || {
+            // Relaxed: nothing else depends on it.
+            while !end.load(Relaxed) {
+                thread::park();
+            }
+        };
+        thread::scope(|scope| {
+            let spawned: Vec<_> = (0..4_096 + BEYOND)
+                .map_while(|_| {
+                    thread::Builder::new().stack_size(64 << 10).spawn_scoped(scope, waits).ok()
+                })
+                .collect();
+            let sampler = start(mechanism);
+            end.store(true, Relaxed);
+            spawned.iter().for_each(|thread| thread.thread().unpark());
+            if (spawned.len() as u64) < 4_096 + BEYOND {
+                return skip("there cannot be so many threads");
+            }
+            spawned.into_iter().for_each(|thread| thread.join().unwrap());
+            let Some(profile) = sampler.map(stop) else { return };
+            let lost = profile.lost;
+            assert!(lost.threads_not_sampled >= BEYOND, "{lost:?}");
+            let told = profile.remarks.iter().any(|remark| remark.contains("4096 are at the same"));
+            assert!(told, "{:?}", profile.remarks);
+        });
+    });
+}
