@@ -300,6 +300,9 @@ fn more_threads_than_there_is_room_for() {
                 return skip("there cannot be so many threads");
             }
             spawned.into_iter().for_each(|thread| thread.join().unwrap());
+            // A thread that begins to run tasks makes the collector look, most times before the session ends.
+            let begins = || futures::executor::block_on(async { spin(200) }.task("begins"));
+            thread::scope(|scope| scope.spawn(begins).join().unwrap());
             let Some(profile) = sampler.map(stop) else { return };
             let lost = profile.lost;
             assert!(lost.threads_not_sampled >= BEYOND, "{lost:?}");
