@@ -26,6 +26,9 @@ impl Hooks<'_> {
     pub(super) fn call(self) {
         let record = self.record;
         let owed = record.owed();
+        for task in [self.outgoing, self.incoming].into_iter().flatten() {
+            task.whereabouts().take_in_hand();
+        }
         // One section for all hooks, so that the data each finds stays alive while they run.
         let section = rcu::enter();
         let active = record.system.active_mask();

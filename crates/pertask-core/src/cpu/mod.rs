@@ -339,7 +339,7 @@ impl Cpu {
 
     /// Switches out `task`, which is somewhere in the chain.
     #[inline(always)]
-    fn end(
+    pub(crate) fn end(
         &self,
         record: &'static CpuRecord,
         system: &'static System,

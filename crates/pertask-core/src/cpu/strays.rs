@@ -46,43 +46,67 @@ const LOST: u8 = 3;
 ///
 /// INVARIANT: while the task is away, only the CPU that has it in its chain switches it or ends it.
 #[derive(Debug)]
-pub(crate) struct Whereabouts(AtomicU8);
+pub(crate) struct Whereabouts {
+    state: AtomicU8,
+    #[cfg(pertask_loom)]
+    hands: loom::cell::UnsafeCell<()>,
+}
+
+// SAFETY: loom reports concurrent accesses to the cell.
+#[cfg(pertask_loom)]
+unsafe impl Sync for Whereabouts {}
 
 impl Whereabouts {
     pub(crate) fn new() -> Self {
-        Self(AtomicU8::new(HOME))
+        Self {
+            state: AtomicU8::new(HOME),
+            #[cfg(pertask_loom)]
+            hands: loom::cell::UnsafeCell::new(()),
+        }
+    }
+
+    /// In models, reports it if two threads have the task in hand without an order: a CPU that has it in its chain and the owner.
+    #[inline(always)]
+    pub(crate) fn take_in_hand(&self) {
+        #[cfg(pertask_loom)]
+        self.hands.with_mut(|_| ());
     }
 
     /// Whether a CPU may switch the task in.
     #[inline(always)]
     pub(super) fn is_home(&self) -> bool {
         // Acquire: pairs with the Release in `come_home`, so that the task is in no chain any more.
-        self.0.load(Ordering::Acquire) == HOME
+        self.state.load(Ordering::Acquire) == HOME
     }
 
     #[cfg(all(test, pertask_loom))]
     pub(crate) fn is_lost(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == LOST
+        self.state.load(Ordering::Relaxed) == LOST
     }
 
     /// Leaves the task's end to the CPU that has it in its chain. Returns false if the caller is to end the task.
     #[inline(always)]
     pub(crate) fn leave_end(&self) -> bool {
         // Acquire: as in `is_home`.
-        self.0.load(Ordering::Acquire) != HOME && self.leave_end_away()
+        let is_left = self.state.load(Ordering::Acquire) != HOME && self.leave_end_away();
+        if !is_left {
+            self.take_in_hand();
+        }
+        is_left
     }
 
     #[cold]
     #[inline(never)]
     fn leave_end_away(&self) -> bool {
         // Release: pairs with the Acquire in `come_home`, for what the owner did before. Acquire: as in `is_home`.
-        self.0.compare_exchange(AWAY, ENDED, Ordering::Release, Ordering::Acquire).is_ok()
+        self.state.compare_exchange(AWAY, ENDED, Ordering::Release, Ordering::Acquire).is_ok()
     }
 
     /// Called after the task has left the chain. Returns false if its owner has dropped it, and the caller is to end it.
     fn come_home(&self) -> bool {
+        self.take_in_hand();
         // Release: pairs with the Acquire in `is_home`. Acquire: pairs with the Release in `leave_end`.
-        self.0.compare_exchange(AWAY, HOME, Ordering::Release, Ordering::Acquire).is_ok()
+        self.state.compare_exchange(AWAY, HOME, Ordering::Release, Ordering::Acquire).is_ok()
     }
 }
 
@@ -92,6 +116,9 @@ pub(super) struct Stray {
     task: *const Task,
     pub(super) edge: Edge,
     next: *mut Stray,
+    /// In models, reports it if another thread reads this before it is whole.
+    #[cfg(pertask_loom)]
+    whole: loom::cell::UnsafeCell<()>,
 }
 
 impl Stray {
@@ -141,19 +168,26 @@ impl Strays {
             (*task).whereabouts()
         };
         // Relaxed: the Release below orders it for the CPU, and who moves the task on for others.
-        whereabouts.0.store(AWAY, Ordering::Relaxed);
-        let stray = Box::into_raw(Box::new(Stray { task, edge, next: ptr::null_mut() }));
-        let mut head = self.0.load(Ordering::Relaxed);
+        whereabouts.state.store(AWAY, Ordering::Relaxed);
+        let stray = Box::into_raw(Box::new(Stray {
+            task,
+            edge,
+            next: ptr::null_mut(),
+            #[cfg(pertask_loom)]
+            whole: loom::cell::UnsafeCell::new(()),
+        }));
+        // Acquire, here and below: pairs with the Release in `close`, so that the CPU does nothing with the task any more.
+        let mut head = self.0.load(Ordering::Acquire);
         loop {
             if ptr::eq(head, closed()) {
                 // SAFETY: the box is still this function's own.
                 drop(unsafe { Box::from_raw(stray) });
-                return whereabouts.0.store(LOST, Ordering::Relaxed);
+                return whereabouts.state.store(LOST, Ordering::Relaxed);
             }
             // SAFETY: as above.
             unsafe { (*stray).next = head };
             // Release: pairs with the Acquire in `take`.
-            match self.0.compare_exchange_weak(head, stray, Ordering::Release, Ordering::Relaxed) {
+            match self.0.compare_exchange_weak(head, stray, Ordering::Release, Ordering::Acquire) {
                 Ok(_) => return,
                 Err(now) => head = now,
             }
@@ -168,8 +202,8 @@ impl Strays {
 
     /// Takes all out, and lets no more in: tasks that are left from now on are lost.
     pub(super) fn close(&self) -> Taken {
-        // Acquire: as in `take`.
-        Taken(self.0.swap(closed(), Ordering::Acquire))
+        // Acquire: as in `take`. Release: pairs with the Acquire in `leave`.
+        Taken(self.0.swap(closed(), Ordering::AcqRel))
     }
 
     /// Undoes [`close`](Self::close), for a CPU without a chain.
@@ -191,6 +225,8 @@ impl Iterator for Taken {
         }
         // SAFETY: the list is this one's own, and each of its items is a box.
         let stray = unsafe { *Box::from_raw(self.0) };
+        #[cfg(pertask_loom)]
+        stray.whole.with(|_| ());
         self.0 = stray.next;
         Some(stray)
     }
