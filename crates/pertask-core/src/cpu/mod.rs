@@ -212,8 +212,8 @@ impl Cpu {
     /// Runs should end in the reverse order of their beginnings. A run that does not (`f` suspends a coroutine, and another run
     /// begins before the coroutine resumes) leaves the CPU's chain of tasks from the middle when it ends, and is
     /// [counted](CpuRecord::disorders). So is a run that ends on another thread, because its coroutine was moved there: the CPU on
-    /// which it began learns of it when it next switches in a task, and nobody sees the task run until then. Executors that switch without a function call use [`switch_in`](Self::switch_in) and
-    /// [`switch_out`](Self::switch_out).
+    /// which it began learns of it when it next switches a task in over it, or out below it, and nobody sees the task run until then.
+    /// Executors that switch without a function call use [`switch_in`](Self::switch_in) and [`switch_out`](Self::switch_out).
     ///
     /// In a PMU's hook, or with a task of another system, `f` runs unseen.
     ///
@@ -377,6 +377,12 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     fn end_below(&self, task: *const Task, edge: Edge) {
+        if self.record.strays.are_there() {
+            self.settle();
+            if ptr::eq(self.record.current(), task) {
+                return self.end(self.record, self.record.system, task, edge);
+            }
+        }
         if !self.is_in_hooks() {
             // Tasks that were switched in during this run with `switch_in`, and not switched out, end with the run. If a hook
             // or the end of such a task panics, the rest still ends: the run is over when this returns.

@@ -159,6 +159,23 @@ fn many_runs_are_moved_from_one_cpu() {
     }
 }
 
+/// The task below it is in order, and ends as always.
+#[test]
+fn the_run_below_a_moved_one_ends_where_it_began() {
+    if !NOTICED {
+        return;
+    }
+    let (system, turns) = system_with(Turns);
+    let event = turns.attach_global().unwrap();
+    let mut below = system.with_cpu(|cpu| cpu.fork(site(system, "below")));
+    system.with_cpu(|cpu| cpu.run(&mut below, || end_elsewhere(suspended(system), drop)));
+    assert!(!record(system).has_strays());
+    assert_eq!((record(system).current_id(), record(system).disorders()), (None, 1));
+    assert_eq!((system.live_tasks(), event.read()), (1, 2));
+    drop((below, event));
+    assert_live(turns, 0);
+}
+
 /// The first thread ends before the run does, or after it, without another switch.
 #[test]
 fn the_thread_where_the_run_began_may_end() {
