@@ -8,6 +8,7 @@ use pertask::{CounterEvent, UnknownEvent, sampler::SamplerOptions};
 use crate::{
     duration,
     profile_file::ProfilePath,
+    record::{self, RecordOptions},
     report::{self, ReportOptions},
 };
 
@@ -20,11 +21,12 @@ The kernel accounts CPU time to threads, but an async service runs thousands of 
 pertask keeps an account for each task and switches accounts at every poll. \
 It reports where the CPU time of the process went: by spawn site, by task and by thread.
 
-The library of the same name measures, inside the service. \
-`pertask demo` shows the result on a real web service.";
+`pertask record` samples a program that does nothing for it, and shows its tasks by type. The library of the same \
+name measures exactly, inside the service. `pertask demo` shows the result on a real web service.";
 
 const TOP_HELP: &str = "\
 Examples:
+  pertask record --pid 4711 -d 5s   which tasks of that program spend the CPU
   pertask demo                      run a demo web service for five seconds, then report
   pertask doctor                    show what this machine offers for measuring
   pertask demo -o profile.pb.gz     run the demo, and record where in the code its tasks are busy
@@ -133,6 +135,7 @@ impl Cli {
         let cli = Self::parse();
         let conflict = match &cli.command {
             Command::Report(options) => options.conflict(),
+            Command::Record(options) => options.conflict(),
             Command::Demo(options) => options.conflict(),
             Command::Doctor(_) => None,
         };
@@ -152,6 +155,9 @@ pub enum Command {
     /// Shows what this machine offers for measuring.
     #[command(about = DOCTOR_ABOUT, long_about = DOCTOR_LONG_ABOUT)]
     Doctor(DoctorOptions),
+    /// Records a program.
+    #[command(about = record::ABOUT, long_about = record::LONG_ABOUT, after_long_help = record::HELP)]
+    Record(Box<RecordOptions>),
     /// Reads a sampled profile.
     #[command(about = report::ABOUT, long_about = report::LONG_ABOUT, after_long_help = report::HELP)]
     Report(Box<ReportOptions>),

@@ -20,6 +20,10 @@ pub enum Error {
     Measure(pertask::Error),
     /// The demo's service did not answer its first requests.
     NotReady { first: String },
+    /// A program cannot be recorded.
+    Record(pertask_outside::Error),
+    /// It is not known how the program ended.
+    Wait(io::Error),
     /// A signal came before measuring began.
     StoppedTooSoon,
     /// A file for a profile cannot be written, as a trial before measuring showed.
@@ -58,6 +62,8 @@ impl fmt::Display for Error {
                 "cannot listen on {address}: {cause}. Choose another port with --port, or any free one with --port 0."
             ),
             Self::Measure(cause) => write!(f, "{cause}"),
+            Self::Record(cause) => write!(f, "{cause}"),
+            Self::Wait(cause) => write!(f, "it is not known how the program ended: {cause}"),
             Self::NotReady { first } => write!(
                 f,
                 "the service does not answer, so nothing was measured: {first}. {LOAD_REMEDY}"

@@ -1,7 +1,7 @@
 //! The command `pertask`: see which async task spends the CPU.
 //!
-//! The command measures nothing itself. It parses the command line, lets the `pertask` library watch a service or read a
-//! profile, and writes the result.
+//! The command measures nothing itself. It parses the command line, lets the libraries watch a service, record a program or read
+//! a profile, and writes the result.
 
 #![deny(unsafe_code)]
 
@@ -13,6 +13,7 @@ mod error;
 mod output;
 mod profile_file;
 mod progress;
+mod record;
 mod replace;
 mod report;
 mod stop;
@@ -25,12 +26,13 @@ fn main() -> ExitCode {
     // A usage error ends the process here with status 2.
     let Cli { command } = Cli::parse_or_exit();
     let done = match command {
-        Command::Demo(options) => demo::run(&options),
-        Command::Doctor(options) => doctor::run(&options),
-        Command::Report(options) => report::run(&options),
+        Command::Demo(options) => demo::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Doctor(options) => doctor::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Record(options) => record::run(&options),
+        Command::Report(options) => report::run(&options).map(|()| ExitCode::SUCCESS),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             output::note(format_args!("pertask: {error}"));
             ExitCode::FAILURE

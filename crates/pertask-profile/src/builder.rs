@@ -312,8 +312,9 @@ impl<T: Eq + Hash> Table<T> {
 
 /// Returns the reduced form of a sample: what it keeps if there is no room for the whole.
 fn folded(sample: Sample) -> Sample {
-    let task = sample.task.map(|task| TaskRef { id: None, parent: None, ..task });
-    Sample { stack: sample.stack, task, complete: sample.complete, ..Sample::default() }
+    let Sample { stack, task, runtime, complete, .. } = sample;
+    let task = task.map(|task| TaskRef { id: None, parent: None, ..task });
+    Sample { stack, task, runtime, complete, ..Sample::default() }
 }
 
 /// Returns the beginning of a text that is longer than `most` bytes.

@@ -21,7 +21,8 @@ use super::{Profile, Sample, Site, frames};
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// The task's name or number. `(outside tasks)` selects the samples of no task.
+    /// The task's name or number. `(outside tasks)` selects the samples of no task, and `(tokio scheduler)` those of that part of a
+    /// runtime. A `~` at the beginning of a name may be left out.
     pub task: Option<String>,
     /// The task's spawn site: `FILE` or `FILE:LINE`. The last components of the file's path are enough.
     pub site: Option<String>,
@@ -122,9 +123,12 @@ impl fmt::Display for Filter {
 
 fn is_task(sample: &Sample, wanted: &str) -> bool {
     match &sample.task {
-        None => wanted == frames::OUTSIDE,
+        None => wanted == frames::OUTSIDE || wanted == frames::outside(sample.runtime.as_deref()),
         Some(task) => {
-            task.name.as_deref() == Some(wanted)
+            let name = task.name.as_deref();
+            name == Some(wanted)
+                || task.future.is_some()
+                    && name.and_then(|name| name.strip_prefix('~')) == Some(wanted)
                 || task.id.is_some_and(|id| wanted.parse() == Ok(id))
         }
     }

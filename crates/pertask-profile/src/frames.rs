@@ -27,7 +27,7 @@ impl RootBy {
     pub(super) fn of(self, sample: &Sample) -> Cow<'_, str> {
         match (self, &sample.task) {
             (Self::Thread, _) => thread(sample.thread.as_ref()),
-            (_, None) => OUTSIDE.into(),
+            (_, None) => outside(sample.runtime.as_deref()),
             (Self::TaskName, Some(TaskRef { name: Some(name), .. })) => (&**name).into(),
             (_, Some(task)) => site(task),
         }
@@ -86,6 +86,11 @@ pub(super) fn end(path: &str) -> &str {
     let from = path.len().saturating_sub(512);
     let from = (from..=path.len()).find(|from| path.is_char_boundary(*from));
     &path[from.unwrap_or(0)..]
+}
+
+/// Returns a name for what ran outside tasks: `(tokio scheduler)`, or `(outside tasks)` where that is not known.
+pub(super) fn outside(runtime: Option<&str>) -> Cow<'_, str> {
+    runtime.map_or(OUTSIDE.into(), |part| format!("({part})").into())
 }
 
 /// Returns `src/main.rs:7`.

@@ -21,7 +21,7 @@
 //! let lines = vec![Line { function: handle, line: 12 }];
 //! let location = builder.location(Location { address: 0x1040, mapping: None, lines });
 //! let site = Site { file: builder.text("src/main.rs"), line: 7 };
-//! let task = TaskRef { id: Some(1), name: Some(builder.text("GET /")), site: Some(site), parent: None };
+//! let task = TaskRef { id: Some(1), name: Some(builder.text("GET /")), site: Some(site), ..TaskRef::default() };
 //! builder.add(Sample {
 //!     count: 3,
 //!     cpu_ns: 3_000_000,
@@ -136,6 +136,8 @@ pub struct Sample {
     pub stack: Vec<LocationId>,
     /// The task that ran, or `None` if none did.
     pub task: Option<TaskRef>,
+    /// The part of a runtime that ran outside tasks, as in `tokio scheduler`, or `None` if that is not known.
+    pub runtime: Option<Arc<str>>,
     /// The thread that ran, or `None` if it is not known or the samples are of several threads.
     pub thread: Option<ThreadRef>,
     /// The open scopes, the outermost first.
@@ -154,6 +156,7 @@ impl Default for Sample {
             cpu_ns: 0,
             stack: Vec::new(),
             task: None,
+            runtime: None,
             thread: None,
             scopes: Vec::new(),
             labels: Vec::new(),
@@ -167,12 +170,16 @@ impl Default for Sample {
 pub struct TaskRef {
     /// The task's number, unique in the process, or `None` if the samples are of several tasks.
     pub id: Option<u64>,
-    /// The task's name, or `None` if it was given none.
+    /// The task's name, or `None` if it was given none. If all that is known of the task is its type, this is the type in words
+    /// after a `~`.
     pub name: Option<Arc<str>>,
-    /// The place where the task was spawned.
+    /// The place where the task was spawned. If all that is known of the task is its type, this is where its code begins.
     pub site: Option<Site>,
     /// The number of the task that spawned it.
     pub parent: Option<u64>,
+    /// The whole type of the task's future, if that is all that is known of the task. Nothing has measured it then: its CPU time is
+    /// an estimate by samples.
+    pub future: Option<Arc<str>>,
 }
 
 /// A place in the source code.

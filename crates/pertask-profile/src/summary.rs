@@ -79,6 +79,8 @@ pub enum Subject {
     Task(TaskRef),
     /// No task: the scheduler, drivers, and threads that run no tasks.
     OutsideTasks,
+    /// A part of a runtime, outside tasks: `tokio scheduler`.
+    Runtime(Arc<str>),
     /// A function.
     Function {
         /// The function's name, or its file and offset if no symbol is known.
@@ -130,9 +132,9 @@ impl Profile {
     #[must_use]
     pub fn summary(&self, by: &GroupBy) -> Summary {
         let rows = match by {
-            GroupBy::Site => self.each_once(|sample| site(sample.task.as_ref())),
+            GroupBy::Site => self.each_once(site),
             GroupBy::Task => self.each_once(|sample| {
-                sample.task.clone().map_or(Subject::OutsideTasks, Subject::Task)
+                sample.task.clone().map_or_else(|| outside(sample), Subject::Task)
             }),
             GroupBy::Thread => self.each_once(|sample| Subject::Thread(sample.thread.clone())),
             GroupBy::Label(key) => self.by_label(key),
@@ -255,6 +257,7 @@ impl Subject {
             Self::Task(TaskRef { name: Some(name), .. }) => (&**name).into(),
             Self::Task(task) => frames::site(task),
             Self::OutsideTasks => frames::OUTSIDE.into(),
+            Self::Runtime(part) => frames::outside(Some(part)),
             Self::Function { name, .. } | Self::Scope(name) | Self::Label(name) => (&**name).into(),
             Self::NoStack => "(no stack)".into(),
             Self::Thread(thread) => frames::thread(thread.as_ref()),
@@ -284,11 +287,15 @@ impl std::fmt::Display for Subject {
     }
 }
 
-fn site(task: Option<&TaskRef>) -> Subject {
-    match task {
+fn site(sample: &Sample) -> Subject {
+    match &sample.task {
         Some(task) => Subject::Site { name: task.name.clone(), site: task.site.clone() },
-        None => Subject::OutsideTasks,
+        None => outside(sample),
     }
+}
+
+fn outside(sample: &Sample) -> Subject {
+    sample.runtime.clone().map_or(Subject::OutsideTasks, Subject::Runtime)
 }
 
 type NameAndFile<'a> = (Cow<'a, str>, Option<&'a Arc<str>>);

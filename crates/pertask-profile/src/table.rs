@@ -159,6 +159,14 @@ impl Overview<'_> {
                 "tasks: the profile names none; its recorder knew none, or no task ran".to_owned(),
             );
         }
+        let by_type =
+            |sample: &Sample| sample.task.as_ref().is_some_and(|task| task.future.is_some());
+        if samples.iter().any(by_type) {
+            hints.push(
+                "~ stands before the type of tasks without a name, which their stacks show; their CPU time is an estimate by samples"
+                    .to_owned(),
+            );
+        }
         if !self.whole.has_counts && !samples.is_empty() {
             hints.push("samples: the profile does not say how many there are".to_owned());
         }

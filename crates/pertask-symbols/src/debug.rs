@@ -3,6 +3,7 @@
 //! What is made of it is kept until it is larger than a limit, and then made again as it is needed.
 
 use crate::contents::{Bytes, Source, take_room};
+use crate::declaration::Declared;
 use crate::files::Elf;
 use crate::problem::Reason;
 use crate::shared;
@@ -96,6 +97,51 @@ impl Debug {
             let place = frame.location.filter(|_| is_own);
             let file = place.as_ref().and_then(|place| place.file);
             add(Found { name, file, line: place.as_ref().and_then(|place| place.line) });
+        }
+        Ok(())
+    }
+
+    /// Returns how the functions at an address are declared, the innermost first: as many as [`find`](Self::find) finds.
+    pub(crate) fn declarations(
+        &mut self,
+        address: u64,
+        room_bytes: &mut usize,
+    ) -> Result<Vec<Declared>, gimli::Error> {
+        self.renew_if_large()?;
+        self.note_use(address, room_bytes);
+        let mut frames = found(self.context.find_frames(address), &mut self.split, room_bytes)?;
+        let mut entries = Vec::new();
+        while let Some(frame) = frames.next()? {
+            entries.push(frame.dw_die_offset);
+        }
+        let Some(unit) = self.unit(address) else { return Ok(Vec::new()) };
+        let mut all: Vec<_> = (entries.iter())
+            .map(|entry| {
+                entry.map_or_else(Declared::default, |it| {
+                    Declared::read(unit, it).unwrap_or_default()
+                })
+            })
+            .collect();
+        if let Some(outermost) = all.last_mut().filter(|it| it.line.is_none()) {
+            self.begin(unit, entries.last().copied().flatten(), outermost)?;
+        }
+        Ok(all)
+    }
+
+    /// Takes the line of a function's first instruction for its declaration. With line tables only, there is no other.
+    fn begin(
+        &self,
+        unit: UnitRef<'_, Bytes>,
+        entry: Option<gimli::UnitOffset>,
+        declared: &mut Declared,
+    ) -> Result<(), gimli::Error> {
+        let entry = entry.map(|entry| unit.entry(entry)).transpose()?;
+        let start = entry.and_then(|entry| entry.attr_value(gimli::DW_AT_low_pc));
+        let start = start.map(|start| unit.attr_address(start)).transpose()?.flatten();
+        let place = start.map(|start| self.context.find_location(start)).transpose()?.flatten();
+        if let Some(place) = place {
+            declared.file = place.file.map(str::to_owned);
+            declared.line = place.line;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use crate::contents::{Contents, Limited, Source, malformed, take_room};
 use crate::debug::{Debug, Found, Places};
+use crate::declaration::{Declaration, Declared};
 use crate::demangle::demangled;
 use crate::files::{self, Elf, Place};
 use crate::frame::{Frame, Names};
@@ -225,6 +226,29 @@ impl Image {
         frames
     }
 
+    /// Returns how debug information declares the functions at an address of the process, the innermost first.
+    pub(crate) fn declarations(
+        &mut self,
+        address: u64,
+        range: &ModuleRange,
+        room_bytes: &mut usize,
+        names: &mut Names,
+    ) -> Vec<Option<Declaration>> {
+        let Some(address) = self.numbering.of_address(address, range) else { return Vec::new() };
+        let found = self.debug.as_mut().map(|debug| debug.declarations(address, room_bytes));
+        let declared = |Declared { name, file, line }| {
+            let file = file.map(|file| names.of(&file));
+            name.map(|name| Declaration { name: names.of(&name), file, line })
+        };
+        found.and_then(Result::ok).unwrap_or_default().into_iter().map(declared).collect()
+    }
+
+    /// Returns how many functions the symbol table has where the code of this address is.
+    pub(crate) fn functions_at(&self, address: u64, range: &ModuleRange) -> usize {
+        let address = self.numbering.of_address(address, range);
+        address.map_or(0, |address| self.table.functions_at(address))
+    }
+
     /// Returns the first file of split debug information that was missing so far.
     pub(crate) fn missing(&self) -> Option<&str> {
         self.debug.as_ref().and_then(|debug| debug.split.missing.as_deref())
@@ -242,8 +266,8 @@ impl Image {
             return;
         };
         let whole = demangled(symbol, None);
-        if last_word(&whole) == last_word(&outermost.function)
-            && whole.len() > outermost.function.len()
+        if is_bare(&outermost.function)
+            && is_same(last_word(&whole), last_word(&outermost.function))
         {
             outermost.function = names.of(&whole);
             outermost.system_name = names.of(symbol);
@@ -255,6 +279,16 @@ impl Image {
 fn says_more(place: &Place, reason: &Reason, before: &Reason) -> bool {
     let is_there = reason.is_other_build() && *place != Place::RunningProgram;
     is_there && matches!(before, Reason::Unreadable(_))
+}
+
+/// Whether both words name one function, or are what compilers call functions without a name.
+fn is_same(symbols: &str, debug: &str) -> bool {
+    symbols == debug || symbols.starts_with('{') && debug.starts_with('{')
+}
+
+/// Whether a name has no module. It may have type arguments, which have modules.
+fn is_bare(name: &str) -> bool {
+    name.split('<').next().is_some_and(|name| !name.is_empty() && !name.contains("::"))
 }
 
 /// The last word of a path, without generic arguments: `run` of `<app::Worker<T>>::run::<u32>`.
@@ -319,6 +353,12 @@ fn memory(addresses: Range<u64>) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_without_a_module_is_bare_whatever_its_type_arguments_are() {
+        assert!(is_bare("poll<app::serve::{async_fn_env#0}, app::Handle>") && is_bare("main"));
+        assert!(!is_bare("app::main") && !is_bare("<app::Own as core::future::Future>::poll"));
+    }
 
     #[test]
     fn the_last_word_of_a_path_is_the_functions_own() {

@@ -13,9 +13,10 @@
 //!
 //! - [`Module::of_this_process`] lists the program and the libraries, as they are mapped. It reads the process's own memory and
 //!   no file. What it is made of is there, too: [`mappings`], [`Memory`] and [`MappedElf`], which has the sections that an
-//!   unwinder needs.
+//!   unwinder needs. With [`mappings_of`] and [`MappedFiles`] it works for other processes.
 //! - A `Symbolizer` (feature `names`) finds the functions at an address, each as a `Frame`: several where calls are inlined.
-//!   It reads the modules' files. What a file lacks is a `Problem`, with what to do about it.
+//!   It reads the modules' files. What a file lacks is a `Problem`, with what to do about it. `Symbolizer::declarations` has the
+//!   type arguments of those functions, and where each is declared.
 //! - `GeneratedCode` (feature `names`) names code that no file holds, as a compiler at run time makes it.
 
 #![deny(unsafe_code)]
@@ -31,6 +32,8 @@ mod module;
 mod contents;
 #[cfg(feature = "names")]
 mod debug;
+#[cfg(feature = "names")]
+mod declaration;
 #[cfg(feature = "names")]
 mod demangle;
 #[cfg(feature = "names")]
@@ -56,13 +59,15 @@ mod symbolizer;
 #[cfg(feature = "names")]
 mod table;
 
+#[cfg(feature = "names")]
+pub use declaration::Declaration;
 pub use elf::{MappedElf, UnwindSections};
 #[cfg(feature = "names")]
 pub use frame::Frame;
 #[cfg(feature = "names")]
 pub use generated::{ANONYMOUS_CODE, GeneratedCode};
-pub use maps::{Mapping, mappings};
-pub use memory::Memory;
+pub use maps::{Mapping, mappings, mappings_of};
+pub use memory::{MappedFiles, Memory};
 pub use module::{Module, ModuleRange};
 #[cfg(feature = "names")]
 pub use problem::{Problem, Reason};

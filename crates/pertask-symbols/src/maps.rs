@@ -1,9 +1,9 @@
-//! What the kernel has mapped into this process.
+//! What the kernel has mapped into this process, or into another one.
 
 use std::io;
 use std::ops::Range;
 
-/// A range of addresses of this process, as one line of `/proc/thread-self/maps` describes it.
+/// A range of addresses of a process, as one line of `/proc/thread-self/maps` describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Mapping {
@@ -19,6 +19,8 @@ pub struct Mapping {
     pub private: bool,
     /// The offset in the file at which the mapping begins.
     pub offset: u64,
+    /// The number of the file in its file system, or 0 if there is no file.
+    pub inode: u64,
     /// The file, or a name in brackets, or nothing.
     pub path: String,
 }
@@ -41,8 +43,25 @@ pub fn mappings() -> io::Result<Vec<Mapping>> {
         );
         io::Error::new(cause.kind(), what)
     })?;
+    Ok(parse(&text))
+}
+
+/// Returns the current mappings of another process, in the order of their addresses. There are none once it has ended.
+///
+/// # Errors
+///
+/// Returns an error that names the file if it cannot be read: this process must be allowed to look into the other one, as that of the
+/// same user is, unless it has changed its privileges.
+pub fn mappings_of(process: u32) -> io::Result<Vec<Mapping>> {
+    let file = format!("/proc/{process}/maps");
+    let text = std::fs::read(&file)
+        .map_err(|cause| io::Error::new(cause.kind(), format!("{file} cannot be read: {cause}")))?;
+    Ok(parse(&text))
+}
+
+fn parse(text: &[u8]) -> Vec<Mapping> {
     // Paths need not be UTF-8.
-    Ok(String::from_utf8_lossy(&text).lines().filter_map(Mapping::parse).collect())
+    String::from_utf8_lossy(text).lines().filter_map(Mapping::parse).collect()
 }
 
 impl Mapping {
@@ -52,8 +71,8 @@ impl Mapping {
         let (start, end) = words.next()?.split_once('-')?;
         let allowed = words.next()?;
         let offset = number(words.next()?)?;
-        // The device and the inode come before the path.
-        let path = words.nth(2).unwrap_or_default().trim_start().to_owned();
+        let inode = words.nth(1)?.parse().ok()?;
+        let path = words.next().unwrap_or_default().trim_start().to_owned();
         let has = |what| allowed.contains(what);
         Some(Self {
             range: number(start)?..number(end)?,
@@ -62,6 +81,7 @@ impl Mapping {
             executable: has('x'),
             private: has('p'),
             offset,
+            inode,
             path,
         })
     }
@@ -83,6 +103,7 @@ mod tests {
         let mapping = Mapping::parse(line).unwrap();
         assert_eq!(mapping.range, 0x7f00_0000_1000..0x7f00_0000_3000);
         assert_eq!((mapping.offset, &*mapping.path), (0x2000, "/usr/lib/a b.so"));
+        assert_eq!(mapping.inode, 1234);
         assert!(mapping.readable && !mapping.writable && mapping.executable && mapping.private);
         let nameless = Mapping::parse("1000-2000 rw-p 00000000 00:00 0 ").unwrap();
         assert!(nameless.path.is_empty() && nameless.may_hold_stack());

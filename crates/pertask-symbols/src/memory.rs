@@ -1,11 +1,14 @@
-//! Reads this process's memory without a fault, even if other threads unmap it meanwhile.
+//! Reads memory without a fault: this process's own, even if other threads unmap it meanwhile, or another's, as its files have it.
 
+use crate::maps::{Mapping, mappings};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Arc;
 
-/// A reader of this process's own memory.
+/// A reader of this process's own memory, or of what files have of another's.
 ///
 /// A read of memory that is not mapped fails. It does not fault.
 #[derive(Debug)]
@@ -15,6 +18,79 @@ pub enum Memory {
     File(File),
     /// Reads with `process_vm_readv`, which old container runtimes forbid.
     Call,
+    /// Reads the files that are mapped into another process.
+    Files(MappedFiles),
+}
+
+/// The files that are mapped into another process, and where. To read them needs less privilege than to read its memory.
+#[derive(Debug)]
+pub struct MappedFiles {
+    /// By address: where a part of a file is mapped, and where that part begins in the file.
+    parts: Vec<(Range<u64>, Part)>,
+}
+
+#[derive(Debug)]
+enum Part {
+    File(Arc<File>, u64),
+    Bytes(Vec<u8>),
+}
+
+impl MappedFiles {
+    /// Opens the files that are mapped into a process, seen from its own root. A file that was replaced since is not among them.
+    #[must_use]
+    pub fn of(process: u32, mapped: &[Mapping]) -> Self {
+        let mut files = HashMap::new();
+        let mut part = |mapping: &Mapping| match &*mapping.path {
+            "[vdso]" => kernels_page().map(Part::Bytes),
+            path if path.starts_with('/') && mapping.readable => {
+                let file = files.entry(mapping.inode).or_insert_with(|| open(process, mapping));
+                file.clone().map(|file| Part::File(file, mapping.offset))
+            }
+            _ => None,
+        };
+        let parts = mapped.iter().filter_map(|it| Some((it.range.clone(), part(it)?)));
+        Self { parts: parts.collect() }
+    }
+
+    /// Fills `bytes` from the address `from` on, or returns `None` if some of it is in no file.
+    fn read(&self, bytes: &mut [u8], from: u64) -> Option<()> {
+        let after = self.parts.partition_point(|(range, _)| range.start <= from);
+        let (range, part) = self.parts.get(after.checked_sub(1)?)?;
+        let inside = from - range.start;
+        if range.end.checked_sub(from)? < bytes.len() as u64 {
+            return None;
+        }
+        match part {
+            Part::File(file, offset) => {
+                file.read_exact_at(bytes, offset.checked_add(inside)?).ok()?;
+            }
+            Part::Bytes(all) => {
+                let inside = usize::try_from(inside).ok()?;
+                bytes.copy_from_slice(all.get(inside..)?.get(..bytes.len())?);
+            }
+        }
+        Some(())
+    }
+}
+
+/// Opens a mapped file, if its path still leads to it.
+fn open(process: u32, mapping: &Mapping) -> Option<Arc<File>> {
+    let root = format!("/proc/{process}");
+    // The running program can be opened even where its path leads nowhere.
+    let program = std::fs::read_link(format!("{root}/exe")).ok();
+    let path = match program.is_some_and(|program| program.as_os_str() == &*mapping.path) {
+        true => format!("{root}/exe"),
+        false => format!("{root}/root{}", mapping.path),
+    };
+    let file = File::open(path).ok()?;
+    let is_it = file.metadata().is_ok_and(|it| it.is_file() && it.ino() == mapping.inode);
+    is_it.then(|| Arc::new(file))
+}
+
+/// Returns the kernel's page of code, which is the same in all processes.
+fn kernels_page() -> Option<Vec<u8>> {
+    let own = mappings().ok()?.into_iter().find(|mapping| mapping.path == "[vdso]")?;
+    Memory::open().ok()?.read(own.range)
 }
 
 impl Memory {
@@ -46,6 +122,7 @@ impl Memory {
         match self {
             Self::File(file) => file.read_exact_at(&mut bytes, range.start).ok()?,
             Self::Call => read_by_call(&mut bytes, range.start)?,
+            Self::Files(files) => files.read(&mut bytes, range.start)?,
         }
         Some(bytes)
     }
@@ -76,5 +153,21 @@ mod tests {
             assert_eq!(memory.read(at..at + 16).unwrap(), known, "{memory:?}");
             assert_eq!(memory.read(16..32), None, "{memory:?}");
         }
+    }
+    #[test]
+    fn the_code_of_a_process_is_read_from_its_files() {
+        let process = std::process::id();
+        let mapped = crate::maps::mappings_of(process).unwrap();
+        let files = Memory::Files(MappedFiles::of(process, &mapped));
+        let own = Memory::open().unwrap();
+        let code = mapped.iter().filter(|it| it.executable && it.path.starts_with('/'));
+        let mut read = 0;
+        for range in code.map(|mapping| mapping.range.start..mapping.range.start + 4096) {
+            assert_eq!(files.read(range.clone()), own.read(range.clone()), "{range:x?}");
+            read += 1;
+        }
+        assert!(read > 1, "{mapped:?}");
+        let stack = mapped.iter().find(|mapping| mapping.path == "[stack]").unwrap();
+        assert_eq!(files.read(stack.range.start..stack.range.start + 8), None);
     }
 }

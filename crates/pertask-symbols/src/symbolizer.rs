@@ -7,6 +7,7 @@
 //! running program's own file and no other: if somebody truncates a mapped file, its reader is killed. Both what is mapped and
 //! what is read go back to the system when the symbolizer is dropped.
 
+use crate::declaration::Declaration;
 use crate::frame::{Frame, Names};
 use crate::image::{Image, Search};
 use crate::module::{Module, ModuleRange};
@@ -126,6 +127,21 @@ impl Symbolizer {
         frames
     }
 
+    /// Returns how debug information declares each of the [`frames`](Self::frames) at an address, or `None` where it does not say.
+    ///
+    /// There are none where names come from a symbol table alone.
+    pub fn declarations(&mut self, address: u64) -> Vec<Option<Declaration>> {
+        self.ask(address, Image::declarations).unwrap_or_default()
+    }
+
+    /// Returns how many functions the symbol table has where the code of this address is.
+    ///
+    /// If there are several, the compiler or the linker has kept one copy of their code, and which of them ran is not known.
+    pub fn functions_at(&mut self, address: u64) -> usize {
+        self.ask(address, |image, address, range, _, _| image.functions_at(address, range))
+            .unwrap_or(0)
+    }
+
     /// Returns the index of the module that has code at an address.
     ///
     /// If one module was unloaded and another was loaded in its place, this is the later one.
@@ -154,33 +170,48 @@ impl Symbolizer {
     }
 
     fn find(&mut self, address: u64) -> Vec<Frame> {
-        let Some(at) = self.module(address) else { return Vec::new() };
-        let (module, state) = &mut self.modules[at];
-        if matches!(state, State::NotYet) {
-            *state = match self.search.image(module, &mut self.room_bytes) {
-                Ok((image, reasons)) => {
-                    for reason in reasons {
-                        add_new(&mut self.problems, &mut self.said, Problem::of(module, reason));
-                    }
-                    self.read.push(at);
-                    State::Read(Box::new(image))
-                }
-                Err(reason) => {
-                    self.problems.push(Problem::of(module, reason));
-                    State::Nothing
-                }
-            };
-        }
-        let State::Read(image) = state else { return Vec::new() };
-        let holds = |range: &&ModuleRange| range.addresses.contains(&address);
-        let Some(range) = module.ranges.iter().find(holds) else { return Vec::new() };
+        self.ask(address, Image::frames).unwrap_or_default()
+    }
+
+    /// Asks the image of the module that has code at an address, which is read now if it was not.
+    fn ask<T>(
+        &mut self,
+        address: u64,
+        question: impl FnOnce(&mut Image, u64, &ModuleRange, &mut usize, &mut Names) -> T,
+    ) -> Option<T> {
+        let at = self.module(address)?;
+        self.read_image(at);
+        let Self { modules, room_bytes, names, .. } = self;
+        let (module, State::Read(image)) = &mut modules[at] else { return None };
+        let range = module.ranges.iter().find(|range| range.addresses.contains(&address))?;
         let was_whole = image.missing().is_none();
-        let frames = image.frames(address, range, &mut self.room_bytes, &mut self.names);
+        let answer = question(image, address, range, room_bytes, names);
         if let Some(file) = image.missing().filter(|_| was_whole) {
             let reason = Reason::SplitMissing { file: file.to_owned() };
             add_new(&mut self.problems, &mut self.said, Problem::of(module, reason));
         }
-        frames
+        Some(answer)
+    }
+
+    /// Reads the image of a module, if nobody has tried yet.
+    fn read_image(&mut self, at: usize) {
+        let (module, state) = &mut self.modules[at];
+        if !matches!(state, State::NotYet) {
+            return;
+        }
+        *state = match self.search.image(module, &mut self.room_bytes) {
+            Ok((image, reasons)) => {
+                for reason in reasons {
+                    add_new(&mut self.problems, &mut self.said, Problem::of(module, reason));
+                }
+                self.read.push(at);
+                State::Read(Box::new(image))
+            }
+            Err(reason) => {
+                self.problems.push(Problem::of(module, reason));
+                State::Nothing
+            }
+        };
     }
 }
 

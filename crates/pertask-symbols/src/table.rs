@@ -61,6 +61,16 @@ impl Table {
         self.symbols.is_empty()
     }
 
+    /// Returns how many functions of different names begin where the function at an address does. There are several where the
+    /// compiler or the linker has kept one copy of equal code.
+    pub(crate) fn functions_at(&self, address: u64) -> usize {
+        let behind = self.symbols.partition_point(|symbol| symbol.start <= address);
+        let Some(last) = self.symbols[..behind].last() else { return 0 };
+        let before = self.symbols.partition_point(|symbol| symbol.start < last.start);
+        let names = self.symbols[before..behind].iter().map(|symbol| self.name(symbol));
+        names.collect::<std::collections::HashSet<_>>().len()
+    }
+
     /// Returns the name of the function that has code at an address.
     pub(crate) fn at(&self, address: u64) -> Option<&str> {
         let behind = self.symbols.partition_point(|symbol| symbol.start <= address);
@@ -70,9 +80,13 @@ impl Table {
             0 => next,
             size => symbol.start.saturating_add(size),
         };
+        let name = std::str::from_utf8(self.name(symbol)?).ok();
+        name.filter(|name| address < end && !name.is_empty())
+    }
+
+    fn name(&self, symbol: &Symbol) -> Option<&[u8]> {
         let name = self.names.as_ref()?.bytes().get(symbol.name as usize..)?;
-        let name = &name[..name.iter().position(|byte| *byte == 0)?];
-        std::str::from_utf8(name).ok().filter(|name| address < end && !name.is_empty())
+        Some(&name[..name.iter().position(|byte| *byte == 0)?])
     }
 }
 

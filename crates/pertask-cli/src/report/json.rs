@@ -66,6 +66,7 @@ struct Row<'a> {
     line: Option<u32>,
     task: Option<u64>,
     parent: Option<u64>,
+    future_type: Option<&'a str>,
     tid: Option<u32>,
     self_cpu_ns: u64,
     total_cpu_ns: u64,
@@ -143,6 +144,7 @@ fn row<'a>(profile: &Profile, row: &'a SummaryRow) -> Row<'a> {
         line: None,
         task: None,
         parent: None,
+        future_type: None,
         tid: None,
         self_cpu_ns: row.own.cpu_ns,
         total_cpu_ns: row.total.cpu_ns,
@@ -162,6 +164,7 @@ fn row<'a>(profile: &Profile, row: &'a SummaryRow) -> Row<'a> {
             out.file = task.site.as_ref().map(|site| &*site.file);
             out.line = task.site.as_ref().map(|site| site.line);
             (out.task, out.parent) = (task.id, task.parent);
+            out.future_type = task.future.as_deref();
         }
         Subject::Function { name, file } => {
             out.kind = "function";
@@ -177,6 +180,7 @@ fn row<'a>(profile: &Profile, row: &'a SummaryRow) -> Row<'a> {
         Subject::Scope(scope) => (out.kind, out.name) = ("scope", Some(&**scope)),
         Subject::Label(value) => (out.kind, out.name) = ("label", Some(&**value)),
         Subject::OutsideTasks => out.kind = "outside_tasks",
+        Subject::Runtime(part) => (out.kind, out.name) = ("runtime", Some(&**part)),
         Subject::NoStack => out.kind = "no_stack",
         Subject::NoScope => out.kind = "no_scope",
         Subject::NoLabel => out.kind = "no_label",

@@ -9,8 +9,10 @@ mod symbols;
 mod text;
 
 use std::{
+    collections::HashMap,
     io::{BufWriter, Write},
     path::Path,
+    sync::Arc,
 };
 
 use pertask::profile::{FlamegraphOptions, Profile, SummaryStyle, Weight};
@@ -22,6 +24,7 @@ use crate::{
 };
 
 pub use options::{ABOUT, HELP, LONG_ABOUT, ReportOptions};
+pub use symbols::SymbolOptions;
 pub use text::Shown;
 
 /// The most rows of a table for people, unless they ask for another number.
@@ -33,7 +36,10 @@ const TOP: usize = 20;
 ///
 /// Returns an [`Error`] if the profile cannot be read, no sample matches, or something cannot be written.
 pub fn run(options: &ReportOptions) -> Result<(), Error> {
-    let whole = options.symbols.named(input::read(&options.file, &options.limits())?);
+    let mut whole = options.symbols.named(input::read(&options.file, &options.limits())?);
+    if options.full_names {
+        show_types(&mut whole);
+    }
     let filter = options.filter();
     let part = if filter.is_empty() { None } else { Some(whole.filtered(&filter)) };
     if let Some(part) = &part
@@ -46,6 +52,18 @@ pub fn run(options: &ReportOptions) -> Result<(), Error> {
     let shown = Shown { whole: &whole, part: part.as_ref().map(|part| (part, &filter)) };
     tables(options, &shown)?;
     pictures(options, profile)
+}
+
+/// Names tasks that are known by their types after the whole type.
+pub fn show_types(profile: &mut Profile) {
+    let mut names: HashMap<Arc<str>, Arc<str>> = HashMap::new();
+    for task in profile.samples.iter_mut().filter_map(|sample| sample.task.as_mut()) {
+        if let Some(future) = &task.future {
+            let whole =
+                names.entry(Arc::clone(future)).or_insert_with(|| format!("~{future}").into());
+            task.name = Some(Arc::clone(whole));
+        }
+    }
 }
 
 fn tables(options: &ReportOptions, shown: &Shown<'_>) -> Result<(), Error> {

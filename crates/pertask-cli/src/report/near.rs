@@ -63,7 +63,7 @@ fn instead(profile: &Profile, alone: &Filter) -> String {
 fn task_names(subjects: &[Subject]) -> Vec<String> {
     let name = |subject: &Subject| match subject {
         Subject::Site { name: Some(name), .. } => Some(name.to_string()),
-        Subject::OutsideTasks => Some(subject.to_string()),
+        Subject::OutsideTasks | Subject::Runtime(_) => Some(subject.to_string()),
         _ => None,
     };
     subjects.iter().filter_map(name).collect()

@@ -37,11 +37,12 @@ Reading the tables:
              It is - if the file does not say how many there were.
              If the first lines say that times are by the clock, a site's CPU is
              measured, and the function (no sample) has the part without samples
-    TASK     the task's name, or - if it has none
-    SITE     the line of code that made the task
+    TASK     the task's name, or - if it has none. After ~ stands the type of tasks without
+             a name, which their stacks show; their CPU is an estimate by samples
+    SITE     the line of code that made the task; after ~, where the task's code begins
     FILE     the function's source file, shown where names alone are ambiguous
   SELF and CPU add up to the whole. Samples in no task, in no scope or without the label
-  have a row of their own, such as (outside tasks). Functions that only called others have
+  have a row of their own, such as (outside tasks) or (tokio scheduler). Functions that only called others have
   rows with --top 0.
 
 Groups (--by, separated by commas):
@@ -95,6 +96,10 @@ pub struct ReportOptions {
     /// The most rows of each table; 0 means all [default: 20; with --json, all]
     #[arg(long, value_name = "N")]
     pub top: Option<usize>,
+
+    /// Show the whole types of tasks that are known by their types, and not only their words
+    #[arg(long)]
+    pub full_names: bool,
 
     /// Raise (or lower) a limit on what FILE may hold; may be repeated. NAME is one of bytes,
     /// part_bytes, samples, strings, string_bytes, locations, depth, frames, labels

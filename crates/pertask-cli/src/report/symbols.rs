@@ -25,13 +25,18 @@ pub struct SymbolOptions {
 impl SymbolOptions {
     /// Returns the profile with the names that can be found.
     pub fn named(&self, profile: Profile) -> Profile {
+        self.named_from(profile, &[])
+    }
+
+    /// Returns the profile with the names that can be found, also in more folders than the user has named.
+    pub fn named_from(&self, profile: Profile, folders: &[PathBuf]) -> Profile {
         if self.no_symbols || !lacks_names(&profile) {
             return profile;
         }
         let mut options = ResolveOptions::default();
         // Nobody shares this process.
         options.memory_bytes = 4 << 30;
-        options.folders = self.symbols.clone();
+        options.folders = self.symbols.iter().chain(folders).cloned().collect();
         resolve(&profile, &options)
     }
 }

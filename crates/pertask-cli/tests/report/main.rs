@@ -441,7 +441,7 @@ fn amount(count: u64) -> Sample {
 
 fn task(id: u64, name: Option<&str>, line: u32, parent: Option<u64>) -> TaskRef {
     let site = Some(Site { file: "src/app.rs".into(), line });
-    TaskRef { id: Some(id), name: name.map(Into::into), site, parent }
+    TaskRef { id: Some(id), name: name.map(Into::into), site, parent, future: None }
 }
 
 fn location(builder: &mut ProfileBuilder, name: &str) -> LocationId {

@@ -87,7 +87,7 @@ fn of_root(root: Root<'_>) -> Kind {
         Root::Task(_) => Kind::Task,
         Root::Site(..) => Kind::Site,
         Root::Thread(..) => Kind::Thread,
-        Root::Outside => Kind::OutsideTasks,
+        Root::Outside(_) => Kind::OutsideTasks,
         Root::UnknownTask | Root::UnknownThread => Kind::Words,
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use super::super::frames::{INCOMPLETE, OUTSIDE, UNKNOWN, beginning};
+use super::super::frames::{INCOMPLETE, UNKNOWN, beginning, outside};
 use super::super::{
     Function, FunctionId, Location, LocationId, Profile, RootBy, Sample, Site, TaskRef, ThreadRef,
 };
@@ -40,8 +40,8 @@ pub(super) enum Root<'a> {
     Thread(&'a str, u32),
     /// A thread of which nothing is known.
     UnknownThread,
-    /// No task.
-    Outside,
+    /// No task, and the part of a runtime that it was, if that is known.
+    Outside(Option<&'a str>),
 }
 
 /// Where the tasks of one root were spawned.
@@ -50,6 +50,8 @@ enum Spawned<'a> {
     Unknown,
     At(&'a Site),
     AtSeveral,
+    /// They have not been seen being spawned: this is where their code begins.
+    Code(&'a Site),
 }
 
 /// The frames of a profile.
@@ -149,11 +151,12 @@ impl<'a> Frames<'a> {
 
     fn spawned_at(&self, frame: Frame) -> Option<String> {
         let Frame::Root(place) = frame else { return None };
+        let at =
+            |Site { file, line }: &Site| format!("{}:{line}", text::end(file, text::SOURCE_CHARS));
         match self.spawned[place as usize] {
             Spawned::Unknown => None,
-            Spawned::At(Site { file, line }) => {
-                Some(format!("spawned at {}:{line}", text::end(file, text::SOURCE_CHARS)))
-            }
+            Spawned::At(site) => Some(format!("spawned at {}", at(site))),
+            Spawned::Code(site) => Some(format!("by type, code at {}", at(site))),
             Spawned::AtSeveral => Some("spawned at several sites".to_owned()),
         }
     }
@@ -178,7 +181,7 @@ impl<'a> Root<'a> {
     fn of(sample: &'a Sample, by: RootBy) -> Self {
         match (by, &sample.task) {
             (RootBy::Thread, _) => Self::of_thread(sample.thread.as_ref()),
-            (_, None) => Self::Outside,
+            (_, None) => Self::Outside(sample.runtime.as_deref()),
             (RootBy::TaskName, Some(TaskRef { name: Some(name), .. })) => Self::Task(name),
             (_, Some(TaskRef { site: Some(Site { file, line }), .. })) => Self::Site(file, *line),
             _ => Self::UnknownTask,
@@ -198,7 +201,7 @@ impl<'a> Root<'a> {
             Self::Thread(name, tid) => format!("{} [{tid}]", beginning(name)).into(),
             Self::UnknownTask => UNKNOWN.into(),
             Self::UnknownThread => "(unknown thread)".into(),
-            Self::Outside => OUTSIDE.into(),
+            Self::Outside(part) => outside(part),
         }
     }
 
@@ -206,7 +209,7 @@ impl<'a> Root<'a> {
     fn by_name(&self, other: &Self) -> Ordering {
         fn key<'a>(root: &Root<'a>) -> (u8, &'a str, u32) {
             match *root {
-                Root::Outside => (0, "", 0),
+                Root::Outside(part) => (0, part.unwrap_or_default(), 0),
                 Root::UnknownTask | Root::UnknownThread => (1, "", 0),
                 Root::Task(name) => (2, name, 0),
                 Root::Site(text, number) => (3, text, number),
@@ -220,11 +223,13 @@ impl<'a> Root<'a> {
 fn spawned<'a>(profile: &'a Profile, root_of: &[u32], roots: usize) -> Vec<Spawned<'a>> {
     let mut spawned = vec![Spawned::Unknown; roots];
     for (sample, root) in profile.samples.iter().zip(root_of) {
-        let Some(site) = sample.task.as_ref().and_then(|task| task.site.as_ref()) else { continue };
+        let Some(task) = &sample.task else { continue };
+        let Some(site) = &task.site else { continue };
         let at = &mut spawned[*root as usize];
         *at = match *at {
+            Spawned::Unknown if task.future.is_some() => Spawned::Code(site),
             Spawned::Unknown => Spawned::At(site),
-            Spawned::At(known) if known == site => Spawned::At(known),
+            known @ (Spawned::At(one) | Spawned::Code(one)) if one == site => known,
             _ => Spawned::AtSeveral,
         };
     }

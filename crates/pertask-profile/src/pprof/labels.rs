@@ -14,7 +14,18 @@ pub(super) enum Value<'a> {
 }
 
 /// The keys of our own labels.
-const OURS: [&str; 8] = ["task", "task_name", "site", "parent", "thread", "tid", "scope", "stack"];
+const OURS: [&str; 10] = [
+    "task",
+    "task_name",
+    "task_type",
+    "site",
+    "parent",
+    "runtime",
+    "thread",
+    "tid",
+    "scope",
+    "stack",
+];
 /// The prefix of a user's key that would otherwise be one of ours.
 const USER: &str = "user.";
 /// The value instead of a task's number, where a sample is of several tasks.
@@ -26,12 +37,20 @@ pub(super) fn of(sample: &Sample) -> Vec<(Cow<'_, str>, Value<'_>)> {
     let text = |text| Value::Text(Cow::Borrowed(text));
     let mut labels: Vec<(Cow<'_, str>, Value<'_>)> = Vec::new();
     if let Some(task) = &sample.task {
-        labels.push(("task".into(), task.id.map_or(text(SEVERAL), Value::Number)));
+        // A task that is known by its type has no number.
+        match &task.future {
+            Some(future) if task.id.is_none() => labels.push(("task_type".into(), text(future))),
+            future => {
+                labels.push(("task".into(), task.id.map_or(text(SEVERAL), Value::Number)));
+                labels.extend(future.iter().map(|future| ("task_type".into(), text(future))));
+            }
+        }
         labels.extend(task.name.iter().map(|name| ("task_name".into(), text(name))));
         let site = task.site.as_ref().map(|site| Value::Text(frames::place(site).into()));
         labels.extend(site.map(|site| ("site".into(), site)));
         labels.extend(task.parent.map(|parent| ("parent".into(), Value::Number(parent))));
     }
+    labels.extend(sample.runtime.iter().map(|part| ("runtime".into(), text(part))));
     if let Some(thread) = &sample.thread {
         labels.push(("thread".into(), text(&thread.name)));
         labels.push(("tid".into(), Value::Number(thread.tid.into())));
@@ -126,6 +145,8 @@ impl Labels {
                 task(sample);
                 return;
             }
+            ("task_type", Taken::Text(future)) => return task(sample).future = Some(future),
+            ("runtime", Taken::Text(part)) => return sample.runtime = Some(part),
             ("task_name", Taken::Text(name)) => return task(sample).name = Some(name),
             ("parent", Taken::Number(parent)) => return task(sample).parent = Some(parent),
             ("thread", Taken::Text(name)) => return thread(sample).name = name,

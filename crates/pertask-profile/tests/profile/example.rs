@@ -83,7 +83,7 @@ fn function(builder: &mut ProfileBuilder, name: &str) -> pertask_profile::Functi
 
 pub fn task(builder: &mut ProfileBuilder, id: u64, name: &str, line: u32) -> TaskRef {
     let site = Site { file: builder.text("src/service.rs"), line };
-    TaskRef { id: Some(id), name: Some(builder.text(name)), site: Some(site), parent: None }
+    TaskRef { id: Some(id), name: Some(builder.text(name)), site: Some(site), ..TaskRef::default() }
 }
 
 pub fn worker(builder: &mut ProfileBuilder) -> ThreadRef {

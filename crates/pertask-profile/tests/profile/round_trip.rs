@@ -22,7 +22,17 @@ fn the_example_comes_back() {
 #[test]
 fn users_labels_never_pass_for_ours() {
     let mut profile = example::profile();
-    let keys = ["task", "user.task", "user.user.site", "stack", "user", "user.name", "scope"];
+    let keys = [
+        "task",
+        "task_type",
+        "runtime",
+        "user.task",
+        "user.user.site",
+        "stack",
+        "user",
+        "user.name",
+        "scope",
+    ];
     profile.samples[0].labels = keys.map(|key| (key.into(), "incomplete".into())).to_vec();
     assert_eq!(Profile::from_pprof(&pprof(&profile)[..]).expect("it is good"), profile);
 }
@@ -160,17 +170,19 @@ fn counted(sample: Sample, has_counts: bool) -> Sample {
 
 fn samples() -> impl Strategy<Value = Sample> {
     let amounts = (any::<u32>(), any::<u32>(), any::<bool>());
+    let whose = (proptest::option::of(tasks()), proptest::option::of(text()));
     let stack = vec((0..4_u32).prop_map(LocationId), 0..6);
     let thread = proptest::option::of((any::<u32>(), text()));
     let scopes = vec(text().prop_map(Into::into), 0..3);
-    let key = "[a-z.]{1,3}|user\\.task|task|site|stack|scope|thread|tid";
+    let key = "[a-z.]{1,3}|user\\.task|task|task_type|runtime|site|stack|scope|thread|tid";
     let labels = vec((key, text()), 0..3);
-    (amounts, stack, proptest::option::of(tasks()), thread, scopes, labels).prop_map(
-        |((count, cpu_ns, complete), stack, task, thread, scopes, labels)| Sample {
+    (amounts, stack, whose, thread, scopes, labels).prop_map(
+        |((count, cpu_ns, complete), stack, (task, runtime), thread, scopes, labels)| Sample {
             count: count.into(),
             cpu_ns: cpu_ns.into(),
             stack,
             task,
+            runtime: runtime.map(Into::into),
             thread: thread.map(|(tid, name)| ThreadRef { tid, name: name.into() }),
             scopes,
             labels: labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
@@ -182,11 +194,13 @@ fn samples() -> impl Strategy<Value = Sample> {
 fn tasks() -> impl Strategy<Value = TaskRef> {
     let site = proptest::option::of((text(), any::<u32>()));
     let ids = any::<(Option<u64>, Option<u64>)>();
-    (ids, proptest::option::of(text()), site).prop_map(|((id, parent), name, site)| TaskRef {
+    let names = (proptest::option::of(text()), proptest::option::of(text()));
+    (ids, names, site).prop_map(|((id, parent), (name, future), site)| TaskRef {
         id,
         name: name.map(Into::into),
         site: site.map(|(file, line)| Site { file: file.into(), line }),
         parent,
+        future: future.map(Into::into),
     })
 }
 

@@ -76,6 +76,8 @@ mod signals;
 mod stacks;
 #[allow(unsafe_code)]
 mod stat;
+#[cfg(feature = "profiler")]
+mod types;
 #[allow(unsafe_code)]
 mod unwind;
 mod walker;

@@ -2,17 +2,30 @@
 //!
 //! A task's stack ends at the frame that polls the task. The frames below belong to the runtime. They say nothing about the
 //! task, and would split its time by the thread that polled it.
+//!
+//! A sample of no tracked task gets the type of the task that its stack shows.
 
+use super::types::{Body, Mark, Owner, Type, Types};
 use pertask_profile::{
     Bounds, FunctionId, Line, Location, LocationId, MappingId, Profile, ProfileBuilder, Sample,
-    TaskRoot,
+    Site, TaskRef, TaskRoot,
 };
-use pertask_symbols::{Frame, Symbolizer};
+use pertask_symbols::{Declaration, Frame, Symbolizer};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What people should know where tasks have no names and no types.
+const UNKNOWN_TYPES: &str = "types of some tasks are not known; build with debug = \"limited\", or at least \"line-tables-only\", or with -C symbol-mangling-version=v0";
 
 /// A profile's locations, with names. Samples are added one by one.
 pub(super) struct Naming<'a> {
     builder: ProfileBuilder,
     places: Vec<Place>,
+    types: Types,
+    /// The functions that may be a future's own, by their place and their line there.
+    bodies: HashMap<(u32, u32), Body>,
+    /// Whether there are tasks whose types are not known.
+    has_unknown: bool,
     tables: &'a Profile,
 }
 
@@ -21,8 +34,8 @@ struct Place {
     address: u64,
     mapping: Option<MappingId>,
     lines: Vec<Line>,
-    /// The index of the first line that polls a task.
-    root: Option<usize>,
+    /// What each line is to a task.
+    marks: Vec<Mark>,
     /// The location in the new profile, if it has been needed whole.
     whole: Option<LocationId>,
 }
@@ -33,7 +46,9 @@ impl<'a> Naming<'a> {
         let (mechanism, period_ns) = (tables.mechanism.clone(), tables.period_ns);
         let mut builder = ProfileBuilder::with_bounds(mechanism, period_ns, bounds);
         builder.start(tables.start);
-        let mut naming = Self { builder, places: Vec::new(), tables };
+        let (types, bodies) = (Types::default(), HashMap::new());
+        let mut naming =
+            Self { builder, places: Vec::new(), types, bodies, has_unknown: false, tables };
         let mappings: Vec<_> =
             tables.mappings.iter().map(|it| naming.builder.mapping(it.clone())).collect();
         let mapping = |id: MappingId| *mappings.get(id.0 as usize)?;
@@ -41,7 +56,7 @@ impl<'a> Naming<'a> {
             address: location.address,
             mapping: location.mapping.and_then(mapping),
             lines: Vec::new(),
-            root: None,
+            marks: Vec::new(),
             whole: None,
         });
         naming.places = places.collect();
@@ -55,21 +70,78 @@ impl<'a> Naming<'a> {
         naming
     }
 
-    /// Adds a sample of the profile whose locations were named.
+    /// Looks at a sample that will be added later, to learn what its stack says of types.
+    pub(super) fn look(&mut self, sample: &Sample) {
+        if sample.task.is_none() {
+            self.owner(sample);
+        }
+    }
+
+    /// Adds a sample of the profile whose locations were named. All samples have been looked at before.
     pub(super) fn add(&mut self, sample: &Sample) {
-        let of_task = sample.task.is_some() && self.tables.task_root.is_some();
-        let root = |id: &LocationId| self.places.get(id.0 as usize)?.root;
-        let root = sample.stack.iter().position(|id| root(id).is_some()).filter(|_| of_task);
-        let stack = match root {
-            Some(at) => self.up_to_task(&sample.stack[..=at]),
+        let tracked = sample.task.is_some() && self.tables.task_root.is_some();
+        let root = tracked.then(|| self.tracked_root(sample)).flatten();
+        let (mut task, mut runtime) = (sample.task.clone(), sample.runtime.clone());
+        let stack = match (root, &sample.task) {
+            (Some((at, line)), _) => Some(self.up_to_root(sample, at, line)),
+            (None, Some(_)) => None,
+            (None, None) => match self.owner(sample) {
+                Owner::Task(of, last) => {
+                    task = Some(self.task(of));
+                    Some(self.up_to(sample, last))
+                }
+                Owner::Runtime(part) => {
+                    runtime = Some(self.builder.text(part));
+                    None
+                }
+                Owner::Nobody => None,
+            },
+        };
+        let complete = sample.complete || stack.is_some();
+        let stack = match stack {
+            Some(stack) => stack,
             None => sample.stack.iter().filter_map(|id| self.whole(*id)).collect(),
         };
-        let complete = sample.complete || root.is_some();
-        self.builder.add(Sample { stack, complete, ..sample.clone() });
+        self.builder.add(Sample { stack, task, runtime, complete, ..sample.clone() });
+    }
+
+    /// Says who ran in a sample of no tracked task.
+    fn owner(&mut self, sample: &Sample) -> Owner {
+        let Self { types, places, bodies, .. } = self;
+        let frames = || frames(places, &sample.stack);
+        let body = |at| frames().nth(at).and_then(|(place, line, _)| bodies.get(&(place, line)));
+        types.owner(frames().map(|(.., mark)| mark), body)
+    }
+
+    /// Returns the task of a type.
+    fn task(&mut self, of: Type) -> TaskRef {
+        let words = self.types.words(of);
+        let name = match self.types.is_known(of) {
+            true => format!("~{words}"),
+            false => words,
+        };
+        self.has_unknown |= !self.types.is_known(of);
+        let name = self.builder.text(&name);
+        let future = self.builder.text(self.types.whole(of));
+        let site =
+            self.types.place(of).map(|(file, line)| Site { file: self.builder.text(file), line });
+        TaskRef { name: Some(name), site, future: Some(future), ..TaskRef::default() }
+    }
+
+    /// Returns where the stack of a tracked task has the frame that polls the task: its location in the stack, and its line there.
+    fn tracked_root(&self, sample: &Sample) -> Option<(usize, usize)> {
+        let line = |id: &LocationId| {
+            let marks = &self.places.get(id.0 as usize)?.marks;
+            marks.iter().position(|mark| *mark == Mark::Tracked)
+        };
+        sample.stack.iter().enumerate().find_map(|(at, id)| Some((at, line(id)?)))
     }
 
     /// Ends the profile.
-    pub(super) fn finish(self) -> Profile {
+    pub(super) fn finish(mut self) -> Profile {
+        if self.has_unknown {
+            self.builder.remark(UNKNOWN_TYPES);
+        }
         let tables = self.tables;
         let mut named = self.builder.finish(std::time::Duration::from_nanos(tables.duration_ns));
         named.has_counts = tables.has_counts;
@@ -102,15 +174,39 @@ impl<'a> Naming<'a> {
                     symbolizer.release();
                 }
                 let frames = symbolizer.frames(location.address);
-                let root = self.tables.task_root.as_ref();
-                self.places[at].root =
-                    root.and_then(|root| frames.iter().position(|frame| is_root(root, frame)));
                 self.places[at].lines = frames.iter().map(|frame| self.line(frame)).collect();
+                self.places[at].marks =
+                    self.marks(at as u32, location.address, &frames, symbolizer);
             } else {
                 let lines = location.lines.iter().filter_map(|line| self.same_line(*line));
                 self.places[at].lines = lines.collect();
+                self.places[at].marks = vec![Mark::Other; self.places[at].lines.len()];
             }
         }
+    }
+
+    /// Says what each frame of a location is to a task, and keeps those that may be a future's own.
+    fn marks(
+        &mut self,
+        place: u32,
+        address: u64,
+        frames: &Arc<[Frame]>,
+        symbolizer: &mut Symbolizer,
+    ) -> Vec<Mark> {
+        let declared = symbolizer.declarations(address);
+        let declared = |line: usize| declared.get(line).and_then(Option::as_ref);
+        let mut mark = |(line, frame): (usize, &Frame)| {
+            let declared: Option<&Declaration> = declared(line);
+            if self.tables.task_root.as_ref().is_some_and(|root| is_root(root, frame)) {
+                return Mark::Tracked;
+            }
+            let mark = self.types.mark(frame, declared, || symbolizer.functions_at(address) > 1);
+            if let (Mark::Other, Some(body)) = (mark, Body::of(frame, declared)) {
+                self.bodies.insert((place, line as u32), body);
+            }
+            mark
+        };
+        frames.iter().enumerate().map(&mut mark).collect()
     }
 
     fn line(&mut self, frame: &Frame) -> Line {
@@ -140,20 +236,56 @@ impl<'a> Naming<'a> {
         place.whole
     }
 
-    /// Returns the part of a stack that belongs to its task, whose last frame polls the task.
-    fn up_to_task(&mut self, stack: &[LocationId]) -> Vec<LocationId> {
+    /// Returns the part of a stack that belongs to its task, up to the frame that polls the task and without that frame.
+    fn up_to_root(&mut self, sample: &Sample, at: usize, line: usize) -> Vec<LocationId> {
+        // If the thread was interrupted in the poll itself, outside the future, that frame is all there is.
+        let lines = if at == 0 && line == 0 { 1 } else { line };
+        self.cut(&sample.stack[..=at], lines)
+    }
+
+    /// Returns the part of a stack up to a frame, counted from the innermost.
+    fn up_to(&mut self, sample: &Sample, last: usize) -> Vec<LocationId> {
+        let at =
+            frames(&self.places, &sample.stack).nth(last).map(|(_, line, _)| line as usize + 1);
+        let length =
+            |id: &LocationId| self.places.get(id.0 as usize).map_or(0, |it| it.marks.len().max(1));
+        let lengths = sample.stack.iter().map(length);
+        let before = lengths.scan(0, |sum, length| {
+            *sum += length;
+            Some(*sum)
+        });
+        let location = before.take_while(|sum| *sum <= last).count();
+        match at {
+            Some(lines) => self.cut(&sample.stack[..=location], lines),
+            None => Vec::new(),
+        }
+    }
+
+    /// Returns a stack of whose last location a number of lines is kept.
+    fn cut(&mut self, stack: &[LocationId], lines: usize) -> Vec<LocationId> {
         let Some((last, callees)) = stack.split_last() else { return Vec::new() };
         let mut kept: Vec<_> = callees.iter().filter_map(|id| self.whole(*id)).collect();
-        let place = &self.places[last.0 as usize];
-        let lines = place.root.filter(|lines| *lines > 0);
-        // If the thread was interrupted in the poll itself, outside the future, that frame is all there is.
-        if let Some(lines) = lines.or(callees.is_empty().then_some(1)) {
-            let Place { address, mapping, .. } = *place;
-            let lines = place.lines[..lines].to_vec();
+        if lines > 0 {
+            let Place { address, mapping, .. } = self.places[last.0 as usize];
+            let all = &self.places[last.0 as usize].lines;
+            let lines = all[..lines.min(all.len())].to_vec();
             kept.push(self.builder.location(Location { address, mapping, lines }));
         }
         kept
     }
+}
+
+/// The frames of a stack, from the innermost: each with its place, its line there, and what it is to a task.
+fn frames(places: &[Place], stack: &[LocationId]) -> impl Iterator<Item = (u32, u32, Mark)> {
+    stack.iter().flat_map(move |id| {
+        // Code without a name is one frame.
+        let marks = match places.get(id.0 as usize) {
+            Some(place) if place.marks.is_empty() => &[Mark::Other],
+            Some(place) => &place.marks[..],
+            None => &[],
+        };
+        marks.iter().zip(0..).map(|(mark, line)| (id.0, line, *mark))
+    })
 }
 
 /// Whether a function polls or drops a task's future, or is the closure that does so.

@@ -96,6 +96,7 @@ impl<'a> Recording<'a> {
             cpu_ns: raw.cpu_ns,
             stack: stack.into_iter().chain(root).collect(),
             task: raw.task.map(|id| self.task(Some(id), raw.parent, raw.path)),
+            runtime: None,
             thread: Some(self.thread(raw.thread)),
             scopes: raw.scopes.iter().map(|name| self.texts.text(name)).collect(),
             labels: self.labels(&raw.labels),
@@ -152,6 +153,7 @@ impl<'a> Recording<'a> {
                 line: site.location().line(),
             }),
             parent,
+            future: None,
         }
     }
 }

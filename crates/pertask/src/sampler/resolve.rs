@@ -61,6 +61,7 @@ impl RawProfile {
         let mut naming = Naming::of(&tables, &mut symbolizer, Bounds::default());
         // The samples need room, too.
         drop(symbolizer);
+        self.samples.iter().for_each(|raw| naming.look(&recording.sample(raw)));
         self.samples.iter().for_each(|raw| naming.add(&recording.sample(raw)));
         self.unmet.iter().for_each(|unmet| naming.add(&recording.unmet(unmet)));
         naming.finish()
@@ -152,6 +153,7 @@ pub fn resolve(profile: &Profile, options: &ResolveOptions) -> Profile {
     let mut symbolizer = Symbolizer::of_recorded(&modules, &options.of_symbolizer());
     let mut naming = Naming::of(profile, &mut symbolizer, bounds(profile));
     drop(symbolizer);
+    profile.samples.iter().for_each(|sample| naming.look(sample));
     profile.samples.iter().for_each(|sample| naming.add(sample));
     naming.finish()
 }

@@ -1,0 +1,113 @@
+//! The options of `pertask record`, and its help.
+
+use std::{ffi::OsString, time::Duration};
+
+use clap::Args;
+use pertask_outside::RecordOptions as Outside;
+
+use crate::{duration, profile_file::ProfilePath, report::SymbolOptions};
+
+/// The first line of the help.
+pub const ABOUT: &str =
+    "Record a running program, or start one, and show which of its tasks spend the CPU";
+
+/// What the command does, in more words.
+pub const LONG_ABOUT: &str = "\
+Record a running program, or start one, and show which of its tasks spend the CPU.
+
+The program needs no change: nothing of pertask is in it. The kernel's perf events say where its threads are, and the \
+program's own files say how to unwind its stacks. The function with which an executor polls a task has the type of the task's \
+future in its name, so tasks stand under their types: ~axum::serve::handle_connection. They are samples: times are estimates. \
+For exact times, names of your own, labels and waits, use the library.
+
+The same user may record a program, and so may root. Ctrl-C ends the recording, and shows what there is.";
+
+/// The last paragraphs of the help.
+pub const HELP: &str = "\
+Reading the tables: see `pertask report --help`. What is in no task is in rows such as
+(tokio scheduler), (tokio I/O driver), (tokio idle), or (outside tasks).
+
+What the program needs:
+  Types are in the debug information (debug = \"limited\", or at least \"line-tables-only\"),
+  or in the symbols where they have the v0 mangling (the default from Rust 1.97 on). Without
+  both, only some types can be known. Remarks above the tables say what was missing.
+
+Examples:
+  pertask record --pid 4711                        until Ctrl-C
+  pertask record --pid $(pidof server) -d 5s
+  pertask record -F 999 -o profile.pb.gz -o flame.svg -d 30s --pid 4711
+  pertask record -- ./target/release/server --port 80
+  pertask record --pid 4711 -d 5s --unresolved -o profile.pb.gz   names are for pertask report
+
+Exit status:
+  0  the recording is complete, even if Ctrl-C ended it early
+  1  something failed; stderr says what failed and what to do about it
+  2  the command line was not understood
+  that of the program, with -- PROGRAM; 128 and the signal's number if a signal ended it";
+
+/// The options of `pertask record`.
+#[derive(Debug, Args)]
+pub struct RecordOptions {
+    /// The process to record
+    #[arg(
+        short,
+        long,
+        value_name = "PID",
+        required_unless_present = "program",
+        conflicts_with = "program"
+    )]
+    pub pid: Option<u32>,
+
+    /// How long to record: 500ms, 5s, 2.5s, 1m; a plain number means seconds [default: until Ctrl-C, or until
+    /// the program ends]
+    #[arg(short, long, value_name = "TIME", value_parser = duration::parse, allow_hyphen_values = true)]
+    pub duration: Option<Duration>,
+
+    /// Samples for each second of CPU time
+    #[arg(short = 'F', long, value_name = "HZ", default_value_t = 199, value_parser = clap::value_parser!(u32).range(1..=Outside::HIGHEST_HZ as i64))]
+    pub frequency: u32,
+
+    /// The bytes of its stack that each sample has: more for deeper stacks
+    #[arg(long, value_name = "BYTES", default_value_t = 16 << 10, value_parser = clap::value_parser!(u32).range(1_024..=65_528))]
+    pub stack_size: u32,
+
+    /// Write the profile to FILE: .pb.gz, .svg, .folded, .speedscope.json or .json; may be repeated
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Vec<ProfilePath>,
+
+    /// Write the profile without names of functions, and show no tables; `pertask report` finds the names. For .pb.gz alone
+    #[arg(long, requires = "output", conflicts_with_all = ["symbols", "no_symbols", "full_names"])]
+    pub unresolved: bool,
+
+    /// Show the whole types of tasks, and not only their words
+    #[arg(long)]
+    pub full_names: bool,
+
+    /// The most rows of each table; 0 means all
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub top: usize,
+
+    /// Where to find names.
+    #[command(flatten)]
+    pub symbols: SymbolOptions,
+
+    /// The program to start and record, with its arguments
+    #[arg(last = true, value_name = "PROGRAM")]
+    pub program: Vec<OsString>,
+}
+
+impl RecordOptions {
+    /// Returns how the options contradict each other, if they do.
+    pub fn conflict(&self) -> Option<&'static str> {
+        let has_other = self.output.iter().any(|file| !file.is_pprof());
+        (self.unresolved && has_other)
+            .then_some("--unresolved writes .pb.gz files alone: viewers need names")
+    }
+
+    /// Returns the options of the recorder.
+    pub fn recorder(&self) -> Outside {
+        let mut options = Outside::with_frequency(self.frequency);
+        options.stack_bytes = self.stack_size;
+        options
+    }
+}

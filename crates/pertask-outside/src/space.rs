@@ -1,0 +1,133 @@
+//! The address space of the process: which files have code there, and how to unwind through it.
+
+use crate::record::{Sample, u64_at};
+use framehop::{
+    CacheNative, ExplicitModuleSectionInfo, FrameAddress, MayAllocateDuringUnwind, Unwinder as _,
+    UnwinderNative,
+};
+use pertask_symbols::{
+    MappedElf, MappedFiles, Mapping, Memory, Module, UnwindSections, mappings_of,
+};
+use std::io;
+
+/// The most frames of a stack.
+const MOST_FRAMES: usize = 512;
+
+/// The address space of the process.
+pub(crate) struct Space {
+    process: u32,
+    mapped: Vec<Mapping>,
+    /// All modules so far, also those that are no longer mapped.
+    pub(crate) modules: Vec<Module>,
+    /// Those that are mapped now.
+    present: Vec<Module>,
+    unwinder: UnwinderNative<Vec<u8>, MayAllocateDuringUnwind>,
+    cache: CacheNative<MayAllocateDuringUnwind>,
+    /// Files with code that could not be read, by path.
+    pub(crate) unread: Vec<String>,
+}
+
+/// How a walk ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// At the thread's root.
+    Root,
+    /// Where the sample's part of the stack ends.
+    Cut,
+    /// Where the unwind tables do not say how to continue.
+    Lost,
+}
+
+impl Space {
+    pub(crate) fn new(process: u32) -> Self {
+        Self {
+            process,
+            mapped: Vec::new(),
+            modules: Vec::new(),
+            present: Vec::new(),
+            unwinder: UnwinderNative::new(),
+            cache: CacheNative::new(),
+            unread: Vec::new(),
+        }
+    }
+
+    /// Looks which files are mapped now.
+    pub(crate) fn look(&mut self) -> io::Result<()> {
+        let mapped = mappings_of(self.process)?;
+        // A process that has ended has no mappings, and its samples need those that it had.
+        if mapped.is_empty() || mapped == self.mapped {
+            return Ok(());
+        }
+        let memory = Memory::Files(MappedFiles::of(self.process, &mapped));
+        let images: Vec<_> = MappedElf::all(&mapped, &memory).collect();
+        let present: Vec<_> = images.iter().map(MappedElf::module).collect();
+        for (image, module) in images.iter().zip(&present) {
+            if self.present.contains(module) {
+                continue;
+            }
+            if let Some(sections) = image.unwind_sections() {
+                self.unwinder.add_module(unwinding(sections));
+            }
+            self.modules.push(module.clone());
+        }
+        for gone in self.present.iter().filter(|module| !present.contains(module)) {
+            // The unwinder knows modules by where their code begins.
+            if let Some(range) = gone.ranges.first() {
+                self.unwinder.remove_module(range.addresses.start);
+            }
+        }
+        let read = |path: &str| present.iter().any(|module| module.path == path);
+        let code = mapped.iter().filter(|it| it.executable && it.path.starts_with('/'));
+        let unread: Vec<_> = code.map(|it| &it.path).filter(|path| !read(path)).cloned().collect();
+        for path in unread {
+            if !self.unread.contains(&path) {
+                self.unread.push(path);
+            }
+        }
+        (self.present, self.mapped) = (present, mapped);
+        Ok(())
+    }
+
+    /// Walks a sample's stack: first where the thread was, then where each caller continues.
+    pub(crate) fn walk(&mut self, sample: &Sample<'_>, found: &mut Vec<u64>) -> End {
+        let Some(mut registers) = sample.registers else { return End::Lost };
+        let (start, stack) = (registers.stack, sample.stack);
+        let mut is_cut = false;
+        let mut read = |address: u64| {
+            let at = address.checked_sub(start).and_then(|at| usize::try_from(at).ok());
+            let word = at.and_then(|at| u64_at(stack, at));
+            is_cut |= word.is_none() && address >= start;
+            word.ok_or(())
+        };
+        let mut frame = FrameAddress::from_instruction_pointer(registers.instruction);
+        while found.len() < MOST_FRAMES {
+            found.push(frame.address());
+            let next = self.unwinder.unwind_frame(
+                frame,
+                &mut registers.unwind,
+                &mut self.cache,
+                &mut read,
+            );
+            frame = match next.map(|next| next.and_then(FrameAddress::from_return_address)) {
+                Ok(Some(caller)) => caller,
+                Ok(None) => return End::Root,
+                Err(_) if is_cut => return End::Cut,
+                Err(_) => return End::Lost,
+            };
+        }
+        End::Cut
+    }
+}
+
+fn unwinding(sections: UnwindSections) -> framehop::Module<Vec<u8>> {
+    let UnwindSections { path, code, bias, frames, frames_bytes, index, index_bytes, .. } =
+        sections;
+    let sections = ExplicitModuleSectionInfo {
+        eh_frame: Some(frames_bytes),
+        eh_frame_svma: Some(frames),
+        eh_frame_hdr: Some(index_bytes),
+        eh_frame_hdr_svma: Some(index),
+        ..ExplicitModuleSectionInfo::default()
+    };
+    framehop::Module::new(path, code, bias, sections)
+}
