@@ -12,6 +12,8 @@ pub enum Concrete<'a> {
     Future(&'a str),
     /// It stands behind `dyn Future`, or behind a wrapper whose name was cut. The first function that it calls tells its type.
     Hidden,
+    /// It is a function, which debug information calls `fn()`. The first function that is called is that one.
+    Function,
     /// The task is a part of a runtime, which this names: `tokio scheduler`.
     Runtime(&'static str),
 }
@@ -24,8 +26,11 @@ impl<'a> Concrete<'a> {
         // Each step leaves a shorter text.
         loop {
             // `(dyn Future<Output=()> + Send)` in debug information, without brackets in symbols.
-            if future.trim_start_matches('(').starts_with("dyn ") || future.is_empty() {
+            if future.is_empty() || future.trim_start_matches('(').starts_with("dyn ") {
                 return Self::Hidden;
+            }
+            if ["fn(", "unsafe ", "extern "].iter().any(|shape| future.starts_with(shape)) {
+                return Self::Function;
             }
             let words = words(future);
             let Some((_, place)) = WRAPPERS.iter().find(|(wrapper, _)| *wrapper == words) else {
@@ -80,6 +85,7 @@ mod tests {
                 "async_executor::AsyncCallOnDrop<app::F, async_executor::Executor::spawn::{closure#0}>",
                 Concrete::Future("app::F"),
             ),
+            ("tokio::runtime::blocking::task::BlockingTask<fn()>", Concrete::Function),
             ("core::pin::Pin", Concrete::Hidden),
             ("", Concrete::Hidden),
         ] {

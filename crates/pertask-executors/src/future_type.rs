@@ -111,6 +111,12 @@ pub fn of_body(path: &str, typed: Option<&str>) -> String {
     }
 }
 
+/// Whether a function can be a future's own, by its name: that of an `async` block, of a closure, or of `Future::poll`.
+#[must_use]
+pub fn may_be_body(path: &str) -> bool {
+    path.ends_with('}') || path.ends_with(">::poll")
+}
+
 fn split_last<'a, 'b>(parts: &'b [&'a str]) -> (&'b [&'a str], &'a str) {
     match parts.split_last() {
         Some((last, rest)) => (rest, last),

@@ -12,9 +12,7 @@ pub enum Error {
     NotAllowed {
         /// The process.
         process: u32,
-        /// What was tried.
-        what: String,
-        /// What the kernel said.
+        /// What was tried, and what the kernel said.
         cause: io::Error,
     },
     /// The kernel refuses perf events.
@@ -47,9 +45,9 @@ impl fmt::Display for Error {
                 f,
                 "there is no process {process}: check the number (in a container it is another one than outside)"
             ),
-            Self::NotAllowed { process, what, cause } => write!(
+            Self::NotAllowed { process, cause } => write!(
                 f,
-                "process {process} cannot be recorded: {what}: {cause}; run as the user of that process, or as root"
+                "process {process} cannot be recorded: {cause}; run as the user of that process, or as root"
             ),
             Self::Perf { cause, remedy } => {
                 write!(f, "the kernel refuses perf events: {cause}; {remedy}")

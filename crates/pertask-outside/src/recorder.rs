@@ -65,10 +65,7 @@ impl Recorder {
         let began = (Instant::now(), SystemTime::now());
         let mut seen = Seen::of(process);
         if !from_exec {
-            seen.space.look().map_err(|cause| {
-                let what = "its mappings cannot be read".to_owned();
-                Error::NotAllowed { process, what, cause }
-            })?;
+            seen.space.look().map_err(|cause| Error::NotAllowed { process, cause })?;
         }
         let cpus = event::cpus();
         let first = cpus.first().copied().unwrap_or(0);

@@ -18,8 +18,9 @@ impl Target {
             Ok(birth) => Ok(Self { process, birth }),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => Err(Error::NoProcess(process)),
             Err(cause) => {
-                let what = format!("/proc/{process}/stat cannot be read");
-                Err(Error::NotAllowed { process, what, cause })
+                let what = format!("/proc/{process}/stat cannot be read: {cause}");
+                let cause = io::Error::new(cause.kind(), what);
+                Err(Error::NotAllowed { process, cause })
             }
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 /// How a function stands in the debug information.
 ///
 /// Symbols of the old mangling lack type arguments. Debug information has them, even where it has line tables only (rustc 1.95).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Declaration {
     /// The function's name in its module, with type arguments: `poll<app::serve::{async_fn_env#0}, app::Handle>`. A name of many

@@ -5,13 +5,12 @@
 //!
 //! A sample of no tracked task gets the type of the task that its stack shows.
 
-use super::types::{Body, Mark, Owner, Type, Types};
+use super::types::{Mark, Owner, Type, Types};
 use pertask_profile::{
     Bounds, FunctionId, Line, Location, LocationId, MappingId, Profile, ProfileBuilder, Sample,
     Site, TaskRef, TaskRoot,
 };
 use pertask_symbols::{Declaration, Frame, Symbolizer};
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What people should know where tasks have no names and no types.
@@ -22,8 +21,6 @@ pub(super) struct Naming<'a> {
     builder: ProfileBuilder,
     places: Vec<Place>,
     types: Types,
-    /// The functions that may be a future's own, by their place and their line there.
-    bodies: HashMap<(u32, u32), Body>,
     /// Whether there are tasks whose types are not known.
     has_unknown: bool,
     tables: &'a Profile,
@@ -46,9 +43,8 @@ impl<'a> Naming<'a> {
         let (mechanism, period_ns) = (tables.mechanism.clone(), tables.period_ns);
         let mut builder = ProfileBuilder::with_bounds(mechanism, period_ns, bounds);
         builder.start(tables.start);
-        let (types, bodies) = (Types::default(), HashMap::new());
-        let mut naming =
-            Self { builder, places: Vec::new(), types, bodies, has_unknown: false, tables };
+        let types = Types::default();
+        let mut naming = Self { builder, places: Vec::new(), types, has_unknown: false, tables };
         let mappings: Vec<_> =
             tables.mappings.iter().map(|it| naming.builder.mapping(it.clone())).collect();
         let mapping = |id: MappingId| *mappings.get(id.0 as usize)?;
@@ -107,10 +103,8 @@ impl<'a> Naming<'a> {
 
     /// Says who ran in a sample of no tracked task.
     fn owner(&mut self, sample: &Sample) -> Owner {
-        let Self { types, places, bodies, .. } = self;
-        let frames = || frames(places, &sample.stack);
-        let body = |at| frames().nth(at).and_then(|(place, line, _)| bodies.get(&(place, line)));
-        types.owner(frames().map(|(.., mark)| mark), body)
+        let Self { types, places, .. } = self;
+        types.owner(frames(places, &sample.stack).map(|(_, mark)| mark))
     }
 
     /// Returns the task of a type.
@@ -175,20 +169,18 @@ impl<'a> Naming<'a> {
                 }
                 let frames = symbolizer.frames(location.address);
                 self.places[at].lines = frames.iter().map(|frame| self.line(frame)).collect();
-                self.places[at].marks =
-                    self.marks(at as u32, location.address, &frames, symbolizer);
+                self.places[at].marks = self.marks(location.address, &frames, symbolizer);
             } else {
                 let lines = location.lines.iter().filter_map(|line| self.same_line(*line));
                 self.places[at].lines = lines.collect();
-                self.places[at].marks = vec![Mark::Other; self.places[at].lines.len()];
+                self.places[at].marks = vec![Mark::Unnamed; self.places[at].lines.len()];
             }
         }
     }
 
-    /// Says what each frame of a location is to a task, and keeps those that may be a future's own.
+    /// Says what each frame of a location is to a task.
     fn marks(
         &mut self,
-        place: u32,
         address: u64,
         frames: &Arc<[Frame]>,
         symbolizer: &mut Symbolizer,
@@ -200,11 +192,7 @@ impl<'a> Naming<'a> {
             if self.tables.task_root.as_ref().is_some_and(|root| is_root(root, frame)) {
                 return Mark::Tracked;
             }
-            let mark = self.types.mark(frame, declared, || symbolizer.functions_at(address) > 1);
-            if let (Mark::Other, Some(body)) = (mark, Body::of(frame, declared)) {
-                self.bodies.insert((place, line as u32), body);
-            }
-            mark
+            self.types.mark(frame, declared, || symbolizer.functions_at(address) > 1)
         };
         frames.iter().enumerate().map(&mut mark).collect()
     }
@@ -245,8 +233,7 @@ impl<'a> Naming<'a> {
 
     /// Returns the part of a stack up to a frame, counted from the innermost.
     fn up_to(&mut self, sample: &Sample, last: usize) -> Vec<LocationId> {
-        let at =
-            frames(&self.places, &sample.stack).nth(last).map(|(_, line, _)| line as usize + 1);
+        let at = frames(&self.places, &sample.stack).nth(last).map(|(line, _)| line + 1);
         let length =
             |id: &LocationId| self.places.get(id.0 as usize).map_or(0, |it| it.marks.len().max(1));
         let lengths = sample.stack.iter().map(length);
@@ -275,16 +262,16 @@ impl<'a> Naming<'a> {
     }
 }
 
-/// The frames of a stack, from the innermost: each with its place, its line there, and what it is to a task.
-fn frames(places: &[Place], stack: &[LocationId]) -> impl Iterator<Item = (u32, u32, Mark)> {
+/// The frames of a stack, from the innermost: each with its line at its location, and what it is to a task.
+fn frames(places: &[Place], stack: &[LocationId]) -> impl Iterator<Item = (usize, Mark)> {
     stack.iter().flat_map(move |id| {
         // Code without a name is one frame.
         let marks = match places.get(id.0 as usize) {
-            Some(place) if place.marks.is_empty() => &[Mark::Other],
+            Some(place) if place.marks.is_empty() => &[Mark::Unnamed],
             Some(place) => &place.marks[..],
             None => &[],
         };
-        marks.iter().zip(0..).map(|(mark, line)| (id.0, line, *mark))
+        marks.iter().copied().enumerate()
     })
 }
 

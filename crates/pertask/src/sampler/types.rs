@@ -21,8 +21,15 @@ pub(super) enum Mark {
     Between,
     /// It is a part of a runtime.
     Runtime(&'static str),
-    Other,
+    /// It has nothing to do with executors. If the executor calls it first, it is the task's own.
+    Other(Body),
+    /// It has no name.
+    Unnamed,
 }
+
+/// The number of a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Body(u32);
 
 /// The number of a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,8 +40,9 @@ pub(super) struct Type(u32);
 pub(super) struct Types {
     all: Vec<Known>,
     numbers: HashMap<Future, Type>,
-    /// The marks of functions that poll nothing, by their names.
-    marks: HashMap<Arc<str>, Mark>,
+    /// The marks of functions that poll nothing, by their names and their declarations.
+    marks: HashMap<(Arc<str>, Option<Declaration>), Mark>,
+    functions: Vec<Function>,
 }
 
 /// What the function that polls tasks says of their future.
@@ -44,6 +52,8 @@ enum Future {
     Of(String),
     /// Nothing, but the executor's name.
     Hidden(&'static str),
+    /// It is a function, which the type does not name.
+    Function(&'static str),
     /// The function's code is that of several types: the compiler or the linker has kept one copy.
     Shared(&'static str),
     /// The task is a part of a runtime.
@@ -58,9 +68,9 @@ struct Known {
     place: Option<(Arc<str>, u32)>,
 }
 
-/// A function that may be a future's own.
+/// A function that may be a task's own.
 #[derive(Clone, Debug)]
-pub(super) struct Body {
+struct Function {
     path: Arc<str>,
     declared: Option<Declaration>,
 }
@@ -83,7 +93,8 @@ impl Types {
         declared: Option<&Declaration>,
         is_shared: impl FnOnce() -> bool,
     ) -> Mark {
-        if let Some(mark) = self.marks.get(&frame.function) {
+        let key = (Arc::clone(&frame.function), declared.cloned());
+        if let Some(mark) = self.marks.get(&key) {
             return *mark;
         }
         let typed = declared.map(|declared| &*declared.name);
@@ -98,9 +109,13 @@ impl Types {
                 let mark = match role {
                     Role::Between => Mark::Between,
                     Role::Runtime(part) => Mark::Runtime(part),
-                    _ => Mark::Other,
+                    _ => {
+                        let (path, declared) = key.clone();
+                        self.functions.push(Function { path, declared });
+                        Mark::Other(Body(self.functions.len() as u32 - 1))
+                    }
                 };
-                self.marks.insert(Arc::clone(&frame.function), mark);
+                self.marks.insert(key, mark);
                 mark
             }
         }
@@ -118,6 +133,7 @@ impl Types {
             _ if is_shared => Future::Shared(executor),
             Some(Concrete::Future(of)) => Future::Of(future_type::canonical(of)),
             Some(Concrete::Runtime(part)) => Future::Runtime(part),
+            Some(Concrete::Function) => Future::Function(executor),
             _ => Future::Hidden(executor),
         };
         let number = self.number(future);
@@ -145,58 +161,55 @@ impl Types {
         number
     }
 
-    /// Says who ran in a stack, whose frames come from the innermost to the outermost. `body` returns the function of a frame, if
-    /// it may be a future's own.
-    pub(super) fn owner<'b>(
-        &mut self,
-        frames: impl Iterator<Item = Mark>,
-        body: impl Fn(usize) -> Option<&'b Body>,
-    ) -> Owner {
-        let (mut part, mut outermost) = (None, None);
+    /// Says who ran in a stack, whose frames come from the innermost to the outermost.
+    pub(super) fn owner(&mut self, frames: impl Iterator<Item = Mark>) -> Owner {
+        // The part of a runtime that ran, and the outermost frame so far that says anything.
+        let (mut part, mut last) = (None, None);
         for (at, mark) in frames.enumerate() {
             match mark {
                 Mark::Between => (),
                 Mark::Tracked => return Owner::Nobody,
                 Mark::Runtime(of) => {
                     part = part.or(Some(of));
-                    outermost = Some((at, true));
+                    last = Some((at, mark));
                 }
-                Mark::Other => outermost = Some((at, false)),
-                Mark::Polls(of) => {
-                    return self.of_task(of, part, outermost.map(|(at, _)| at), at, body);
-                }
+                Mark::Other(_) | Mark::Unnamed => last = Some((at, mark)),
+                Mark::Polls(of) => return self.of_task(of, part, last, at),
                 // Only what the future itself has called is the future's. The rest is a scheduler that runs beside it.
-                Mark::BlocksOn(of) => match outermost {
-                    Some((last, false)) => return self.of_task(of, part, Some(last), at, body),
-                    _ => outermost = Some((at, true)),
+                Mark::BlocksOn(of) => match last {
+                    Some((_, Mark::Other(_) | Mark::Unnamed)) => {
+                        return self.of_task(of, part, last, at);
+                    }
+                    _ => last = Some((at, mark)),
                 },
             }
         }
         part.map_or(Owner::Nobody, Owner::Runtime)
     }
 
-    /// Says who ran below a function that polls a task. `last` is the first frame that the task itself has called, and `root` is that
-    /// function.
-    fn of_task<'b>(
+    /// Says who ran below a function that polls a task, which is the frame `root`. `last` is the first frame that the task has called.
+    fn of_task(
         &mut self,
         of: Type,
         part: Option<&'static str>,
-        last: Option<usize>,
+        last: Option<(usize, Mark)>,
         root: usize,
-        body: impl Fn(usize) -> Option<&'b Body>,
     ) -> Owner {
         if let Future::Runtime(whole) = self.all[of.0 as usize].future {
             return Owner::Runtime(part.unwrap_or(whole));
         }
-        let body = last.and_then(body);
-        let of = body.map_or(of, |body| self.learn(of, body));
-        Owner::Task(of, last.unwrap_or(root))
+        let of = match last {
+            Some((_, Mark::Other(body))) => self.learn(of, body),
+            _ => of,
+        };
+        Owner::Task(of, last.map_or(root, |(at, _)| at))
     }
 
     /// Learns from the first function that a task has called. Returns the task's type, which that function may tell alone.
-    fn learn(&mut self, of: Type, body: &Body) -> Type {
-        let typed = body.declared.as_ref().map(|declared| &*declared.name);
-        let by_body = future_type::of_body(&body.path, typed);
+    fn learn(&mut self, of: Type, body: Body) -> Type {
+        let Function { path, declared } = self.functions[body.0 as usize].clone();
+        let typed = declared.as_ref().map(|declared| &*declared.name);
+        let by_body = future_type::of_body(&path, typed);
         let of = match &self.all[of.0 as usize].future {
             Future::Of(future) => {
                 let is_its = typed.is_some_and(|typed| future_type::is_body_of(typed, future))
@@ -206,17 +219,22 @@ impl Types {
                 }
                 of
             }
-            Future::Hidden(_) | Future::Shared(_) => self.number(Future::Of(by_body)),
-            Future::Runtime(_) => return of,
+            // An executor calls a boxed future through its table of functions, so its function has a frame of its own.
+            Future::Hidden(_) | Future::Shared(_) if future_type::may_be_body(&path) => {
+                self.number(Future::Of(by_body))
+            }
+            // Without debug information, the function may be one that the task has called.
+            Future::Function(_) if declared.is_some() => self.number(Future::Of(by_body)),
+            _ => return of,
         };
         let known = &mut self.all[of.0 as usize];
         if known.words.is_none() && known.lacks_words() {
-            known.words = Some(future_type::words(&body.path));
+            known.words = Some(future_type::words(&path));
         }
         if known.place.is_none()
-            && let Some(Declaration { file: Some(file), line: Some(line), .. }) = &body.declared
+            && let Some(Declaration { file: Some(file), line: Some(line), .. }) = declared
         {
-            known.place = Some((Arc::clone(file), *line));
+            known.place = Some((file, line));
         }
         of
     }
@@ -226,6 +244,7 @@ impl Types {
         match &self.all[of.0 as usize].future {
             Future::Of(future) => future,
             Future::Hidden(_) => "dyn Future",
+            Future::Function(_) => "fn()",
             Future::Shared(_) => "one of several types that share their code",
             Future::Runtime(part) => part,
         }
@@ -243,7 +262,9 @@ impl Types {
             Future::Of(_) if known.words.is_some() => known.words.clone().unwrap_or_default(),
             Future::Of(future) if known.place.is_none() => future_type::distinct_words(future),
             Future::Of(future) => future_type::words(future),
-            Future::Hidden(executor) => format!("({executor} task, type not known)"),
+            Future::Hidden(executor) | Future::Function(executor) => {
+                format!("({executor} task, type not known)")
+            }
             Future::Shared(executor) => format!("({executor} task, one of several types)"),
             Future::Runtime(part) => (*part).to_owned(),
         }
@@ -259,14 +280,5 @@ impl Known {
     /// Whether the type's own text lacks a name: debug information does not say whose `{impl#0}` it is.
     fn lacks_words(&self) -> bool {
         matches!(&self.future, Future::Of(future) if future.contains("{impl#"))
-    }
-}
-
-impl Body {
-    /// Returns the function of a frame, if it may be a future's own.
-    pub(super) fn of(frame: &Frame, declared: Option<&Declaration>) -> Option<Self> {
-        let path = &frame.function;
-        let may_be = path.ends_with('}') || path.ends_with(">::poll");
-        may_be.then(|| Self { path: Arc::clone(path), declared: declared.cloned() })
     }
 }

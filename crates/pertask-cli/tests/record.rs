@@ -1,0 +1,235 @@
+//! `pertask record` on a program that knows nothing of pertask: its tasks stand under their types.
+
+mod support;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+};
+
+use serde_json::Value;
+
+const PERTASK: &str = env!("CARGO_BIN_EXE_pertask");
+
+const NOBODY: u32 = 65534;
+
+/// The types of the program's tasks, each of which computes for the same time.
+const TASKS: [&str; 9] = [
+    "~plain::async_function",
+    "~plain::Worker::method",
+    "~plain::Own",
+    "~plain::boxed",
+    "~plain::selects",
+    "~plain::unordered",
+    "~plain::blocking",
+    "~plain::local",
+    "~plain::of_smol",
+];
+
+/// The example `plain`, which `cargo test` builds beside the tests.
+fn plain() -> PathBuf {
+    let own = std::env::current_exe().expect("a path");
+    own.parent().and_then(Path::parent).expect("two folders").join("examples/plain")
+}
+
+/// A folder with copies of both programs that everybody may run, removed when dropped.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Self {
+        let folder =
+            std::env::temp_dir().join(format!("pertask-record-{}-{name}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let everybody = fs::Permissions::from_mode(0o777);
+        fs::set_permissions(&folder, everybody.clone()).expect("a folder for everybody");
+        for (name, from) in [("pertask", Path::new(PERTASK)), ("plain", &plain())] {
+            fs::copy(from, folder.join(name)).expect("a copy");
+            fs::set_permissions(folder.join(name), everybody.clone())
+                .expect("a program for everybody");
+        }
+        Self(folder)
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn pertask(&self, who: Option<u32>) -> Command {
+        as_user(who, Command::new(self.at("pertask")))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn as_user(who: Option<u32>, mut command: Command) -> Command {
+    command.current_dir("/");
+    if let Some(user) = who {
+        command.uid(user).gid(user);
+    }
+    command
+}
+
+/// A program that is killed when the test is over.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Who the test can run programs as: itself, and nobody if it is root.
+fn users() -> Vec<Option<u32>> {
+    // SAFETY: no arguments, no memory.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    if is_root {
+        return vec![None, Some(NOBODY)];
+    }
+    loudly("SKIPPED in part: only root can become nobody");
+    vec![None]
+}
+
+/// Whether the kernel lets this user record, and if not, says so.
+fn may_record(who: Option<u32>, output: &Output) -> bool {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    if stderr.contains("the kernel refuses perf events") {
+        loudly(&format!("SKIPPED as {who:?}: {stderr}"));
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("sysctl") || stderr.contains("seccomp"), "{stderr}");
+        return false;
+    }
+    true
+}
+
+fn loudly(message: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{message}");
+}
+
+/// The rows of a profile's table, by spawn site.
+fn rows(place: &Place, profile: &Path) -> Vec<Value> {
+    let mut report = place.pertask(None);
+    let output = report
+        .arg("report")
+        .arg(profile)
+        .args(["--by", "site", "--json"])
+        .output()
+        .expect("to run");
+    assert!(output.status.success(), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    report["tables"][0]["rows"].as_array().expect("rows").clone()
+}
+
+fn cpu_ns(rows: &[Value], wanted: impl Fn(&Value) -> bool) -> u64 {
+    rows.iter()
+        .filter(|row| wanted(row))
+        .map(|row| row["self_cpu_ns"].as_u64().expect("a number"))
+        .sum()
+}
+
+#[test]
+fn a_program_is_started_and_its_tasks_have_their_types() {
+    for who in users() {
+        let place = Place::new(&format!("started-{}", who.unwrap_or(0)));
+        let profile = place.at("profile.pb.gz");
+        let mut record = place.pertask(who);
+        record
+            .args(["record", "-F", "997", "-o"])
+            .arg(&profile)
+            .arg("--")
+            .arg(place.at("plain"))
+            .arg("7");
+        let output = record.output().expect("to run");
+        if !may_record(who, &output) {
+            continue;
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(7), "{output:?}");
+        assert!(text.starts_with("begins\n") && text.contains("Tasks by spawn site"), "{text}");
+        let rows = rows(&place, &profile);
+        let each: Vec<_> =
+            TASKS.iter().map(|task| cpu_ns(&rows, |row| row["name"] == *task)).collect();
+        let most = *each.iter().max().expect("tasks");
+        // They compute the same. Samples are chance, and the machine may run at another speed later.
+        assert!(each.iter().all(|it| *it > most / 3), "{who:?}: {each:?}\n{text}");
+        let all = cpu_ns(&rows, |_| true);
+        let named = cpu_ns(&rows, |row| row["kind"] != "outside_tasks");
+        // Before its runtimes run, and between them, the program itself does something.
+        assert!(named > all / 10 * 8, "{named} of {all}: {text}");
+        let worker =
+            rows.iter().find(|row| row["name"] == "~plain::Worker::method").expect("its row");
+        assert!(
+            worker["file"].as_str().is_some_and(|file| file.ends_with("examples/plain.rs")),
+            "{worker}"
+        );
+    }
+}
+
+#[test]
+fn a_program_that_runs_is_recorded_and_goes_on() {
+    for who in users() {
+        let place = Place::new(&format!("runs-{}", who.unwrap_or(0)));
+        let mut plain = as_user(who, Command::new(place.at("plain")));
+        let mut plain =
+            Running(plain.arg("forever").stdout(Stdio::piped()).spawn().expect("to start"));
+        let mut line = String::new();
+        let stdout = plain.0.stdout.take().expect("its output");
+        BufReader::new(stdout).read_line(&mut line).expect("to read");
+        assert_eq!(line, "begins\n");
+        let profile = place.at("profile.pb.gz");
+        let mut record = place.pertask(who);
+        record.args(["record", "-F", "997", "-d", "3s", "--unresolved", "-o"]).arg(&profile);
+        let output = record.args(["--pid", &plain.0.id().to_string()]).output().expect("to run");
+        if !may_record(who, &output) {
+            continue;
+        }
+        assert!(output.status.success(), "{output:?}");
+        assert!(plain.0.try_wait().expect("to look").is_none(), "it has ended");
+        let rows = rows(&place, &profile);
+        let of_tasks = cpu_ns(&rows, |row| {
+            row["name"].as_str().is_some_and(|name| name.starts_with("~plain::"))
+        });
+        assert!(of_tasks > cpu_ns(&rows, |_| true) / 2, "{rows:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_recorded_is_told_with_the_remedy() {
+    let place = Place::new("refused");
+    let told = |command: &mut Command| {
+        let output = command.output().expect("to run");
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let mut missing = place.pertask(None);
+    let stderr = told(missing.args(["record", "--pid", "4194305"]));
+    assert!(stderr.contains("there is no process 4194305"), "{stderr}");
+    let mut nothing = place.pertask(None);
+    let stderr = told(nothing.args(["record", "--", "/nothing/there"]));
+    assert!(stderr.contains("/nothing/there cannot be started: No such file"), "{stderr}");
+    for who in users().into_iter().flatten() {
+        let mut others = place.pertask(Some(who));
+        let stderr = told(others.args(["record", "--pid", "1"]));
+        assert!(stderr.contains("process 1 cannot be recorded: /proc/1/maps"), "{stderr}");
+        assert!(stderr.contains("run as the user of that process, or as root"), "{stderr}");
+    }
+}
+
+#[test]
+fn the_status_of_a_program_that_a_signal_ends_is_the_shells() {
+    let place = Place::new("signal");
+    let mut record = place.pertask(None);
+    let output =
+        record.args(["record", "--", "sh", "-c", "kill -KILL $$"]).output().expect("to run");
+    if may_record(None, &output) {
+        assert_eq!(output.status.code(), Some(128 + libc::SIGKILL), "{output:?}");
+    }
+}
