@@ -41,11 +41,15 @@ impl<'a> Role<'a> {
         if let Some(root) = ROOTS.iter().find(|root| root.function == skeleton) {
             return Self::of_root(root, path, typed);
         }
+        // A closure in such a function is no more than the function itself.
+        let outside = without_closures(&skeleton);
+        let is_roots = || ROOTS.iter().any(|root| root.function == outside);
         let starts =
             |prefix: &str| skeleton.strip_prefix('<').unwrap_or(&skeleton).starts_with(prefix);
         // Inlined functions have no module where there are line tables only.
         if !skeleton.contains("::")
-            || is_wrappers_poll(&skeleton)
+            || is_roots()
+            || is_wrappers_poll(outside)
             || BETWEEN.iter().any(|it| starts(it))
         {
             return Self::Between;
@@ -68,6 +72,16 @@ impl<'a> Role<'a> {
             Polls::OneFuture => Self::BlocksOn { executor, future },
         }
     }
+}
+
+/// The function in which a closure stands.
+fn without_closures(mut skeleton: &str) -> &str {
+    while let Some((outside, last)) = skeleton.rsplit_once("::")
+        && last.starts_with('{')
+    {
+        skeleton = outside;
+    }
+    skeleton
 }
 
 /// Whether a type argument is a type, and not the name of a parameter, as the old mangling has it.
@@ -141,6 +155,15 @@ mod tests {
                 Role::Between,
             ),
             ("poll_inner<app::F, H>", Role::Between),
+            (
+                "tokio::runtime::scheduler::current_thread::CoreGuard::block_on::{{closure}}::{{closure}}",
+                Role::Between,
+            ),
+            (
+                "<tokio::task::local::RunUntil<T> as core::future::future::Future>::poll::{{closure}}",
+                Role::Between,
+            ),
+            ("tokio::task::local::LocalSet::tick", Role::Runtime("tokio scheduler")),
             ("tokio::runtime::io::driver::Driver::turn", Role::Runtime("tokio I/O driver")),
             (
                 "tokio::runtime::time::<impl tokio::runtime::time::handle::Handle>::process_at_time",

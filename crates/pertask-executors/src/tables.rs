@@ -120,6 +120,8 @@ pub(crate) const BETWEEN: &[&str] = &[
     "tokio::runtime::blocking::task::",
     "tokio::runtime::context::",
     "tokio::runtime::coop::",
+    "tokio::runtime::scheduler::current_thread::Context::enter",
+    "tokio::runtime::scheduler::current_thread::CoreGuard::enter",
     "tokio::runtime::task::",
     "tokio::task::coop::",
     "tokio::task::local::LocalSet::block_on",

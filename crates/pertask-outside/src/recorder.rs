@@ -272,7 +272,9 @@ impl Seen {
             Some(Record::Named { process, thread, is_exec }) if process == self.process => {
                 self.execs += u64::from(is_exec);
                 let name = target.name(thread);
-                self.tables.threads.entry(thread).or_default().name = name.unwrap_or_default();
+                if let Some(known) = self.tables.threads.get_mut(&thread) {
+                    known.name = name.unwrap_or_default();
+                }
                 if is_exec {
                     self.look();
                 }
@@ -289,13 +291,12 @@ impl Seen {
     }
 
     fn sample(&mut self, sample: &Sample<'_>, target: &Target) {
-        if !self.tables.threads.contains_key(&sample.thread) {
-            let name = target.name(sample.thread).unwrap_or_default();
+        self.tables.threads.entry(sample.thread).or_insert_with(|| tables::Thread {
+            name: target.name(sample.thread).unwrap_or_default(),
             // It began while the process was recorded, so all of its time is in the recording.
-            let used_ns = target.cpu_ns(sample.thread).map(|now| (0, now));
-            let known = tables::Thread { name, used_ns, ..tables::Thread::default() };
-            self.tables.threads.insert(sample.thread, known);
-        }
+            used_ns: target.cpu_ns(sample.thread).map(|now| (0, now)),
+            ..tables::Thread::default()
+        });
         let mut stack = std::mem::take(&mut self.stack);
         stack.clear();
         let end = self.space.walk(sample, &mut stack);

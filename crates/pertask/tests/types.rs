@@ -13,11 +13,22 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::thread;
-use support::{alone, loudly, ms, spin};
+use support::{alone, loudly, ms, thread_cpu_ns};
 
 /// What each task computes, in CPU time.
 const SHARE_MS: u64 = 60;
 const TURN_MS: u64 = 10;
+
+/// Computes in user mode, but for a look at the clock now and then.
+#[inline(never)]
+fn spin(milliseconds: u64) {
+    let start = thread_cpu_ns();
+    while thread_cpu_ns() - start < ms(milliseconds) {
+        for round in 0..20_000 {
+            std::hint::black_box(round);
+        }
+    }
+}
 
 macro_rules! turns {
     () => {
@@ -133,7 +144,7 @@ fn on_tokio() {
         use tracing::Instrument;
         let mut set = tokio::task::JoinSet::new();
         set.spawn(plain());
-        set.spawn(async { drop(Worker(7_u32).run().await) });
+        set.spawn(async { assert_eq!(Worker(7_u32).run().await, 7) });
         set.spawn(Own(0));
         set.spawn(boxed());
         set.spawn(chosen());

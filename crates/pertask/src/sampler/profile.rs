@@ -121,6 +121,7 @@ impl Unmet {
     }
 
     /// Whether it was in a task, and it is not known in which, because polls ended in another order than they began.
+    #[cfg(feature = "profiler")]
     pub(super) fn is_of_unknown_task(&self) -> bool {
         self.path.is_none() && self.thread.is_none() && !self.kernel
     }
