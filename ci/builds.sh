@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Whether stacks come out whole from programs that were built in different ways: each is built, run and sampled.
+# Whether stacks come out whole from programs that were built in different ways, and tasks that nobody named have their types: each program
+# is built, run and sampled.
 #
 #   ci/builds.sh                all ways, which takes some minutes
 #   ci/builds.sh lto-fat size   some
@@ -28,7 +29,19 @@ lto-fat             release CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_
 stripped            release CARGO_PROFILE_RELEASE_STRIP=symbols
 lto-abort-stripped  release CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_PANIC=abort CARGO_PROFILE_RELEASE_STRIP=symbols
 size                release CARGO_PROFILE_RELEASE_OPT_LEVEL=z
+v0                  release CARGO_PROFILE_RELEASE_DEBUG=0 RUSTFLAGS=-Csymbol-mangling-version=v0
+line-tables         release CARGO_PROFILE_RELEASE_DEBUG=line-tables-only
+packed              release CARGO_PROFILE_RELEASE_SPLIT_DEBUGINFO=packed
 '
+# In these, the types of tasks cannot be known, or only those of some.
+without_types=' no-debug-info stripped lto-abort-stripped '
+
+# The types that a profile has of the tasks of `plain`, one a line.
+types() {
+    target/debug/pertask report "$1" --by site --json | sed -nE 's/^ *"name": "~plain::([A-Za-z_:]+).*/\1/p' | sort -u
+}
+wanted_types=$(printf '%s\n' Own Worker::method async_function blocking boxed local of_smol selects unordered | sort)
+cargo build -q
 
 for wanted in "$@"; do
     grep -q "^$wanted " <<< "$ways" || { echo "there is no way called $wanted" >&2; exit 2; }
@@ -44,5 +57,23 @@ while read -r name profile settings; do
     program=$(find "$folder" -path '*/examples/native_stacks' -type f | head -1)
     printf '\n%s\n' "$name"
     "$program" "$scratch/libapply.so" || { failed=1; echo "NOT WHOLE: $name"; }
+    # shellcheck disable=SC2086
+    env $settings CARGO_TARGET_DIR="$folder" \
+        cargo build -q --profile "$profile" -p pertask --no-default-features --features sampler --example plain
+    program=$(find "$folder" -path '*/examples/plain' -type f | head -1)
+    if ! target/debug/pertask record -F 997 --unresolved -o "$scratch/plain.pb.gz" -- "$program" 2>"$scratch/why" >/dev/null; then
+        grep -q 'the kernel refuses perf events' "$scratch/why" || { failed=1; cat "$scratch/why"; }
+        echo "SKIPPED: types: $(tail -1 "$scratch/why")"
+        continue
+    fi
+    missing=$(comm -23 <(echo "$wanted_types") <(types "$scratch/plain.pb.gz") | tr '\n' ' ')
+    if [[ $without_types == *" $name "* ]]; then
+        echo "types that cannot be known here: ${missing:-none}"
+    elif [ -n "$missing" ]; then
+        failed=1
+        echo "NO TYPES: $name: $missing"
+    else
+        echo "all tasks have their types"
+    fi
 done <<< "$ways"
 exit $failed

@@ -22,6 +22,8 @@ pub enum Error {
     NotReady { first: String },
     /// A program cannot be recorded.
     Record(pertask_outside::Error),
+    /// A file of `perf record` cannot be used.
+    PerfData { place: String, cause: pertask_outside::Error },
     /// It is not known how the program ended.
     Wait(io::Error),
     /// A signal came before measuring began.
@@ -63,6 +65,7 @@ impl fmt::Display for Error {
             ),
             Self::Measure(cause) => write!(f, "{cause}"),
             Self::Record(cause) => write!(f, "{cause}"),
+            Self::PerfData { place, cause } => write!(f, "cannot read {place}: {cause}"),
             Self::Wait(cause) => write!(f, "it is not known how the program ended: {cause}"),
             Self::NotReady { first } => write!(
                 f,

@@ -29,10 +29,12 @@ const TASKS: [&str; 9] = [
     "~plain::of_smol",
 ];
 
-/// The example `plain`, which `cargo test` builds beside the tests.
+/// The example `plain`, which `cargo test --workspace` builds beside the tests.
 fn plain() -> PathBuf {
     let own = std::env::current_exe().expect("a path");
-    own.parent().and_then(Path::parent).expect("two folders").join("examples/plain")
+    let plain = own.parent().and_then(Path::parent).expect("two folders").join("examples/plain");
+    assert!(plain.exists(), "build it first: cargo build -p pertask --example plain");
+    plain
 }
 
 /// A folder with copies of both programs that everybody may run, removed when dropped.
@@ -231,5 +233,53 @@ fn the_status_of_a_program_that_a_signal_ends_is_the_shells() {
         record.args(["record", "--", "sh", "-c", "kill -KILL $$"]).output().expect("to run");
     if may_record(None, &output) {
         assert_eq!(output.status.code(), Some(128 + libc::SIGKILL), "{output:?}");
+    }
+}
+
+/// What `perf record` writes of the program, if there is a perf that may record.
+fn of_perf(place: &Place, call_graph: &str) -> Option<PathBuf> {
+    let file = place.at("perf.data");
+    let mut perf = Command::new("perf");
+    perf.args(["record", "-q", "-F", "997", "-e", "cpu-clock", "--call-graph", call_graph, "-o"])
+        .arg(&file);
+    let output = perf.arg("--").arg(place.at("plain")).output();
+    let recorded = output.is_ok_and(|output| output.status.success() && file.exists());
+    if !recorded {
+        loudly("SKIPPED: there is no perf, or it may not record");
+    }
+    recorded.then_some(file)
+}
+
+#[test]
+fn a_file_of_perf_record_is_read_by_task_type() {
+    let place = Place::new("perf-dwarf");
+    let Some(file) = of_perf(&place, "dwarf,16384") else { return };
+    let rows = rows(&place, &file);
+    let each: Vec<_> = TASKS.iter().map(|task| cpu_ns(&rows, |row| row["name"] == *task)).collect();
+    let most = *each.iter().max().expect("tasks");
+    assert!(each.iter().all(|it| *it > most / 3), "{each:?} {rows:?}");
+}
+
+#[test]
+fn a_file_of_perf_record_that_is_damaged_is_read_as_far_as_it_goes() {
+    let place = Place::new("perf-damaged");
+    let Some(file) = of_perf(&place, "fp") else { return };
+    let whole = fs::read(&file).expect("a file");
+    let all = cpu_ns(&rows(&place, &file), |_| true);
+    assert!(all > 0);
+    let report = |bytes: &[u8]| {
+        fs::write(&file, bytes).expect("to write");
+        place.pertask(None).arg("report").arg(&file).output().expect("to run")
+    };
+    // Wherever it ends, and whatever stands in it, there is a report or a reason.
+    for at in (8..whole.len()).step_by(whole.len() / 20) {
+        let mut changed = whole.clone();
+        changed[at..].iter_mut().take(64).for_each(|byte| *byte ^= 0x5a);
+        for bytes in [&whole[..at], &changed] {
+            let output = report(bytes);
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            let told = output.status.success() || stderr.starts_with("pertask: cannot read");
+            assert!(told && !stderr.contains("panicked"), "{at}: {output:?}");
+        }
     }
 }

@@ -29,6 +29,8 @@ pub enum Error {
         /// What the kernel said.
         cause: io::Error,
     },
+    /// A file is none of `perf record`, or its samples cannot be used.
+    PerfData(String),
     /// Something else went wrong.
     Other {
         /// What was tried.
@@ -52,6 +54,7 @@ impl fmt::Display for Error {
             Self::Perf { cause, remedy } => {
                 write!(f, "the kernel refuses perf events: {cause}; {remedy}")
             }
+            Self::PerfData(why) => write!(f, "it is no usable file of perf record: {why}"),
             Self::Launch { program, cause } => write!(f, "{program} cannot be started: {cause}"),
             Self::Other { what, cause } => write!(f, "{what}: {cause}"),
         }
@@ -61,7 +64,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::NoProcess(_) => None,
+            Self::NoProcess(_) | Self::PerfData(_) => None,
             Self::NotAllowed { cause, .. }
             | Self::Perf { cause, .. }
             | Self::Launch { cause, .. }

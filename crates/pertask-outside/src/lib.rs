@@ -36,6 +36,8 @@ mod event;
 #[allow(unsafe_code)]
 mod launch;
 mod options;
+#[cfg(feature = "perf-data")]
+mod perf_data;
 mod record;
 mod recorder;
 mod registers;
@@ -48,6 +50,8 @@ mod target;
 pub use error::Error;
 pub use launch::Launch;
 pub use options::RecordOptions;
+#[cfg(feature = "perf-data")]
+pub use perf_data::{is_perf_data, read_perf_data};
 pub use recorder::Recorder;
 
 /// The README's example compiles, too.

@@ -212,7 +212,7 @@ impl Recorder {
         let Seen { space, tables, lost, .. } = &self.seen;
         builder.dropped(lost + tables.dropped);
         self.remarks().into_iter().for_each(|remark| builder.remark(remark));
-        tables.profile(space, period_ns, self.kind.kernel, &mut builder);
+        tables.profile(&space.modules, period_ns, self.kind.kernel, 0, &mut builder);
         tables::finish(builder, lasted)
     }
 
@@ -299,7 +299,7 @@ impl Seen {
         });
         let mut stack = std::mem::take(&mut self.stack);
         stack.clear();
-        let end = self.space.walk(sample, &mut stack);
+        let end = self.space.walk(sample.registers, sample.stack, &mut stack);
         self.tables.add(sample.thread, &stack, end);
         self.stack = stack;
     }

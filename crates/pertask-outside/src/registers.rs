@@ -4,9 +4,9 @@ use framehop::UnwindRegsNative;
 
 /// The registers in the order in which the kernel writes them, as bits of `sample_regs_user`.
 #[cfg(target_arch = "x86_64")]
-const WANTED: [u32; 3] = [6, 7, 8];
+pub(crate) const WANTED: [u32; 3] = [6, 7, 8];
 #[cfg(target_arch = "aarch64")]
-const WANTED: [u32; 4] = [29, 30, 31, 32];
+pub(crate) const WANTED: [u32; 4] = [29, 30, 31, 32];
 
 /// How many registers a sample has.
 pub(crate) const COUNT: usize = WANTED.len();

@@ -1,12 +1,13 @@
 //! The address space of the process: which files have code there, and how to unwind through it.
 
-use crate::record::{Sample, u64_at};
+use crate::record::u64_at;
+use crate::registers::Registers;
 use framehop::{
     CacheNative, ExplicitModuleSectionInfo, FrameAddress, MayAllocateDuringUnwind, Unwinder as _,
     UnwinderNative,
 };
 use pertask_symbols::{
-    MappedElf, MappedFiles, Mapping, Memory, Module, UnwindSections, mappings_of,
+    MappedElf, MappedFiles, Mapping, Memory, Module, ModuleRange, UnwindSections, mappings_of,
 };
 use std::io;
 
@@ -55,11 +56,16 @@ impl Space {
     pub(crate) fn look(&mut self) -> io::Result<()> {
         let mapped = mappings_of(self.process)?;
         // A process that has ended has no mappings, and its samples need those that it had.
-        if mapped.is_empty() || mapped == self.mapped {
-            return Ok(());
+        if !mapped.is_empty() && mapped != self.mapped {
+            let memory = Memory::Files(MappedFiles::of(self.process, &mapped));
+            self.set(mapped, &memory);
         }
-        let memory = Memory::Files(MappedFiles::of(self.process, &mapped));
-        let images: Vec<_> = MappedElf::all(&mapped, &memory).collect();
+        Ok(())
+    }
+
+    /// Takes these mappings for what there is now.
+    pub(crate) fn set(&mut self, mapped: Vec<Mapping>, memory: &Memory) {
+        let images: Vec<_> = MappedElf::all(&mapped, memory).collect();
         let present: Vec<_> = images.iter().map(MappedElf::module).collect();
         for (image, module) in images.iter().zip(&present) {
             if self.present.contains(module) {
@@ -85,13 +91,29 @@ impl Space {
             }
         }
         (self.present, self.mapped) = (present, mapped);
-        Ok(())
+    }
+
+    /// Notes code of a file that is not here.
+    pub(crate) fn add_unread(&mut self, code: Mapping, build_id: Vec<u8>) {
+        let range = ModuleRange::new(code.range, code.offset);
+        let module = Module::new(code.path.clone(), build_id, vec![range]);
+        if !self.modules.contains(&module) {
+            self.modules.push(module);
+        }
+        if !self.unread.contains(&code.path) {
+            self.unread.push(code.path);
+        }
     }
 
     /// Walks a sample's stack: first where the thread was, then where each caller continues.
-    pub(crate) fn walk(&mut self, sample: &Sample<'_>, found: &mut Vec<u64>) -> End {
-        let Some(mut registers) = sample.registers else { return End::Lost };
-        let (start, stack) = (registers.stack, sample.stack);
+    pub(crate) fn walk(
+        &mut self,
+        registers: Option<Registers>,
+        stack: &[u8],
+        found: &mut Vec<u64>,
+    ) -> End {
+        let Some(mut registers) = registers else { return End::Lost };
+        let start = registers.stack;
         let mut is_cut = false;
         let mut read = |address: u64| {
             let at = address.checked_sub(start).and_then(|at| usize::try_from(at).ok());

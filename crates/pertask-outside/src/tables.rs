@@ -1,6 +1,6 @@
 //! The samples so far, added up, and the profile that is made of them.
 
-use crate::space::{End, Space};
+use crate::space::End;
 use pertask_profile::{
     Function, Line, Location, LocationId, Mapping, MappingId, Profile, ProfileBuilder, Sample,
     ThreadRef,
@@ -15,6 +15,9 @@ const IN_KERNEL: &str = "(kernel, not sampled)";
 const NO_SAMPLE: &str = "(no sample)";
 /// The name of code that no file holds.
 const ANONYMOUS: &str = "[anonymous code]";
+
+/// In place of an address: somewhere in the kernel.
+pub(crate) const KERNEL: u64 = u64::MAX;
 
 /// The most stacks that differ, and the most words that all of them have.
 const MOST_STACKS: usize = 1 << 18;
@@ -64,15 +67,17 @@ impl Tables {
     }
 
     /// Adds the samples to a profile. Each stands for a period of CPU time, unless the kernel says what the thread has used: then its
-    /// samples share that, or, where time in the kernel is not sampled, the rest is such time.
+    /// samples share that, or, where time in the kernel is not sampled, the rest is such time. `shift` is added to all addresses, so that
+    /// those of several processes can be in one profile.
     pub(crate) fn profile(
         &self,
-        space: &Space,
+        modules: &[Module],
         period_ns: u64,
         kernel: bool,
+        shift: u64,
         builder: &mut ProfileBuilder,
     ) {
-        let mut places = Places::new(&space.modules, builder);
+        let mut places = Places::new(modules, shift, builder);
         let mut stacks: Vec<&Arc<[u64]>> = self.stacks.keys().collect();
         stacks.sort_unstable_by_key(|stack| self.stacks[*stack]);
         let mut shares: BTreeMap<u32, Share> = BTreeMap::new();
@@ -143,6 +148,7 @@ impl Share {
 
 /// The places in the code that a profile has.
 struct Places<'a> {
+    shift: u64,
     /// The ranges of all modules, by address, with their mappings.
     ranges: Vec<(u64, u64, MappingId)>,
     known: HashMap<u64, LocationId>,
@@ -150,13 +156,14 @@ struct Places<'a> {
 }
 
 impl<'a> Places<'a> {
-    fn new(modules: &[Module], builder: &mut ProfileBuilder) -> Self {
+    fn new(modules: &[Module], shift: u64, builder: &mut ProfileBuilder) -> Self {
         let mut ranges = Vec::new();
         for module in modules {
             let digits: String = module.build_id.iter().map(|byte| format!("{byte:02x}")).collect();
             let (file, build_id) = (builder.text(&module.path), builder.text(&digits));
             for range in &module.ranges {
-                let (start, end) = (range.addresses.start, range.addresses.end);
+                let [start, end] =
+                    [range.addresses.start, range.addresses.end].map(|it| it.wrapping_add(shift));
                 let (file, build_id) = (Arc::clone(&file), Arc::clone(&build_id));
                 let mapping = Mapping { start, end, offset: range.file_offset, file, build_id };
                 ranges.extend(builder.mapping(mapping).map(|id| (start, end, id)));
@@ -164,7 +171,7 @@ impl<'a> Places<'a> {
         }
         // Where one module was unmapped and another one was mapped in its place, the later one counts.
         ranges.sort_by_key(|(start, ..)| *start);
-        Self { ranges, known: HashMap::new(), words: HashMap::new() }
+        Self { shift, ranges, known: HashMap::new(), words: HashMap::new() }
     }
 
     /// A caller continues after its call, and the call's own address is wanted.
@@ -175,6 +182,10 @@ impl<'a> Places<'a> {
     }
 
     fn place(&mut self, address: u64, builder: &mut ProfileBuilder) -> LocationId {
+        if address == KERNEL {
+            return self.word("[kernel]", builder);
+        }
+        let address = address.wrapping_add(self.shift);
         if let Some(known) = self.known.get(&address) {
             return *known;
         }

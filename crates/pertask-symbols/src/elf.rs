@@ -3,8 +3,10 @@
 use crate::maps::{Mapping, mappings};
 use crate::memory::Memory;
 use crate::module::{Module, ModuleRange};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 
 impl Module {
     /// Returns the modules that are mapped into this process now.
@@ -49,6 +51,8 @@ pub struct MappedElf<'a> {
 #[derive(Clone, Copy, Debug)]
 struct Segment {
     kind: u32,
+    /// What is allowed there, as the file has it.
+    rights: u32,
     offset: u64,
     address: u64,
     /// The length in the file. In memory, zeros follow up to `memory_length`.
@@ -62,9 +66,54 @@ const LARGEST_SECTION: u64 = 256 << 20;
 /// The smallest page. A segment is mapped from the beginning of a page to the end of one.
 const PAGE: u64 = 4096;
 
+/// The length of a file's header.
+const HEADER: usize = 64;
+/// The length of a segment's entry.
+const ENTRY: usize = 56;
+
+const EXECUTABLE: u32 = 1;
+const WRITABLE: u32 = 2;
+const READABLE: u32 = 4;
+
 const LOAD: u32 = 1;
 const NOTE: u32 = 4;
 const UNWIND_INDEX: u32 = 0x6474_e550;
+
+/// Returns how all of a file is mapped, of which it is known where some code is mapped. `None` if the file has no such code.
+///
+/// Records of a process have its mappings of code alone. The tables for unwinding are elsewhere in the file.
+#[must_use]
+pub fn mappings_around(code: &Mapping, file: &File) -> Option<Vec<Mapping>> {
+    let mut header = [0; HEADER];
+    file.read_exact_at(&mut header, 0).ok()?;
+    let segments = segments(&header, |from, bytes| file.read_exact_at(bytes, from).ok())?;
+    let loaded = segments.iter().filter(|segment| segment.kind == LOAD);
+    let floor = |number: u64| number & !(PAGE - 1);
+    let holds = |segment: &&Segment| {
+        floor(segment.offset) <= code.offset
+            && code.offset < segment.offset.saturating_add(segment.length)
+            && segment.rights & EXECUTABLE != 0
+    };
+    let own = loaded.clone().find(holds)?;
+    let address = floor(own.address).checked_add(code.offset.checked_sub(floor(own.offset))?)?;
+    let bias = code.range.start.wrapping_sub(address);
+    let mapping = |segment: &Segment| {
+        let start = bias.wrapping_add(floor(segment.address));
+        let end = bias.wrapping_add(segment.address.checked_add(segment.length)?);
+        let has = |right| segment.rights & right != 0;
+        Some(Mapping {
+            range: start..end.checked_next_multiple_of(PAGE).filter(|end| *end > start)?,
+            readable: has(READABLE),
+            writable: has(WRITABLE),
+            executable: has(EXECUTABLE),
+            private: true,
+            offset: floor(segment.offset),
+            inode: code.inode,
+            path: code.path.clone(),
+        })
+    };
+    Some(loaded.filter_map(mapping).collect())
+}
 
 /// A copy of a module's `.eh_frame` and `.eh_frame_hdr`, with the addresses of both and of the code.
 #[derive(Clone, Debug)]
@@ -94,18 +143,14 @@ impl<'a> MappedElf<'a> {
 
     /// Returns `None` if the file is not a 64-bit ELF image in this machine's byte order.
     fn read(mappings: &'a [Mapping], memory: &'a Memory) -> Option<Self> {
-        const HEADER: u64 = 64;
-        const SEGMENT: u64 = 56;
         let start = mappings.first()?.range.start;
-        let header = memory.read(start..start + HEADER)?;
-        if !header.starts_with(b"\x7fELF\x02\x01") {
-            return None;
-        }
-        let table = start.checked_add(u64_at(&header, 32)?)?;
-        let count = u64::from(u16_at(&header, 56)?);
-        let table = memory.read(table..table.checked_add(count * SEGMENT)?)?;
-        let segments: Vec<_> =
-            table.chunks_exact(SEGMENT as usize).filter_map(Segment::parse).collect();
+        let header = memory.read(start..start + HEADER as u64)?;
+        let segments = segments(&header, |from, bytes| {
+            let from = start.checked_add(from)?;
+            let read = memory.read(from..from.checked_add(bytes.len() as u64)?)?;
+            bytes.copy_from_slice(&read);
+            Some(())
+        })?;
         let first = segments.iter().find(|segment| segment.kind == LOAD && segment.offset == 0)?;
         let bias = start.wrapping_sub(first.address);
         Some(Self { mappings, memory, segments, bias })
@@ -189,10 +234,25 @@ impl<'a> MappedElf<'a> {
     }
 }
 
+/// Reads the segments of a 64-bit ELF image in this machine's byte order, whose header this is. `read` fills bytes from that offset on.
+fn segments(
+    header: &[u8],
+    read: impl FnOnce(u64, &mut [u8]) -> Option<()>,
+) -> Option<Vec<Segment>> {
+    if !header.starts_with(b"\x7fELF\x02\x01") {
+        return None;
+    }
+    let count = usize::from(u16_at(header, 56)?);
+    let mut table = vec![0; count * ENTRY];
+    read(u64_at(header, 32)?, &mut table)?;
+    Some(table.chunks_exact(ENTRY).filter_map(Segment::parse).collect())
+}
+
 impl Segment {
     fn parse(bytes: &[u8]) -> Option<Self> {
         Some(Self {
             kind: u32_at(bytes, 0)?,
+            rights: u32_at(bytes, 4)?,
             offset: u64_at(bytes, 8)?,
             address: u64_at(bytes, 16)?,
             length: u64_at(bytes, 32)?,

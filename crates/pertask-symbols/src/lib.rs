@@ -61,7 +61,7 @@ mod table;
 
 #[cfg(feature = "names")]
 pub use declaration::Declaration;
-pub use elf::{MappedElf, UnwindSections};
+pub use elf::{MappedElf, UnwindSections, mappings_around};
 #[cfg(feature = "names")]
 pub use frame::Frame;
 #[cfg(feature = "names")]

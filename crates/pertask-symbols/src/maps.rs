@@ -65,6 +65,13 @@ fn parse(text: &[u8]) -> Vec<Mapping> {
 }
 
 impl Mapping {
+    /// Returns a mapping of code, as a record of another process tells of it.
+    #[must_use]
+    pub fn of_code(range: Range<u64>, offset: u64, path: String) -> Self {
+        let (readable, writable, executable, private) = (true, false, true, true);
+        Self { range, readable, writable, executable, private, offset, inode: 0, path }
+    }
+
     fn parse(line: &str) -> Option<Self> {
         let number = |text: &str| u64::from_str_radix(text, 16).ok();
         let mut words = line.splitn(6, ' ');

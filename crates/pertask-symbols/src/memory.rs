@@ -52,6 +52,15 @@ impl MappedFiles {
         Self { parts: parts.collect() }
     }
 
+    /// Takes these files for what is mapped there, each with the offset at which the mapping begins.
+    #[must_use]
+    pub fn given(mapped: impl Iterator<Item = (Mapping, Arc<File>)>) -> Self {
+        let part = |(it, file): (Mapping, Arc<File>)| (it.range, Part::File(file, it.offset));
+        let mut parts: Vec<_> = mapped.map(part).collect();
+        parts.sort_by_key(|(range, _)| range.start);
+        Self { parts }
+    }
+
     /// Fills `bytes` from the address `from` on, or returns `None` if some of it is in no file.
     fn read(&self, bytes: &mut [u8], from: u64) -> Option<()> {
         let after = self.parts.partition_point(|(range, _)| range.start <= from);

@@ -2,8 +2,10 @@
 
 use std::{
     fs::File,
-    io::{self, ErrorKind, IsTerminal, Read},
-    path::Path,
+    io::{self, BufReader, ErrorKind, IsTerminal, Read},
+    os::unix::fs::FileExt,
+    panic::{self, AssertUnwindSafe},
+    path::{Path, PathBuf},
 };
 
 use pertask::profile::{Profile, ReadError, ReadLimits};
@@ -11,14 +13,20 @@ use pertask::profile::{Profile, ReadError, ReadLimits};
 use super::is_stdout as is_stdin;
 use crate::error::Error;
 
-/// Reads the profile at `path`, or from stdin if that is `-`, within the limits.
+/// Reads the profile at `path`, or from stdin if that is `-`, within the limits. A file of `perf record` needs the files that were mapped,
+/// which are looked for in the folders first.
 ///
 /// # Errors
 ///
-/// Returns [`Error::Profile`] if the file cannot be read, and [`Error::Damaged`] if it is not a profile or is too large.
-pub fn read(path: &Path, limits: &ReadLimits) -> Result<Profile, Error> {
+/// Returns [`Error::Profile`] if the file cannot be read, and [`Error::Damaged`] or [`Error::PerfData`] if it is not a profile or is too
+/// large.
+pub fn read(path: &Path, limits: &ReadLimits, folders: &[PathBuf]) -> Result<Profile, Error> {
     if !is_stdin(path) {
-        return parse(path, limits, open(path).map_err(|cause| refused(path, &cause))?);
+        let mut file = open(path).map_err(|cause| refused(path, &cause))?;
+        return match is_of_perf(&mut file) {
+            true => of_perf(path, file, folders),
+            false => parse(path, limits, file),
+        };
     }
     let stdin = io::stdin();
     if stdin.is_terminal() {
@@ -27,6 +35,29 @@ pub fn read(path: &Path, limits: &ReadLimits) -> Result<Profile, Error> {
         return Err(Error::Profile { place: place(path), why, remedy });
     }
     parse(path, limits, stdin.lock())
+}
+
+/// Returns whether `perf record` has written the file, which is then at its beginning again.
+fn is_of_perf(file: &mut File) -> bool {
+    let mut beginning = [0; 8];
+    // What cannot go back to its beginning, such as a pipe, is read as a profile.
+    let is_file = file.metadata().is_ok_and(|it| it.is_file());
+    is_file
+        && file.read_exact_at(&mut beginning, 0).is_ok()
+        && pertask_outside::is_perf_data(&beginning)
+}
+
+/// Reads a file of `perf record`.
+fn of_perf(path: &Path, file: File, folders: &[PathBuf]) -> Result<Profile, Error> {
+    let failed = |cause| Error::PerfData { place: place(path), cause };
+    let read = || pertask_outside::read_perf_data(BufReader::new(file), folders);
+    // The library that parses such files panics at some that are damaged.
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| ()));
+    let read = panic::catch_unwind(AssertUnwindSafe(read));
+    panic::set_hook(hook);
+    let damaged = || pertask_outside::Error::PerfData("it is damaged".to_owned());
+    read.unwrap_or_else(|_| Err(damaged())).map_err(failed)
 }
 
 /// Returns the file's name for messages.

@@ -36,7 +36,11 @@ const TOP: usize = 20;
 ///
 /// Returns an [`Error`] if the profile cannot be read, no sample matches, or something cannot be written.
 pub fn run(options: &ReportOptions) -> Result<(), Error> {
-    let mut whole = options.symbols.named(input::read(&options.file, &options.limits())?);
+    let mut whole = options.symbols.named(input::read(
+        &options.file,
+        &options.limits(),
+        &options.symbols.symbols,
+    )?);
     if options.full_names {
         show_types(&mut whole);
     }

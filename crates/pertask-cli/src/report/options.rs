@@ -75,6 +75,7 @@ Examples:
   pertask report profile.pb.gz --json | jq '.tables[].rows[] | {name, self_cpu_ns}'
   pertask report profile.pb.gz --symbols target/release
   curl -s localhost:6060/debug/pprof/profile | pertask report -
+  perf record -F 999 --call-graph dwarf -p 4711 -- sleep 5; pertask report perf.data
 
 Exit status:
   0  the report is complete
@@ -85,7 +86,7 @@ Exit status:
 /// The options of `pertask report`.
 #[derive(Debug, Args)]
 pub struct ReportOptions {
-    /// The profile, a pprof file; - means stdin
+    /// The profile, a pprof file or one of `perf record`; - means stdin
     pub file: PathBuf,
 
     /// The tables: site, task, function, thread, scope, label:KEY; may be repeated or separated

@@ -13,7 +13,7 @@ const KINDS: &[(&[u8], &str, &str)] = &[
     (
         b"PERFILE2",
         "a recording of Linux perf",
-        "convert it with perf_to_profile, or read it with perf report",
+        "name the file itself, which pertask report reads: not a pipe",
     ),
     (
         b"FLR\0",

@@ -1,8 +1,9 @@
-//! A program that knows nothing of pertask, for `pertask record` to find its tasks: kinds of futures, each of which computes for the
+//! A program that does nothing with pertask, for `pertask record` to find its tasks: kinds of futures, each of which computes for the
 //! same time, on the executors that people use.
 //!
 //! ```text
-//! cargo run --release -p pertask-cli -- record -- target/release/examples/plain
+//! cargo build --release -p pertask --example plain
+//! cargo run --release -- record -- target/release/examples/plain
 //! ```
 //!
 //! `plain STATUS` ends with that status once all have computed. `plain forever` goes on until it is killed.
