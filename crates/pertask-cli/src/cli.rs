@@ -109,6 +109,7 @@ Examples:
   pertask demo --json | jq '.sites[] | {name, cpu_ns, max_poll_ns}'
   pertask demo -o profile.pb.gz -o profile.svg  sample too; then: pertask report profile.pb.gz
   pertask demo -o profile.pb.gz --unresolved    leave the names of functions to pertask report
+  pertask demo --plain                          the same service without pertask, from outside
   pertask demo --json > report.json
   pertask demo --port 8080                      call it yourself: curl http://127.0.0.1:8080/hash
 
@@ -188,6 +189,15 @@ pub struct DemoOptions {
         default_value = "cpu-time"
     )]
     pub events: Vec<Event>,
+
+    /// Serve with no line of pertask, in a process of its own, and record that from outside: see
+    /// `pertask record`
+    #[arg(long, conflicts_with_all = ["tree", "wake_latency", "json", "events"])]
+    pub plain: bool,
+
+    /// The process that `--plain` records
+    #[arg(long, hide = true)]
+    pub serve_plain: bool,
 
     /// Show the tree of which task spawned which, with own and inclusive CPU time
     #[arg(long)]

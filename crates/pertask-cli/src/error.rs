@@ -20,6 +20,8 @@ pub enum Error {
     Measure(pertask::Error),
     /// The demo's service did not answer its first requests.
     NotReady { first: String },
+    /// The demo's service did not start in a process of its own.
+    Serve(io::Error),
     /// A program cannot be recorded.
     Record(pertask_outside::Error),
     /// A file of `perf record` cannot be used.
@@ -64,6 +66,7 @@ impl fmt::Display for Error {
                 "cannot listen on {address}: {cause}. Choose another port with --port, or any free one with --port 0."
             ),
             Self::Measure(cause) => write!(f, "{cause}"),
+            Self::Serve(cause) => write!(f, "the demo's service did not start: {cause}"),
             Self::Record(cause) => write!(f, "{cause}"),
             Self::PerfData { place, cause } => write!(f, "cannot read {place}: {cause}"),
             Self::Wait(cause) => write!(f, "it is not known how the program ended: {cause}"),

@@ -237,6 +237,13 @@ impl Recorder {
                 "the kernel lets this user sample user mode alone: for the rest, lower kernel.perf_event_paranoid{level} to 1, or run as root"
             ));
         }
+        let (cut, all) = (self.seen.tables.cut, self.samples());
+        if cut * 100 > all {
+            let bytes = self.options.stack_bytes;
+            remarks.push(format!(
+                "{cut} of {all} stacks are longer than the {bytes} bytes that a sample has of them, so their tasks may be missing: take more (--stack-size, at most 65528)"
+            ));
+        }
         if *of_children > 0 {
             remarks.push(format!("{of_children} samples of child processes are left out: record those by their own numbers"));
         }

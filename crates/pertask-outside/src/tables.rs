@@ -31,6 +31,8 @@ pub(crate) struct Tables {
     /// How often each stack was met on each thread, and whether it reached its root.
     met: BTreeMap<(u32, u32, bool), u64>,
     pub(crate) threads: BTreeMap<u32, Thread>,
+    /// Samples whose stacks are longer than what they have of it.
+    pub(crate) cut: u64,
     /// Samples for whose stacks there was no room, or that could not be read.
     pub(crate) dropped: u64,
 }
@@ -49,6 +51,7 @@ pub(crate) struct Thread {
 impl Tables {
     pub(crate) fn add(&mut self, thread: u32, stack: &[u64], end: End) {
         self.threads.entry(thread).or_default().samples += 1;
+        self.cut += u64::from(end == End::Cut);
         let known = self.stacks.get(stack).copied();
         let number = match known {
             Some(number) => number,

@@ -1,6 +1,7 @@
 //! `pertask demo`: a web service, its clients, and a session that watches both.
 
 mod clients;
+mod plain;
 mod routes;
 mod service;
 
@@ -37,6 +38,12 @@ use crate::{
 pub fn run(options: &DemoOptions) -> Result<(), Error> {
     // This comes before measuring, so that a bad path costs no run.
     options.output.iter().try_for_each(ProfilePath::probe)?;
+    if options.serve_plain {
+        return plain::serve(options.port);
+    }
+    if options.plain {
+        return plain::run(options);
+    }
     // The runtime stays until the end, so that it hears a second Ctrl-C while the report is written.
     let runtime = Runtime::new().map_err(Error::Runtime)?;
     let seen = runtime.block_on(serve_and_measure(options))?;

@@ -35,12 +35,20 @@ pub const ROUTES: [Route; 5] = [
 
 /// Returns the routes with their handlers.
 pub fn router() -> Router {
+    same_router().route("/fanout", get(fanout))
+}
+
+/// Returns the routes of a service that knows nothing of pertask.
+pub fn plain_router() -> Router {
+    same_router().route("/fanout", get(plain_fanout))
+}
+
+fn same_router() -> Router {
     Router::new()
         .route("/", get(index))
         .route("/hash", get(hash))
         .route("/render", get(render))
         .route("/wait", get(wait))
-        .route("/fanout", get(fanout))
         .route("/blocking", get(blocking))
 }
 
@@ -69,6 +77,19 @@ async fn wait() -> String {
 /// Shares its work among child tasks. They have their own row in the report, with the line that spawns them.
 async fn fanout() -> Result<String, StatusCode> {
     let mut children = JoinSet::new();
+    for part in 0..PARTS {
+        children.spawn(async move { primes_in_part(part) });
+    }
+    let mut total = 0;
+    while let Some(count) = children.join_next().await {
+        total += count.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    }
+    Ok(total.to_string())
+}
+
+/// Shares its work among tasks of tokio's own.
+async fn plain_fanout() -> Result<String, StatusCode> {
+    let mut children = tokio::task::JoinSet::new();
     for part in 0..PARTS {
         children.spawn(async move { primes_in_part(part) });
     }

@@ -50,6 +50,21 @@ impl Service {
         Ok(Self { address, shutdown, served })
     }
 
+    /// Starts the same service with no line of pertask in it.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Listen`] if the port is in use or not allowed.
+    pub async fn start_plain(port: u16) -> Result<Self, Error> {
+        let (listener, address) = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
+        let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
+        let (shutdown, asked) = oneshot::channel();
+        let serve = axum::serve(listener, routes::plain_router())
+            .with_graceful_shutdown(async move { drop(asked.await) });
+        let served = tokio::spawn(async move { serve.await });
+        Ok(Self { address, shutdown, served })
+    }
+
     /// Returns the service's address, with the port that the kernel chose.
     pub fn address(&self) -> SocketAddr {
         self.address

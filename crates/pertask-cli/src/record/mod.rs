@@ -43,8 +43,17 @@ pub fn run(options: &RecordOptions) -> Result<ExitCode, Error> {
     // The runtime stays until the end, so that it hears a second Ctrl-C while the tables are printed.
     let runtime = Runtime::new().map_err(Error::Runtime)?;
     let asked = stopped(&runtime)?;
+    run_until(options, &asked)
+}
+
+/// Records a program until somebody asks to stop, and shows its tasks.
+///
+/// # Errors
+///
+/// Returns an [`Error`] if nothing can be recorded, or a file cannot be written.
+pub fn run_until(options: &RecordOptions, asked: &AtomicBool) -> Result<ExitCode, Error> {
     let (mut recorder, child) = start(options)?;
-    record(&mut recorder, options.duration, &asked)?;
+    record(&mut recorder, options.duration, asked)?;
     // Where the process sees its files, as long as it is there.
     let folder = PathBuf::from(format!("/proc/{}/root", recorder.process()));
     let profile = recorder.finish();
@@ -52,11 +61,15 @@ pub fn run(options: &RecordOptions) -> Result<ExitCode, Error> {
         true => options.output.iter().try_for_each(|file| file.write(&profile))?,
         false => show(profile, folder, options)?,
     }
-    child.map_or(Ok(ExitCode::SUCCESS), |child| status(child, &asked))
+    child.map_or(Ok(ExitCode::SUCCESS), |child| status(child, asked))
 }
 
 /// Returns what becomes true once the user asks to stop.
-fn stopped(runtime: &Runtime) -> Result<Arc<AtomicBool>, Error> {
+///
+/// # Errors
+///
+/// Returns [`Error::Signals`] if nobody can listen for signals.
+pub fn stopped(runtime: &Runtime) -> Result<Arc<AtomicBool>, Error> {
     let asked = Arc::new(AtomicBool::new(false));
     let mut stop = runtime.block_on(async { Stop::on_signals() })?;
     let tell = Arc::clone(&asked);

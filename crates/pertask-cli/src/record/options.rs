@@ -5,7 +5,7 @@ use std::{ffi::OsString, time::Duration};
 use clap::Args;
 use pertask_outside::RecordOptions as Outside;
 
-use crate::{duration, profile_file::ProfilePath, report::SymbolOptions};
+use crate::{cli::DemoOptions, duration, profile_file::ProfilePath, report::SymbolOptions};
 
 /// The first line of the help.
 pub const ABOUT: &str =
@@ -97,6 +97,22 @@ pub struct RecordOptions {
 }
 
 impl RecordOptions {
+    /// Returns the options with which the demo records its service.
+    pub fn of_process(process: u32, demo: &DemoOptions) -> Self {
+        Self {
+            pid: Some(process),
+            duration: Some(demo.duration),
+            frequency: demo.frequency.unwrap_or(199),
+            stack_size: 16 << 10,
+            output: demo.output.clone(),
+            unresolved: demo.unresolved,
+            full_names: false,
+            top: 20,
+            symbols: SymbolOptions::default(),
+            program: Vec::new(),
+        }
+    }
+
     /// Returns how the options contradict each other, if they do.
     pub fn conflict(&self) -> Option<&'static str> {
         let has_other = self.output.iter().any(|file| !file.is_pprof());

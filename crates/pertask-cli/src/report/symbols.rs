@@ -9,7 +9,7 @@ use pertask::{
 };
 
 /// The options about symbols.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Symbols")]
 pub struct SymbolOptions {
     /// Look for programs and their debug information in DIR first: by path, by name, and by build id
