@@ -190,8 +190,8 @@ pub struct DemoOptions {
     )]
     pub events: Vec<Event>,
 
-    /// Serve with no line of pertask, in a process of its own, and record that from outside: see
-    /// `pertask record`
+    /// Run the same service without pertask, in a process of its own, and record it as
+    /// `pertask record` does
     #[arg(long, conflicts_with_all = ["tree", "wake_latency", "json", "events"])]
     pub plain: bool,
 

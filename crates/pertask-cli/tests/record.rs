@@ -155,7 +155,7 @@ fn a_program_is_started_and_its_tasks_have_their_types() {
         }
         let text = String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code(), Some(7), "{output:?}");
-        assert!(text.starts_with("begins\n") && text.contains("Tasks by spawn site"), "{text}");
+        assert!(text.starts_with("begins\n") && text.contains("Tasks by site"), "{text}");
         let rows = rows(&place, &profile);
         let each: Vec<_> =
             TASKS.iter().map(|task| cpu_ns(&rows, |row| row["name"] == *task)).collect();

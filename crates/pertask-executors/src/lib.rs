@@ -1,4 +1,4 @@
-//! How executors poll, and what: from the functions of a stack to the type of the task that ran.
+//! Which executor polled which future: from the names of a call stack's functions to the type of the task that ran.
 //!
 //! An executor polls the futures of each type with a function of its own, and the type stands in that function's name. So a call
 //! stack tells which kind of task ran, in a program that does nothing for it.
@@ -9,8 +9,7 @@
 //! - [`future_type::words`] makes words for people of a type: `axum::serve::handle_connection`.
 //! - [`future_type::of_body`] is the way back, from a future's own function to its type. It is for futures behind `dyn Future`.
 //!
-//! All of it is done with names, as debug information and symbol tables have them: mangled the old way or in the v0 way, and
-//! demangled before. Neither addresses nor files are read.
+//! It works on demangled names, from either mangling scheme, and from debug information. Neither addresses nor files are read.
 //!
 //! ```
 //! use pertask_executors::{Concrete, Role, future_type};

@@ -45,7 +45,7 @@ impl fmt::Display for Error {
         match self {
             Self::NoProcess(process) => write!(
                 f,
-                "there is no process {process}: check the number (in a container it is another one than outside)"
+                "there is no process {process}: check the number (it differs inside and outside a container)"
             ),
             Self::NotAllowed { process, cause } => write!(
                 f,
@@ -54,7 +54,7 @@ impl fmt::Display for Error {
             Self::Perf { cause, remedy } => {
                 write!(f, "the kernel refuses perf events: {cause}; {remedy}")
             }
-            Self::PerfData(why) => write!(f, "it is no usable file of perf record: {why}"),
+            Self::PerfData(why) => write!(f, "not a usable perf.data file: {why}"),
             Self::Launch { program, cause } => write!(f, "{program} cannot be started: {cause}"),
             Self::Other { what, cause } => write!(f, "{what}: {cause}"),
         }

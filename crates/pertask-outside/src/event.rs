@@ -41,6 +41,7 @@ impl Kind {
         attr.set_mmap(1);
         attr.set_mmap2(1);
         attr.set_comm(1);
+        attr.set_task(1);
         attr.set_comm_exec(1);
         attr.set_watermark(1);
         // So that the reader is woken by a few samples, and does not wake up for each.

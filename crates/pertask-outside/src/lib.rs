@@ -1,7 +1,7 @@
 //! Samples of another process: where its threads spend CPU time, with whole call stacks.
 //!
 //! The kernel's perf events interrupt each thread of the process when it has used a period of CPU time, and write its registers and the
-//! upper end of its stack into a ring for each CPU. A [`Recorder`] reads the rings and unwinds the stacks with the unwind tables of the
+//! top of its stack (the most recent frames) into a ring for each CPU. A [`Recorder`] reads the rings and unwinds the stacks with the unwind tables of the
 //! process's own files, so the process needs neither a change nor frame pointers. New threads are followed.
 //!
 //! ```no_run
@@ -51,7 +51,7 @@ pub use error::Error;
 pub use launch::Launch;
 pub use options::RecordOptions;
 #[cfg(feature = "perf-data")]
-pub use perf_data::{is_perf_data, read_perf_data};
+pub use perf_data::{PerfDataOptions, is_perf_data, read_perf_data};
 pub use recorder::Recorder;
 
 /// The README's example compiles, too.

@@ -1,6 +1,6 @@
 //! How a process is recorded.
 
-/// The options of a [`Recorder`](crate::Recorder).
+/// The options of a [`Recorder`](crate::Recorder). Numbers that are too small or too large become the nearest that is possible.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecordOptions {
@@ -9,7 +9,7 @@ pub struct RecordOptions {
     pub frequency_hz: u32,
     /// The bytes of a thread's stack that each sample has, at most 65,528. Frames beyond it are missing. The default is 16 KiB.
     pub stack_bytes: u32,
-    /// The bytes of the ring of each CPU, of which a locked one of less is taken where the kernel allows no more. The default is 4 MiB.
+    /// The bytes of each CPU's ring. If the kernel does not allow that much locked memory, a smaller one is used. The default is 4 MiB.
     pub ring_bytes: usize,
 }
 

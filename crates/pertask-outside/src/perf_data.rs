@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -28,25 +28,41 @@ pub const MAGIC: [u8; 8] = *b"PERFILE2";
 const MOST_PROCESSES: usize = 1 << 15;
 const PROCESS_SHIFT: u32 = 48;
 
+/// Where to look for the files that were mapped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PerfDataOptions {
+    /// Whether any file is opened. Without them, stacks that perf has copied cannot be unwound.
+    pub open_files: bool,
+    /// Folders to look in before the paths at which the files were mapped: by the whole path below the folder, and by the name alone.
+    pub folders: Vec<PathBuf>,
+}
+
+impl Default for PerfDataOptions {
+    fn default() -> Self {
+        Self { open_files: true, folders: Vec::new() }
+    }
+}
+
 /// Reads a file that `perf record` has written, with addresses and no names.
 ///
 /// Stacks that perf has copied are unwound with the tables of the files that were mapped, which must be here: in the folders or at their own
 /// paths. Where perf has followed frame pointers, its own chains are taken. Time in the kernel stands at the call that went there.
 ///
-/// If the file has several processes, 2^48 times their number is added to the addresses of the second and all further ones.
+/// If the file has several processes, n times 2^48 is added to the addresses of process n, counted from 0.
 ///
 /// # Errors
 ///
 /// Returns an error if it is no such file, or if its events do not stand for time. If a file is damaged, what comes before is read, and the
 /// profile says so.
-pub fn read_perf_data(file: impl Read + Seek, folders: &[PathBuf]) -> Result<Profile, Error> {
+pub fn read_perf_data(file: impl Read + Seek, options: &PerfDataOptions) -> Result<Profile, Error> {
     let PerfFileReader { mut perf_file, mut record_iter } =
         PerfFileReader::parse_file(file).map_err(|why| Error::PerfData(why.to_string()))?;
     let build_ids = perf_file.build_ids().unwrap_or_default();
     let attributes = perf_file.event_attributes();
     let event = attributes.first().ok_or_else(|| Error::PerfData("it has no events".to_owned()))?;
     let (event, period_ns) = (name(event), period_ns(&event.attr)?);
-    let mut reading = Reading::new(folders, build_ids.into_values());
+    let mut reading = Reading::new(options, build_ids.into_values());
     let damage = reading.all(&mut perf_file, &mut record_iter);
     Ok(reading.finish(&event, period_ns, damage))
 }
@@ -71,7 +87,7 @@ fn period_ns(attr: &PerfEventAttr) -> Result<u64, Error> {
 }
 
 struct Reading<'a> {
-    folders: &'a [PathBuf],
+    options: &'a PerfDataOptions,
     /// The build ids of the mapped files, by path.
     build_ids: HashMap<Vec<u8>, Vec<u8>>,
     files: HashMap<String, Option<Arc<File>>>,
@@ -109,10 +125,10 @@ impl Process {
 }
 
 impl<'a> Reading<'a> {
-    fn new(folders: &'a [PathBuf], build_ids: impl Iterator<Item = DsoInfo>) -> Self {
+    fn new(options: &'a PerfDataOptions, build_ids: impl Iterator<Item = DsoInfo>) -> Self {
         let build_ids = build_ids.map(|DsoInfo { path, build_id }| (path, build_id)).collect();
         Self {
-            folders,
+            options,
             build_ids,
             files: HashMap::new(),
             processes: BTreeMap::new(),
@@ -294,10 +310,16 @@ impl<'a> Reading<'a> {
             return known.clone();
         }
         let own = Path::new(path);
+        // A path comes from a file that nobody trusts.
+        let leads_up = own.components().any(|part| part == Component::ParentDir);
+        if !self.options.open_files || leads_up || !own.is_absolute() {
+            self.files.insert(path.to_owned(), None);
+            return None;
+        }
         let below = own.strip_prefix("/").unwrap_or(own);
         let name = own.file_name().unwrap_or_default();
         let folders =
-            self.folders.iter().flat_map(|folder| [folder.join(below), folder.join(name)]);
+            self.options.folders.iter().flat_map(|folder| [folder.join(below), folder.join(name)]);
         let opened = folders.chain([own.to_owned()]).find_map(|path| regular(&path));
         self.files.insert(path.to_owned(), opened.clone());
         opened
@@ -334,7 +356,6 @@ impl<'a> Reading<'a> {
 }
 
 fn regular(path: &Path) -> Option<Arc<File>> {
-    // A path comes from a file that nobody trusts.
     let kernels = ["/dev", "/proc", "/sys"];
     if kernels.iter().any(|folder| path.starts_with(folder)) || !path.metadata().ok()?.is_file() {
         return None;

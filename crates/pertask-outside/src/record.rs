@@ -24,6 +24,11 @@ pub(crate) enum Record<'a> {
         thread: u32,
         is_exec: bool,
     },
+    /// A process has made another one.
+    Forked {
+        process: u32,
+        parent: u32,
+    },
     Other,
 }
 
@@ -55,6 +60,10 @@ impl<'a> Record<'a> {
                 thread: u32_at(body, 4)?,
                 is_exec: u32::from(misc) & sys::PERF_RECORD_MISC_COMM_EXEC != 0,
             },
+            // It is also written for threads, whose process is their maker's.
+            sys::PERF_RECORD_FORK => {
+                Self::Forked { process: u32_at(body, 0)?, parent: u32_at(body, 4)? }
+            }
             _ => Self::Other,
         })
     }
@@ -158,6 +167,8 @@ mod tests {
         ));
         let mapped = record(sys::PERF_RECORD_MMAP2, 0, &body);
         assert!(matches!(Record::parse(&mapped), Some(Record::Mapped { process: 7 })));
+        let forked = record(sys::PERF_RECORD_FORK, 0, &body);
+        assert!(matches!(Record::parse(&forked), Some(Record::Forked { process: 7, parent: 8 })));
         body.extend(12_u64.to_ne_bytes());
         let lost = record(sys::PERF_RECORD_LOST, 0, &body);
         assert!(matches!(Record::parse(&lost), Some(Record::Lost(12))));

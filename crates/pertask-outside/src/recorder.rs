@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
-/// Records a process until [`finish`](Self::finish). If it is dropped before, the process goes on as ever, as it does then.
+/// Records a process until [`finish`](Self::finish). Dropping it ends the recording; the process keeps running either way.
 #[derive(Debug)]
 pub struct Recorder {
     target: Target,
@@ -34,8 +34,8 @@ struct Seen {
     tables: Tables,
     /// Records that found no room in a ring.
     lost: u64,
-    /// Samples of other processes, which the kernel could not leave out.
-    of_children: u64,
+    /// Processes that this one has made. They are not recorded.
+    children: u64,
     /// Whether code may have been mapped since the last look.
     is_mapped: bool,
     /// How often the process began to run another program.
@@ -186,7 +186,7 @@ impl Recorder {
         self.target.process
     }
 
-    /// Whether the process has not ended.
+    /// Whether the process is still running.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.target.is_alive()
@@ -229,7 +229,7 @@ impl Recorder {
 
     /// What people should know of what was not recorded like the rest.
     fn remarks(&self) -> Vec<String> {
-        let Seen { of_children, execs, space, .. } = &self.seen;
+        let Seen { children, execs, space, .. } = &self.seen;
         let mut remarks = tables::unread(&space.unread);
         if !self.kind.kernel {
             let level = event::paranoid().map_or(String::new(), |level| format!(" ({level} here)"));
@@ -244,8 +244,11 @@ impl Recorder {
                 "{cut} of {all} stacks are longer than the {bytes} bytes that a sample has of them, so their tasks may be missing: take more (--stack-size, at most 65528)"
             ));
         }
-        if *of_children > 0 {
-            remarks.push(format!("{of_children} samples of child processes are left out: record those by their own numbers"));
+        if *children > 0 {
+            let noun = if *children == 1 { "child process was" } else { "child processes were" };
+            remarks.push(format!(
+                "{children} {noun} started, and not recorded: record the server itself, and not a script or `cargo run`"
+            ));
         }
         if *execs > u64::from(self.kind.from_exec) {
             remarks.push("the process began to run another program while it was recorded: samples from before may lack names".to_owned());
@@ -261,7 +264,7 @@ impl Seen {
             space: Space::new(process),
             tables: Tables::default(),
             lost: 0,
-            of_children: 0,
+            children: 0,
             is_mapped: false,
             execs: 0,
             stack: Vec::new(),
@@ -273,7 +276,13 @@ impl Seen {
             Some(Record::Sample(sample)) if sample.process == self.process => {
                 self.sample(&sample, target)
             }
-            Some(Record::Sample(_)) => self.of_children += 1,
+            // Of a child, where the kernel cannot leave it out.
+            Some(Record::Sample(_)) => (),
+            Some(Record::Forked { process, parent })
+                if parent == self.process && process != parent =>
+            {
+                self.children += 1;
+            }
             Some(Record::Lost(records)) => self.lost += records,
             Some(Record::Mapped { process }) if process == self.process => self.look(),
             Some(Record::Named { process, thread, is_exec }) if process == self.process => {

@@ -21,11 +21,13 @@ pub struct SummaryStyle {
     /// The most rows of a table. Functions that only call others, and spent no time themselves, have rows only where this is
     /// [`usize::MAX`].
     pub max_rows: usize,
+    /// Whether the names of tasks are shown whole, up to some hundred columns, and not as far as they fit beside the rest.
+    pub whole_names: bool,
 }
 
 impl Default for SummaryStyle {
     fn default() -> Self {
-        Self { width: None, color: false, max_rows: 20 }
+        Self { width: None, color: false, max_rows: 20, whole_names: false }
     }
 }
 
@@ -163,7 +165,7 @@ impl Overview<'_> {
             |sample: &Sample| sample.task.as_ref().is_some_and(|task| task.future.is_some());
         if samples.iter().any(by_type) {
             hints.push(
-                "~ stands before the type of tasks without a name, which their stacks show; their CPU time is an estimate by samples"
+                "~ marks the type of tasks without a name, read from their stacks; their CPU time is estimated from samples"
                     .to_owned(),
             );
         }
@@ -221,7 +223,8 @@ impl fmt::Display for SummaryTable<'_> {
             };
             let cells = shown.iter().map(cells).collect();
             let label = label_title(by);
-            let grid = Grid::new(&columns(by, &label, with_files), cells);
+            let most = if self.style.whole_names { MAX_FUNCTION } else { MAX_NAME };
+            let grid = Grid::new(&columns(by, &label, with_files, most), cells);
             lines.extend(grid.lines(self.style.max_width(), self.style.ink()));
         }
         if !cut.is_empty() {
@@ -265,7 +268,7 @@ impl SummaryStyle {
 
 fn title(by: &GroupBy) -> String {
     match by {
-        GroupBy::Site => "Tasks by spawn site".to_owned(),
+        GroupBy::Site => "Tasks by site".to_owned(),
         GroupBy::Task => "Tasks".to_owned(),
         GroupBy::Function => "Functions".to_owned(),
         GroupBy::Thread => "Threads".to_owned(),
@@ -295,7 +298,12 @@ fn need_files(rows: &[SummaryRow]) -> bool {
     })
 }
 
-fn columns<'a>(by: &GroupBy, label: &'a str, with_files: bool) -> Vec<Column<'a>> {
+fn columns<'a>(
+    by: &GroupBy,
+    label: &'a str,
+    with_files: bool,
+    most_of_name: usize,
+) -> Vec<Column<'a>> {
     let number = |title| Column::Number { title, rank: None };
     let samples = Column::Number { title: "SAMPLES", rank: Some(1) };
     let text = |title, most| Column::Text { title, least: 14, most };
@@ -305,11 +313,11 @@ fn columns<'a>(by: &GroupBy, label: &'a str, with_files: bool) -> Vec<Column<'a>
         false => vec![number("CPU%"), number("CPU"), samples],
     };
     match by {
-        GroupBy::Site => columns.extend([text("TASK", MAX_NAME), path("SITE")]),
+        GroupBy::Site => columns.extend([text("TASK", most_of_name), path("SITE")]),
         GroupBy::Task => columns.extend([
             number("ID"),
             Column::Number { title: "PARENT", rank: Some(0) },
-            text("TASK", MAX_NAME),
+            text("TASK", most_of_name),
             path("SITE"),
         ]),
         GroupBy::Function if with_files => {

@@ -79,7 +79,7 @@ const LOAD: u32 = 1;
 const NOTE: u32 = 4;
 const UNWIND_INDEX: u32 = 0x6474_e550;
 
-/// Returns how all of a file is mapped, of which it is known where some code is mapped. `None` if the file has no such code.
+/// Computes the mappings of a whole file from the known mapping of some of its code. `None` if the file has no such code.
 ///
 /// Records of a process have its mappings of code alone. The tables for unwinding are elsewhere in the file.
 #[must_use]

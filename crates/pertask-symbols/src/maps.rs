@@ -19,7 +19,7 @@ pub struct Mapping {
     pub private: bool,
     /// The offset in the file at which the mapping begins.
     pub offset: u64,
-    /// The number of the file in its file system, or 0 if there is no file.
+    /// The number of the file in its file system, or 0 if there is no file or the number is not known.
     pub inode: u64,
     /// The file, or a name in brackets, or nothing.
     pub path: String,
@@ -50,8 +50,8 @@ pub fn mappings() -> io::Result<Vec<Mapping>> {
 ///
 /// # Errors
 ///
-/// Returns an error that names the file if it cannot be read: this process must be allowed to look into the other one, as that of the
-/// same user is, unless it has changed its privileges.
+/// Returns an error that names the file if it cannot be read. Usually this process must run as the same user, and the other one must not
+/// have changed its privileges.
 pub fn mappings_of(process: u32) -> io::Result<Vec<Mapping>> {
     let file = format!("/proc/{process}/maps");
     let text = std::fs::read(&file)

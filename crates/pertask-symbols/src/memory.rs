@@ -8,9 +8,9 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
-/// A reader of this process's own memory, or of what files have of another's.
+/// A reader of this process's own memory, or the mapped files of another process.
 ///
-/// A read of memory that is not mapped fails. It does not fault.
+/// A read of memory that is not mapped fails, and so does one of another process's memory that is in no file. It does not fault.
 #[derive(Debug)]
 pub enum Memory {
     /// Reads through `/proc/thread-self/mem`. The kernel forbids it to a process that may not be dumped, such as one with file
@@ -36,14 +36,16 @@ enum Part {
 }
 
 impl MappedFiles {
-    /// Opens the files that are mapped into a process, seen from its own root. A file that was replaced since is not among them.
+    /// Opens the files that are mapped into a process, seen from its own root. A file whose path leads to another file by now (with
+    /// another inode) is not among them.
     #[must_use]
     pub fn of(process: u32, mapped: &[Mapping]) -> Self {
         let mut files = HashMap::new();
         let mut part = |mapping: &Mapping| match &*mapping.path {
             "[vdso]" => kernels_page().map(Part::Bytes),
             path if path.starts_with('/') && mapping.readable => {
-                let file = files.entry(mapping.inode).or_insert_with(|| open(process, mapping));
+                let file =
+                    files.entry(mapping.path.clone()).or_insert_with(|| open(process, mapping));
                 file.clone().map(|file| Part::File(file, mapping.offset))
             }
             _ => None,

@@ -127,7 +127,8 @@ fn show(profile: Profile, folder: PathBuf, options: &RecordOptions) -> Result<()
     }
     let terminal = stdout_style();
     let max_rows = if options.top == 0 { usize::MAX } else { options.top };
-    let style = SummaryStyle { width: terminal.width, color: terminal.color, max_rows };
+    let (width, color) = (terminal.width, terminal.color);
+    let style = SummaryStyle { width, color, max_rows, whole_names: options.full_names };
     let shown = Shown { whole: &profile, part: None };
     print(&shown.text(&[GroupBy::Site, GroupBy::Function], style))?;
     // One file that fails does not keep the others from being written.

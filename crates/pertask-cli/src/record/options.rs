@@ -17,10 +17,10 @@ Record a running program, or start one, and show which of its tasks spend the CP
 
 The program needs no change: nothing of pertask is in it. The kernel's perf events say where its threads are, and the \
 program's own files say how to unwind its stacks. The function with which an executor polls a task has the type of the task's \
-future in its name, so tasks stand under their types: ~axum::serve::handle_connection. They are samples: times are estimates. \
+future in its name, so tasks are listed by type: ~axum::serve::handle_connection. Times are estimated from samples. \
 For exact times, names of your own, labels and waits, use the library.
 
-The same user may record a program, and so may root. Ctrl-C ends the recording, and shows what there is.";
+You can record your own processes, and root can record any. Ctrl-C ends the recording and prints the results so far.";
 
 /// The last paragraphs of the help.
 pub const HELP: &str = "\
@@ -30,20 +30,22 @@ Reading the tables: see `pertask report --help`. What is in no task is in rows s
 What the program needs:
   Types are in the debug information (debug = \"limited\", or at least \"line-tables-only\"),
   or in the symbols where they have the v0 mangling (the default from Rust 1.97 on). Without
-  both, only some types can be known. Remarks above the tables say what was missing.
+  both, only some types can be known, and none if it is stripped. Remarks above the tables
+  say what was missing. Child processes are not recorded.
 
 Examples:
   pertask record --pid 4711                        until Ctrl-C
   pertask record --pid $(pidof server) -d 5s
   pertask record -F 999 -o profile.pb.gz -o flame.svg -d 30s --pid 4711
   pertask record -- ./target/release/server --port 80
-  pertask record --pid 4711 -d 5s --unresolved -o profile.pb.gz   names are for pertask report
+  pertask record --pid 4711 -d 5s --unresolved -o profile.pb.gz   find the names later
 
 Exit status:
   0  the recording is complete, even if Ctrl-C ended it early
   1  something failed; stderr says what failed and what to do about it
   2  the command line was not understood
-  that of the program, with -- PROGRAM; 128 and the signal's number if a signal ended it";
+  that of the program, with -- PROGRAM; 128 and the signal's number if a signal ended it
+  130, 143  a second Ctrl-C or SIGTERM ended the command at once, without tables";
 
 /// The options of `pertask record`.
 #[derive(Debug, Args)]
@@ -67,7 +69,7 @@ pub struct RecordOptions {
     #[arg(short = 'F', long, value_name = "HZ", default_value_t = 199, value_parser = clap::value_parser!(u32).range(1..=Outside::HIGHEST_HZ as i64))]
     pub frequency: u32,
 
-    /// The bytes of its stack that each sample has: more for deeper stacks
+    /// Bytes of stack copied with each sample; raise it if stacks are cut off
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 10, value_parser = clap::value_parser!(u32).range(1_024..=65_528))]
     pub stack_size: u32,
 
@@ -79,7 +81,7 @@ pub struct RecordOptions {
     #[arg(long, requires = "output", conflicts_with_all = ["symbols", "no_symbols", "full_names"])]
     pub unresolved: bool,
 
-    /// Show the whole types of tasks, and not only their words
+    /// Show whole types, with type arguments, instead of short names
     #[arg(long)]
     pub full_names: bool,
 

@@ -5,12 +5,12 @@ use std::{
     io::{self, BufReader, ErrorKind, IsTerminal, Read},
     os::unix::fs::FileExt,
     panic::{self, AssertUnwindSafe},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use pertask::profile::{Profile, ReadError, ReadLimits};
 
-use super::is_stdout as is_stdin;
+use super::{is_stdout as is_stdin, symbols::SymbolOptions};
 use crate::error::Error;
 
 /// Reads the profile at `path`, or from stdin if that is `-`, within the limits. A file of `perf record` needs the files that were mapped,
@@ -20,11 +20,11 @@ use crate::error::Error;
 ///
 /// Returns [`Error::Profile`] if the file cannot be read, and [`Error::Damaged`] or [`Error::PerfData`] if it is not a profile or is too
 /// large.
-pub fn read(path: &Path, limits: &ReadLimits, folders: &[PathBuf]) -> Result<Profile, Error> {
+pub fn read(path: &Path, limits: &ReadLimits, symbols: &SymbolOptions) -> Result<Profile, Error> {
     if !is_stdin(path) {
         let mut file = open(path).map_err(|cause| refused(path, &cause))?;
         return match is_of_perf(&mut file) {
-            true => of_perf(path, file, folders),
+            true => of_perf(path, file, symbols),
             false => parse(path, limits, file),
         };
     }
@@ -48,9 +48,10 @@ fn is_of_perf(file: &mut File) -> bool {
 }
 
 /// Reads a file of `perf record`.
-fn of_perf(path: &Path, file: File, folders: &[PathBuf]) -> Result<Profile, Error> {
+fn of_perf(path: &Path, file: File, symbols: &SymbolOptions) -> Result<Profile, Error> {
     let failed = |cause| Error::PerfData { place: place(path), cause };
-    let read = || pertask_outside::read_perf_data(BufReader::new(file), folders);
+    let options = symbols.of_perf_data();
+    let read = || pertask_outside::read_perf_data(BufReader::new(file), &options);
     // The library that parses such files panics at some that are damaged.
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| ()));

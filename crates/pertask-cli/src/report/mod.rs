@@ -36,11 +36,8 @@ const TOP: usize = 20;
 ///
 /// Returns an [`Error`] if the profile cannot be read, no sample matches, or something cannot be written.
 pub fn run(options: &ReportOptions) -> Result<(), Error> {
-    let mut whole = options.symbols.named(input::read(
-        &options.file,
-        &options.limits(),
-        &options.symbols.symbols,
-    )?);
+    let mut whole =
+        options.symbols.named(input::read(&options.file, &options.limits(), &options.symbols)?);
     if options.full_names {
         show_types(&mut whole);
     }
@@ -79,7 +76,8 @@ fn tables(options: &ReportOptions, shown: &Shown<'_>) -> Result<(), Error> {
             Some(_) => (None, false),
             None => (terminal.width, terminal.color),
         };
-        SummaryStyle { width, color, max_rows: options.most_rows(TOP) }
+        let whole_names = options.full_names;
+        SummaryStyle { width, color, max_rows: options.most_rows(TOP), whole_names }
     };
     let report = |to: &mut dyn Write| match options.is_json() {
         true => json::report(to, shown, &by, options.most_rows(usize::MAX)),

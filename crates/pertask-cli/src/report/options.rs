@@ -14,11 +14,11 @@ pub const ABOUT: &str = "Read a sampled profile: which tasks and functions spent
 pub const LONG_ABOUT: &str = "\
 Read a sampled profile: which tasks and functions spent the CPU.
 
-FILE is a pprof file, gzip'd or not, as `pertask demo -o profile.pb.gz` writes it. The command also reads profiles of \
-other programs, such as Go's. Those have functions, threads and labels, but no tasks: what other programs call a task or a \
-site is a label of theirs, for --by label:KEY and --label KEY=VALUE.
+FILE is a pprof file, gzip'd or not, as `pertask record -o profile.pb.gz` writes it, or a perf.data of `perf record`, whose tasks \
+are listed by type. The command also reads profiles of other programs, such as Go's. Those have functions, threads and labels, but \
+no tasks: what other programs call a task or a site is a label of theirs, for --by label:KEY and --label KEY=VALUE.
 
-Untrusted files are safe to read. Names that are too long and stacks that are too deep are cut, and counted as lost; a file \
+Untrusted pprof files are safe to read. Names that are too long and stacks that are too deep are cut, and counted as lost; a file \
 with too much of anything else is refused, and says which --limit to raise. FILE chooses which paths are opened to look for \
 symbols; with --no-symbols none are.";
 
@@ -37,13 +37,13 @@ Reading the tables:
              It is - if the file does not say how many there were.
              If the first lines say that times are by the clock, a site's CPU is
              measured, and the function (no sample) has the part without samples
-    TASK     the task's name, or - if it has none. After ~ stands the type of tasks without
-             a name, which their stacks show; their CPU is an estimate by samples
-    SITE     the line of code that made the task; after ~, where the task's code begins
+    TASK     the task's name, or - if it has none. ~ marks the type of tasks without a name,
+             read from their stacks; their CPU is estimated from samples
+    SITE     the line of code that made the task; for ~, the line where its code begins
     FILE     the function's source file, shown where names alone are ambiguous
   SELF and CPU add up to the whole. Samples in no task, in no scope or without the label
-  have a row of their own, such as (outside tasks) or (tokio scheduler). Functions that only called others have
-  rows with --top 0.
+  have a row of their own, such as (outside tasks) or (tokio scheduler). Functions that only
+  called others have rows with --top 0.
 
 Groups (--by, separated by commas):
   site         spawn sites, with the names of their tasks
@@ -63,6 +63,7 @@ Symbols:
 
 Filters (a sample must meet all of them):
   --task 'GET /hash'  --task 4711  --task '(outside tasks)'  --site routes.rs:73
+  --task axum::serve::handle_connection  --task '(tokio scheduler)'
   --thread worker  --label tenant=acme  --function render
 
 Examples:
@@ -75,7 +76,7 @@ Examples:
   pertask report profile.pb.gz --json | jq '.tables[].rows[] | {name, self_cpu_ns}'
   pertask report profile.pb.gz --symbols target/release
   curl -s localhost:6060/debug/pprof/profile | pertask report -
-  perf record -F 999 --call-graph dwarf -p 4711 -- sleep 5; pertask report perf.data
+  perf record -F 999 --call-graph dwarf,16384 -p 4711 -- sleep 5; pertask report perf.data
 
 Exit status:
   0  the report is complete
@@ -86,7 +87,7 @@ Exit status:
 /// The options of `pertask report`.
 #[derive(Debug, Args)]
 pub struct ReportOptions {
-    /// The profile, a pprof file or one of `perf record`; - means stdin
+    /// The profile, a pprof file or a perf.data; - means stdin (pprof only)
     pub file: PathBuf,
 
     /// The tables: site, task, function, thread, scope, label:KEY; may be repeated or separated
@@ -98,7 +99,7 @@ pub struct ReportOptions {
     #[arg(long, value_name = "N")]
     pub top: Option<usize>,
 
-    /// Show the whole types of tasks that are known by their types, and not only their words
+    /// Show whole types, with type arguments, instead of short names
     #[arg(long)]
     pub full_names: bool,
 

@@ -7,6 +7,7 @@ use pertask::{
     profile::{Location, Profile},
     sampler::{ResolveOptions, resolve},
 };
+use pertask_outside::PerfDataOptions;
 
 /// The options about symbols.
 #[derive(Debug, Default, Args)]
@@ -38,6 +39,16 @@ impl SymbolOptions {
         options.memory_bytes = 4 << 30;
         options.folders = self.symbols.iter().chain(folders).cloned().collect();
         resolve(&profile, &options)
+    }
+}
+
+impl SymbolOptions {
+    /// Returns where a file of `perf record` finds the files that were mapped.
+    pub fn of_perf_data(&self) -> PerfDataOptions {
+        let mut options = PerfDataOptions::default();
+        options.open_files = !self.no_symbols;
+        options.folders = self.symbols.clone();
+        options
     }
 }
 

@@ -53,7 +53,7 @@ from 2023-11-14 22:13:20 UTC; by hand; a sample each 10.0 ms of CPU time; 90.0% 
 lost: 7 samples dropped
 labels: tenant
 
-Tasks by spawn site (% of 100 ms)
+Tasks by site (% of 100 ms)
  CPU%      CPU  SAMPLES  TASK             SITE
 60.0%  60.0 ms        6  GET /render      src/app.rs:80
 30.0%  30.0 ms        3  -                src/app.rs:73
@@ -155,7 +155,7 @@ fn profiles_of_others_have_functions_and_say_that_there_are_no_tasks() {
     let text = text(&on(GO, &["-"]));
     assert!(text.contains("tasks: the profile names none"), "{text}");
     assert!(text.contains("labels: task, tenant"), "{text}");
-    assert!(!text.contains("Tasks by spawn site"), "{text}");
+    assert!(!text.contains("Tasks by site"), "{text}");
     assert!(text.contains("88.0%   220 ms  100.0%   250 ms       22  main.spin"), "{text}");
     let labels = text_of(&["-", "--by", "label:tenant"], GO);
     assert!(labels.contains("64.0%   160 ms       16  acme"), "{labels}");
