@@ -8,7 +8,7 @@ use tokio::{
 use crate::error::Error;
 
 /// Tells whether the user has asked the command to stop.
-pub struct Stop(watch::Receiver<bool>);
+pub struct Stop(watch::Receiver<Option<i32>>);
 
 impl Stop {
     /// Handles SIGINT and SIGTERM for the rest of the process. It must be called inside a runtime.
@@ -19,23 +19,24 @@ impl Stop {
     pub fn on_signals() -> Result<Self, Error> {
         let interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
         let terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
-        let (asked, stop) = watch::channel(false);
+        let (asked, stop) = watch::channel(None);
         tokio::spawn(listen(interrupt, terminate, asked));
         Ok(Self(stop))
     }
 
-    /// Waits for the first signal, and returns at once if it has come already.
-    pub async fn asked(&mut self) {
-        if self.0.wait_for(|asked| *asked).await.is_err() {
+    /// Waits for the first signal, and returns at once if it has come already. Returns its number.
+    pub async fn asked(&mut self) -> i32 {
+        match self.0.wait_for(Option::is_some).await.map(|asked| *asked) {
+            Ok(Some(signal)) => signal,
             // The listener has ended with its runtime, so no signal can come any more.
-            std::future::pending::<()>().await;
+            _ => std::future::pending().await,
         }
     }
 }
 
-async fn listen(mut interrupt: Signal, mut terminate: Signal, asked: watch::Sender<bool>) {
-    either(&mut interrupt, &mut terminate).await;
-    asked.send_replace(true);
+async fn listen(mut interrupt: Signal, mut terminate: Signal, asked: watch::Sender<Option<i32>>) {
+    let signal = either(&mut interrupt, &mut terminate).await;
+    asked.send_replace(Some(signal));
     // A second signal waits neither for the shutdown nor for the report.
     let signal_number = either(&mut interrupt, &mut terminate).await;
     std::process::exit(128 + signal_number);

@@ -283,3 +283,29 @@ fn a_file_of_perf_record_that_is_damaged_is_read_as_far_as_it_goes() {
         }
     }
 }
+
+#[test]
+fn who_asks_to_end_reaches_the_program_too() {
+    let place = Place::new("term");
+    let mut record = place.pertask(None);
+    let program = "trap 'exit 5' TERM; echo begins; while :; do sleep 0.01; done";
+    record
+        .args(["record", "--", "sh", "-c", program])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut running = Running(record.spawn().expect("to start"));
+    let mut line = String::new();
+    let stdout = running.0.stdout.take().expect("its output");
+    let mut stdout = BufReader::new(stdout);
+    stdout.read_line(&mut line).expect("to read");
+    if line != "begins\n" {
+        loudly("SKIPPED: it cannot record");
+        return;
+    }
+    let pid = libc::pid_t::try_from(running.0.id()).expect("a process id");
+    // SAFETY: `kill` touches no memory; the child is not reaped yet, so the id is its own.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
+    let rest = std::io::read_to_string(stdout).expect("to read");
+    assert_eq!(running.0.wait().expect("to wait").code(), Some(5), "{rest}");
+    assert!(rest.contains("Tasks by site"), "{rest}");
+}

@@ -1,7 +1,7 @@
 //! What a function does for an executor.
 
 use crate::name::{arguments, arguments_of, skeleton};
-use crate::tables::{BETWEEN, PARTS, Polls, ROOTS, Root, WRAPPERS};
+use crate::tables::{BESIDE, BETWEEN, PARTS, Polls, ROOTS, Root, WRAPPERS};
 
 /// What a function does for an executor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +49,7 @@ impl<'a> Role<'a> {
         // Inlined functions have no module where there are line tables only.
         if !skeleton.contains("::")
             || is_roots()
+            || is_beside(&skeleton)
             || is_wrappers_poll(outside)
             || BETWEEN.iter().any(|it| starts(it))
         {
@@ -72,6 +73,12 @@ impl<'a> Role<'a> {
             Polls::OneFuture => Self::BlocksOn { executor, future },
         }
     }
+}
+
+/// Whether it is the function that polls its caller's future and the scheduler, and not the scheduler.
+fn is_beside(skeleton: &str) -> bool {
+    let outside = skeleton.rsplit_once("::{").map(|(outside, _)| outside);
+    outside == Some(BESIDE)
 }
 
 /// The function in which a closure stands.
@@ -164,6 +171,11 @@ mod tests {
                 Role::Between,
             ),
             ("tokio::task::local::LocalSet::tick", Role::Runtime("tokio scheduler")),
+            ("async_executor::State::run::{{closure}}", Role::Between),
+            (
+                "async_executor::State::run::{{closure}}::{{closure}}",
+                Role::Runtime("async-executor scheduler"),
+            ),
             ("tokio::runtime::io::driver::Driver::turn", Role::Runtime("tokio I/O driver")),
             (
                 "tokio::runtime::time::<impl tokio::runtime::time::handle::Handle>::process_at_time",

@@ -104,6 +104,10 @@ pub(crate) const WRAPPERS: &[(&str, usize)] = &[
     ("opentelemetry::context::future_ext::WithContext", 0),
     ("sentry_core::futures::SentryFuture", 0),
     ("async_executor::AsyncCallOnDrop", 0),
+    // The future of the caller, which runs beside the executor.
+    ("async_executor::run", 1),
+    ("async_executor::Executor::run", 1),
+    ("async_executor::LocalExecutor::run", 1),
     ("async_std::task::builder::SupportTaskLocals", 0),
     ("pertask::tasks::tracked::Tracked", 0),
     ("pertask::tasks::labels::Labeled", 0),
@@ -131,19 +135,26 @@ pub(crate) const BETWEEN: &[&str] = &[
     "tokio::util::",
     "tracing::",
     "tracing_core::",
+    "async_executor::Executor::run",
+    "async_executor::LocalExecutor::run",
+    "async_executor::StaticExecutor::run",
+    "async_executor::StaticLocalExecutor::run",
     "async_task::",
     "futures_core::",
+    "futures_lite::future::",
     "futures_task::",
     "monoio::task::",
     "glommio::task::",
     "pertask::tasks::",
 ];
 
+/// A function that polls a future of its caller beside a scheduler, which is a closure in its own closure.
+pub(crate) const BESIDE: &str = "async_executor::State::run";
+
 /// Futures that are a part of a runtime, by the beginning of their words: tokio's workers are tasks of its blocking pool.
 pub(crate) const OWN_FUTURES: &[(&str, &str)] = &[
     ("tokio::runtime::scheduler::", SCHEDULER),
     ("tokio::runtime::thread_pool::", SCHEDULER),
-    ("async_executor::", "async-executor scheduler"),
     ("async_global_executor::", "async-global-executor scheduler"),
 ];
 

@@ -23,7 +23,7 @@ pub(crate) struct Kind {
 }
 
 impl Kind {
-    fn attr(self, options: &RecordOptions) -> Attr {
+    fn attr(self, options: &RecordOptions, wakeup_bytes: u32) -> Attr {
         let mut attr = Attr::default();
         attr.type_ = sys::bindings::PERF_TYPE_SOFTWARE;
         attr.size = size_of::<Attr>() as u32;
@@ -44,14 +44,19 @@ impl Kind {
         attr.set_task(1);
         attr.set_comm_exec(1);
         attr.set_watermark(1);
-        // So that the reader is woken by a few samples, and does not wake up for each.
-        attr.__bindgen_anon_2.wakeup_watermark = 4 * (options.stack_bytes + 256);
+        attr.__bindgen_anon_2.wakeup_watermark = wakeup_bytes;
         attr
     }
 
-    /// Opens an event on a thread and a CPU.
-    pub(crate) fn open(self, options: &RecordOptions, thread: u32, cpu: u32) -> io::Result<File> {
-        let mut attr = self.attr(options);
+    /// Opens an event on a thread and a CPU, which wakes its reader when there are so many bytes to read.
+    pub(crate) fn open(
+        self,
+        options: &RecordOptions,
+        thread: u32,
+        cpu: u32,
+        wakeup_bytes: u32,
+    ) -> io::Result<File> {
+        let mut attr = self.attr(options, wakeup_bytes);
         let flags = sys::bindings::PERF_FLAG_FD_CLOEXEC.into();
         // SAFETY: `attr.size` is the size of `attr`. The kernel reads that many bytes, and may write the size.
         let fd = unsafe {
@@ -75,7 +80,7 @@ impl Kind {
         for (kernel, threads_alone) in [(true, true), (true, false), (false, true), (false, false)]
         {
             let kind = Self { kernel, from_exec, threads_alone };
-            match kind.open(options, thread, cpu) {
+            match kind.open(options, thread, cpu, 1) {
                 Ok(_) => return Ok(kind),
                 Err(cause) => refusal = Some(cause),
             }
@@ -112,6 +117,14 @@ pub(crate) fn share(event: &File, ring: &File) -> io::Result<()> {
     // SAFETY: both descriptors are of events that the caller owns.
     let done = unsafe { sys::ioctls::SET_OUTPUT(event.as_raw_fd(), ring.as_raw_fd()) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The number that samples of an event have, and those of events that threads have inherited from it.
+pub(crate) fn number(event: &File) -> io::Result<u64> {
+    let mut number = 0;
+    // SAFETY: the kernel writes one number, and the caller owns the event.
+    let done = unsafe { sys::ioctls::ID(event.as_raw_fd(), &raw mut number) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(number) }
 }
 
 /// Starts an event.

@@ -44,31 +44,30 @@ impl Launch {
                 if libc::write(tell_fd, process.as_ptr().cast(), process.len()) < 0 {
                     return Err(io::Error::last_os_error());
                 }
-                // The child must not wait for itself.
+                // The child must not wait for itself, should its parent end.
                 libc::close(go_fd);
-                let mut go = 0_u8;
+                let mut go = STAY;
                 match libc::read(wait_fd, (&raw mut go).cast(), 1) {
-                    1 => Ok(()),
-                    // The recorder could not begin, and has closed the other end.
-                    _ => Err(io::ErrorKind::Interrupted.into()),
+                    1 if go == GO => Ok(()),
+                    // The recorder could not begin.
+                    _ => Err(io::Error::from_raw_os_error(libc::ECANCELED)),
                 }
             });
         }
         // `spawn` returns when the program runs, and it does not run before it is recorded.
-        let spawned = thread::spawn(move || {
+        let spawned = thread::Builder::new().name("pertask-launch".to_owned()).spawn(move || {
             let child = command.spawn();
             drop((tell, wait));
             child
         });
+        let spawned = spawned.map_err(failed("no thread can be started"))?;
         let recorder = match process(&mut number) {
             Some(process) => Recorder::from_exec(process, options),
             // There was no fork.
             None => Err(Error::NoProcess(0)),
         };
-        if recorder.is_ok() {
-            // If the child is gone, `spawn` says why.
-            let _ = go.write_all(&[1]);
-        }
+        // If the child is gone, `spawn` says why.
+        let _ = go.write_all(&[if recorder.is_ok() { GO } else { STAY }]);
         drop(go);
         let child = spawned.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
         match (child, recorder) {
@@ -80,6 +79,10 @@ impl Launch {
         }
     }
 }
+
+/// What the child is told: to run the program, or to end.
+const GO: u8 = 1;
+const STAY: u8 = 0;
 
 /// The number of the child, which it writes before it runs the program.
 fn process(from: &mut File) -> Option<u32> {

@@ -18,6 +18,7 @@ impl RecordOptions {
     pub const HIGHEST_HZ: u32 = 10_000;
     /// The largest part of a stack that the kernel writes.
     const LARGEST_STACK: u32 = 65_528;
+    const LARGEST_RING: usize = 64 << 20;
 
     /// Returns the default with another frequency.
     #[must_use]
@@ -30,7 +31,7 @@ impl RecordOptions {
             frequency_hz: self.frequency_hz.clamp(1, Self::HIGHEST_HZ),
             // The kernel wants a multiple of eight.
             stack_bytes: self.stack_bytes.clamp(1_024, Self::LARGEST_STACK) / 8 * 8,
-            ring_bytes: self.ring_bytes,
+            ring_bytes: self.ring_bytes.min(Self::LARGEST_RING),
         }
     }
 

@@ -12,8 +12,11 @@ use linux_perf_data::{
     AttributeDescription, DsoInfo, PerfFileReader, PerfFileRecord, PerfRecordIter,
 };
 use pertask_profile::Profile;
-use pertask_symbols::{MappedElf, MappedFiles, Mapping, Memory, Module, mappings_around};
+use pertask_symbols::{
+    MappedElf, MappedFiles, Mapping, Memory, Module, mappings_around, open_regular,
+};
 use std::collections::{BTreeMap, HashMap};
+use std::env::consts::ARCH;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::ops::Range;
@@ -59,6 +62,12 @@ pub fn read_perf_data(file: impl Read + Seek, options: &PerfDataOptions) -> Resu
     let PerfFileReader { mut perf_file, mut record_iter } =
         PerfFileReader::parse_file(file).map_err(|why| Error::PerfData(why.to_string()))?;
     let build_ids = perf_file.build_ids().unwrap_or_default();
+    let arch = perf_file.arch().ok().flatten().unwrap_or(ARCH);
+    if arch != ARCH {
+        return Err(Error::PerfData(format!(
+            "it was recorded on {arch}, and this machine is {ARCH}; read it on one of those"
+        )));
+    }
     let attributes = perf_file.event_attributes();
     let event = attributes.first().ok_or_else(|| Error::PerfData("it has no events".to_owned()))?;
     let (event, period_ns) = (name(event), period_ns(&event.attr)?);
@@ -206,7 +215,9 @@ impl<'a> Reading<'a> {
 
     fn map(&mut self, process: i32, range: Range<u64>, offset: u64, path: RawData<'_>) {
         let path = String::from_utf8_lossy(&path.as_slice()).into_owned();
-        if let Some(process) = self.process(process).filter(|_| path.starts_with('/')) {
+        if let Some(process) =
+            self.process(process).filter(|_| path.starts_with('/') && !path.starts_with("//"))
+        {
             process.map(Mapping::of_code(range, offset, path));
         }
     }
@@ -357,10 +368,10 @@ impl<'a> Reading<'a> {
 
 fn regular(path: &Path) -> Option<Arc<File>> {
     let kernels = ["/dev", "/proc", "/sys"];
-    if kernels.iter().any(|folder| path.starts_with(folder)) || !path.metadata().ok()?.is_file() {
+    if kernels.iter().any(|folder| path.starts_with(folder)) {
         return None;
     }
-    File::open(path).ok().map(Arc::new)
+    open_regular(path).ok().map(Arc::new)
 }
 
 fn is_user(mode: CpuMode) -> bool {

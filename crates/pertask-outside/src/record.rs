@@ -5,6 +5,7 @@ use perf_event_open_sys::bindings as sys;
 
 /// What each sample has, in this order.
 pub(crate) const SAMPLE: u64 = sys::PERF_SAMPLE_TID as u64
+    | sys::PERF_SAMPLE_ID as u64
     | sys::PERF_SAMPLE_REGS_USER as u64
     | sys::PERF_SAMPLE_STACK_USER as u64;
 
@@ -37,11 +38,16 @@ pub(crate) enum Record<'a> {
 pub(crate) struct Sample<'a> {
     pub(crate) process: u32,
     pub(crate) thread: u32,
+    /// The number of the event, or of that which it was inherited from.
+    pub(crate) event: u64,
     /// `None` if the thread has no user mode.
     pub(crate) registers: Option<Registers>,
     /// The bytes of the stack from the stack pointer on.
     pub(crate) stack: &'a [u8],
 }
+
+const ABI_NONE: u64 = 0;
+const ABI_64: u64 = 2;
 
 /// The length of a record's header.
 pub(crate) const HEADER: usize = 8;
@@ -54,7 +60,10 @@ impl<'a> Record<'a> {
         Some(match kind {
             sys::PERF_RECORD_SAMPLE => Self::Sample(Sample::parse(body)?),
             sys::PERF_RECORD_LOST => Self::Lost(u64_at(body, 8)?),
-            sys::PERF_RECORD_MMAP2 => Self::Mapped { process: u32_at(body, 0)? },
+            // Without an inode it is no file.
+            sys::PERF_RECORD_MMAP2 if u64_at(body, 40)? != 0 => {
+                Self::Mapped { process: u32_at(body, 0)? }
+            }
             sys::PERF_RECORD_COMM => Self::Named {
                 process: u32_at(body, 0)?,
                 thread: u32_at(body, 4)?,
@@ -72,23 +81,25 @@ impl<'a> Record<'a> {
 impl<'a> Sample<'a> {
     fn parse(body: &'a [u8]) -> Option<Self> {
         let (process, thread) = (u32_at(body, 0)?, u32_at(body, 4)?);
-        let has_registers = u64_at(body, 8)? != 0;
-        let mut at = 16;
+        let event = u64_at(body, 8)?;
+        let abi = u64_at(body, 16)?;
+        let mut at = 24;
         let mut registers = None;
-        if has_registers {
+        if abi != ABI_NONE {
             let mut values = [0; registers::COUNT];
             for value in &mut values {
                 *value = u64_at(body, at)?;
                 at += 8;
             }
-            registers = Some(Registers::of(values));
+            // Those of a 32-bit program are others.
+            registers = (abi == ABI_64).then(|| Registers::of(values));
         }
         let size = usize::try_from(u64_at(body, at)?).ok()?;
         let stack = body.get(at + 8..)?.get(..size)?;
         // The room for the stack is always there, and then stands how much of it was written.
         let written = if size > 0 { u64_at(body, at + 8 + size)? } else { 0 };
         let stack = stack.get(..usize::try_from(written).ok()?)?;
-        Some(Self { process, thread, registers, stack })
+        Some(Self { process, thread, event, registers, stack })
     }
 }
 
@@ -120,7 +131,8 @@ mod tests {
     fn sample(registers: u64, stack: &[u8], written: u64) -> Vec<u8> {
         let mut body = Vec::new();
         [7_u32, 8].iter().for_each(|number| body.extend(number.to_ne_bytes()));
-        body.extend(u64::from(registers > 0).to_ne_bytes());
+        body.extend(9_u64.to_ne_bytes());
+        body.extend(if registers > 0 { ABI_64 } else { ABI_NONE }.to_ne_bytes());
         (0..registers).for_each(|number| body.extend((100 + number).to_ne_bytes()));
         body.extend((stack.len() as u64).to_ne_bytes());
         body.extend(stack);
@@ -134,7 +146,8 @@ mod tests {
     fn a_sample_has_its_registers_and_what_was_written_of_its_stack() {
         let bytes = sample(registers::COUNT as u64, &[5; 32], 24);
         let Some(Record::Sample(sample)) = Record::parse(&bytes) else { panic!("{bytes:?}") };
-        assert_eq!((sample.process, sample.thread, sample.stack), (7, 8, &[5; 24][..]));
+        assert_eq!((sample.process, sample.thread, sample.event), (7, 8, 9));
+        assert_eq!(sample.stack, [5; 24]);
         assert_eq!(sample.registers.map(|it| it.instruction), Some(99 + registers::COUNT as u64));
     }
 
@@ -165,7 +178,12 @@ mod tests {
             Record::parse(&named),
             Some(Record::Named { process: 7, thread: 8, is_exec: true })
         ));
-        let mapped = record(sys::PERF_RECORD_MMAP2, 0, &body);
+        let mut mapping = body.clone();
+        mapping.extend([0; 40]);
+        let anonymous = record(sys::PERF_RECORD_MMAP2, 0, &mapping);
+        assert!(matches!(Record::parse(&anonymous), Some(Record::Other)));
+        mapping[40] = 1;
+        let mapped = record(sys::PERF_RECORD_MMAP2, 0, &mapping);
         assert!(matches!(Record::parse(&mapped), Some(Record::Mapped { process: 7 })));
         let forked = record(sys::PERF_RECORD_FORK, 0, &body);
         assert!(matches!(Record::parse(&forked), Some(Record::Forked { process: 7, parent: 8 })));

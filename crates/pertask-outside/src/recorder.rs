@@ -4,12 +4,12 @@ use crate::error::Error;
 use crate::event::{self, Kind};
 use crate::options::RecordOptions;
 use crate::record::{Record, Sample};
-use crate::ring::Ring;
+use crate::ring::{self, Ring};
 use crate::space::Space;
 use crate::tables::{self, Tables};
 use crate::target::Target;
 use pertask_profile::Profile;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
@@ -20,12 +20,30 @@ pub struct Recorder {
     target: Target,
     options: RecordOptions,
     kind: Kind,
-    /// The events of all threads that were there when the recording began, and of each CPU the first, whose ring it is.
+    /// The rings of all CPUs, each with the event whose ring it is, and the events of all other threads.
+    rings: Vec<CpuRing>,
     events: Vec<File>,
-    rings: Vec<(File, Ring)>,
+    wakeup_bytes: u32,
+    /// When the threads' CPU times are read again.
+    next_look: Instant,
     seen: Seen,
     began: (Instant, SystemTime),
 }
+
+/// The ring of a CPU.
+#[derive(Debug)]
+struct CpuRing {
+    cpu: u32,
+    event: File,
+    ring: Ring,
+}
+
+/// The most memory of all rings.
+const MOST_RING_BYTES: usize = 256 << 20;
+
+/// How often the threads' CPU times are read, and the mappings at most.
+const LOOK: Duration = Duration::from_millis(250);
+const MAPPINGS_LOOK: Duration = Duration::from_millis(10);
 
 /// What was seen so far.
 struct Seen {
@@ -36,8 +54,11 @@ struct Seen {
     lost: u64,
     /// Processes that this one has made. They are not recorded.
     children: u64,
-    /// Whether code may have been mapped since the last look.
+    /// Which thread each event was opened on, by the event's number.
+    owners: HashMap<u64, u32>,
+    /// Whether code may have been mapped since the last look at the mappings, and when that was.
     is_mapped: bool,
+    looked: Instant,
     /// How often the process began to run another program.
     execs: u64,
     stack: Vec<u64>,
@@ -70,13 +91,22 @@ impl Recorder {
         let cpus = event::cpus();
         let first = cpus.first().copied().unwrap_or(0);
         let kind = Kind::best(&options, process, first, from_exec)?;
-        let mut recorder =
-            Self { target, options, kind, events: Vec::new(), rings: Vec::new(), seen, began };
+        let mut recorder = Self {
+            target,
+            options,
+            kind,
+            rings: Vec::new(),
+            events: Vec::new(),
+            wakeup_bytes: 0,
+            next_look: began.0 + LOOK,
+            seen,
+            began,
+        };
         recorder.open(&cpus)?;
         Ok(recorder)
     }
 
-    /// Opens events on all threads and CPUs.
+    /// Opens events on all threads and CPUs, and starts them.
     fn open(&mut self, cpus: &[u32]) -> Result<(), Error> {
         let mut known = BTreeSet::new();
         loop {
@@ -85,60 +115,92 @@ impl Recorder {
             if new.is_empty() {
                 break;
             }
-            // A thread that an opened thread makes is followed. One that another thread makes meanwhile is found by the next look.
+            // A thread that another one has made meanwhile may have inherited that one's events, and gets its own, too: see `Seen::sample`.
             for thread in new {
                 self.note_thread(thread);
-                self.open_on(thread, cpus)?;
+                match self.rings.is_empty() {
+                    true => self.open_rings(thread, cpus)?,
+                    false => self.open_beside(thread)?,
+                }
             }
         }
         if self.rings.is_empty() {
             return Err(Error::NoProcess(self.target.process));
         }
         if !self.kind.from_exec {
-            let all = self.events.iter().chain(self.rings.iter().map(|(event, _)| event));
+            let all = self.events.iter().chain(self.rings.iter().map(|ring| &ring.event));
             for event in all {
                 // The thread may have ended.
                 let _ = event::enable(event);
             }
+            // What was mapped meanwhile is in no record.
+            self.seen.is_mapped = true;
         }
         Ok(())
     }
 
-    fn open_on(&mut self, thread: u32, cpus: &[u32]) -> Result<(), Error> {
-        for (at, cpu) in cpus.iter().enumerate() {
-            let event = match self.kind.open(&self.options, thread, *cpu) {
-                Ok(event) => event,
-                // The thread has ended, or the CPU has gone.
-                Err(cause) if matches!(cause.raw_os_error(), Some(libc::ESRCH | libc::ENODEV)) => {
+    /// Opens the events whose rings those of all threads write to, of one size on all CPUs.
+    fn open_rings(&mut self, thread: u32, cpus: &[u32]) -> Result<(), Error> {
+        let least = (2 * (self.options.stack_bytes as usize + 1_024)).next_power_of_two();
+        let most = self.options.ring_bytes.min(MOST_RING_BYTES / cpus.len().max(1));
+        let mut size = most.max(least).next_power_of_two();
+        let refused = loop {
+            match self.open_rings_of(thread, cpus, size) {
+                Err(cause) if size > least && ring::is_want_of_memory(&cause) => size /= 2,
+                Err(cause) => break cause,
+                Ok(rings) => {
+                    self.wakeup_bytes = wakeup_bytes(size);
+                    self.rings = rings;
                     return Ok(());
                 }
-                Err(cause) => {
-                    return Err(Error::Perf {
-                        remedy: "raise ulimit -n, or record a process with fewer threads"
-                            .to_owned(),
-                        cause,
-                    });
-                }
-            };
-            match self.rings.get(at) {
-                Some((first, _)) => {
-                    event::share(&event, first).map_err(|cause| Error::Other {
-                        what: "perf events cannot share a ring",
-                        cause,
-                    })?;
-                    self.events.push(event);
-                }
-                None => {
-                    let least = 2 * (self.options.stack_bytes as usize + 1_024);
-                    let ring = Ring::map(&event, self.options.ring_bytes, least).map_err(|cause| Error::Perf {
-                        remedy: "no memory may be locked: raise kernel.perf_event_mlock_kb or ulimit -l".to_owned(),
-                        cause,
-                    })?;
-                    self.rings.push((event, ring));
+            }
+        };
+        if is_gone(&refused) {
+            return Ok(());
+        }
+        let remedy = "raise kernel.perf_event_mlock_kb, ulimit -l or ulimit -n".to_owned();
+        Err(Error::Perf { remedy, cause: refused })
+    }
+
+    fn open_rings_of(
+        &mut self,
+        thread: u32,
+        cpus: &[u32],
+        size: usize,
+    ) -> io::Result<Vec<CpuRing>> {
+        let mut rings = Vec::new();
+        for cpu in cpus.iter().copied() {
+            let event = self.kind.open(&self.options, thread, cpu, wakeup_bytes(size));
+            match event {
+                Err(cause) if cause.raw_os_error() == Some(libc::ENODEV) => (),
+                Err(cause) => return Err(cause),
+                Ok(event) => {
+                    let ring = Ring::map(&event, size)?;
+                    self.seen.owners.insert(event::number(&event)?, thread);
+                    rings.push(CpuRing { cpu, event, ring });
                 }
             }
         }
-        Ok(())
+        Ok(rings)
+    }
+
+    /// Opens events that write to the rings that are there.
+    fn open_beside(&mut self, thread: u32) -> Result<(), Error> {
+        let Self { kind, options, rings, seen, events, wakeup_bytes, .. } = self;
+        let mut open = |ring: &CpuRing| {
+            let event = kind.open(options, thread, ring.cpu, *wakeup_bytes)?;
+            event::share(&event, &ring.event)?;
+            seen.owners.insert(event::number(&event)?, thread);
+            events.push(event);
+            Ok(())
+        };
+        match rings.iter().try_for_each(&mut open) {
+            Err(cause) if !is_gone(&cause) => {
+                let remedy = "raise ulimit -n, or record a process with fewer threads".to_owned();
+                Err(Error::Perf { remedy, cause })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn note_thread(&mut self, thread: u32) {
@@ -154,7 +216,7 @@ impl Recorder {
     ///
     /// Returns an error if the kernel refuses to wait.
     pub fn turn(&mut self, most: Duration) -> Result<(), Error> {
-        let events = self.rings.iter().map(|(event, _)| event);
+        let events = self.rings.iter().map(|ring| &ring.event);
         event::wait(events, most)
             .map_err(|cause| Error::Other { what: "waiting for samples failed", cause })?;
         self.take();
@@ -164,14 +226,20 @@ impl Recorder {
     /// Takes what is in the rings.
     fn take(&mut self) {
         let Self { rings, seen, target, .. } = self;
-        if std::mem::take(&mut seen.is_mapped) {
-            // If the process has ended, the mappings so far are all that will be known.
-            let _ = seen.space.look();
-        }
-        for (_, ring) in rings {
+        seen.look_if_mapped();
+        for CpuRing { ring, .. } in rings {
             ring.read(|bytes| seen.take(bytes, target));
         }
-        for (thread, known) in &mut seen.tables.threads {
+        if Instant::now() >= self.next_look {
+            self.look_at_threads();
+            self.next_look = Instant::now() + LOOK;
+        }
+    }
+
+    /// Notes what the threads have used so far.
+    fn look_at_threads(&mut self) {
+        let Self { seen, target, .. } = self;
+        for (thread, known) in seen.tables.threads.iter_mut().filter(|(_, it)| !it.has_ended) {
             match (&mut known.used_ns, target.cpu_ns(*thread)) {
                 (Some((_, last)), Some(now)) => *last = now,
                 (_, None) => known.has_ended = true,
@@ -201,10 +269,11 @@ impl Recorder {
     /// Ends the recording, and returns the profile. Its functions have addresses and no names.
     #[must_use]
     pub fn finish(mut self) -> Profile {
-        for event in self.events.iter().chain(self.rings.iter().map(|(event, _)| event)) {
+        for event in self.events.iter().chain(self.rings.iter().map(|ring| &ring.event)) {
             event::disable(event);
         }
         self.take();
+        self.look_at_threads();
         let lasted = self.began.0.elapsed();
         let period_ns = self.options.period_ns();
         let mut builder = tables::builder(self.mechanism(), period_ns);
@@ -229,7 +298,7 @@ impl Recorder {
 
     /// What people should know of what was not recorded like the rest.
     fn remarks(&self) -> Vec<String> {
-        let Seen { children, execs, space, .. } = &self.seen;
+        let Seen { children, execs, space, lost, .. } = &self.seen;
         let mut remarks = tables::unread(&space.unread);
         if !self.kind.kernel {
             let level = event::paranoid().map_or(String::new(), |level| format!(" ({level} here)"));
@@ -250,8 +319,23 @@ impl Recorder {
                 "{children} {noun} started, and not recorded: record the server itself, and not a script or `cargo run`"
             ));
         }
+        if space.has_replaced {
+            remarks.push(
+                "libraries were unloaded meanwhile: if others took their place, some functions may have wrong names"
+                    .to_owned(),
+            );
+        }
+        if !self.kind.kernel && *lost > 0 {
+            remarks.push(
+                "records were lost: a part of what is shown as time in the kernel was not there"
+                    .to_owned(),
+            );
+        }
         if *execs > u64::from(self.kind.from_exec) {
-            remarks.push("the process began to run another program while it was recorded: samples from before may lack names".to_owned());
+            remarks.push(
+                "the process began to run another program while it was recorded: what was before is left out"
+                    .to_owned(),
+            );
         }
         remarks
     }
@@ -265,7 +349,9 @@ impl Seen {
             tables: Tables::default(),
             lost: 0,
             children: 0,
+            owners: HashMap::new(),
             is_mapped: false,
+            looked: Instant::now(),
             execs: 0,
             stack: Vec::new(),
         }
@@ -284,15 +370,16 @@ impl Seen {
                 self.children += 1;
             }
             Some(Record::Lost(records)) => self.lost += records,
-            Some(Record::Mapped { process }) if process == self.process => self.look(),
+            Some(Record::Mapped { process }) if process == self.process => {
+                self.is_mapped = true;
+                self.look_if_mapped();
+            }
             Some(Record::Named { process, thread, is_exec }) if process == self.process => {
-                self.execs += u64::from(is_exec);
-                let name = target.name(thread);
                 if let Some(known) = self.tables.threads.get_mut(&thread) {
-                    known.name = name.unwrap_or_default();
+                    known.name = target.name(thread).unwrap_or_else(|| known.name.clone());
                 }
                 if is_exec {
-                    self.look();
+                    self.exec(target);
                 }
             }
             Some(_) => (),
@@ -300,25 +387,60 @@ impl Seen {
         }
     }
 
-    /// Looks at the mappings now, because samples that follow may be in what was mapped.
+    /// Begins anew, because what was mapped before is gone with the program.
+    fn exec(&mut self, target: &Target) {
+        self.execs += 1;
+        self.tables.forget();
+        for (thread, known) in &mut self.tables.threads {
+            known.used_ns = target.cpu_ns(*thread).map(|now| (now, now));
+        }
+        self.space = Space::new(self.process);
+        self.look();
+    }
+
+    /// Looks at the mappings if they may have changed, but not too often: a compiler at run time changes them all the time.
+    fn look_if_mapped(&mut self) {
+        if self.is_mapped && self.looked.elapsed() >= MAPPINGS_LOOK {
+            self.look();
+        }
+    }
+
     fn look(&mut self) {
+        // If the process has ended, the mappings so far are all that will be known.
         let _: io::Result<()> = self.space.look();
-        self.is_mapped = true;
+        (self.is_mapped, self.looked) = (false, Instant::now());
     }
 
     fn sample(&mut self, sample: &Sample<'_>, target: &Target) {
-        self.tables.threads.entry(sample.thread).or_insert_with(|| tables::Thread {
+        let owner = self.owners.get(&sample.event).copied().unwrap_or(sample.thread);
+        let known = self.tables.threads.entry(sample.thread).or_insert_with(|| tables::Thread {
             name: target.name(sample.thread).unwrap_or_default(),
             // It began while the process was recorded, so all of its time is in the recording.
             used_ns: target.cpu_ns(sample.thread).map(|now| (0, now)),
             ..tables::Thread::default()
         });
+        // Its number may be that of a thread which has ended.
+        known.has_ended = false;
+        // While events were being opened, it may have got its own beside those of the thread that has made it.
+        if *known.owner.get_or_insert(owner) != owner {
+            return;
+        }
         let mut stack = std::mem::take(&mut self.stack);
         stack.clear();
         let end = self.space.walk(sample.registers, sample.stack, &mut stack);
         self.tables.add(sample.thread, &stack, end);
         self.stack = stack;
     }
+}
+
+/// The bytes that wake the reader of a ring.
+fn wakeup_bytes(size: usize) -> u32 {
+    u32::try_from(size / 4).unwrap_or(u32::MAX)
+}
+
+/// Whether an event cannot be opened because its thread has ended.
+fn is_gone(cause: &io::Error) -> bool {
+    cause.raw_os_error() == Some(libc::ESRCH)
 }
 
 impl std::fmt::Debug for Seen {

@@ -26,22 +26,10 @@ pub(crate) struct Ring {
 unsafe impl Send for Ring {}
 
 impl Ring {
-    /// Maps the ring of an event: of at most `most` bytes, and of less where the kernel allows no more.
-    pub(crate) fn map(event: &File, most: usize, least: usize) -> io::Result<Self> {
+    /// Maps the ring of an event, which has room for so many bytes of records: a power of two, and at least a page.
+    pub(crate) fn map(event: &File, size: usize) -> io::Result<Self> {
         // SAFETY: asks for a number.
         let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
-        let least = least.max(page_bytes).next_power_of_two();
-        let mut size = most.max(least).next_power_of_two();
-        loop {
-            match Self::map_of(event, page_bytes, size) {
-                // The kernel lets a user lock so much.
-                Err(cause) if size > least && is_want_of_memory(&cause) => size /= 2,
-                done => return done,
-            }
-        }
-    }
-
-    fn map_of(event: &File, page_bytes: usize, size: usize) -> io::Result<Self> {
         let mapped = page_bytes + size;
         let rights = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping, at an address that the kernel chooses.
@@ -120,6 +108,7 @@ impl Drop for Ring {
     }
 }
 
-fn is_want_of_memory(cause: &io::Error) -> bool {
+/// Whether the kernel has refused a ring because this user may not lock so much memory.
+pub(crate) fn is_want_of_memory(cause: &io::Error) -> bool {
     matches!(cause.raw_os_error(), Some(libc::EPERM | libc::ENOMEM))
 }

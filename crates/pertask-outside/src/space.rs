@@ -10,6 +10,7 @@ use pertask_symbols::{
     MappedElf, MappedFiles, Mapping, Memory, Module, ModuleRange, UnwindSections, mappings_of,
 };
 use std::io;
+use std::ops::Range;
 
 /// The most frames of a stack.
 const MOST_FRAMES: usize = 512;
@@ -24,6 +25,10 @@ pub(crate) struct Space {
     present: Vec<Module>,
     unwinder: UnwinderNative<Vec<u8>, MayAllocateDuringUnwind>,
     cache: CacheNative<MayAllocateDuringUnwind>,
+    /// Whether a file was mapped where another one had been.
+    pub(crate) has_replaced: bool,
+    /// Where the modules are that are mapped now and have tables.
+    covered: Vec<Range<u64>>,
     /// Files with code that could not be read, by path.
     pub(crate) unread: Vec<String>,
 }
@@ -48,6 +53,8 @@ impl Space {
             present: Vec::new(),
             unwinder: UnwinderNative::new(),
             cache: CacheNative::new(),
+            has_replaced: false,
+            covered: Vec::new(),
             unread: Vec::new(),
         }
     }
@@ -67,20 +74,16 @@ impl Space {
     pub(crate) fn set(&mut self, mapped: Vec<Mapping>, memory: &Memory) {
         let images: Vec<_> = MappedElf::all(&mapped, memory).collect();
         let present: Vec<_> = images.iter().map(MappedElf::module).collect();
+        self.remove_gone(&present);
         for (image, module) in images.iter().zip(&present) {
             if self.present.contains(module) {
                 continue;
             }
             if let Some(sections) = image.unwind_sections() {
+                self.covered.push(sections.code.clone());
                 self.unwinder.add_module(unwinding(sections));
             }
             self.modules.push(module.clone());
-        }
-        for gone in self.present.iter().filter(|module| !present.contains(module)) {
-            // The unwinder knows modules by where their code begins.
-            if let Some(range) = gone.ranges.first() {
-                self.unwinder.remove_module(range.addresses.start);
-            }
         }
         let read = |path: &str| present.iter().any(|module| module.path == path);
         let code = mapped.iter().filter(|it| it.executable && it.path.starts_with('/'));
@@ -91,6 +94,18 @@ impl Space {
             }
         }
         (self.present, self.mapped) = (present, mapped);
+    }
+
+    /// Forgets the tables of modules that are no longer mapped.
+    fn remove_gone(&mut self, present: &[Module]) {
+        for gone in self.present.iter().filter(|module| !present.contains(module)) {
+            self.has_replaced = true;
+            // The unwinder knows modules by where their code begins.
+            if let Some(range) = gone.ranges.first() {
+                self.unwinder.remove_module(range.addresses.start);
+                self.covered.retain(|covered| covered.start != range.addresses.start);
+            }
+        }
     }
 
     /// Notes code of a file that is not here.
@@ -114,7 +129,7 @@ impl Space {
     ) -> End {
         let Some(mut registers) = registers else { return End::Lost };
         let start = registers.stack;
-        let mut is_cut = false;
+        let (mut is_cut, mut is_guessed) = (false, false);
         let mut read = |address: u64| {
             let at = address.checked_sub(start).and_then(|at| usize::try_from(at).ok());
             let word = at.and_then(|at| u64_at(stack, at));
@@ -124,6 +139,9 @@ impl Space {
         let mut frame = FrameAddress::from_instruction_pointer(registers.instruction);
         while found.len() < MOST_FRAMES {
             found.push(frame.address());
+            // Without tables, the unwinder takes a register for a frame pointer, which may be anything.
+            let place = frame.address_for_lookup();
+            is_guessed |= !self.covered.iter().any(|range| range.contains(&place));
             let next = self.unwinder.unwind_frame(
                 frame,
                 &mut registers.unwind,
@@ -132,7 +150,8 @@ impl Space {
             );
             frame = match next.map(|next| next.and_then(FrameAddress::from_return_address)) {
                 Ok(Some(caller)) => caller,
-                Ok(None) => return End::Root,
+                Ok(None) if !is_guessed => return End::Root,
+                Ok(None) => return End::Lost,
                 Err(_) if is_cut => return End::Cut,
                 Err(_) => return End::Lost,
             };

@@ -13,6 +13,8 @@ use std::sync::Arc;
 const IN_KERNEL: &str = "(kernel, not sampled)";
 /// The stack of CPU time that no sample has met.
 const NO_SAMPLE: &str = "(no sample)";
+/// In place of a part of a runtime, for time that no sample has met.
+const TASK_NOT_KNOWN: &str = "not sampled, task not known";
 /// The name of code that no file holds.
 const ANONYMOUS: &str = "[anonymous code]";
 
@@ -43,6 +45,8 @@ pub(crate) struct Thread {
     pub(crate) name: String,
     /// What it had used when the recording began, and what it had used last, as the kernel accounts for it.
     pub(crate) used_ns: Option<(u64, u64)>,
+    /// The thread whose events found its samples first: itself, or the one that has made it. Those of others are the same time again.
+    pub(crate) owner: Option<u32>,
     /// Whether the thread has ended, so that it may have used more than that.
     pub(crate) has_ended: bool,
     pub(crate) samples: u64,
@@ -56,6 +60,7 @@ impl Tables {
         let number = match known {
             Some(number) => number,
             None if self.stacks.len() >= MOST_STACKS || self.words + stack.len() > MOST_WORDS => {
+                // It was taken, and so its time is the thread's.
                 self.dropped += 1;
                 return;
             }
@@ -67,6 +72,13 @@ impl Tables {
             }
         };
         *self.met.entry((thread, number, end == End::Root)).or_default() += 1;
+    }
+
+    /// Forgets all samples, and keeps the threads.
+    pub(crate) fn forget(&mut self) {
+        let threads = std::mem::take(&mut self.threads);
+        let without = |(number, thread)| (number, Thread { samples: 0, owner: None, ..thread });
+        *self = Self { threads: threads.into_iter().map(without).collect(), ..Self::default() };
     }
 
     /// Adds the samples to a profile. Each stands for a period of CPU time, unless the kernel says what the thread has used: then its
@@ -101,11 +113,23 @@ impl Tables {
                 ..Sample::default()
             });
         }
+        for share in shares.values_mut() {
+            // What samples stood for that were dropped.
+            share.rest_ns += std::mem::take(&mut share.sampled_ns);
+        }
         for (thread, share) in shares.iter().filter(|(_, share)| share.rest_ns > 0) {
             let words = if kernel { NO_SAMPLE } else { IN_KERNEL };
             let stack = vec![places.word(words, builder)];
             let thread = Some(self.thread(*thread, builder));
-            builder.add(Sample { cpu_ns: share.rest_ns, stack, thread, ..Sample::default() });
+            // Nobody knows in which task it was.
+            let runtime = Some(builder.text(TASK_NOT_KNOWN));
+            builder.add(Sample {
+                cpu_ns: share.rest_ns,
+                stack,
+                runtime,
+                thread,
+                ..Sample::default()
+            });
         }
     }
 
@@ -127,7 +151,9 @@ struct Share {
 impl Share {
     fn of(thread: &Thread, period_ns: u64, kernel: bool) -> Self {
         let by_period = thread.samples.saturating_mul(period_ns);
-        let used = thread.used_ns.map(|(before, after)| after.saturating_sub(before));
+        // A kernel without schedstats says 0.
+        let used = thread.used_ns.filter(|(_, after)| *after > 0);
+        let used = used.map(|(before, after)| after.saturating_sub(before));
         let used = used.map(|used| if thread.has_ended { used.max(by_period) } else { used });
         let (sampled_ns, rest_ns) = match (used, thread.samples) {
             (None, _) => (by_period, 0),
@@ -152,7 +178,7 @@ impl Share {
 /// The places in the code that a profile has.
 struct Places<'a> {
     shift: u64,
-    /// The ranges of all modules, by address, with their mappings.
+    /// The ranges of all modules, as they came, with their mappings.
     ranges: Vec<(u64, u64, MappingId)>,
     known: HashMap<u64, LocationId>,
     words: HashMap<&'a str, LocationId>,
@@ -172,8 +198,6 @@ impl<'a> Places<'a> {
                 ranges.extend(builder.mapping(mapping).map(|id| (start, end, id)));
             }
         }
-        // Where one module was unmapped and another one was mapped in its place, the later one counts.
-        ranges.sort_by_key(|(start, ..)| *start);
         Self { shift, ranges, known: HashMap::new(), words: HashMap::new() }
     }
 
@@ -192,9 +216,9 @@ impl<'a> Places<'a> {
         if let Some(known) = self.known.get(&address) {
             return *known;
         }
-        let after = self.ranges.partition_point(|(start, ..)| *start <= address);
-        let range = after.checked_sub(1).map(|at| self.ranges[at]);
-        let mapping = range.filter(|(_, end, _)| address < *end).map(|(.., id)| id);
+        let holds = |(start, end, _): &&(u64, u64, MappingId)| (*start..*end).contains(&address);
+        // Where one module was unmapped and another one was mapped in its place, the later one counts.
+        let mapping = self.ranges.iter().rev().find(holds).map(|(.., id)| *id);
         let lines = match mapping {
             Some(_) => Vec::new(),
             None => vec![line(ANONYMOUS, builder)],

@@ -27,10 +27,19 @@ impl Target {
 
     /// Whether the process is still the one that it was, and has not ended.
     pub(crate) fn is_alive(&self) -> bool {
-        birth(self.process).is_ok_and(|birth| birth == self.birth) && !self.threads().is_empty()
+        let is_it = birth(self.process).is_ok_and(|birth| birth == self.birth);
+        // The first thread may have ended before the others.
+        is_it && self.threads().iter().any(|thread| self.runs(*thread))
     }
 
-    /// The threads that are alive now.
+    fn runs(&self, thread: u32) -> bool {
+        let stat = fs::read(format!("/proc/{}/task/{thread}/stat", self.process));
+        stat.is_ok_and(|stat| {
+            !matches!(fields(&stat).first().map(String::as_str), None | Some("Z" | "X"))
+        })
+    }
+
+    /// The threads that are there now.
     pub(crate) fn threads(&self) -> Vec<u32> {
         let Ok(entries) = fs::read_dir(format!("/proc/{}/task", self.process)) else {
             return Vec::new();
@@ -57,14 +66,14 @@ impl Target {
 /// When a process began, in ticks since the machine did.
 fn birth(process: u32) -> io::Result<u64> {
     let stat = fs::read(format!("/proc/{process}/stat"))?;
-    let stat = String::from_utf8_lossy(&stat).into_owned();
+    let begun = fields(&stat).get(19).and_then(|field| field.parse().ok());
+    begun.ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// The fields of a `stat` file after the name, the state first.
+fn fields(stat: &[u8]) -> Vec<String> {
+    let stat = String::from_utf8_lossy(stat);
     // The name stands in parentheses, and may have some itself.
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-    let mut fields = fields.split_whitespace();
-    let state = fields.next().unwrap_or("Z");
-    let begun = fields.nth(18).and_then(|field| field.parse().ok());
-    match (state, begun) {
-        ("Z" | "X", _) | (_, None) => Err(io::ErrorKind::NotFound.into()),
-        (_, Some(birth)) => Ok(birth),
-    }
+    fields.split_whitespace().map(str::to_owned).collect()
 }

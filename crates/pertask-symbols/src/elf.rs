@@ -144,7 +144,7 @@ impl<'a> MappedElf<'a> {
     /// Returns `None` if the file is not a 64-bit ELF image in this machine's byte order.
     fn read(mappings: &'a [Mapping], memory: &'a Memory) -> Option<Self> {
         let start = mappings.first()?.range.start;
-        let header = memory.read(start..start + HEADER as u64)?;
+        let header = memory.read(start..start.checked_add(HEADER as u64)?)?;
         let segments = segments(&header, |from, bytes| {
             let from = start.checked_add(from)?;
             let read = memory.read(from..from.checked_add(bytes.len() as u64)?)?;
@@ -273,7 +273,7 @@ fn unwind_frames(index: u64, bytes: &[u8]) -> Option<u64> {
         return None;
     }
     let relative = i64::from(u32_at(bytes, 4)?.cast_signed());
-    (index + 4).checked_add_signed(relative)
+    index.checked_add(4)?.checked_add_signed(relative)
 }
 
 /// Returns the build id among a segment's notes.

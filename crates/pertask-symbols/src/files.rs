@@ -4,11 +4,8 @@ use crate::module::Module;
 use crate::symbolizer::Origin;
 use object::LittleEndian;
 use object::read::elf::ElfFile64;
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
 /// An ELF file of this machine's kind.
@@ -20,29 +17,6 @@ pub(crate) enum Place {
     Path(PathBuf),
     /// The file of the program that runs this code, whatever its name leads to by now.
     RunningProgram,
-}
-
-/// Opens a regular file, and nothing else.
-///
-/// A path may come from a file that nobody trusts. To open a pipe or a device may wait or have effects, so the kind of file is
-/// known before it is opened.
-pub(crate) fn open(path: &Path) -> io::Result<File> {
-    // What was looked at is what is opened, even if its name leads elsewhere by now.
-    let there = regular(OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?)?;
-    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let open = |path: &Path| OpenOptions::new().read(true).custom_flags(flags).open(path);
-    match open(Path::new(&format!("/proc/self/fd/{}", there.as_raw_fd()))) {
-        // Somebody has no /proc.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => regular(open(path)?),
-        opened => regular(opened?),
-    }
-}
-
-fn regular(file: File) -> io::Result<File> {
-    if file.metadata()?.is_file() {
-        return Ok(file);
-    }
-    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))
 }
 
 /// Returns why the path that a profile has for a module is not opened, if it is not.

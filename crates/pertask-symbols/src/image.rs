@@ -11,6 +11,7 @@ use crate::memory::Memory;
 use crate::module::{Module, ModuleRange};
 use crate::numbering::Numbering;
 use crate::problem::Reason;
+use crate::regular::open_regular;
 use crate::symbolizer::Origin;
 use crate::table::Table;
 use gimli::DwLang;
@@ -111,7 +112,7 @@ impl Search {
                 return self.read(&whole[..], source, module, room_bytes);
             }
         };
-        let file = files::open(path).map_err(Reason::Unreadable)?;
+        let file = open_regular(path).map_err(Reason::Unreadable)?;
         let limited = Limited::new(&file, *room_bytes);
         let room = *room_bytes;
         let read = self.read(&limited, (Source::File(&limited), path), module, room_bytes);

@@ -26,6 +26,7 @@ mod maps;
 #[allow(unsafe_code)]
 mod memory;
 mod module;
+mod regular;
 
 #[cfg(feature = "names")]
 #[allow(unsafe_code)]
@@ -71,6 +72,7 @@ pub use memory::{MappedFiles, Memory};
 pub use module::{Module, ModuleRange};
 #[cfg(feature = "names")]
 pub use problem::{Problem, Reason};
+pub use regular::open_regular;
 #[cfg(feature = "names")]
 pub use symbolizer::{Symbolizer, SymbolizerOptions};
 

@@ -1,11 +1,13 @@
 //! Reads memory without a fault: this process's own, even if other threads unmap it meanwhile, or another's, as its files have it.
 
 use crate::maps::{Mapping, mappings};
-use std::collections::HashMap;
+use crate::regular::open_regular;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A reader of this process's own memory, or the mapped files of another process.
@@ -40,10 +42,13 @@ impl MappedFiles {
     /// another inode) is not among them.
     #[must_use]
     pub fn of(process: u32, mapped: &[Mapping]) -> Self {
+        // Files without code may be many, and devices are among them.
+        let has_code = |mapping: &&Mapping| mapping.executable && mapping.path.starts_with('/');
+        let with_code: HashSet<_> = mapped.iter().filter(has_code).map(|it| &it.path).collect();
         let mut files = HashMap::new();
         let mut part = |mapping: &Mapping| match &*mapping.path {
             "[vdso]" => kernels_page().map(Part::Bytes),
-            path if path.starts_with('/') && mapping.readable => {
+            _ if with_code.contains(&mapping.path) && mapping.readable => {
                 let file =
                     files.entry(mapping.path.clone()).or_insert_with(|| open(process, mapping));
                 file.clone().map(|file| Part::File(file, mapping.offset))
@@ -93,8 +98,8 @@ fn open(process: u32, mapping: &Mapping) -> Option<Arc<File>> {
         true => format!("{root}/exe"),
         false => format!("{root}/root{}", mapping.path),
     };
-    let file = File::open(path).ok()?;
-    let is_it = file.metadata().is_ok_and(|it| it.is_file() && it.ino() == mapping.inode);
+    let file = open_regular(Path::new(&path)).ok()?;
+    let is_it = file.metadata().is_ok_and(|it| it.ino() == mapping.inode);
     is_it.then(|| Arc::new(file))
 }
 

@@ -3,6 +3,7 @@
 use crate::contents::{Bytes, Limited, Source, malformed};
 use crate::files::{self, Elf};
 use crate::problem::Reason;
+use crate::regular::open_regular;
 use crate::split::kept;
 use gimli::{Dwarf, SectionId};
 use object::{Object as _, ReadRef};
@@ -32,7 +33,7 @@ pub(crate) fn add<'d, R: ReadRef<'d>>(
 
 /// Reads the file, if it has this build id.
 fn read(path: &Path, build_id: &[u8], room_bytes: &mut usize) -> Option<Dwarf<Bytes>> {
-    let file = files::open(path).ok()?;
+    let file = open_regular(path).ok()?;
     let data = Limited::new(&file, *room_bytes);
     let elf = Elf::parse(&data).ok()?;
     elf.build_id().ok().flatten().filter(|found| *found == build_id)?;

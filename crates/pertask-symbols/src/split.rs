@@ -2,7 +2,8 @@
 //! for each unit.
 
 use crate::contents::{Bytes, Contents, Limited, Source};
-use crate::files::{self, Elf};
+use crate::files::Elf;
+use crate::regular::open_regular;
 use addr2line::SplitDwarfLoad;
 use gimli::{Dwarf, DwarfPackage, Reader as _, SectionId};
 use object::{Object as _, ReadRef};
@@ -87,7 +88,7 @@ pub(crate) fn kept<T>(
 }
 
 fn open_package(path: &Path, room_bytes: &mut usize) -> Option<DwarfPackage<Bytes>> {
-    let file = files::open(path).ok()?;
+    let file = open_regular(path).ok()?;
     let data = Limited::new(&file, *room_bytes);
     let elf = Elf::parse(&data).ok()?;
     DwarfPackage::load(|id| section(&elf, Source::File(&data), id, room_bytes), nothing()).ok()
@@ -98,7 +99,7 @@ fn open_unit(
     wanted: &SplitDwarfLoad<Bytes>,
     room_bytes: &mut usize,
 ) -> Option<Dwarf<Bytes>> {
-    let file = files::open(path).ok()?;
+    let file = open_regular(path).ok()?;
     let data = Limited::new(&file, *room_bytes);
     let elf = Elf::parse(&data).ok()?;
     let mut dwarf = Dwarf::load(|id| section(&elf, Source::File(&data), id, room_bytes)).ok()?;

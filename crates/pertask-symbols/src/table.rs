@@ -50,7 +50,7 @@ impl Table {
             let (offset, size) = strings.file_range(endian).unwrap_or_default();
             let names = source.bytes(offset..offset.saturating_add(size), room_bytes);
             let names = names.map_err(Reason::of_table)?;
-            let functions = symbols.iter().filter(|symbol| is_code(symbol));
+            let functions = symbols.iter().filter(|symbol| is_code(symbol, &names));
             let symbols = sorted(functions, &names, room_bytes).map_err(Reason::of_table)?;
             return Ok(Self { symbols, names: Some(names) });
         }
@@ -108,9 +108,11 @@ fn sorted<'d>(
     Ok(symbols)
 }
 
-fn is_code(symbol: &Sym64<LittleEndian>) -> bool {
+fn is_code(symbol: &Sym64<LittleEndian>, names: &Bytes) -> bool {
     let kinds = [STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE];
-    symbol.st_shndx(LittleEndian) != SHN_UNDEF && kinds.contains(&symbol.st_type())
+    // On aarch64, `$x` and `$d` mark where code and data begin.
+    let is_marker = names.bytes().get(symbol.st_name(LittleEndian) as usize) == Some(&b'$');
+    symbol.st_shndx(LittleEndian) != SHN_UNDEF && kinds.contains(&symbol.st_type()) && !is_marker
 }
 
 fn ranked_symbol(symbol: &Sym64<LittleEndian>, names: &Bytes) -> (Rank, Symbol) {

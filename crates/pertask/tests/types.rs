@@ -116,6 +116,12 @@ async fn of_smol() {
     turns!();
 }
 
+/// A future that runs beside the executor, and waits for one of its tasks.
+async fn beside(task: smol::Task<()>) {
+    turns!();
+    task.await;
+}
+
 async fn instrumented() {
     turns!();
 }
@@ -244,11 +250,12 @@ fn smols_tasks_have_types_too() {
     let Some(profile) = sampled(|| {
         let executor = smol::Executor::new();
         let task = executor.spawn(of_smol());
-        smol::block_on(executor.run(task));
+        smol::block_on(executor.run(beside(task)));
     }) else {
         return;
     };
     check(&profile, "~types::of_smol", SHARE_MS, Some("async fn of_smol()"));
+    check(&profile, "~types::beside", SHARE_MS, Some("async fn beside("));
 }
 
 #[test]

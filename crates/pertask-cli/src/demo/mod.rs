@@ -70,7 +70,7 @@ async fn serve_and_measure(options: &DemoOptions) -> Result<Seen, Error> {
     let mut clients = Clients::start(service.address(), options.clients);
     tokio::select! {
         ready = clients.warmed_up() => ready?,
-        () = stop.asked() => return Err(Error::StoppedTooSoon),
+        _ = stop.asked() => return Err(Error::StoppedTooSoon),
     }
 
     let before = clients.tally();
@@ -164,7 +164,7 @@ async fn watch(clients: &Clients, duration: Duration, stop: &mut Stop) {
     loop {
         tokio::select! {
             () = &mut over => return,
-            () = &mut asked => {
+            _ = &mut asked => {
                 progress.clear();
                 return note(format_args!("stopping early (press Ctrl-C again to quit without a report)"));
             }

@@ -8,14 +8,16 @@ use std::{
     process::{Child, ExitCode, ExitStatus},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicI32, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
 use pertask::profile::{GroupBy, Profile, SummaryStyle};
 use pertask_outside::{Launch, Recorder};
 use pertask_text::human::counted;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -29,7 +31,10 @@ use crate::{
 
 pub use options::{ABOUT, HELP, LONG_ABOUT, RecordOptions};
 
-/// The longest wait for samples.
+/// No signal.
+const NOT_ASKED: i32 = 0;
+
+/// The longest wait for samples, and for the end of a program.
 const TURN: Duration = Duration::from_millis(50);
 
 /// Records a program, and shows its tasks.
@@ -51,7 +56,7 @@ pub fn run(options: &RecordOptions) -> Result<ExitCode, Error> {
 /// # Errors
 ///
 /// Returns an [`Error`] if nothing can be recorded, or a file cannot be written.
-pub fn run_until(options: &RecordOptions, asked: &AtomicBool) -> Result<ExitCode, Error> {
+pub fn run_until(options: &RecordOptions, asked: &AtomicI32) -> Result<ExitCode, Error> {
     let (mut recorder, child) = start(options)?;
     record(&mut recorder, options.duration, asked)?;
     // Where the process sees its files, as long as it is there.
@@ -64,19 +69,19 @@ pub fn run_until(options: &RecordOptions, asked: &AtomicBool) -> Result<ExitCode
     child.map_or(Ok(ExitCode::SUCCESS), |child| status(child, asked))
 }
 
-/// Returns what becomes true once the user asks to stop.
+/// Returns what becomes the number of the signal by which the user asks to stop.
 ///
 /// # Errors
 ///
 /// Returns [`Error::Signals`] if nobody can listen for signals.
-pub fn stopped(runtime: &Runtime) -> Result<Arc<AtomicBool>, Error> {
-    let asked = Arc::new(AtomicBool::new(false));
+pub fn stopped(runtime: &Runtime) -> Result<Arc<AtomicI32>, Error> {
+    let asked = Arc::new(AtomicI32::new(NOT_ASKED));
     let mut stop = runtime.block_on(async { Stop::on_signals() })?;
     let tell = Arc::clone(&asked);
     runtime.spawn(async move {
-        stop.asked().await;
+        let signal = stop.asked().await;
         // Relaxed: nothing else depends on when it is seen.
-        tell.store(true, Ordering::Relaxed);
+        tell.store(signal, Ordering::Relaxed);
     });
     Ok(asked)
 }
@@ -96,15 +101,11 @@ fn start(options: &RecordOptions) -> Result<(Recorder, Option<Child>), Error> {
 }
 
 /// Records until the time is over, the process has ended, or the user asks to stop.
-fn record(
-    recorder: &mut Recorder,
-    most: Option<Duration>,
-    asked: &AtomicBool,
-) -> Result<(), Error> {
+fn record(recorder: &mut Recorder, most: Option<Duration>, asked: &AtomicI32) -> Result<(), Error> {
     let began = Instant::now();
     let (mut progress, mut drawn) = (Progress::new(), began);
     // Relaxed: see `stopped`.
-    while !asked.load(Ordering::Relaxed) && recorder.is_alive() {
+    while asked.load(Ordering::Relaxed) == NOT_ASKED && recorder.is_alive() {
         let left = most.map(|most| most.saturating_sub(began.elapsed()));
         if left == Some(Duration::ZERO) {
             break;
@@ -137,19 +138,26 @@ fn show(profile: Profile, folder: PathBuf, options: &RecordOptions) -> Result<()
 }
 
 /// Waits for the program that was started, and returns its status.
-fn status(mut child: Child, asked: &AtomicBool) -> Result<ExitCode, Error> {
-    let ended = child.try_wait().map_err(Error::Wait)?;
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            // Relaxed: see `stopped`.
-            if !asked.load(Ordering::Relaxed) {
-                note(format_args!("the program goes on; waiting for its end"));
-            }
-            child.wait().map_err(Error::Wait)?
+fn status(mut child: Child, asked: &AtomicI32) -> Result<ExitCode, Error> {
+    if let Some(ended) = child.try_wait().map_err(Error::Wait)? {
+        return Ok(code(ended));
+    }
+    note(format_args!("the program goes on; waiting for its end"));
+    let mut is_told = false;
+    loop {
+        // A terminal's Ctrl-C has reached the program itself. Whoever asks with SIGTERM knows this process alone.
+        // Relaxed: see `stopped`.
+        if !is_told && asked.load(Ordering::Relaxed) == Signal::TERM.as_raw() {
+            is_told = true;
+            let process = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+            // It may have ended by now.
+            let _ = process.map(|process| kill_process(process, Signal::TERM));
         }
-    };
-    Ok(code(ended))
+        if let Some(ended) = child.try_wait().map_err(Error::Wait)? {
+            return Ok(code(ended));
+        }
+        thread::sleep(TURN);
+    }
 }
 
 fn code(ended: ExitStatus) -> ExitCode {

@@ -13,6 +13,9 @@ use pertask_profile::{
 use pertask_symbols::{Declaration, Frame, Symbolizer};
 use std::sync::Arc;
 
+/// In place of a part of a runtime, for a stack that does not reach its root.
+const CUT: &str = "stack incomplete, task not known";
+
 /// What people should know where tasks have no names and no types.
 const UNKNOWN_TYPES: &str = "types of some tasks are not known; build with debug = \"limited\", or at least \"line-tables-only\", or with -C symbol-mangling-version=v0";
 
@@ -90,7 +93,12 @@ impl<'a> Naming<'a> {
                     runtime = Some(self.builder.text(part));
                     None
                 }
-                Owner::Nobody => None,
+                Owner::Nobody => {
+                    // The frame that polls its task may be among those that are missing.
+                    let is_cut = !sample.complete && runtime.is_none();
+                    runtime = is_cut.then(|| self.builder.text(CUT)).or(runtime);
+                    None
+                }
             },
         };
         let complete = sample.complete || stack.is_some();

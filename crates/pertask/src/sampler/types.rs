@@ -28,7 +28,7 @@ pub(super) enum Mark {
 }
 
 /// The number of a function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Body(u32);
 
 /// The number of a type.
@@ -43,6 +43,8 @@ pub(super) struct Types {
     /// The marks of functions that poll nothing, by their names and their declarations.
     marks: HashMap<(Arc<str>, Option<Declaration>), Mark>,
     functions: Vec<Function>,
+    /// What functions have told of the types whose tasks call them first.
+    learned: HashMap<(Type, Body), Type>,
 }
 
 /// What the function that polls tasks says of their future.
@@ -199,7 +201,14 @@ impl Types {
             return Owner::Runtime(part.unwrap_or(whole));
         }
         let of = match last {
-            Some((_, Mark::Other(body))) => self.learn(of, body),
+            Some((_, Mark::Other(body))) => match self.learned.get(&(of, body)) {
+                Some(known) => *known,
+                None => {
+                    let known = self.learn(of, body);
+                    self.learned.insert((of, body), known);
+                    known
+                }
+            },
             _ => of,
         };
         Owner::Task(of, last.map_or(root, |(at, _)| at))
