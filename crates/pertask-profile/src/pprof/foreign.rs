@@ -13,7 +13,7 @@ const KINDS: &[(&[u8], &str, &str)] = &[
     (
         b"PERFILE2",
         "a recording of Linux perf",
-        "name the file itself, which pertask report reads: not a pipe",
+        "name the file itself for pertask report, and no pipe, or use perf report",
     ),
     (
         b"FLR\0",
