@@ -309,3 +309,22 @@ fn who_asks_to_end_reaches_the_program_too() {
     assert_eq!(running.0.wait().expect("to wait").code(), Some(5), "{rest}");
     assert!(rest.contains("Tasks by site"), "{rest}");
 }
+
+/// As when a new version was put in its place.
+#[test]
+fn a_program_whose_file_was_deleted_has_names() {
+    let place = Place::new("deleted");
+    let mut plain = Command::new(place.at("plain"));
+    let mut plain = Running(plain.arg("forever").stdout(Stdio::piped()).spawn().expect("to start"));
+    let mut line = String::new();
+    let stdout = plain.0.stdout.take().expect("its output");
+    BufReader::new(stdout).read_line(&mut line).expect("to read");
+    fs::remove_file(place.at("plain")).expect("to delete");
+    let mut record = place.pertask(None);
+    record.args(["record", "-F", "997", "-d", "1s", "--pid", &plain.0.id().to_string()]);
+    let output = record.output().expect("to run");
+    if may_record(None, &output) {
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("~plain::") && text.contains("plain::compute"), "{output:?}");
+    }
+}

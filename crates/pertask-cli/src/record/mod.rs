@@ -1,10 +1,10 @@
 //! `pertask record`: samples of a program that has nothing of pertask in it.
 
 mod options;
+mod program;
 
 use std::{
     os::unix::process::ExitStatusExt,
-    path::PathBuf,
     process::{Child, ExitCode, ExitStatus},
     sync::{
         Arc,
@@ -28,6 +28,8 @@ use crate::{
     report::{Shown, show_types},
     stop::Stop,
 };
+
+use program::Files;
 
 pub use options::{ABOUT, HELP, LONG_ABOUT, RecordOptions};
 
@@ -59,12 +61,11 @@ pub fn run(options: &RecordOptions) -> Result<ExitCode, Error> {
 pub fn run_until(options: &RecordOptions, asked: &AtomicI32) -> Result<ExitCode, Error> {
     let (mut recorder, child) = start(options)?;
     record(&mut recorder, options.duration, asked)?;
-    // Where the process sees its files, as long as it is there.
-    let folder = PathBuf::from(format!("/proc/{}/root", recorder.process()));
+    let files = Files::of(recorder.process());
     let profile = recorder.finish();
     match options.unresolved {
         true => options.output.iter().try_for_each(|file| file.write(&profile))?,
-        false => show(profile, folder, options)?,
+        false => show(profile, &files, options)?,
     }
     child.map_or(Ok(ExitCode::SUCCESS), |child| status(child, asked))
 }
@@ -121,8 +122,8 @@ fn record(recorder: &mut Recorder, most: Option<Duration>, asked: &AtomicI32) ->
 }
 
 /// Finds the names, prints the tables, and writes the files.
-fn show(profile: Profile, folder: PathBuf, options: &RecordOptions) -> Result<(), Error> {
-    let mut profile = options.symbols.named_from(profile, &[folder]);
+fn show(profile: Profile, files: &Files, options: &RecordOptions) -> Result<(), Error> {
+    let mut profile = options.symbols.named_from(profile, files.folders());
     if options.full_names {
         show_types(&mut profile);
     }
