@@ -26,7 +26,6 @@ no-debug-info       release CARGO_PROFILE_RELEASE_DEBUG=0
 frame-pointers      release RUSTFLAGS=-Cforce-frame-pointers=yes
 panic-abort         release CARGO_PROFILE_RELEASE_PANIC=abort
 lto-fat             release CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1
-stripped            release CARGO_PROFILE_RELEASE_STRIP=symbols
 lto-abort-stripped  release CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_PANIC=abort CARGO_PROFILE_RELEASE_STRIP=symbols
 size                release CARGO_PROFILE_RELEASE_OPT_LEVEL=z
 v0                  release CARGO_PROFILE_RELEASE_DEBUG=0 RUSTFLAGS=-Csymbol-mangling-version=v0
@@ -34,7 +33,7 @@ line-tables         release CARGO_PROFILE_RELEASE_DEBUG=line-tables-only
 packed              release CARGO_PROFILE_RELEASE_SPLIT_DEBUGINFO=packed
 '
 # In these, the types of tasks cannot be known, or only those of some.
-without_types=' no-debug-info stripped lto-abort-stripped '
+without_types=' no-debug-info lto-abort-stripped '
 
 # The types that a profile has of the tasks of `plain`, one a line. Where there are line tables only, a method may lack its type's name.
 types() {
@@ -53,13 +52,11 @@ while read -r name profile settings; do
     folder=target/builds/$name
     # shellcheck disable=SC2086
     env $settings CARGO_TARGET_DIR="$folder" \
-        cargo build -q --profile "$profile" -p pertask --no-default-features --features sampler --example native_stacks
+        cargo build -q --profile "$profile" -p pertask --no-default-features --features sampler \
+        --example native_stacks --example plain
     program=$(find "$folder" -path '*/examples/native_stacks' -type f | head -1)
     printf '\n%s\n' "$name"
     "$program" "$scratch/libapply.so" || { failed=1; echo "NOT WHOLE: $name"; }
-    # shellcheck disable=SC2086
-    env $settings CARGO_TARGET_DIR="$folder" \
-        cargo build -q --profile "$profile" -p pertask --no-default-features --features sampler --example plain
     program=$(find "$folder" -path '*/examples/plain' -type f | head -1)
     if ! target/debug/pertask record -F 997 --unresolved -o "$scratch/plain.pb.gz" -- "$program" 2>"$scratch/why" >/dev/null; then
         grep -q 'the kernel refuses perf events' "$scratch/why" || { failed=1; cat "$scratch/why"; }
