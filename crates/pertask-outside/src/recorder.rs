@@ -333,7 +333,7 @@ impl Recorder {
         }
         if *execs > u64::from(self.kind.from_exec) {
             remarks.push(
-                "the process began to run another program while it was recorded: what was before is left out"
+                "the process began to run another program while it was recorded: functions from before may have wrong names"
                     .to_owned(),
             );
         }
@@ -379,23 +379,14 @@ impl Seen {
                     known.name = target.name(thread).unwrap_or_else(|| known.name.clone());
                 }
                 if is_exec {
-                    self.exec(target);
+                    // Samples of another CPU may be later than this, and have been read: so none is dropped.
+                    self.execs += 1;
+                    self.look();
                 }
             }
             Some(_) => (),
             None => self.tables.dropped += 1,
         }
-    }
-
-    /// Begins anew, because what was mapped before is gone with the program.
-    fn exec(&mut self, target: &Target) {
-        self.execs += 1;
-        self.tables.forget();
-        for (thread, known) in &mut self.tables.threads {
-            known.used_ns = target.cpu_ns(*thread).map(|now| (now, now));
-        }
-        self.space = Space::new(self.process);
-        self.look();
     }
 
     /// Looks at the mappings if they may have changed, but not too often: a compiler at run time changes them all the time.

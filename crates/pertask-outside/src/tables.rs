@@ -74,13 +74,6 @@ impl Tables {
         *self.met.entry((thread, number, end == End::Root)).or_default() += 1;
     }
 
-    /// Forgets all samples, and keeps the threads.
-    pub(crate) fn forget(&mut self) {
-        let threads = std::mem::take(&mut self.threads);
-        let without = |(number, thread)| (number, Thread { samples: 0, owner: None, ..thread });
-        *self = Self { threads: threads.into_iter().map(without).collect(), ..Self::default() };
-    }
-
     /// Adds the samples to a profile. Each stands for a period of CPU time, unless the kernel says what the thread has used: then its
     /// samples share that, or, where time in the kernel is not sampled, the rest is such time. `shift` is added to all addresses, so that
     /// those of several processes can be in one profile.
