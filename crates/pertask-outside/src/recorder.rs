@@ -58,6 +58,7 @@ struct Seen {
     owners: HashMap<u64, u32>,
     /// Whether code may have been mapped since the last look at the mappings, and when that was.
     is_mapped: bool,
+    is_exec: bool,
     looked: Instant,
     /// How often the process began to run another program.
     execs: u64,
@@ -226,6 +227,10 @@ impl Recorder {
     /// Takes what is in the rings.
     fn take(&mut self) {
         let Self { rings, seen, target, .. } = self;
+        // A CPU may have samples of code whose mapping is told in the ring of another one.
+        for CpuRing { ring, .. } in rings.iter_mut() {
+            ring.peek(|bytes| seen.note_mapping(bytes));
+        }
         seen.look_if_mapped();
         for CpuRing { ring, .. } in rings {
             ring.read(|bytes| seen.take(bytes, target));
@@ -351,6 +356,7 @@ impl Seen {
             children: 0,
             owners: HashMap::new(),
             is_mapped: false,
+            is_exec: false,
             looked: Instant::now(),
             execs: 0,
             stack: Vec::new(),
@@ -370,28 +376,32 @@ impl Seen {
                 self.children += 1;
             }
             Some(Record::Lost(records)) => self.lost += records,
-            Some(Record::Mapped { process }) if process == self.process => {
-                self.is_mapped = true;
-                self.look_if_mapped();
-            }
             Some(Record::Named { process, thread, is_exec }) if process == self.process => {
                 if let Some(known) = self.tables.threads.get_mut(&thread) {
                     known.name = target.name(thread).unwrap_or_else(|| known.name.clone());
                 }
-                if is_exec {
-                    // Samples of another CPU may be later than this, and have been read: so none is dropped.
-                    self.execs += 1;
-                    self.look();
-                }
+                self.execs += u64::from(is_exec);
             }
             Some(_) => (),
             None => self.tables.dropped += 1,
         }
     }
 
+    /// Notes whether a record tells of code that was mapped.
+    fn note_mapping(&mut self, bytes: &[u8]) {
+        match Record::parse(bytes) {
+            Some(Record::Mapped { process }) if process == self.process => self.is_mapped = true,
+            Some(Record::Named { process, is_exec: true, .. }) if process == self.process => {
+                // Nothing of what was mapped before is left.
+                (self.is_mapped, self.is_exec) = (true, true);
+            }
+            _ => (),
+        }
+    }
+
     /// Looks at the mappings if they may have changed, but not too often: a compiler at run time changes them all the time.
     fn look_if_mapped(&mut self) {
-        if self.is_mapped && self.looked.elapsed() >= MAPPINGS_LOOK {
+        if self.is_exec || self.is_mapped && self.looked.elapsed() >= MAPPINGS_LOOK {
             self.look();
         }
     }
@@ -399,7 +409,7 @@ impl Seen {
     fn look(&mut self) {
         // If the process has ended, the mappings so far are all that will be known.
         let _: io::Result<()> = self.space.look();
-        (self.is_mapped, self.looked) = (false, Instant::now());
+        (self.is_mapped, self.is_exec, self.looked) = (false, false, Instant::now());
     }
 
     fn sample(&mut self, sample: &Sample<'_>, target: &Target) {

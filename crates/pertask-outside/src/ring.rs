@@ -43,24 +43,27 @@ impl Ring {
         Ok(Self { page, mapped, page_bytes, size, whole: Vec::new() })
     }
 
-    /// Passes on each record that is there, with its header.
-    pub(crate) fn read(&mut self, mut take: impl FnMut(&[u8])) {
+    /// Passes on each record that is there, with its header, and makes room for others.
+    pub(crate) fn read(&mut self, take: impl FnMut(&[u8])) {
+        let tail = self.peek(take);
+        // Release: the kernel may write there from now on, and all reads are done.
+        self.tail().store(tail, Ordering::Release);
+    }
+
+    /// Passes on each record that is there, with its header, and leaves it there. Returns where the last one ends.
+    pub(crate) fn peek(&mut self, mut take: impl FnMut(&[u8])) -> u64 {
         // Acquire: pairs with the kernel's release of the records before this position.
         let head = self.head().load(Ordering::Acquire);
         // Relaxed: nobody else writes it.
         let mut tail = self.tail().load(Ordering::Relaxed);
         while tail < head {
-            let Some(length) = self.length_at(tail).filter(|length| *length as u64 <= head - tail)
-            else {
-                // Nothing can be made of what follows.
-                tail = head;
-                break;
-            };
+            let length = self.length_at(tail).filter(|length| *length as u64 <= head - tail);
+            // If it is damaged, nothing can be made of what follows.
+            let Some(length) = length else { return head };
             take(self.at(tail, length));
             tail += length as u64;
         }
-        // Release: the kernel may write there from now on, and all reads are done.
-        self.tail().store(tail, Ordering::Release);
+        tail
     }
 
     /// The length of the record at a position, as its header says.
