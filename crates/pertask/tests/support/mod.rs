@@ -12,6 +12,7 @@
 pub mod process;
 
 use std::{
+    cell::Cell,
     future::{Future, poll_fn},
     hint,
     pin::{Pin, pin},
@@ -55,8 +56,14 @@ pub fn glue_ns(truth_ns: u64) -> u64 {
     truth_ns / 50 + ms(2) + OVERSHOT_NS.load(Relaxed)
 }
 
-/// By how much spins have overshot their time, each by an interrupt just before its end.
+/// By how much spins have overshot their time, each by an interrupt just before its end, and what was taken between a spin and the
+/// end of its poll.
 static OVERSHOT_NS: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// What spins have used in this thread.
+    static SPUN_NS: Cell<u64> = const { Cell::new(0) };
+}
 
 /// What a piece of work knows of itself.
 #[derive(Clone, Debug, Default)]
@@ -181,6 +188,7 @@ pub fn spin(milliseconds: u64) -> u64 {
             let over = used - ms(milliseconds);
             // Less is the loop's own granularity.
             OVERSHOT_NS.fetch_add(if over > 20_000 { over } else { 0 }, Relaxed);
+            SPUN_NS.set(SPUN_NS.get() + used);
             return used;
         }
         for n in 0..100 {
@@ -268,7 +276,12 @@ pub fn yield_once() -> impl Future<Output = ()> + Send {
 
 /// Polls once, by hand, with a waker that wakes nobody.
 pub fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
-    future.poll(&mut Context::from_waker(Waker::noop()))
+    let (began, spun) = (thread_cpu_ns(), SPUN_NS.get());
+    let polled = future.poll(&mut Context::from_waker(Waker::noop()));
+    let beside = (thread_cpu_ns() - began).saturating_sub(SPUN_NS.get() - spun);
+    // Less is the glue's.
+    OVERSHOT_NS.fetch_add(if beside > ms(1) { beside } else { 0 }, Relaxed);
+    polled
 }
 
 /// Polls until it is ready, by hand: the least of all executors.
