@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Whether stacks come out whole from programs that were built in different ways, and tasks that nobody named have their types: each program
-# is built, run and sampled.
+# is built, run and sampled. And whether tasks of one type are told apart from outside.
 #
 #   ci/builds.sh                all ways, which takes some minutes
 #   ci/builds.sh lto-fat size   some
@@ -31,13 +31,28 @@ size                release CARGO_PROFILE_RELEASE_OPT_LEVEL=z
 v0                  release CARGO_PROFILE_RELEASE_DEBUG=0 RUSTFLAGS=-Csymbol-mangling-version=v0
 line-tables         release CARGO_PROFILE_RELEASE_DEBUG=line-tables-only
 packed              release CARGO_PROFILE_RELEASE_SPLIT_DEBUGINFO=packed
+unpacked            release CARGO_PROFILE_RELEASE_SPLIT_DEBUGINFO=unpacked
 '
 # In these, the types of tasks cannot be known, or only those of some.
 without_types=' no-debug-info lto-abort-stripped '
+# And in these, single tasks cannot be told apart: that needs symbols.
+without_numbers=' lto-abort-stripped '
 
 # The types that a profile has of the tasks of `plain`, one a line. Where there are line tables only, a method may lack its type's name.
 types() {
     target/debug/pertask report "$1" --by site --json | sed -nE 's/^ *"name": "~plain::(Worker::)?([A-Za-z_]+).*/\2/p' | sort -u
+}
+# The numbers of two tasks of one type that a recording has, of those that `plain twins` prints.
+numbers() {
+    "$1" twins > "$scratch/numbers" &
+    local twins=$! number
+    until [ -s "$scratch/numbers" ]; do sleep 0.1; done
+    target/debug/pertask record -F 997 --unresolved -o "$scratch/twins.pb.gz" -d 2s --pid $twins >/dev/null 2>&1
+    kill $twins
+    target/debug/pertask report "$scratch/twins.pb.gz" --by task --json > "$scratch/twins.json"
+    for number in $(cat "$scratch/numbers"); do
+        grep -q "\"task\": $number," "$scratch/twins.json" && echo "$number"
+    done
 }
 wanted_types=$(printf '%s\n' Own async_function blocking boxed local method of_smol selects unordered | sort)
 cargo build -q
@@ -71,6 +86,15 @@ while read -r name profile settings; do
         echo "NO TYPES: $name: $missing"
     else
         echo "all tasks have their types"
+    fi
+    found=$(numbers "$program" | wc -l)
+    if [[ $without_numbers == *" $name "* ]]; then
+        echo "single tasks cannot be told apart here: $found of 2"
+    elif [ "$found" != 2 ]; then
+        failed=1
+        echo "NOT TOLD APART: $name: $found of 2 tasks"
+    else
+        echo "tasks of one type are told apart"
     fi
 done <<< "$ways"
 exit $failed

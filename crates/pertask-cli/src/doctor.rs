@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use pertask::{CounterSource, Machine, Offer};
+use pertask_outside::Allowed;
 use pertask_text::human::counted;
+use serde::Serialize;
 
 use crate::{cli::DoctorOptions, error::Error, output::print};
 
@@ -15,10 +17,33 @@ use crate::{cli::DoctorOptions, error::Error, output::print};
 /// Returns [`Error::Write`] if stdout does not take the whole text.
 pub fn run(options: &DoctorOptions) -> Result<(), Error> {
     let machine = Machine::examine();
-    print(&if options.json { machine.to_json() } else { text(&machine) })
+    let recording = recording(Allowed::examine());
+    print(&if options.json { json(&machine, &recording)? } else { text(&machine, &recording) })
 }
 
-fn text(machine: &Machine) -> String {
+/// What can be had of other programs.
+fn recording(allowed: Allowed) -> [Offer; 3] {
+    let Allowed { samples, kernel, memory, .. } = allowed;
+    [("samples", samples), ("kernel time", kernel), ("single tasks", memory)]
+        .map(|(name, offer)| Offer { name: name.to_owned(), refused: offer.err() })
+}
+
+fn json(machine: &Machine, recording: &[Offer]) -> Result<String, Error> {
+    #[derive(Serialize)]
+    struct All<'a> {
+        #[serde(flatten)]
+        machine: &'a Machine,
+        recording: &'a [Offer],
+    }
+    let failed = |why: serde_json::Error| Error::Write {
+        place: "standard output".to_owned(),
+        cause: why.into(),
+    };
+    let json = serde_json::to_string_pretty(&All { machine, recording }).map_err(failed)?;
+    Ok(json + "\n")
+}
+
+fn text(machine: &Machine, recording: &[Offer]) -> String {
     let mut text = String::new();
     let tick = machine
         .tick_hz
@@ -35,6 +60,9 @@ fn text(machine: &Machine) -> String {
     line(&mut text, "");
     line(&mut text, "Sampling (the timer up to the tick's rate, above it the first that works)");
     machine.sampling.iter().for_each(|way| wide_offer(&mut text, way));
+    line(&mut text, "");
+    line(&mut text, "Recording other programs of this user (pertask record)");
+    recording.iter().for_each(|way| offer(&mut text, way));
     line(&mut text, "");
     events(&mut text, machine);
     line(&mut text, "");

@@ -119,13 +119,14 @@ fn loudly(message: &str) {
 /// The rows of a profile's table, by site. `None` if samples were lost, as where other programs keep the recorder from its CPU: nobody
 /// knows then whose they were.
 fn rows(place: &Place, profile: &Path) -> Option<Vec<Value>> {
+    rows_by(place, profile, "site").map(|(rows, _)| rows)
+}
+
+/// The rows, and the remarks.
+fn rows_by(place: &Place, profile: &Path, by: &str) -> Option<(Vec<Value>, String)> {
     let mut report = place.pertask(None);
-    let output = report
-        .arg("report")
-        .arg(profile)
-        .args(["--by", "site", "--json"])
-        .output()
-        .expect("to run");
+    let output =
+        report.arg("report").arg(profile).args(["--by", by, "--json"]).output().expect("to run");
     assert!(output.status.success(), "{output:?}");
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let lost = report["lost"]["samples_dropped"].as_u64().expect("a number");
@@ -133,7 +134,8 @@ fn rows(place: &Place, profile: &Path) -> Option<Vec<Value>> {
         loudly(&format!("NOT TESTED in part: {lost} samples were lost"));
         return None;
     }
-    Some(report["tables"][0]["rows"].as_array().expect("rows").clone())
+    let rows = report["tables"][0]["rows"].as_array().expect("rows").clone();
+    Some((rows, report["remarks"].to_string()))
 }
 
 fn cpu_ns(rows: &[Value], wanted: impl Fn(&Value) -> bool) -> u64 {
@@ -206,6 +208,46 @@ fn a_program_that_runs_is_recorded_and_goes_on() {
             row["name"].as_str().is_some_and(|name| name.starts_with("~plain::"))
         });
         assert!(of_tasks > cpu_ns(&rows, |_| true) / 2, "{rows:?}");
+    }
+}
+
+/// Two tasks of one type, of which one computes three times as much as the other.
+#[test]
+fn tasks_of_one_type_are_told_apart_by_the_numbers_that_tokio_gives_them() {
+    for who in users() {
+        let place = Place::new(&format!("twins-{}", who.unwrap_or(0)));
+        let mut twins = as_user(who, Command::new(place.at("plain")));
+        let mut twins =
+            Running(twins.arg("twins").stdout(Stdio::piped()).spawn().expect("to start"));
+        let mut line = String::new();
+        let stdout = twins.0.stdout.take().expect("its output");
+        BufReader::new(stdout).read_line(&mut line).expect("to read");
+        let ids: Vec<u64> =
+            line.split_whitespace().map(|id| id.parse().expect("a number")).collect();
+        let profile = place.at("profile.pb.gz");
+        let mut record = place.pertask(who);
+        record.args(["record", "-F", "997", "-d", "3s", "--by", "task", "-o"]).arg(&profile);
+        let output = record.args(["--pid", &twins.0.id().to_string()]).output().expect("to run");
+        if !may_record(who, &output) {
+            continue;
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("~plain::twin"), "{output:?}");
+        let Some((rows, remarks)) = rows_by(&place, &profile, "task") else { continue };
+        if remarks.contains("may not read the memory") {
+            loudly(&format!("SKIPPED as {who:?}: {remarks}"));
+            assert!(remarks.contains("kernel.yama.ptrace_scope"), "{remarks}");
+            continue;
+        }
+        let twin = |id: Option<u64>| {
+            cpu_ns(&rows, |row| row["name"] == "~plain::twin" && row["task"].as_u64() == id)
+        };
+        let [more, less] = [0, 1].map(|at| twin(Some(ids[at])));
+        // Samples are chance, and both may run on one CPU.
+        assert!(more > 2 * less && 5 * less > more, "{more} {less} {ids:?} {rows:?}");
+        assert!(twin(None) < (more + less) / 10, "{ids:?} {rows:?}");
+        let others = cpu_ns(&rows, |row| row["task"].as_u64().is_some_and(|id| !ids.contains(&id)));
+        assert_eq!(others, 0, "{rows:?}");
     }
 }
 
@@ -312,7 +354,7 @@ fn who_asks_to_end_reaches_the_program_too() {
     assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
     let rest = std::io::read_to_string(stdout).expect("to read");
     assert_eq!(running.0.wait().expect("to wait").code(), Some(5), "{rest}");
-    assert!(rest.contains("Tasks by site"), "{rest}");
+    assert!(rest.contains("\nFunctions ("), "{rest}");
 }
 
 /// As when a new version was put in its place.

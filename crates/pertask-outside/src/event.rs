@@ -112,6 +112,25 @@ pub(crate) fn paranoid() -> Option<i32> {
     std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").ok()?.trim().parse().ok()
 }
 
+/// Why time in the kernel is not sampled, and the remedy.
+pub(crate) fn without_kernel() -> String {
+    let level = paranoid().map_or(String::new(), |level| format!(" ({level} here)"));
+    format!(
+        "the kernel lets this user sample user mode alone: for the rest, lower kernel.perf_event_paranoid{level} to 1, or run as root"
+    )
+}
+
+/// The number of the capability `CAP_SYS_PTRACE`.
+pub(crate) const TRACE: u32 = 19;
+
+/// Whether this process has a capability.
+pub(crate) fn has_capability(number: u32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> number & 1 == 1)
+}
+
 /// Lets an event write into the ring of another one on the same CPU.
 pub(crate) fn share(event: &File, ring: &File) -> io::Result<()> {
     // SAFETY: both descriptors are of events that the caller owns.

@@ -30,9 +30,11 @@
 )))]
 compile_error!("pertask-outside is for Linux on x86_64 and aarch64");
 
+mod allowed;
 mod error;
 #[allow(unsafe_code)]
 mod event;
+mod identity;
 #[allow(unsafe_code)]
 mod launch;
 mod options;
@@ -43,10 +45,13 @@ mod recorder;
 mod registers;
 #[allow(unsafe_code)]
 mod ring;
+mod saved;
 mod space;
 mod tables;
 mod target;
+mod tokio;
 
+pub use allowed::Allowed;
 pub use error::Error;
 pub use launch::Launch;
 pub use options::RecordOptions;

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::registers::{self, Registers};
-use crate::space::{End, Space};
+use crate::space::{End, Space, Walked};
 use crate::tables::{self, KERNEL, Tables};
 use linux_perf_data::linux_perf_event_reader::{
     CpuMode, EventRecord, Mmap2FileId, PerfEventAttr, PerfEventType, RawData, SampleRecord,
@@ -238,7 +238,7 @@ impl<'a> Reading<'a> {
             self.left_out += 1;
             return;
         };
-        let mut stack = Vec::new();
+        let mut stack = Walked::default();
         let copied = sample.user_stack.as_ref().zip(registers(sample));
         let end = match copied {
             Some(((bytes, written), registers)) => {
@@ -247,15 +247,16 @@ impl<'a> Reading<'a> {
                 process.space.walk(Some(registers), &bytes[..written], &mut stack)
             }
             None => {
-                stack.extend(chain(sample));
+                stack.addresses.extend(chain(sample));
                 // Nobody knows whether a chain of frame pointers has reached the root.
                 End::Lost
             }
         };
+        let mut stack = stack.addresses;
         if stack.is_empty() {
             stack.push(KERNEL);
         }
-        process.tables.add(thread.cast_unsigned(), &stack, end);
+        process.tables.add(thread.cast_unsigned(), &stack, end, None);
     }
 
     /// Opens the files that a process has mapped since the last look.
@@ -385,11 +386,11 @@ fn is_code(protection: u32) -> bool {
 /// The registers that a stack can be unwound from, if perf has copied them.
 fn registers(sample: &SampleRecord<'_>) -> Option<Registers> {
     let registers = sample.user_regs.as_ref()?;
-    let mut values = [0; registers::COUNT];
-    for (value, wanted) in values.iter_mut().zip(registers::WANTED) {
+    let mut values = [0; registers::UNWIND.len()];
+    for (value, wanted) in values.iter_mut().zip(registers::UNWIND) {
         *value = registers.get(wanted.into())?;
     }
-    Some(Registers::of(values))
+    Some(Registers::to_unwind(values))
 }
 
 /// The addresses in user mode of a chain that perf has followed.

@@ -11,6 +11,7 @@ pub(crate) const SAMPLE: u64 = sys::PERF_SAMPLE_TID as u64
 
 /// A record, which borrows the ring's bytes.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one at a time, on the stack")]
 pub(crate) enum Record<'a> {
     Sample(Sample<'a>),
     /// So many records found no room in the ring.

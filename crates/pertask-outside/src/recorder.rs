@@ -2,10 +2,11 @@
 
 use crate::error::Error;
 use crate::event::{self, Kind};
+use crate::identity::Identity;
 use crate::options::RecordOptions;
 use crate::record::{Record, Sample};
 use crate::ring::{self, Ring};
-use crate::space::Space;
+use crate::space::{Space, Walked};
 use crate::tables::{self, Tables};
 use crate::target::Target;
 use pertask_profile::Profile;
@@ -62,7 +63,8 @@ struct Seen {
     looked: Instant,
     /// How often the process began to run another program.
     execs: u64,
-    stack: Vec<u64>,
+    stack: Walked,
+    identity: Identity,
 }
 
 impl Recorder {
@@ -129,6 +131,8 @@ impl Recorder {
             return Err(Error::NoProcess(self.target.process));
         }
         if !self.kind.from_exec {
+            let next_id = self.seen.next_id();
+            self.seen.identity.read_until(next_id);
             let all = self.events.iter().chain(self.rings.iter().map(|ring| &ring.event));
             for event in all {
                 // The thread may have ended.
@@ -232,9 +236,11 @@ impl Recorder {
             ring.peek(|bytes| seen.note_mapping(bytes));
         }
         seen.look_if_mapped();
+        let next_id = seen.next_id();
         for CpuRing { ring, .. } in rings {
             ring.read(|bytes| seen.take(bytes, target));
         }
+        seen.identity.read_until(next_id);
         if Instant::now() >= self.next_look {
             self.look_at_threads();
             self.next_look = Instant::now() + LOOK;
@@ -306,10 +312,7 @@ impl Recorder {
         let Seen { children, execs, space, lost, .. } = &self.seen;
         let mut remarks = tables::unread(&space.unread);
         if !self.kind.kernel {
-            let level = event::paranoid().map_or(String::new(), |level| format!(" ({level} here)"));
-            remarks.push(format!(
-                "the kernel lets this user sample user mode alone: for the rest, lower kernel.perf_event_paranoid{level} to 1, or run as root"
-            ));
+            remarks.push(event::without_kernel());
         }
         let (cut, all) = (self.seen.tables.cut, self.samples());
         if cut * 100 > all {
@@ -323,6 +326,9 @@ impl Recorder {
             remarks.push(format!(
                 "{children} {noun} started, and not recorded: record the server itself, and not a script or `cargo run`"
             ));
+        }
+        if let Some(tokio) = &space.tokio {
+            remarks.extend(self.seen.identity.remark(tokio));
         }
         if space.has_replaced {
             remarks.push(
@@ -350,7 +356,7 @@ impl Seen {
     fn of(process: u32) -> Self {
         Self {
             process,
-            space: Space::new(process),
+            space: Space::with_tokio(process),
             tables: Tables::default(),
             lost: 0,
             children: 0,
@@ -359,7 +365,8 @@ impl Seen {
             is_exec: false,
             looked: Instant::now(),
             execs: 0,
-            stack: Vec::new(),
+            stack: Walked::default(),
+            identity: Identity::of(process),
         }
     }
 
@@ -407,6 +414,10 @@ impl Seen {
     }
 
     fn look(&mut self) {
+        match self.is_exec {
+            true => self.identity.forget(),
+            false => self.identity.forget_tables(),
+        }
         // If the process has ended, the mappings so far are all that will be known.
         let _: io::Result<()> = self.space.look();
         (self.is_mapped, self.is_exec, self.looked) = (false, false, Instant::now());
@@ -426,11 +437,18 @@ impl Seen {
         if *known.owner.get_or_insert(owner) != owner {
             return;
         }
-        let mut stack = std::mem::take(&mut self.stack);
-        stack.clear();
-        let end = self.space.walk(sample.registers, sample.stack, &mut stack);
-        self.tables.add(sample.thread, &stack, end);
-        self.stack = stack;
+        let Self { stack, space, tables, identity, .. } = self;
+        stack.addresses.clear();
+        stack.ends.clear();
+        let end = space.walk(sample.registers, sample.stack, stack);
+        let task = identity.task(space, sample, stack);
+        tables.add(sample.thread, &stack.addresses, end, task);
+    }
+
+    /// The number of tokio's next task, or 0 if that is not known.
+    fn next_id(&mut self) -> u64 {
+        let Self { space, identity, .. } = self;
+        space.tokio.as_ref().map_or(0, |tokio| identity.next_id(tokio))
     }
 }
 

@@ -2,15 +2,16 @@
 
 use crate::record::u64_at;
 use crate::registers::Registers;
+use crate::saved::{Saved, Tables};
+use crate::tokio::Tokio;
 use framehop::{
     CacheNative, ExplicitModuleSectionInfo, FrameAddress, MayAllocateDuringUnwind, Unwinder as _,
     UnwinderNative,
 };
-use pertask_symbols::{
-    MappedElf, MappedFiles, Mapping, Memory, Module, ModuleRange, UnwindSections, mappings_of,
-};
+use pertask_symbols::{MappedElf, MappedFiles, Mapping, Memory, Module, ModuleRange, mappings_of};
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// The most frames of a stack.
 const MOST_FRAMES: usize = 512;
@@ -23,7 +24,7 @@ pub(crate) struct Space {
     pub(crate) modules: Vec<Module>,
     /// Those that are mapped now.
     present: Vec<Module>,
-    unwinder: UnwinderNative<Vec<u8>, MayAllocateDuringUnwind>,
+    unwinder: UnwinderNative<Arc<[u8]>, MayAllocateDuringUnwind>,
     cache: CacheNative<MayAllocateDuringUnwind>,
     /// Whether a file was mapped where another one had been.
     pub(crate) has_replaced: bool,
@@ -31,6 +32,19 @@ pub(crate) struct Space {
     covered: Vec<Range<u64>>,
     /// Files with code that could not be read, by path.
     pub(crate) unread: Vec<String>,
+    /// Where functions have put registers, by the same tables.
+    pub(crate) saved: Saved,
+    /// Where tokio is in what is mapped now, if that is wanted.
+    pub(crate) tokio: Option<Tokio>,
+}
+
+/// A stack that was walked.
+#[derive(Debug, Default)]
+pub(crate) struct Walked {
+    /// First where the thread was, then where each caller continues.
+    pub(crate) addresses: Vec<u64>,
+    /// The address behind each of these functions' frames. There is none for a frame that could not be unwound.
+    pub(crate) ends: Vec<u64>,
 }
 
 /// How a walk ended.
@@ -42,6 +56,13 @@ pub(crate) enum End {
     Cut,
     /// Where the unwind tables do not say how to continue.
     Lost,
+}
+
+impl Walked {
+    /// Where a function was. A caller continues after its call, and the call's own address is wanted.
+    pub(crate) fn place(&self, frame: usize) -> u64 {
+        self.addresses[frame].saturating_sub(u64::from(frame > 0))
+    }
 }
 
 impl Space {
@@ -56,7 +77,14 @@ impl Space {
             has_replaced: false,
             covered: Vec::new(),
             unread: Vec::new(),
+            saved: Saved::default(),
+            tokio: None,
         }
+    }
+
+    /// As [`new`](Self::new), and looks for tokio as well.
+    pub(crate) fn with_tokio(process: u32) -> Self {
+        Self { tokio: Some(Tokio::default()), ..Self::new(process) }
     }
 
     /// Looks which files are mapped now.
@@ -80,8 +108,13 @@ impl Space {
                 continue;
             }
             if let Some(sections) = image.unwind_sections() {
-                self.covered.push(sections.code.clone());
-                self.unwinder.add_module(unwinding(sections));
+                let tables = Tables::of(sections);
+                self.covered.push(tables.code.clone());
+                self.unwinder.add_module(unwinding(&module.path, &tables));
+                self.saved.add(tables);
+            }
+            if let Some(tokio) = &mut self.tokio {
+                tokio.add(image, module, memory);
             }
             self.modules.push(module.clone());
         }
@@ -100,9 +133,13 @@ impl Space {
     fn remove_gone(&mut self, present: &[Module]) {
         for gone in self.present.iter().filter(|module| !present.contains(module)) {
             self.has_replaced = true;
+            if let Some(tokio) = &mut self.tokio {
+                tokio.remove(gone);
+            }
             // The unwinder knows modules by where their code begins.
             if let Some(range) = gone.ranges.first() {
                 self.unwinder.remove_module(range.addresses.start);
+                self.saved.remove(range.addresses.start);
                 self.covered.retain(|covered| covered.start != range.addresses.start);
             }
         }
@@ -120,12 +157,12 @@ impl Space {
         }
     }
 
-    /// Walks a sample's stack: first where the thread was, then where each caller continues.
+    /// Walks a sample's stack.
     pub(crate) fn walk(
         &mut self,
         registers: Option<Registers>,
         stack: &[u8],
-        found: &mut Vec<u64>,
+        found: &mut Walked,
     ) -> End {
         let Some(mut registers) = registers else { return End::Lost };
         let start = registers.stack;
@@ -137,8 +174,8 @@ impl Space {
             word.ok_or(())
         };
         let mut frame = FrameAddress::from_instruction_pointer(registers.instruction);
-        while found.len() < MOST_FRAMES {
-            found.push(frame.address());
+        while found.addresses.len() < MOST_FRAMES {
+            found.addresses.push(frame.address());
             // Without tables, the unwinder takes a register for a frame pointer, which may be anything.
             let place = frame.address_for_lookup();
             is_guessed |= !self.covered.iter().any(|range| range.contains(&place));
@@ -148,6 +185,9 @@ impl Space {
                 &mut self.cache,
                 &mut read,
             );
+            if next.is_ok() {
+                found.ends.push(registers.unwind.sp());
+            }
             frame = match next.map(|next| next.and_then(FrameAddress::from_return_address)) {
                 Ok(Some(caller)) => caller,
                 Ok(None) if !is_guessed => return End::Root,
@@ -160,9 +200,8 @@ impl Space {
     }
 }
 
-fn unwinding(sections: UnwindSections) -> framehop::Module<Vec<u8>> {
-    let UnwindSections { path, code, bias, frames, frames_bytes, index, index_bytes, .. } =
-        sections;
+fn unwinding(path: &str, tables: &Tables) -> framehop::Module<Arc<[u8]>> {
+    let Tables { code, bias, frames, frames_bytes, index, index_bytes } = tables.clone();
     let sections = ExplicitModuleSectionInfo {
         eh_frame: Some(frames_bytes),
         eh_frame_svma: Some(frames),
@@ -170,5 +209,5 @@ fn unwinding(sections: UnwindSections) -> framehop::Module<Vec<u8>> {
         eh_frame_hdr_svma: Some(index),
         ..ExplicitModuleSectionInfo::default()
     };
-    framehop::Module::new(path, code, bias, sections)
+    framehop::Module::new(path.to_owned(), code, bias, sections)
 }

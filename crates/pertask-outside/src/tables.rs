@@ -3,7 +3,7 @@
 use crate::space::End;
 use pertask_profile::{
     Function, Line, Location, LocationId, Mapping, MappingId, Profile, ProfileBuilder, Sample,
-    ThreadRef,
+    TaskRef, ThreadRef,
 };
 use pertask_symbols::Module;
 use std::collections::{BTreeMap, HashMap};
@@ -25,18 +25,31 @@ pub(crate) const KERNEL: u64 = u64::MAX;
 const MOST_STACKS: usize = 1 << 18;
 const MOST_WORDS: usize = 1 << 24;
 
+/// The most samples that differ, of which some differ in their tasks' numbers alone.
+const MOST_MET: usize = 1 << 20;
+
 /// The samples so far.
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
     stacks: HashMap<Arc<[u64]>, u32>,
     words: usize,
-    /// How often each stack was met on each thread, and whether it reached its root.
-    met: BTreeMap<(u32, u32, bool), u64>,
+    met: BTreeMap<Met, u64>,
     pub(crate) threads: BTreeMap<u32, Thread>,
     /// Samples whose stacks are longer than what they have of it.
     pub(crate) cut: u64,
     /// Samples for whose stacks there was no room, or that could not be read.
     pub(crate) dropped: u64,
+}
+
+/// What samples have in common that are stored once. How often it was met is a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Met {
+    thread: u32,
+    stack: u32,
+    /// Whether the stack reached its root.
+    is_complete: bool,
+    /// The task's number, where it is sure.
+    task: Option<u64>,
 }
 
 /// What is known of a thread.
@@ -53,7 +66,7 @@ pub(crate) struct Thread {
 }
 
 impl Tables {
-    pub(crate) fn add(&mut self, thread: u32, stack: &[u64], end: End) {
+    pub(crate) fn add(&mut self, thread: u32, stack: &[u64], end: End, task: Option<u64>) {
         self.threads.entry(thread).or_default().samples += 1;
         self.cut += u64::from(end == End::Cut);
         let known = self.stacks.get(stack).copied();
@@ -71,7 +84,11 @@ impl Tables {
                 number
             }
         };
-        *self.met.entry((thread, number, end == End::Root)).or_default() += 1;
+        let met = Met { thread, stack: number, is_complete: end == End::Root, task };
+        // Without their tasks, samples differ in threads and stacks alone.
+        let is_full = self.met.len() >= MOST_MET && !self.met.contains_key(&met);
+        let met = if is_full { Met { task: None, ..met } } else { met };
+        *self.met.entry(met).or_default() += 1;
     }
 
     /// Adds the samples to a profile. Each stands for a period of CPU time, unless the kernel says what the thread has used: then its
@@ -92,17 +109,21 @@ impl Tables {
         for (thread, known) in &self.threads {
             shares.insert(*thread, Share::of(known, period_ns, kernel));
         }
-        for ((thread, stack, complete), count) in &self.met {
-            let Some(share) = shares.get_mut(thread) else { continue };
-            let stack = places.stack(stacks[*stack as usize], builder);
-            let thread = Some(self.thread(*thread, builder));
+        for (met, count) in &self.met {
+            let Some(share) = shares.get_mut(&met.thread) else { continue };
+            let stack = places.stack(stacks[met.stack as usize], builder);
+            let thread = Some(self.thread(met.thread, builder));
             let (count, cpu_ns) = (*count, share.take(*count));
+            // Its type is in the stack, for whoever has the names.
+            let task = met.task.map(|id| TaskRef { id: Some(id), ..TaskRef::default() });
+            let complete = met.is_complete;
             builder.add(Sample {
                 count,
                 cpu_ns,
                 stack,
+                task,
                 thread,
-                complete: *complete,
+                complete,
                 ..Sample::default()
             });
         }

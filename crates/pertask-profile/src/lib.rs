@@ -168,7 +168,8 @@ impl Default for Sample {
 /// The task of a sample.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TaskRef {
-    /// The task's number, unique in the process, or `None` if the samples are of several tasks.
+    /// The task's number, unique in the process, or `None` if the samples are of several tasks. If all that is known besides is the
+    /// task's type, it is the number that the task's runtime has given it.
     pub id: Option<u64>,
     /// The task's name, or `None` if it was given none. If all that is known of the task is its type, this is the type in words
     /// after a `~`.

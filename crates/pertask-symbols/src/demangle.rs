@@ -11,32 +11,42 @@ const LONGEST: usize = 2_048;
 
 /// Returns the name, demangled if it is mangled.
 pub(crate) fn demangled(name: &str, language: Option<DwLang>) -> Cow<'_, str> {
-    // Back references let a short mangled name stand for an endless one, so the demangler gets a limit.
-    if let Ok(rust) = rustc_demangle::try_demangle(name) {
-        return bounded(format_args!("{rust:#}")).into();
+    if let Some(rust) = of_rust(name, LONGEST) {
+        return rust.into();
     }
     // The C library calls its public functions by this name internally.
     addr2line::demangle_auto(name.strip_prefix("__GI_").unwrap_or(name).into(), language)
 }
 
-/// Returns the text, or its beginning if it is too long.
-fn bounded(text: std::fmt::Arguments<'_>) -> String {
-    let mut written = Bounded(String::new());
-    if std::fmt::Write::write_fmt(&mut written, text).is_err() {
-        written.0.push_str(ELLIPSIS);
-    }
-    written.0
+/// Returns the name if it is mangled as Rust's are, demangled, or its beginning if that takes more bytes.
+pub(crate) fn of_rust(name: &str, most_bytes: usize) -> Option<String> {
+    let rust = rustc_demangle::try_demangle(name).ok()?;
+    Some(bounded(format_args!("{rust:#}"), most_bytes))
 }
 
-/// A string that refuses more than [`LONGEST`] bytes.
-struct Bounded(String);
+/// Returns the text, or its beginning if it is too long.
+///
+/// Back references let a short mangled name stand for an endless one.
+fn bounded(text: std::fmt::Arguments<'_>, most_bytes: usize) -> String {
+    let mut written = Bounded { text: String::new(), most_bytes };
+    if std::fmt::Write::write_fmt(&mut written, text).is_err() {
+        written.text.push_str(ELLIPSIS);
+    }
+    written.text
+}
+
+/// A string that refuses more than so many bytes.
+struct Bounded {
+    text: String,
+    most_bytes: usize,
+}
 
 impl std::fmt::Write for Bounded {
     fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        if self.0.len() + text.len() > LONGEST {
+        if self.text.len() + text.len() > self.most_bytes {
             return Err(std::fmt::Error);
         }
-        self.0.push_str(text);
+        self.text.push_str(text);
         Ok(())
     }
 }
@@ -57,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_name_without_end_is_cut() {
-        let long = bounded(format_args!("{}{}", "x".repeat(2_000), "y".repeat(100)));
+        let long = bounded(format_args!("{}{}", "x".repeat(2_000), "y".repeat(100)), LONGEST);
         assert_eq!(long, format!("{}…", "x".repeat(2_000)));
     }
 }

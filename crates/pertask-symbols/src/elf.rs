@@ -42,10 +42,10 @@ fn grouped(mappings: &[Mapping]) -> impl Iterator<Item = &[Mapping]> {
 /// An ELF image that is mapped into this process.
 #[derive(Debug)]
 pub struct MappedElf<'a> {
-    mappings: &'a [Mapping],
-    memory: &'a Memory,
+    pub(crate) mappings: &'a [Mapping],
+    pub(crate) memory: &'a Memory,
     segments: Vec<Segment>,
-    bias: u64,
+    pub(crate) bias: u64,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -17,6 +17,7 @@
 //! - A `Symbolizer` (feature `names`) finds the functions at an address, each as a `Frame`: several where calls are inlined.
 //!   It reads the modules' files. What a file lacks is a `Problem`, with what to do about it. `Symbolizer::declarations` has the
 //!   type arguments of those functions, and where each is declared.
+//! - `MappedElf::symbols` (feature `names`) goes the other way: from names to addresses in another process.
 //! - `GeneratedCode` (feature `names`) names code that no file holds, as a compiler at run time makes it.
 
 #![deny(unsafe_code)]
@@ -58,6 +59,8 @@ mod split;
 #[cfg(feature = "names")]
 mod symbolizer;
 #[cfg(feature = "names")]
+mod symbols;
+#[cfg(feature = "names")]
 mod table;
 
 #[cfg(feature = "names")]
@@ -75,6 +78,8 @@ pub use problem::{Problem, Reason};
 pub use regular::open_regular;
 #[cfg(feature = "names")]
 pub use symbolizer::{Symbolizer, SymbolizerOptions};
+#[cfg(feature = "names")]
+pub use symbols::Symbol;
 
 /// The README's example compiles, too.
 #[cfg(doctest)]

@@ -68,10 +68,25 @@ impl MappedFiles {
         Self { parts }
     }
 
+    /// Returns the file that is mapped at an address.
+    #[cfg(feature = "names")]
+    pub(crate) fn file_at(&self, address: u64) -> Option<&File> {
+        let (range, part) = self.at(address)?;
+        match part {
+            Part::File(file, _) if range.contains(&address) => Some(file),
+            _ => None,
+        }
+    }
+
+    /// Returns the last part that begins at an address or before.
+    fn at(&self, address: u64) -> Option<&(Range<u64>, Part)> {
+        let after = self.parts.partition_point(|(range, _)| range.start <= address);
+        self.parts.get(after.checked_sub(1)?)
+    }
+
     /// Fills `bytes` from the address `from` on, or returns `None` if some of it is in no file.
     fn read(&self, bytes: &mut [u8], from: u64) -> Option<()> {
-        let after = self.parts.partition_point(|(range, _)| range.start <= from);
-        let (range, part) = self.parts.get(after.checked_sub(1)?)?;
+        let (range, part) = self.at(from)?;
         let inside = from - range.start;
         if range.end.checked_sub(from)? < bytes.len() as u64 {
             return None;

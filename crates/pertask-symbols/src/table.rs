@@ -6,7 +6,7 @@ use object::elf::{
     FileHeader64, SHN_UNDEF, SHT_DYNSYM, SHT_SYMTAB, STB_LOCAL, STT_FUNC, STT_GNU_IFUNC,
     STT_NOTYPE, Sym64,
 };
-use object::read::elf::{FileHeader as _, SectionHeader as _, Sym as _};
+use object::read::elf::{FileHeader as _, SectionHeader as _, Sym as _, SymbolTable};
 use object::{LittleEndian, ReadRef};
 
 /// Functions by address.
@@ -38,23 +38,12 @@ impl Table {
         source: Source<'_>,
         room_bytes: &mut usize,
     ) -> Result<Self, Reason> {
-        let header = FileHeader64::<LittleEndian>::parse(data).map_err(malformed)?;
-        let endian = header.endian().map_err(malformed)?;
-        let sections = header.sections(endian, data).map_err(malformed)?;
-        for kind in [SHT_SYMTAB, SHT_DYNSYM] {
-            let symbols = sections.symbols(endian, data, kind).map_err(malformed)?;
-            if symbols.is_empty() {
-                continue;
-            }
-            let strings = sections.section(symbols.string_section()).map_err(malformed)?;
-            let (offset, size) = strings.file_range(endian).unwrap_or_default();
-            let names = source.bytes(offset..offset.saturating_add(size), room_bytes);
-            let names = names.map_err(Reason::of_table)?;
-            let functions = symbols.iter().filter(|symbol| is_code(symbol, &names));
-            let symbols = sorted(functions, &names, room_bytes).map_err(Reason::of_table)?;
-            return Ok(Self { symbols, names: Some(names) });
-        }
-        Ok(Self::default())
+        let Some((symbols, names)) = symbols(data, source, room_bytes)? else {
+            return Ok(Self::default());
+        };
+        let functions = symbols.iter().filter(|symbol| is_code(symbol, &names));
+        let symbols = sorted(functions, &names, room_bytes).map_err(Reason::of_table)?;
+        Ok(Self { symbols, names: Some(names) })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -85,9 +74,39 @@ impl Table {
     }
 
     fn name(&self, symbol: &Symbol) -> Option<&[u8]> {
-        let name = self.names.as_ref()?.bytes().get(symbol.name as usize..)?;
-        Some(&name[..name.iter().position(|byte| *byte == 0)?])
+        name_at(self.names.as_ref()?, symbol.name)
     }
+}
+
+/// Symbols, and the bytes of their names.
+pub(crate) type Named<'d, R> = (SymbolTable<'d, FileHeader64<LittleEndian>, R>, Bytes);
+
+/// Returns what is in a file's symbol table, or else in the dynamic linker's symbol table.
+pub(crate) fn symbols<'d, R: ReadRef<'d>>(
+    data: R,
+    source: Source<'_>,
+    room_bytes: &mut usize,
+) -> Result<Option<Named<'d, R>>, Reason> {
+    let header = FileHeader64::<LittleEndian>::parse(data).map_err(malformed)?;
+    let endian = header.endian().map_err(malformed)?;
+    let sections = header.sections(endian, data).map_err(malformed)?;
+    for kind in [SHT_SYMTAB, SHT_DYNSYM] {
+        let symbols = sections.symbols(endian, data, kind).map_err(malformed)?;
+        if symbols.is_empty() {
+            continue;
+        }
+        let strings = sections.section(symbols.string_section()).map_err(malformed)?;
+        let (offset, size) = strings.file_range(endian).unwrap_or_default();
+        let names = source.bytes(offset..offset.saturating_add(size), room_bytes);
+        return Ok(Some((symbols, names.map_err(Reason::of_table)?)));
+    }
+    Ok(None)
+}
+
+/// Returns the name that begins there.
+pub(crate) fn name_at(names: &Bytes, start: u32) -> Option<&[u8]> {
+    let name = names.bytes().get(start as usize..)?;
+    Some(&name[..name.iter().position(|byte| *byte == 0)?])
 }
 
 /// Returns the functions by address, and takes room for them. Of several at one address, the last is the best.

@@ -4,7 +4,10 @@
 
 mod support;
 
-use pertask_symbols::{Frame, Module, Reason, Symbolizer, SymbolizerOptions};
+use pertask_symbols::{
+    Frame, MappedElf, MappedFiles, Memory, Module, Reason, Symbolizer, SymbolizerOptions,
+    mappings_of,
+};
 use std::ffi::{CString, c_int, c_void};
 use std::fs;
 use std::hint::black_box;
@@ -107,6 +110,28 @@ fn names_of_generics_closures_and_futures_are_for_people() {
             name.rsplit("::").next().is_some_and(|last| last.starts_with('h') && last.len() == 17);
         assert!(!hash, "{name}");
     }
+}
+
+#[inline(never)]
+extern "C" fn looked_for_by_its_name() {
+    black_box(());
+}
+
+/// As the recorder of another process looks for them.
+#[test]
+fn addresses_are_found_by_names_in_the_files_of_a_process() {
+    looked_for_by_its_name();
+    let process = std::process::id();
+    let mapped = mappings_of(process).unwrap();
+    let memory = Memory::Files(MappedFiles::of(process, &mapped));
+    let wanted = b"looked_for_by_its_name";
+    let is_wanted = |name: &[u8]| name.windows(wanted.len()).any(|part| part == wanted);
+    let found: Vec<_> =
+        MappedElf::all(&mapped, &memory).flat_map(|image| image.symbols(is_wanted)).collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].name.ends_with("symbols::looked_for_by_its_name"), "{found:?}");
+    assert_eq!(found[0].addresses.start, address(looked_for_by_its_name as *const ()));
+    assert!(!found[0].addresses.is_empty(), "{found:?}");
 }
 
 #[test]

@@ -6,7 +6,8 @@
 //! cargo run --release -- record -- target/release/examples/plain
 //! ```
 //!
-//! `plain STATUS` ends with that status once all have computed. `plain forever` goes on until it is killed.
+//! `plain STATUS` ends with that status once all have computed. `plain forever` goes on until it is killed, and so does `plain twins`,
+//! which has two tasks of one type: it prints their numbers, and the first computes three times as much as the second.
 
 use std::future::Future;
 use std::hint::black_box;
@@ -23,6 +24,9 @@ const ROUNDS: u64 = 1_500_000;
 
 fn main() {
     let argument = std::env::args().nth(1).unwrap_or_default();
+    if argument == "twins" {
+        twins();
+    }
     println!("begins");
     loop {
         on_many_threads();
@@ -74,6 +78,23 @@ impl<T: Copy + Send> Worker<T> {
     async fn method(self) {
         turns().await;
         black_box(self.0);
+    }
+}
+
+fn twins() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let (more, less) = (tokio::spawn(twin(3)), tokio::spawn(twin(1)));
+        println!("{} {}", more.id(), less.id());
+        more.await.expect("it does not panic");
+    });
+}
+
+async fn twin(times: u64) {
+    loop {
+        black_box(compute(times * ROUNDS));
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pertask::profile::{GroupBy, Profile, SummaryStyle};
+use pertask::profile::{Profile, SummaryStyle};
 use pertask_outside::{Launch, Recorder};
 use pertask_text::human::counted;
 use rustix::process::{Pid, Signal, kill_process};
@@ -25,7 +25,7 @@ use crate::{
     output::{note, print, stdout_style},
     profile_file::ProfilePath,
     progress::Progress,
-    report::{Shown, show_types},
+    report::{Shown, group_by, show_types},
     stop::Stop,
 };
 
@@ -132,7 +132,7 @@ fn show(profile: Profile, files: &Files, options: &RecordOptions) -> Result<(), 
     let (width, color) = (terminal.width, terminal.color);
     let style = SummaryStyle { width, color, max_rows, whole_names: options.full_names };
     let shown = Shown { whole: &profile, part: None };
-    print(&shown.text(&[GroupBy::Site, GroupBy::Function], style))?;
+    print(&shown.text(&group_by(&options.by, &profile), style))?;
     // One file that fails does not keep the others from being written.
     let written: Vec<_> = options.output.iter().map(|file| file.write(&profile)).collect();
     written.into_iter().collect()

@@ -5,7 +5,12 @@ use std::{ffi::OsString, time::Duration};
 use clap::Args;
 use pertask_outside::RecordOptions as Outside;
 
-use crate::{cli::DemoOptions, duration, profile_file::ProfilePath, report::SymbolOptions};
+use crate::{
+    cli::DemoOptions,
+    duration,
+    profile_file::ProfilePath,
+    report::{By, SymbolOptions},
+};
 
 /// The first line of the help.
 pub const ABOUT: &str =
@@ -18,7 +23,8 @@ Record a running program, or start one, and show which of its tasks spend the CP
 The program needs no change: nothing of pertask is in it. The kernel's perf events say where its threads are, and the \
 program's own files say how to unwind its stacks. The function with which an executor polls a task has the type of the task's \
 future in its name, so tasks are listed by type: ~axum::serve::handle_connection. Times are estimated from samples. \
-For exact times, names of your own, labels and waits, use the library.
+With --by task, tokio's tasks stand one by one, with the numbers that tokio gives them. For exact times, names of your own, \
+labels and waits, use the library.
 
 You can record your own processes, and root can record any. Ctrl-C ends the recording and prints the results so far.";
 
@@ -36,6 +42,7 @@ What the program needs:
 Examples:
   pertask record --pid 4711                        until Ctrl-C
   pertask record --pid $(pidof server) -d 5s
+  pertask record --pid 4711 -d 5s --by task        the tasks of a type one by one
   pertask record -F 999 -o profile.pb.gz -o flame.svg -d 30s --pid 4711
   pertask record -- ./target/release/server --port 80
   pertask record --pid 4711 -d 5s --unresolved -o profile.pb.gz   find the names later
@@ -81,6 +88,10 @@ pub struct RecordOptions {
     #[arg(long, requires = "output", conflicts_with_all = ["symbols", "no_symbols", "full_names"])]
     pub unresolved: bool,
 
+    /// The tables: site, task, function, thread; may be repeated or separated by commas [default: site,function]
+    #[arg(long, value_name = "GROUP", value_delimiter = ',', conflicts_with = "unresolved")]
+    pub by: Vec<By>,
+
     /// Show whole types, with type arguments, instead of short names
     #[arg(long)]
     pub full_names: bool,
@@ -108,6 +119,7 @@ impl RecordOptions {
             stack_size: 16 << 10,
             output: demo.output.clone(),
             unresolved: demo.unresolved,
+            by: Vec::new(),
             full_names: false,
             top: 20,
             symbols: SymbolOptions::default(),

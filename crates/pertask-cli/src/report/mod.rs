@@ -23,7 +23,7 @@ use crate::{
     replace::replace,
 };
 
-pub use options::{ABOUT, HELP, LONG_ABOUT, ReportOptions};
+pub use options::{ABOUT, By, HELP, LONG_ABOUT, ReportOptions, group_by};
 pub use symbols::SymbolOptions;
 pub use text::Shown;
 
@@ -68,7 +68,7 @@ pub fn show_types(profile: &mut Profile) {
 }
 
 fn tables(options: &ReportOptions, shown: &Shown<'_>) -> Result<(), Error> {
-    let by = options.group_by(shown.profile());
+    let by = options::group_by(&options.by, shown.profile());
     let file = options.output.as_deref().filter(|path| path.as_os_str() != "-");
     let style = || {
         let terminal = stdout_style();

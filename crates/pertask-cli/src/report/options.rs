@@ -47,7 +47,8 @@ Reading the tables:
 
 Groups (--by, separated by commas):
   site         spawn sites, with the names of their tasks
-  task         single tasks, with their number and their parent's
+  task         single tasks, with their number and their parent's; in a recording of another
+               program the number is tokio's, where it is known
   function     functions, by name and source file
   thread       threads
   scope        scopes opened with scope!(\"...\"); SELF is its time as the innermost
@@ -201,22 +202,6 @@ impl ReportOptions {
         }
     }
 
-    /// Returns the tables, each once. The default is sites and functions, or functions alone if the profile has no tasks.
-    pub fn group_by(&self, profile: &Profile) -> Vec<GroupBy> {
-        let mut all: Vec<GroupBy> = Vec::new();
-        for By(by) in &self.by {
-            if !all.contains(by) {
-                all.push(by.clone());
-            }
-        }
-        if all.is_empty() {
-            let has_tasks = profile.samples.iter().any(|sample| sample.task.is_some());
-            all.extend(has_tasks.then_some(GroupBy::Site));
-            all.push(GroupBy::Function);
-        }
-        all
-    }
-
     /// Returns the most rows of each table, which is `default` if the options do not say.
     pub fn most_rows(&self, default: usize) -> usize {
         match self.top {
@@ -230,6 +215,22 @@ impl ReportOptions {
         let extension = self.output.as_deref().and_then(|path| path.extension());
         self.json || extension.is_some_and(|it| it.eq_ignore_ascii_case("json"))
     }
+}
+
+/// Returns the tables, each once. The default is sites and functions, or functions alone if the profile has no tasks.
+pub fn group_by(wanted: &[By], profile: &Profile) -> Vec<GroupBy> {
+    let mut all: Vec<GroupBy> = Vec::new();
+    for By(by) in wanted {
+        if !all.contains(by) {
+            all.push(by.clone());
+        }
+    }
+    if all.is_empty() {
+        let has_tasks = profile.samples.iter().any(|sample| sample.task.is_some());
+        all.extend(has_tasks.then_some(GroupBy::Site));
+        all.push(GroupBy::Function);
+    }
+    all
 }
 
 /// The subjects of a table's rows.

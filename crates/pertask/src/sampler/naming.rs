@@ -16,6 +16,9 @@ use std::sync::Arc;
 /// In place of a part of a runtime, for a stack that does not reach its root.
 const CUT: &str = "stack incomplete, task not known";
 
+/// The executor whose tasks a recorder can tell apart.
+const NUMBERED: &str = "tokio";
+
 /// What people should know where tasks have no names and no types.
 const UNKNOWN_TYPES: &str = "types of some tasks are not known; build with debug = \"limited\", or at least \"line-tables-only\", or with -C symbol-mangling-version=v0";
 
@@ -71,28 +74,30 @@ impl<'a> Naming<'a> {
 
     /// Looks at a sample that will be added later, to learn what its stack says of types.
     pub(super) fn look(&mut self, sample: &Sample) {
-        if sample.task.is_none() {
+        if is_untyped(sample) {
             self.owner(sample);
         }
     }
 
     /// Adds a sample of the profile whose locations were named. All samples have been looked at before.
     pub(super) fn add(&mut self, sample: &Sample) {
-        let tracked = sample.task.is_some() && self.tables.task_root.is_some();
+        let tracked = !is_untyped(sample) && self.tables.task_root.is_some();
         let root = tracked.then(|| self.tracked_root(sample)).flatten();
         let (mut task, mut runtime) = (sample.task.clone(), sample.runtime.clone());
-        let stack = match (root, &sample.task) {
-            (Some((at, line)), _) => Some(self.up_to_root(sample, at, line)),
-            (None, Some(_)) => None,
-            (None, None) => match self.owner(sample) {
-                Owner::Task(of, last) => {
-                    task = Some(self.task(of));
+        let stack = match root {
+            Some((at, line)) => Some(self.up_to_root(sample, at, line)),
+            None if !is_untyped(sample) => None,
+            None => match self.owner(sample) {
+                Owner::Task { of, last, executor } => {
+                    let id = task.and_then(|task| task.id).filter(|_| executor == Some(NUMBERED));
+                    task = Some(TaskRef { id, ..self.task(of) });
                     Some(self.up_to(sample, last))
                 }
                 Owner::Runtime(part) => {
-                    runtime = Some(self.builder.text(part));
+                    (task, runtime) = (None, Some(self.builder.text(part)));
                     None
                 }
+                Owner::Nobody if task.is_some() => None,
                 Owner::Nobody => {
                     // The frame that polls its task may be among those that are missing.
                     let is_cut = !sample.complete && runtime.is_none();
@@ -268,6 +273,14 @@ impl<'a> Naming<'a> {
         }
         kept
     }
+}
+
+/// Whether nothing is known of a sample's task, or its number alone.
+fn is_untyped(sample: &Sample) -> bool {
+    let is_number = |task: &TaskRef| {
+        task.id.is_some() && *task == TaskRef { id: task.id, ..TaskRef::default() }
+    };
+    sample.task.as_ref().is_none_or(is_number)
 }
 
 /// The frames of a stack, from the innermost: each with its line at its location, and what it is to a task.

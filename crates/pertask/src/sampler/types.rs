@@ -13,8 +13,8 @@ use std::sync::Arc;
 pub(super) enum Mark {
     /// It polls a task that this crate tracks.
     Tracked,
-    /// It polls a task of this type.
-    Polls(Type),
+    /// It polls a task of this type, for the executor of that name.
+    Polls(Type, &'static str),
     /// It runs a future of this type to its end, and perhaps a scheduler.
     BlocksOn(Type),
     /// It says nothing, between an executor and a future.
@@ -80,8 +80,14 @@ struct Function {
 /// What a stack says of who ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// A task of this type. Its own stack ends with this frame, counted from the innermost.
-    Task(Type, usize),
+    /// A task of this type.
+    Task {
+        of: Type,
+        /// The frame with which its own stack ends, counted from the innermost.
+        last: usize,
+        /// What polls it, if it is a task of its own, and not what a thread waits for.
+        executor: Option<&'static str>,
+    },
     /// A part of a runtime.
     Runtime(&'static str),
     Nobody,
@@ -102,7 +108,7 @@ impl Types {
         let typed = declared.map(|declared| &*declared.name);
         match Role::of(&frame.function, typed) {
             Role::PollsTask { executor, future } => {
-                Mark::Polls(self.polled(frame, executor, future, is_shared()))
+                Mark::Polls(self.polled(frame, executor, future, is_shared()), executor)
             }
             Role::BlocksOn { executor, future } => {
                 Mark::BlocksOn(self.polled(frame, executor, future, is_shared()))
@@ -176,11 +182,13 @@ impl Types {
                     last = Some((at, mark));
                 }
                 Mark::Other(_) | Mark::Unnamed => last = Some((at, mark)),
-                Mark::Polls(of) => return self.of_task(of, part, last, at),
+                Mark::Polls(of, executor) => {
+                    return self.of_task(of, Some(executor), part, last, at);
+                }
                 // Only what the future itself has called is the future's. The rest is a scheduler that runs beside it.
                 Mark::BlocksOn(of) => match last {
                     Some((_, Mark::Other(_) | Mark::Unnamed)) => {
-                        return self.of_task(of, part, last, at);
+                        return self.of_task(of, None, part, last, at);
                     }
                     _ => last = Some((at, mark)),
                 },
@@ -193,6 +201,7 @@ impl Types {
     fn of_task(
         &mut self,
         of: Type,
+        executor: Option<&'static str>,
         part: Option<&'static str>,
         last: Option<(usize, Mark)>,
         root: usize,
@@ -211,7 +220,7 @@ impl Types {
             },
             _ => of,
         };
-        Owner::Task(of, last.map_or(root, |(at, _)| at))
+        Owner::Task { of, last: last.map_or(root, |(at, _)| at), executor }
     }
 
     /// Learns from the first function that a task has called. Returns the task's type, which that function may tell alone.
