@@ -1,13 +1,40 @@
 //! Reports and machines as JSON objects, whose fields have the names of the structs' fields.
 
-use super::Report;
+use super::{Report, SCHEMA};
+use serde::{Deserialize, Deserializer, de};
+use std::borrow::Cow;
 
 impl Report {
+    /// Reads a report that [`to_json`](Self::to_json) has written, perhaps in another process and by another version.
+    ///
+    /// Fields that this version does not know are ignored.
+    ///
+    /// ```
+    /// let report = pertask::Session::start()?.stop();
+    /// assert_eq!(pertask::Report::from_json(&report.to_json())?, report);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Returns the error of the JSON reader if the text is no report, or one of another [`SCHEMA`].
+    pub fn from_json(json: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+
     /// Renders this report as indented JSON, in the schema that `docs/REPORT.md` describes.
     #[must_use]
     pub fn to_json(&self) -> String {
         // Serialisation cannot fail: the report is plain data, its keys are strings, and it is written to memory.
         serde_json::to_string_pretty(self).expect("a report is plain data")
+    }
+}
+
+/// Reads the name of the schema, which must be this version's.
+pub(super) fn schema<'a, D: Deserializer<'a>>(from: D) -> Result<Cow<'static, str>, D::Error> {
+    let found = String::deserialize(from)?;
+    match found == SCHEMA {
+        true => Ok(SCHEMA.into()),
+        false => Err(de::Error::invalid_value(de::Unexpected::Str(&found), &SCHEMA)),
     }
 }
 
@@ -95,6 +122,18 @@ mod tests {
         assert_eq!(json["lost"]["polls_untracked"], 1);
     }
 
+    #[test]
+    fn what_was_written_is_read() {
+        for report in [example(), unknowns()] {
+            assert_eq!(Report::from_json(&report.to_json()).expect("a report"), report);
+        }
+        let newer = example().to_json().replacen('{', "{ \"later\": [1],", 1);
+        assert_eq!(Report::from_json(&newer).expect("a report"), example());
+        let other = example().to_json().replace(SCHEMA, "pertask.report/2");
+        let refused = Report::from_json(&other).expect_err("another schema").to_string();
+        assert!(refused.contains("pertask.report/2") && refused.contains(SCHEMA), "{refused}");
+    }
+
     /// A row of a table of fields.
     struct Field {
         name: String,
@@ -146,7 +185,7 @@ mod tests {
     /// The example of the documentation: every field has a value in the row that `OBJECTS` points to.
     fn example() -> Report {
         Report {
-            schema: SCHEMA,
+            schema: SCHEMA.into(),
             duration_ns: 10_004_312_876,
             process_cpu_ns: 13_547_865_899,
             tasks_cpu_ns: 11_243_663_007,
@@ -225,8 +264,8 @@ mod tests {
     fn source() -> CounterSource {
         CounterSource {
             event: "task-clock".into(),
-            unit: Some("ns"),
-            modes: "u",
+            unit: Some("ns".into()),
+            modes: "u".into(),
             source: Some("perf, a read at each switch; user mode only".into()),
             refused: Some("kernel mode: EACCES: kernel.perf_event_paranoid is 2: lower it to 1 (sysctl), or give CAP_PERFMON".into()),
         }

@@ -13,6 +13,7 @@ use crate::pmus::counters::{Counter, CounterSource};
 use crate::pmus::cpu_time::CpuTimeCount;
 use crate::pmus::wake::Latencies;
 use pertask_core::Site;
+use std::borrow::Cow;
 
 #[cfg(feature = "table")]
 pub use table::{Table, TableStyle};
@@ -24,10 +25,11 @@ pub const SCHEMA: &str = "pertask.report/1";
 ///
 /// `tasks_cpu_ns + unknown_cpu_ns + workers_cpu_ns + other_cpu_ns` equals `process_cpu_ns`, up to the time that it takes to read the clocks.
 #[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[cfg_attr(feature = "json", derive(serde::Deserialize, serde::Serialize))]
 pub struct Report {
     /// The name and version of the schema: [`SCHEMA`].
-    pub schema: &'static str,
+    #[cfg_attr(feature = "json", serde(deserialize_with = "json::schema"))]
+    pub schema: Cow<'static, str>,
     /// Wall time from the start of the session to this report.
     pub duration_ns: u64,
     /// CPU time of the whole process, user and system, by the kernel's process clock.
@@ -71,7 +73,7 @@ pub struct Report {
 
 /// Where tasks are spawned, and what they are called.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[cfg_attr(feature = "json", derive(serde::Deserialize, serde::Serialize))]
 pub struct SpawnSite {
     /// The tasks' name, or `None` where the site alone names them.
     pub name: Option<String>,
@@ -83,7 +85,7 @@ pub struct SpawnSite {
 
 /// What tasks have used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[cfg_attr(feature = "json", derive(serde::Deserialize, serde::Serialize))]
 pub struct Usage {
     /// The number of polls.
     pub polls: u64,
@@ -97,7 +99,7 @@ pub struct Usage {
 
 /// All tasks of one spawn site and name.
 #[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[cfg_attr(feature = "json", derive(serde::Deserialize, serde::Serialize))]
 pub struct SiteReport {
     /// The site. Its fields are the object's own in JSON.
     #[cfg_attr(feature = "json", serde(flatten))]
@@ -120,7 +122,7 @@ pub struct SiteReport {
 /// Where a task spawns its own site again, directly or through other tasks, its row includes that descendant. In a session on
 /// some tasks, the row of a task includes what its event has counted of the task's descendants.
 #[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[cfg_attr(feature = "json", derive(serde::Deserialize, serde::Serialize))]
 pub struct TreeReport {
     /// The path's number, unique in the process.
     pub id: u32,
@@ -144,7 +146,7 @@ pub struct TreeReport {
 
 /// One live task.
 #[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[cfg_attr(feature = "json", derive(serde::Deserialize, serde::Serialize))]
 pub struct TaskReport {
     /// The task's number, unique in the process.
     pub id: u64,
@@ -167,7 +169,7 @@ pub struct TaskReport {
 /// The time belongs to the labels that held while it was spent. The values' times, `others_cpu_ns` and `without_cpu_ns` add up to
 /// [`Report::tasks_cpu_ns`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[cfg_attr(feature = "json", derive(serde::Deserialize, serde::Serialize))]
 pub struct LabelReport {
     /// The label's key.
     pub key: String,
@@ -183,7 +185,7 @@ pub struct LabelReport {
 
 /// The CPU time of tasks while they had a label with this value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[cfg_attr(feature = "json", derive(serde::Deserialize, serde::Serialize))]
 pub struct LabelValueReport {
     /// The label's value.
     pub value: String,
@@ -196,7 +198,7 @@ pub struct LabelValueReport {
 /// Each percentile is the upper bound of the bucket in which it lies, so it is at most a quarter too large. A percentile is
 /// `None` where there were no waits, or where it lies beyond the end of the histogram, at 17 s.
 #[derive(Clone, Debug, Default, PartialEq)]
-#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[cfg_attr(feature = "json", derive(serde::Deserialize, serde::Serialize))]
 pub struct WakeReport {
     /// The number of waits: how often a task was woken and then polled.
     pub count: u64,
@@ -214,7 +216,7 @@ pub struct WakeReport {
 
 /// A bucket of a histogram of waits.
 #[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[cfg_attr(feature = "json", derive(serde::Deserialize, serde::Serialize))]
 pub struct WakeBucket {
     /// The upper bound of the waits in this bucket, or `None` for the last bucket, which has none.
     ///
@@ -241,7 +243,7 @@ impl WakeReport {
 
 /// One thread of the process.
 #[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[cfg_attr(feature = "json", derive(serde::Deserialize, serde::Serialize))]
 pub struct ThreadReport {
     /// The thread's name, as the kernel knows it.
     pub name: String,
@@ -259,7 +261,7 @@ pub struct ThreadReport {
 ///
 /// All fields are zero in a healthy session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[cfg_attr(feature = "json", derive(serde::Deserialize, serde::Serialize))]
 pub struct Lost {
     /// Tasks that were made during the session and for which there was no memory.
     ///

@@ -171,7 +171,7 @@ impl Reading {
         let (in_tasks, unknown_ns) =
             if self.selected { (tasks_cpu_ns, 0) } else { (in_tasks, unknown_ns) };
         Report {
-            schema: SCHEMA,
+            schema: SCHEMA.into(),
             duration_ns: self.wall_ns - base.wall_ns,
             process_cpu_ns: self.threads.process_cpu_ns.saturating_sub(base.threads.process_cpu_ns),
             tasks_cpu_ns,

@@ -20,6 +20,7 @@ use crate::os::perf::What;
 use counts::Value;
 use pertask_core::PmuHandle;
 use set::{Column, Set, Source};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A set of events that every worker counts as long as this value lives.
@@ -53,7 +54,7 @@ pub(crate) fn examine(event: &CounterEvent) -> CounterSource {
 
 /// The count of one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[cfg_attr(feature = "json", derive(serde::Deserialize, serde::Serialize))]
 pub struct Counter {
     /// The event's name.
     pub event: String,
@@ -68,16 +69,16 @@ pub struct Counter {
 
 /// The source of an event's counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[cfg_attr(feature = "json", derive(serde::Deserialize, serde::Serialize))]
 pub struct CounterSource {
     /// The event's name.
     pub event: String,
     /// The unit of the counts: `ns` for clocks, or `None` for events that are counted one by one.
-    pub unit: Option<&'static str>,
+    pub unit: Option<Cow<'static, str>>,
     /// The modes in which the event is counted: `u`, `k` or `uk`, for user and kernel.
     ///
     /// This is less than the caller asked for where `refused` says so.
-    pub modes: &'static str,
+    pub modes: Cow<'static, str>,
     /// What counts the event, for people to read, or `None` where nothing does.
     pub source: Option<String>,
     /// Why no better source is used, and the remedy, for people to read.
@@ -189,8 +190,8 @@ impl Column {
             ),
             Source::Nowhere(reason) => (None, Some(reason.clone())),
         };
-        let unit = self.event.is_clock().then_some("ns");
-        let modes = self.modes();
+        let unit = self.event.is_clock().then_some(Cow::Borrowed("ns"));
+        let modes = self.modes().into();
         CounterSource { event: self.event.name().to_owned(), unit, modes, source, refused }
     }
 }

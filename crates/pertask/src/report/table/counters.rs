@@ -30,10 +30,10 @@ pub(super) fn shown(sources: &[CounterSource]) -> Vec<Shown> {
     let mut columns = Vec::new();
     let counted = sources.iter().enumerate().filter(|(_, source)| source.source.is_some());
     for (place, CounterSource { event, unit, modes: counted_in, .. }) in counted {
-        let ns = *unit == Some("ns");
+        let ns = unit.as_deref() == Some("ns");
         let (name, modes) = event.split_once(':').unwrap_or((event, ""));
         // `perf stat` marks an event like this that could be counted in user mode only, contrary to the request.
-        let narrowed = if modes.is_empty() && *counted_in == "u" { ":U" } else { "" };
+        let narrowed = if modes.is_empty() && counted_in == "u" { ":U" } else { "" };
         let title = format!("{}{narrowed}", event.to_uppercase());
         columns.push(Shown { title, kind: Kind::Count { place, ns } });
         let with_modes = |name: &str| match modes {

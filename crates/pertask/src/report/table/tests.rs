@@ -347,7 +347,7 @@ fn what_counts_each_event_is_said_and_what_does_not() {
 #[test]
 fn what_is_counted_in_user_mode_alone_says_so_in_its_title() {
     let mut report = counted();
-    report.counters[0].modes = "u";
+    report.counters[0].modes = "u".into();
     let shown = print(&report, TableStyle::default());
     assert!(
         section(&shown, "Events by spawn site")[1].starts_with("CYCLES:U  INSTRUCTIONS"),
@@ -403,7 +403,7 @@ fn counted() -> Report {
     let source = |event: &str, unit| CounterSource {
         event: event.into(),
         unit,
-        modes: "uk",
+        modes: "uk".into(),
         source: Some("perf, a read at each switch".into()),
         refused: None,
     };
@@ -426,7 +426,7 @@ fn counted() -> Report {
             nowhere,
             source("instructions", None),
             source("cache-misses", None),
-            source("task-clock", Some("ns")),
+            source("task-clock", Some("ns".into())),
         ],
         sites: vec![SiteReport {
             counters: counters.clone(),
@@ -494,7 +494,7 @@ fn without_ansi(shown: &str) -> String {
 
 fn empty() -> Report {
     Report {
-        schema: SCHEMA,
+        schema: SCHEMA.into(),
         duration_ns: 0,
         process_cpu_ns: 0,
         tasks_cpu_ns: 0,
