@@ -128,10 +128,14 @@ fn addresses_are_found_by_names_in_the_files_of_a_process() {
     let is_wanted = |name: &[u8]| name.windows(wanted.len()).any(|part| part == wanted);
     let found: Vec<_> =
         MappedElf::all(&mapped, &memory).flat_map(|image| image.symbols(is_wanted)).collect();
-    assert_eq!(found.len(), 1, "{found:?}");
-    assert!(found[0].name.ends_with("symbols::looked_for_by_its_name"), "{found:?}");
-    assert_eq!(found[0].addresses.start, address(looked_for_by_its_name as *const ()));
-    assert!(!found[0].addresses.is_empty(), "{found:?}");
+    // Another test may have mapped a copy.
+    let here = address(looked_for_by_its_name as *const ());
+    let [symbol] = found.iter().filter(|it| it.addresses.start == here).collect::<Vec<_>>()[..]
+    else {
+        panic!("{here:#x} {found:#x?}");
+    };
+    assert!(symbol.name.ends_with("symbols::looked_for_by_its_name"), "{symbol:?}");
+    assert!(!symbol.addresses.is_empty(), "{symbol:?}");
 }
 
 #[test]
