@@ -243,8 +243,8 @@ fn tasks_of_one_type_are_told_apart_by_the_numbers_that_tokio_gives_them() {
             cpu_ns(&rows, |row| row["name"] == "~plain::twin" && row["task"].as_u64() == id)
         };
         let [more, less] = [0, 1].map(|at| twin(Some(ids[at])));
-        // Samples are chance, and both may run on one CPU.
-        assert!(more > 2 * less && 5 * less > more, "{more} {less} {ids:?} {rows:?}");
+        // It is three times as much, and samples are chance.
+        assert!(2 * more > 3 * less && 8 * less > more, "{more} {less} {ids:?} {rows:?}");
         assert!(twin(None) < (more + less) / 10, "{ids:?} {rows:?}");
         let others = cpu_ns(&rows, |row| row["task"].as_u64().is_some_and(|id| !ids.contains(&id)));
         assert_eq!(others, 0, "{rows:?}");

@@ -13,10 +13,12 @@ use std::future::Future;
 use std::hint::black_box;
 use std::pin::Pin;
 use std::process::exit;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream::FuturesUnordered};
+use tokio::sync::Notify;
 
 /// How often each task computes, and for how many rounds.
 const TURNS: u32 = 20;
@@ -85,16 +87,22 @@ fn twins() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let (more, less) = (tokio::spawn(twin(3)), tokio::spawn(twin(1)));
+        let turns = [(); 2].map(|()| Arc::new(Notify::new()));
+        turns[0].notify_one();
+        let [of_more, of_less] = &turns;
+        let more = tokio::spawn(twin(3, Arc::clone(of_more), Arc::clone(of_less)));
+        let less = tokio::spawn(twin(1, Arc::clone(of_less), Arc::clone(of_more)));
         println!("{} {}", more.id(), less.id());
         more.await.expect("it does not panic");
     });
 }
 
-async fn twin(times: u64) {
+/// They take turns, so that the first has three times as much of the CPU however little both get.
+async fn twin(times: u64, turn: Arc<Notify>, others: Arc<Notify>) {
     loop {
+        turn.notified().await;
         black_box(compute(times * ROUNDS));
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        others.notify_one();
     }
 }
 
