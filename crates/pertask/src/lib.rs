@@ -31,6 +31,7 @@
 //! | --- | --- |
 //! | `table` (default) | the report as text, by `Display` |
 //! | `json` | the report as JSON |
+//! | `metrics` | `pertask::metrics`, which answers scrapes of Prometheus |
 //! | `tokio` | `pertask::tokio`; with `--cfg tokio_unstable` it sees every task of a runtime |
 //! | `tracing` | `pertask::tracing` |
 //! | `sampler` | `pertask::sampler`, whose samples hold addresses |
@@ -61,6 +62,9 @@ mod tasks;
 
 mod report;
 mod sessions;
+
+#[cfg(feature = "metrics")]
+pub mod metrics;
 
 #[cfg(feature = "sampler")]
 pub mod sampler;

@@ -21,6 +21,7 @@ use crate::tasks::accounts::label_sets_without_place;
 use crate::tasks::past::Times;
 use crate::tasks::run;
 use pertask_core::{Count, CpuRecord, PathCounts, PmuHandle, Site, System, TaskId};
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::MutexGuard;
 
@@ -268,13 +269,24 @@ impl Reading {
         sites.into_iter().map(report).collect()
     }
 
+    /// The live tasks with the most CPU time since `base`. Only those get rows: there may be many more.
     fn tasks_since(&self, base: &Self, measured: &Measured, max_tasks: usize) -> Vec<TaskReport> {
-        let tasks = self.cpu_time.tasks.iter();
-        let mut tasks: Vec<_> =
-            tasks.map(|(id, task)| self.task_since(*id, task, base, measured)).collect();
-        tasks.sort_by(|a, b| b.usage.cpu_ns.cmp(&a.usage.cpu_ns).then(a.id.cmp(&b.id)));
-        tasks.truncate(max_tasks);
-        tasks
+        if max_tasks == 0 {
+            return Vec::new();
+        }
+        let used = |id: &TaskId| self.cpu_time.task_since(*id, &base.cpu_time).cpu_ns;
+        let mut ranked: Vec<_> =
+            self.cpu_time.tasks.keys().map(|id| (Reverse(used(id)), *id)).collect();
+        if ranked.len() > max_tasks {
+            ranked.select_nth_unstable(max_tasks);
+            ranked.truncate(max_tasks);
+        }
+        ranked.sort_unstable();
+        let task = |(_, id): (_, TaskId)| {
+            let task = self.cpu_time.tasks.get(&id)?;
+            Some(self.task_since(id, task, base, measured))
+        };
+        ranked.into_iter().filter_map(task).collect()
     }
 
     fn task_since(
