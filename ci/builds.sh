@@ -35,23 +35,35 @@ unpacked            release CARGO_PROFILE_RELEASE_SPLIT_DEBUGINFO=unpacked
 '
 # In these, the types of tasks cannot be known, or only those of some.
 without_types=' no-debug-info lto-abort-stripped '
-# And in these, single tasks cannot be told apart: that needs symbols.
-without_numbers=' lto-abort-stripped '
+# And in these, tasks of one type cannot be told apart: that needs symbols.
+without_ids=' lto-abort-stripped '
 
 # The types that a profile has of the tasks of `plain`, one a line. Where there are line tables only, a method may lack its type's name.
 types() {
     target/debug/pertask report "$1" --by site --json | sed -nE 's/^ *"name": "~plain::(Worker::)?([A-Za-z_]+).*/\2/p' | sort -u
 }
-# The numbers of two tasks of one type that a recording has, of those that `plain twins` prints.
-numbers() {
-    "$1" twins > "$scratch/numbers" &
-    local twins=$! number
-    until [ -s "$scratch/numbers" ]; do sleep 0.1; done
-    target/debug/pertask record -F 997 --unresolved -o "$scratch/twins.pb.gz" -d 2s --pid $twins >/dev/null 2>&1
-    kill $twins
+# Records two seconds of what the program does with this argument, once it has said something.
+recorded() {
+    "$1" "$2" > "$scratch/said" &
+    local pid=$!
+    until [ -s "$scratch/said" ]; do kill -0 $pid && sleep 0.1 || exit 1; done
+    target/debug/pertask record -F 997 -o "$scratch/$2.pb.gz" -d 2s --pid $pid > "$scratch/why" 2>&1 || cat "$scratch/why" >&2
+    kill $pid
+}
+# Which of the two tasks that `plain twins` prints are in a recording of it.
+found_ids() {
+    recorded "$1" twins
     target/debug/pertask report "$scratch/twins.pb.gz" --by task --json > "$scratch/twins.json"
-    for number in $(cat "$scratch/numbers"); do
-        grep -q "\"task\": $number," "$scratch/twins.json" && echo "$number"
+    for id in $(cat "$scratch/said"); do
+        grep -q "\"task\": $id," "$scratch/twins.json" && echo "$id"
+    done
+}
+# The IDs in a recording of `plain families` that are wrong.
+wrong_ids() {
+    recorded "$1" families
+    for parity in even odd; do
+        target/debug/pertask report "$scratch/families.pb.gz" --by task --json --function "of_${parity}_tasks" |
+            sed -nE 's/^ *"task": ([0-9]+),/\1/p' | { [ $parity = even ] && grep '[13579]$' || grep '[02468]$'; } || true
     done
 }
 wanted_types=$(printf '%s\n' Own async_function blocking boxed local method of_smol selects unordered | sort)
@@ -87,14 +99,16 @@ while read -r name profile settings; do
     else
         echo "all tasks have their types"
     fi
-    found=$(numbers "$program" | wc -l)
-    if [[ $without_numbers == *" $name "* ]]; then
-        echo "single tasks cannot be told apart here: $found of 2"
+    found=$(found_ids "$program" | wc -l)
+    if [[ $without_ids == *" $name "* ]]; then
+        echo "tasks of one type cannot be told apart here: $found of 2"
     elif [ "$found" != 2 ]; then
         failed=1
         echo "NOT TOLD APART: $name: $found of 2 tasks"
     else
         echo "tasks of one type are told apart"
     fi
+    wrong=$(wrong_ids "$program" | tr '\n' ' ')
+    [ -z "$wrong" ] || { failed=1; echo "WRONG IDS: $name: $wrong"; }
 done <<< "$ways"
 exit $failed

@@ -15,7 +15,7 @@
 //! use pertask_executors::{Concrete, Role, future_type};
 //!
 //! let name = "<tokio::runtime::task::harness::Harness<core::pin::Pin<alloc::boxed::Box<app::Job>>, alloc::sync::Arc<tokio::H>>>::poll";
-//! let Role::PollsTask { executor, future: Some(future) } = Role::of(name, None) else { panic!("it polls a task") };
+//! let Role::PollsTask { executor, future: Some(future), .. } = Role::of(name, None) else { panic!("it polls a task") };
 //! assert_eq!(executor, "tokio");
 //! assert_eq!(Concrete::of(future), Concrete::Future("app::Job"));
 //! assert_eq!(future_type::words("app::Job"), "app::Job");

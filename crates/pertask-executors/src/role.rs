@@ -7,12 +7,14 @@ use crate::tables::{BESIDE, BETWEEN, PARTS, Polls, ROOTS, Root, WRAPPERS};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Role<'a> {
-    /// It polls a task. The functions that it calls are the task's, from the first that is not [`Between`](Self::Between).
+    /// It polls a task, or drops it. The functions that it calls are the task's, from the first that is not [`Between`](Self::Between).
     PollsTask {
         /// The executor's name.
         executor: &'static str,
         /// The type of the task's future, or `None` where the name does not tell.
         future: Option<&'a str>,
+        /// Whether it does not poll the task but drops it. Then another task may be being polled.
+        drops: bool,
     },
     /// It runs one future to its end on the calling thread, as `block_on` does. It may also run a scheduler: what it calls is the
     /// future's only if the first function that is not [`Between`](Self::Between) is no [`Runtime`](Self::Runtime).
@@ -69,7 +71,8 @@ impl<'a> Role<'a> {
         });
         let executor = root.executor;
         match root.polls {
-            Polls::Task => Self::PollsTask { executor, future },
+            Polls::Task => Self::PollsTask { executor, future, drops: false },
+            Polls::Dropped => Self::PollsTask { executor, future, drops: true },
             Polls::OneFuture => Self::BlocksOn { executor, future },
         }
     }

@@ -17,12 +17,18 @@ pub(crate) struct Root {
 pub(crate) enum Polls {
     /// A task. All of the function's time is the task's.
     Task,
+    /// Nothing: it drops a task, perhaps while another one is polled. Its time is that of the task that it drops.
+    Dropped,
     /// A future that the calling thread waits for. The function may also run the scheduler.
     OneFuture,
 }
 
 const fn task(executor: &'static str, function: &'static str) -> Root {
     Root { function, executor, polls: Polls::Task, future: 0 }
+}
+
+const fn dropped(executor: &'static str, function: &'static str) -> Root {
+    Root { function, executor, polls: Polls::Dropped, future: 0 }
 }
 
 const fn one(executor: &'static str, function: &'static str) -> Root {
@@ -40,10 +46,10 @@ pub(crate) const ROOTS: &[Root] = &[
     task("tokio", "tokio::runtime::task::raw::poll"),
     task("tokio", "tokio::runtime::task::harness::Harness::poll"),
     // A task that is aborted, or whose runtime ends, is dropped here.
-    task("tokio", "tokio::runtime::task::raw::shutdown"),
-    task("tokio", "tokio::runtime::task::harness::Harness::shutdown"),
-    task("tokio", "tokio::runtime::task::raw::dealloc"),
-    task("tokio", "tokio::runtime::task::harness::Harness::dealloc"),
+    dropped("tokio", "tokio::runtime::task::raw::shutdown"),
+    dropped("tokio", "tokio::runtime::task::harness::Harness::shutdown"),
+    dropped("tokio", "tokio::runtime::task::raw::dealloc"),
+    dropped("tokio", "tokio::runtime::task::harness::Harness::dealloc"),
     one("tokio", "tokio::runtime::park::CachedParkThread::block_on"),
     one("tokio", "tokio::park::thread::CachedParkThread::block_on"),
     one("tokio", "tokio::runtime::context::blocking::BlockingRegionGuard::block_on"),

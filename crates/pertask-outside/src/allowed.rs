@@ -12,7 +12,7 @@ pub struct Allowed {
     pub samples: Result<(), String>,
     /// Samples of time in the kernel. Without them, a thread's time in the kernel is known as a whole.
     pub kernel: Result<(), String>,
-    /// A process's memory, from which the numbers of tokio's tasks are read.
+    /// A process's memory, from which the IDs of tokio's tasks are read.
     pub memory: Result<(), String>,
 }
 
@@ -32,11 +32,11 @@ impl Allowed {
 }
 
 /// Whether Yama, where the kernel has it, lets processes read each other's memory.
-fn memory() -> Result<(), String> {
+pub(crate) fn memory() -> Result<(), String> {
     const FILE: &str = "/proc/sys/kernel/yama/ptrace_scope";
     // Without the file there is no Yama.
     let level = fs::read_to_string(FILE).ok().and_then(|level| level.trim().parse::<u32>().ok());
-    let may_trace = event::has_capability(event::TRACE);
+    let may_trace = event::has_capability(event::CAP_SYS_PTRACE);
     match level.unwrap_or(0) {
         0 => Ok(()),
         1 | 2 if may_trace => Ok(()),

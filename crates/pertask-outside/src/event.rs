@@ -120,8 +120,8 @@ pub(crate) fn without_kernel() -> String {
     )
 }
 
-/// The number of the capability `CAP_SYS_PTRACE`.
-pub(crate) const TRACE: u32 = 19;
+/// The capability with which a process may trace others.
+pub(crate) const CAP_SYS_PTRACE: u32 = 19;
 
 /// Whether this process has a capability.
 pub(crate) fn has_capability(number: u32) -> bool {

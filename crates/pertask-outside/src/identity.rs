@@ -1,15 +1,18 @@
-//! Which of tokio's tasks a thread was polling: the number that tokio itself gives each task, where that is sure.
+//! Which of tokio's tasks a thread was polling: the ID that tokio itself gives each task, where that is sure.
 //!
 //! The function that polls a task keeps the address of the task's header until the poll ends, in a register or in its frame. A sample has both:
 //! registers that functions called from there have used meanwhile are in their frames. A header is known by its table of functions, which
-//! has the very function that was running, and it leads to the task's number.
+//! has the very function that was running, and it leads to the task's ID. If there are two such headers, nobody knows which is the one.
 //!
 //! The process goes on meanwhile, and memory is read some time after the sample was taken. The task may have ended since, and
-//! another one of the same type may have taken its place. But tokio counts its tasks: one whose number was given out before the sample was taken, and
-//! which is there now, was there all the time. A task that is younger than the last look stays unknown.
+//! another one of the same type may have taken its place. But tokio counts its tasks. An ID that was given out some time before the sample was
+//! taken is that of a task which was in its place by then, so it is still the same. Whoever makes a task takes its ID a moment before
+//! the task is in its place. So IDs count only if they are older than the last look but one: a thread would have to be
+//! stopped for that long between the two for an ID to be wrong. A task that is younger stays unknown.
 //!
 //! The layout is that of tokio 1.25 to 1.54, from its sources. It is checked, and where it does not fit, no task is known.
 
+use crate::allowed;
 use crate::record::{Sample, u64_at};
 use crate::saved::Values;
 use crate::space::{Space, Walked};
@@ -19,15 +22,17 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// Where each header begins: the structure of a task is aligned so that no two tasks share a line of the cache.
-const ALIGNMENT: u64 = 128;
+/// Where headers may begin: the allocator's alignment. From tokio 1.29 on, it is a line of the cache.
+const ALIGNMENT: u64 = 16;
 
-/// What is read of a header, in bytes, and where in it the address of the table of functions is.
-const HEADER: usize = 16 + 8;
+/// Where headers and tables may be: neither in the first pages nor in the kernel's half.
+const ADDRESSES: std::ops::Range<u64> = 1 << 16..1 << 47;
+
+/// Where in a header the address of the table of functions is.
 const TABLE: usize = 16;
 
 /// What is read of a table of functions: so many functions, of which the first polls, and then three distances from the header: of what
-/// follows the future, of the scheduler, and of the task's number.
+/// follows the future, of the scheduler, and of the task's ID.
 const FUNCTIONS: usize = 7;
 const WORDS: usize = FUNCTIONS + 3;
 
@@ -35,24 +40,36 @@ const WORDS: usize = FUNCTIONS + 3;
 const LEAST_HEADER: u64 = 32;
 const MOST_SCHEDULER: u64 = 128;
 
+/// The most bytes from the beginning of a header to the end of the ID.
+const MOST_BYTES: usize = 1024;
+
 /// The most tables that are remembered. There is one for each type of task.
 const MOST_TABLES: usize = 1 << 16;
 
-/// The most bytes of a frame that are looked at.
+/// The most bytes of a frame that are looked at, and the most words in it that may be the address of a header.
 const MOST_FRAME: u64 = 64 << 10;
+const MOST_CANDIDATES: usize = 512;
 
 /// What is known of tasks.
 #[derive(Debug)]
 pub(crate) struct Identity {
     process: u32,
     memory: Memory,
-    /// The tables of functions so far, by their addresses.
+    /// What is where tables may be: the tables so far, and what is none.
     tables: HashMap<u64, Option<Table>>,
-    /// All tasks with a lesser number were made before the samples that are read now were taken.
-    made_before: u64,
+    given_out: GivenOut,
     /// Samples in tasks, and those among them where no header was found.
     in_tasks: u64,
     without_header: u64,
+}
+
+/// The IDs that tokio had given out at two looks: all lesser ones.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct GivenOut {
+    /// Where tokio counts. Another copy of tokio counts elsewhere.
+    at: u64,
+    before_last: u64,
+    last: u64,
 }
 
 /// The process's memory.
@@ -67,8 +84,16 @@ enum Memory {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Table {
     poll: u64,
-    /// Where the task's number is, from its header on.
-    id: u64,
+    /// Where the task's ID is, from its header on.
+    id: usize,
+}
+
+/// A task's header, and where its table of functions is.
+#[derive(Clone, Copy, Debug)]
+struct Header {
+    address: u64,
+    table_at: u64,
+    table: Table,
 }
 
 impl Identity {
@@ -77,7 +102,7 @@ impl Identity {
             process,
             memory: Memory::NotYet,
             tables: HashMap::new(),
-            made_before: 0,
+            given_out: GivenOut::default(),
             in_tasks: 0,
             without_header: 0,
         }
@@ -85,7 +110,7 @@ impl Identity {
 
     /// Notes that the process runs another program now.
     pub(crate) fn forget(&mut self) {
-        (self.memory, self.made_before) = (Memory::NotYet, 0);
+        (self.memory, self.given_out) = (Memory::NotYet, GivenOut::default());
         self.tables.clear();
     }
 
@@ -94,108 +119,86 @@ impl Identity {
         self.tables.clear();
     }
 
-    /// Returns the number of the next task. To be called before samples are read: see [`read_until`](Self::read_until).
-    pub(crate) fn next_id(&mut self, tokio: &Tokio) -> u64 {
-        let address = tokio.next_id();
-        address.and_then(|address| self.word(address)).unwrap_or(0)
+    /// Looks which IDs are given out. To be called before samples are read: see [`read_until`](Self::read_until).
+    pub(crate) fn look(&mut self, tokio: &Tokio) -> GivenOut {
+        let now = tokio.next_id().and_then(|at| Some((at, self.word(at)?)));
+        match now {
+            Some((at, last)) if at == self.given_out.at => {
+                GivenOut { at, before_last: self.given_out.last, last }
+            }
+            Some((at, last)) => GivenOut { at, before_last: 0, last },
+            None => GivenOut::default(),
+        }
     }
 
-    /// Notes that all samples were read which had been taken when `next_id` was that of the next task. Later ones were taken later.
-    pub(crate) fn read_until(&mut self, next_id: u64) {
-        self.made_before = next_id;
+    /// Notes that all samples were read which had been taken when tokio had given out these. Later ones were taken later.
+    pub(crate) fn read_until(&mut self, given_out: GivenOut) {
+        self.given_out = given_out;
     }
 
-    /// Returns the number of the task that a thread was polling.
+    /// Returns the ID of the task that a thread was polling.
     pub(crate) fn task(
         &mut self,
         space: &mut Space,
         sample: &Sample<'_>,
         walked: &Walked,
     ) -> Option<u64> {
-        let tokio = space.tokio.as_ref()?;
-        let frame = (0..walked.addresses.len())
-            .position(|frame| !tokio.entries(walked.place(frame)).is_empty())?;
-        self.in_tasks += 1;
-        let header = self.header(space, sample, walked, frame);
-        self.without_header += u64::from(header.is_none());
-        let (header, table) = header?;
-        let id = self.word(header.checked_add(table.id)?)?;
-        (0 < id && id < self.made_before).then_some(id)
-    }
-
-    /// Finds the header of the task that a frame polls.
-    fn header(
-        &mut self,
-        space: &mut Space,
-        sample: &Sample<'_>,
-        walked: &Walked,
-        frame: usize,
-    ) -> Option<(u64, Table)> {
         let Space { saved, tokio, .. } = space;
-        let entries = tokio.as_ref()?.entries(walked.place(frame));
-        let registers = sample.registers?;
-        let word = |address: u64| {
-            let at = address.checked_sub(registers.stack)?;
-            u64_at(sample.stack, usize::try_from(at).ok()?)
-        };
-        let mut values = Values::of(&registers);
-        for callee in 0..frame {
-            let (slots, end) = (saved.at(walked.place(callee))?, *walked.ends.get(callee)?);
-            values.enter_caller(&slots, |slot| word(end.checked_add_signed(slot)?))?;
-        }
-        let slots = saved.at(walked.place(frame))?;
-        if let Some(found) = self.only_header(values.used(&slots), entries) {
-            return found;
-        }
-        // It is no register's. In the frame are also its caller's registers, and what calls before have left there.
-        let start =
-            frame.checked_sub(1).map_or(Some(&registers.stack), |callee| walked.ends.get(callee));
-        let (start, end) = (*start?, *walked.ends.get(frame)?);
-        let own = (start..end.min(start.saturating_add(MOST_FRAME))).step_by(8);
-        let is_callers = |address: &u64| {
-            slots.iter().flatten().any(|slot| end.checked_add_signed(*slot) == Some(*address))
-        };
-        let own: Vec<_> = own.filter(|address| !is_callers(address)).filter_map(word).collect();
-        self.only_header(own.into_iter(), entries)?
+        let tokio = tokio.as_ref()?;
+        let (frame, entries) = tokio.polling(walked)?;
+        self.in_tasks += 1;
+        let words = words(saved, sample, walked, frame);
+        let header = words.and_then(|words| self.only_header(words, entries));
+        self.without_header += u64::from(header.is_none());
+        let id = self.id(header?)?;
+        let counts_there = tokio.next_id() == Some(self.given_out.at);
+        (counts_there && 0 < id && id < self.given_out.before_last).then_some(id)
     }
 
-    /// Returns the header among these words whose table has one of these functions: `Some(None)` if there are several, as nobody knows which of
-    /// two tasks of one type was polled.
-    fn only_header(
-        &mut self,
-        words: impl Iterator<Item = u64>,
-        entries: &[u64],
-    ) -> Option<Option<(u64, Table)>> {
-        let mut found: Option<(u64, Table)> = None;
-        for address in words.filter(|word| *word != 0 && word.is_multiple_of(ALIGNMENT)) {
-            if found.is_some_and(|(header, _)| header == address) {
-                continue;
-            }
-            let table = self.table_of(address).filter(|table| entries.contains(&table.poll));
-            if let Some(table) = table
-                && found.replace((address, table)).is_some()
-            {
-                return Some(None);
-            }
+    /// Returns the header among these words whose table has one of these functions, or `None` if there are several.
+    fn only_header(&mut self, mut words: Vec<u64>, entries: &[u64]) -> Option<Header> {
+        words.retain(|word| word.is_multiple_of(ALIGNMENT) && ADDRESSES.contains(word));
+        words.sort_unstable();
+        words.dedup();
+        if words.len() > MOST_CANDIDATES {
+            return None;
         }
-        found.map(Some)
+        let headers = words.into_iter().filter_map(|word| self.header_at(word));
+        let mut of_it = headers.filter(|header| entries.contains(&header.table.poll));
+        let first = of_it.next();
+        first.filter(|_| of_it.next().is_none())
     }
 
-    /// Returns the table of functions of the task whose header is there, if one is.
-    fn table_of(&mut self, header: u64) -> Option<Table> {
-        let mut bytes = [0; HEADER];
-        self.read(&mut bytes, header)?;
-        let at = u64_at(&bytes, TABLE)?;
-        if let Some(known) = self.tables.get(&at) {
-            return *known;
+    /// Returns the header that is there, if one is.
+    fn header_at(&mut self, address: u64) -> Option<Header> {
+        let table_at = self.word(address + TABLE as u64)?;
+        if !table_at.is_multiple_of(8) || !ADDRESSES.contains(&table_at) {
+            return None;
         }
+        let known = self.tables.get(&table_at).copied();
+        let table = known.unwrap_or_else(|| self.learn_table(table_at));
+        table.map(|table| Header { address, table_at, table })
+    }
+
+    fn learn_table(&mut self, at: u64) -> Option<Table> {
         let mut bytes = [0; 8 * WORDS];
         let read = self.read(&mut bytes, at);
         let table = read.and_then(|()| Table::of(&bytes));
-        if self.tables.len() < MOST_TABLES {
-            self.tables.insert(at, table);
+        if self.tables.len() >= MOST_TABLES {
+            self.tables.clear();
         }
+        self.tables.insert(at, table);
         table
+    }
+
+    /// Reads the ID of a task, if its header is still there: both at once.
+    fn id(&mut self, header: Header) -> Option<u64> {
+        let Header { address, table_at, table } = header;
+        let mut bytes = [0; MOST_BYTES];
+        let bytes = bytes.get_mut(..table.id.checked_add(8)?)?;
+        self.read(bytes, address)?;
+        let is_there = u64_at(bytes, TABLE) == Some(table_at);
+        u64_at(bytes, table.id).filter(|_| is_there)
     }
 
     fn word(&mut self, address: u64) -> Option<u64> {
@@ -209,6 +212,8 @@ impl Identity {
         if matches!(self.memory, Memory::NotYet) {
             self.memory = match File::open(format!("/proc/{}/mem", self.process)) {
                 Ok(file) => Memory::Open(file),
+                // It has ended.
+                Err(gone) if gone.kind() == io::ErrorKind::NotFound => return None,
                 Err(why) => Memory::Refused(why),
             };
         }
@@ -216,27 +221,63 @@ impl Identity {
         file.read_exact_at(bytes, from).ok()
     }
 
-    /// Says why single tasks are not known, if that has one reason for all of them.
+    /// Says why tasks of one type are not told apart, if that has one reason for all of them.
     pub(crate) fn remark(&self, tokio: &Tokio) -> Option<String> {
-        let copies = tokio.copies();
-        let why = match &self.memory {
-            _ if self.in_tasks == 0 => return None,
-            Memory::Refused(why) => format!(
-                "this user may not read the memory of process {} ({why}): run as root, or set kernel.yama.ptrace_scope to 0",
-                self.process
+        let why = match (&self.memory, tokio.copies()) {
+            _ if !tokio.is_there() => return None,
+            _ if tokio.is_cut => "the program has too many symbols of tokio".to_owned(),
+            (Memory::Refused(why), _) => format!(
+                "the memory of process {} cannot be read ({why}){}",
+                self.process,
+                allowed::memory().err().map_or_else(String::new, |remedy| format!(": {remedy}"))
             ),
-            _ if copies > 1 => {
-                format!(
-                    "the program has {copies} versions of tokio, and each counts its tasks for itself"
-                )
+            (_, 0) => "the program's symbols do not say where tokio counts its tasks".to_owned(),
+            (_, copies) if copies > 1 => {
+                format!("the program has {copies} copies of tokio, and each counts its tasks for itself")
             }
-            _ if self.without_header == self.in_tasks => {
-                "tokio's tasks do not look as in the versions 1.25 to 1.54".to_owned()
+            _ if self.in_tasks > 0 && 10 * self.without_header > 9 * self.in_tasks => {
+                "for nearly all samples, no task of tokio was found where the versions 1.25 to 1.54 have it".to_owned()
             }
             _ => return None,
         };
-        Some(format!("the tasks of a type cannot be told apart: {why}"))
+        Some(format!("tasks of one type cannot be told apart: {why}"))
     }
+}
+
+/// The words among which a function has the address of the header that it polls: those of the registers that it uses, and its frame. `None` if
+/// the tables do not say which.
+fn words(
+    saved: &mut crate::saved::Saved,
+    sample: &Sample<'_>,
+    walked: &Walked,
+    frame: usize,
+) -> Option<Vec<u64>> {
+    let registers = sample.registers?;
+    let word = |address: u64| {
+        let at = address.checked_sub(registers.stack)?;
+        u64_at(sample.stack, usize::try_from(at).ok()?)
+    };
+    let mut values = Values::of(&registers);
+    for callee in 0..frame {
+        let (slots, end) = (saved.at(walked.place(callee))?, *walked.ends.get(callee)?);
+        values.enter_caller(&slots, |slot| word(end.checked_add_signed(slot)?))?;
+    }
+    let (slots, end) = (saved.at(walked.place(frame))?, *walked.ends.get(frame)?);
+    let mut words = match frame {
+        0 => values.used_here(&slots, |slot| word(end.checked_add_signed(slot)?))?,
+        _ => values.used(&slots).collect(),
+    };
+    let start = match frame.checked_sub(1) {
+        Some(callee) => *walked.ends.get(callee)?,
+        None => registers.stack,
+    };
+    // In the frame are also the caller's registers.
+    let is_callers = |address: u64| {
+        slots.iter().flatten().any(|slot| end.checked_add_signed(*slot) == Some(address))
+    };
+    let own = (start..end.min(start.saturating_add(MOST_FRAME))).step_by(8);
+    words.extend(own.filter(|address| !is_callers(*address)).filter_map(word));
+    Some(words)
 }
 
 impl Table {
@@ -251,7 +292,8 @@ impl Table {
             && scheduler <= id
             && id <= scheduler.saturating_add(MOST_SCHEDULER)
             && id < trailer;
-        (is_whole && fits).then_some(Self { poll, id })
+        let id = usize::try_from(id).ok().filter(|id| is_whole && fits && id + 8 <= MOST_BYTES);
+        id.map(|id| Self { poll, id })
     }
 }
 

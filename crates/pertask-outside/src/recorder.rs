@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::event::{self, Kind};
-use crate::identity::Identity;
+use crate::identity::{GivenOut, Identity};
 use crate::options::RecordOptions;
 use crate::record::{Record, Sample};
 use crate::ring::{self, Ring};
@@ -131,8 +131,8 @@ impl Recorder {
             return Err(Error::NoProcess(self.target.process));
         }
         if !self.kind.from_exec {
-            let next_id = self.seen.next_id();
-            self.seen.identity.read_until(next_id);
+            let given_out = self.seen.ids_given_out();
+            self.seen.identity.read_until(given_out);
             let all = self.events.iter().chain(self.rings.iter().map(|ring| &ring.event));
             for event in all {
                 // The thread may have ended.
@@ -236,11 +236,11 @@ impl Recorder {
             ring.peek(|bytes| seen.note_mapping(bytes));
         }
         seen.look_if_mapped();
-        let next_id = seen.next_id();
+        let given_out = seen.ids_given_out();
         for CpuRing { ring, .. } in rings {
             ring.read(|bytes| seen.take(bytes, target));
         }
-        seen.identity.read_until(next_id);
+        seen.identity.read_until(given_out);
         if Instant::now() >= self.next_look {
             self.look_at_threads();
             self.next_look = Instant::now() + LOOK;
@@ -445,10 +445,10 @@ impl Seen {
         tables.add(sample.thread, &stack.addresses, end, task);
     }
 
-    /// The number of tokio's next task, or 0 if that is not known.
-    fn next_id(&mut self) -> u64 {
+    /// Looks which IDs tokio has given out.
+    fn ids_given_out(&mut self) -> GivenOut {
         let Self { space, identity, .. } = self;
-        space.tokio.as_ref().map_or(0, |tokio| identity.next_id(tokio))
+        space.tokio.as_ref().map_or_else(GivenOut::default, |tokio| identity.look(tokio))
     }
 }
 

@@ -60,6 +60,20 @@ impl Values {
         let slots = *slots;
         self.0.into_iter().zip(slots).filter_map(|(value, slot)| slot.map(|_| value))
     }
+
+    /// As [`used`](Self::used), for the function in which the thread was. Where it begins, and before it returns, its registers are still or again
+    /// those of its caller: then they are what it has put into its frame, or that part of the frame is gone. `None` if it uses none.
+    pub(crate) fn used_here(
+        self,
+        slots: &Slots,
+        word: impl Fn(i64) -> Option<u64>,
+    ) -> Option<Vec<u64>> {
+        let both = self.0.into_iter().zip(*slots).filter_map(|(value, slot)| Some((value, slot?)));
+        let both: Vec<_> = both.collect();
+        let is_own = |(value, slot): &(u64, i64)| word(*slot).is_some_and(|saved| saved != *value);
+        let uses_any = !both.is_empty();
+        uses_any.then(|| both.into_iter().filter(is_own).map(|(value, _)| value).collect())
+    }
 }
 
 /// The unwind tables of all modules.
@@ -130,10 +144,16 @@ impl Tables {
             address,
             EhFrame::<EndianSlice<'_, LittleEndian>>::cie_from_offset,
         )?;
-        Ok(NUMBERS.map(|number| match row.register(Register(number)) {
-            Some(RegisterRule::Offset(slot)) => Some(slot),
-            _ => None,
-        }))
+        let mut slots = [None; COUNT];
+        for (slot, number) in slots.iter_mut().zip(NUMBERS) {
+            *slot = match row.register(Register(number)) {
+                Some(RegisterRule::Offset(slot)) => Some(slot),
+                None | Some(RegisterRule::SameValue) => None,
+                // It is somewhere else, where nobody looks.
+                Some(_) => return Err(gimli::Error::UnsupportedOffset),
+            };
+        }
+        Ok(slots)
     }
 }
 
@@ -151,5 +171,16 @@ mod tests {
         assert_eq!(values.0[..3], [7, 16, 7]);
         assert_eq!(values.used(&slots).collect::<Vec<_>>(), [16]);
         assert!(values.enter_caller(&slots, |_| None).is_none());
+    }
+
+    #[test]
+    fn where_a_function_begins_its_registers_are_its_callers() {
+        let values = Values([7; COUNT]);
+        let mut slots = [None; COUNT];
+        assert_eq!(values.used_here(&slots, |_| Some(1)), None);
+        slots[1] = Some(-16);
+        assert_eq!(values.used_here(&slots, |_| Some(1)), Some(vec![7]));
+        assert_eq!(values.used_here(&slots, |_| Some(7)), Some(vec![]), "not used yet");
+        assert_eq!(values.used_here(&slots, |_| None), Some(vec![]), "given back");
     }
 }

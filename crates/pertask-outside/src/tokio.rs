@@ -1,5 +1,7 @@
-//! Where tokio is in a process: the functions that poll its tasks, and its count of tasks, by the symbols of the process's files.
+//! Where tokio is in a process: the functions that poll its tasks, those that run many tasks, and its count of tasks, by the symbols of
+//! the process's files.
 
+use crate::space::Walked;
 use pertask_symbols::{MappedElf, Memory, Module, Symbol};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,26 +9,48 @@ use std::ops::Range;
 /// Where tokio is in a process.
 #[derive(Debug, Default)]
 pub(crate) struct Tokio {
-    /// The functions that poll tasks, by their first addresses.
-    polls: BTreeMap<u64, Poll>,
-    /// The numbers that the next tasks will have: where they are, and the module's path. Each copy of tokio in the process has one.
+    /// Its functions that matter, by their first addresses.
+    functions: BTreeMap<u64, Function>,
+    /// The IDs that the next tasks will have: where they are, and the module's path. Each copy of tokio in the process has one.
     next_ids: Vec<(Range<u64>, String)>,
+    /// Whether a file has more symbols than were read.
+    pub(crate) is_cut: bool,
 }
 
-/// A function that polls tasks.
-#[derive(Debug, Default)]
-struct Poll {
+/// A function of tokio.
+#[derive(Debug)]
+struct Function {
     end: u64,
-    /// The functions in tasks' tables that are this one, or that go on here.
-    entries: Vec<u64>,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// It polls a task.
+    Polls {
+        /// Whether it is the kind of function that a task's table has.
+        is_raw: bool,
+        /// The functions in tasks' tables that are this one, or that go on here.
+        entries: Vec<u64>,
+    },
+    /// It runs one task after the other.
+    Runs,
 }
 
 /// The function that a task's table has.
 const RAW_POLL: &str = "tokio::runtime::task::raw::poll";
 /// Where it may go on.
 const HARNESS: &str = "tokio::runtime::task::harness::Harness<";
-/// The number of the next task.
+/// The ID of the next task.
 const NEXT_ID: [&str; 2] = ["tokio::runtime::task::id::Id", "::next::NEXT_ID"];
+/// The functions that run tasks: where they are, and what one of the last parts of their names is.
+const RUNNERS: [(&str, &[&str]); 5] = [
+    ("tokio::runtime::scheduler::multi_thread::worker::", &["run", "run_task"]),
+    ("tokio::runtime::scheduler::multi_thread_alt::worker::", &["run", "run_task"]),
+    ("tokio::runtime::scheduler::current_thread::", &["block_on", "run_task"]),
+    ("tokio::task::local::LocalSet", &["tick"]),
+    ("tokio::runtime::blocking::pool::Inner", &["run"]),
+];
 
 /// The most bytes of a jump, with what may stand before it.
 const JUMP: u64 = 16;
@@ -35,24 +59,39 @@ impl Tokio {
     /// Adds what an image has of tokio.
     pub(crate) fn add(&mut self, image: &MappedElf<'_>, module: &Module, memory: &Memory) {
         let symbols = image.symbols(may_be_wanted);
-        let of = |is_wanted: fn(&str) -> bool| {
-            symbols.iter().filter(move |symbol| is_wanted(&symbol.name))
-        };
-        for Symbol { addresses, .. } in of(|name| is_raw_poll(name) || is_harness_poll(name)) {
-            let poll = self.polls.entry(addresses.start).or_default();
-            poll.end = poll.end.max(addresses.end);
-        }
-        for Symbol { addresses: Range { start, .. }, .. } in of(is_raw_poll) {
-            let code = memory.read(*start..start.saturating_add(JUMP)).unwrap_or_default();
-            let goes_on = jump(&code).map(|distance| start.wrapping_add_signed(distance));
-            for code in [Some(*start), goes_on].into_iter().flatten() {
-                if let Some(poll) = self.polls.get_mut(&code) {
-                    poll.entries.push(*start);
+        self.is_cut |= symbols.len() >= MappedElf::MOST_SYMBOLS;
+        for Symbol { name, addresses, .. } in &symbols {
+            let is_raw = is_raw_poll(name);
+            let kind = match () {
+                () if is_next_id(name) => {
+                    self.next_ids.push((addresses.clone(), module.path.clone()));
+                    continue;
                 }
-            }
+                () if is_raw || is_harness_poll(name) => {
+                    Kind::Polls { is_raw, entries: Vec::new() }
+                }
+                () if is_runner(name) => Kind::Runs,
+                () => continue,
+            };
+            let new = Function { end: addresses.end, kind };
+            let known = self.functions.entry(addresses.start).or_insert(new);
+            known.end = known.end.max(addresses.end);
         }
-        for Symbol { addresses, .. } in of(is_next_id) {
-            self.next_ids.push((addresses.clone(), module.path.clone()));
+        for Symbol { addresses, .. } in symbols.iter().filter(|symbol| is_raw_poll(&symbol.name)) {
+            self.add_entry(addresses.start, memory);
+        }
+    }
+
+    /// Notes that tables of tasks have this function, where it is and where it goes on.
+    fn add_entry(&mut self, start: u64, memory: &Memory) {
+        let code = memory.read(start..start.saturating_add(JUMP)).unwrap_or_default();
+        let goes_on = jump(&code).map(|distance| start.wrapping_add_signed(distance));
+        for code in [Some(start), goes_on].into_iter().flatten() {
+            if let Some(Function { kind: Kind::Polls { entries, .. }, .. }) =
+                self.functions.get_mut(&code)
+            {
+                entries.push(start);
+            }
         }
     }
 
@@ -61,15 +100,20 @@ impl Tokio {
         self.next_ids.retain(|(_, path)| *path != gone.path);
         let is_its =
             |address: &u64| gone.ranges.iter().any(|range| range.addresses.contains(address));
-        self.polls.retain(|start, _| !is_its(start));
+        self.functions.retain(|start, _| !is_its(start));
     }
 
-    /// Where the number of the next task is, or `None` if there is no tokio, or more than one: each of those counts for itself.
+    /// Where the ID of the next task is, or `None` if there is no tokio, or more than one: each of those counts for itself.
     pub(crate) fn next_id(&self) -> Option<u64> {
         match &self.next_ids[..] {
-            [(addresses, _)] => Some(addresses.start),
+            [(addresses, _)] if !self.is_cut => Some(addresses.start),
             _ => None,
         }
+    }
+
+    /// Whether there are tasks of tokio, as far as the symbols tell.
+    pub(crate) fn is_there(&self) -> bool {
+        self.functions.values().any(|function| matches!(function.kind, Kind::Polls { .. }))
     }
 
     /// How many copies of tokio there are.
@@ -77,24 +121,43 @@ impl Tokio {
         self.next_ids.len()
     }
 
-    /// The functions that the table of a task has which is polled at this address. There are none if no task is.
-    pub(crate) fn entries(&self, address: u64) -> &[u64] {
-        let before = self.polls.range(..=address).next_back();
-        match before {
-            Some((_, poll)) if address < poll.end => &poll.entries,
-            _ => &[],
+    /// Returns the frame of a stack that polls the innermost task, and the functions of which that task's table has one.
+    ///
+    /// It is the innermost frame that polls any. If a function that runs many tasks was called from there, a task may be polled by a function
+    /// that is not known here, and then none is returned: what is further out is another task, such as the worker itself.
+    pub(crate) fn polling(&self, walked: &Walked) -> Option<(usize, &[u64])> {
+        let kind = |frame: usize| self.kind(walked.place(frame));
+        let frames = 0..walked.addresses.len();
+        let (frame, found) = frames.clone().find_map(|frame| Some((frame, kind(frame)?)))?;
+        match found {
+            Kind::Runs => None,
+            Kind::Polls { entries, .. } if !entries.is_empty() => Some((frame, entries)),
+            // Unoptimised, it is called by the function that the table has.
+            Kind::Polls { .. } => match frames.contains(&(frame + 1)).then(|| kind(frame + 1))?? {
+                Kind::Polls { is_raw: true, entries } => Some((frame, entries)),
+                _ => None,
+            },
         }
+    }
+
+    fn kind(&self, address: u64) -> Option<&Kind> {
+        let (_, function) = self.functions.range(..=address).next_back()?;
+        (address < function.end).then_some(&function.kind)
     }
 }
 
 /// Whether a linker's name may be one of those, whatever its mangling.
 fn may_be_wanted(name: &[u8]) -> bool {
-    let has = |part: &[u8]| name.windows(part.len()).any(|window| window == part);
+    let Ok(name) = std::str::from_utf8(name) else { return false };
+    let has = |part: &str| name.contains(part);
     // Nearly all names lack this.
-    has(b"5tokio7runtime4task")
-        && (has(b"4task3raw4poll")
-            || has(b"4task7harness") && has(b"4poll")
-            || has(b"4task2id") && has(b"7NEXT_ID"))
+    has("5tokio")
+        && (has("4task3raw4poll")
+            || has("4task7harness") && has("4poll")
+            || has("4task2id") && has("7NEXT_ID")
+            || has("9scheduler") && (has("3run") || has("8run_task") || has("8block_on"))
+            || has("4task5local8LocalSet") && has("4tick")
+            || has("8blocking4pool5Inner") && has("3run"))
 }
 
 fn is_raw_poll(name: &str) -> bool {
@@ -106,6 +169,15 @@ fn is_harness_poll(name: &str) -> bool {
     name.strip_prefix('<').unwrap_or(name).starts_with(HARNESS) && name.ends_with(">::poll")
 }
 
+/// Also a closure in one of them.
+fn is_runner(name: &str) -> bool {
+    let name = name.strip_prefix('<').unwrap_or(name);
+    RUNNERS.iter().any(|(place, last)| {
+        let rest = name.strip_prefix(place);
+        rest.is_some_and(|rest| rest.split("::").any(|part| last.contains(&part)))
+    })
+}
+
 fn is_next_id(name: &str) -> bool {
     let [id, next] = NEXT_ID;
     name.strip_prefix('<').unwrap_or(name).starts_with(id) && name.ends_with(next)
@@ -114,8 +186,13 @@ fn is_next_id(name: &str) -> bool {
 /// How far a function jumps that does nothing but to go on elsewhere.
 #[cfg(target_arch = "x86_64")]
 fn jump(code: &[u8]) -> Option<i64> {
+    // Where a jump may lead to, and a frame pointer that is set up and given back.
     const MARK: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
-    let skipped = if code.starts_with(MARK) { MARK.len() } else { 0 };
+    const FRAME: &[u8] = &[0x55, 0x48, 0x89, 0xe5, 0x5d];
+    let skip = |at: usize, what: &[u8]| {
+        if code.get(at..).is_some_and(|code| code.starts_with(what)) { at + what.len() } else { at }
+    };
+    let skipped = skip(skip(0, MARK), FRAME);
     match code.get(skipped..)? {
         [0xe9, to @ ..] => {
             let distance = i32::from_le_bytes(*to.first_chunk()?);
@@ -150,6 +227,20 @@ mod tests {
         assert!(is_harness_poll("tokio::runtime::task::harness::Harness<T,S>::poll"));
         assert!(is_harness_poll("<tokio::runtime::task::harness::Harness<app::F, S>>::poll"));
         assert!(!is_harness_poll("tokio::runtime::task::harness::Harness<T,S>::poll_inner"));
+        for runner in [
+            "tokio::runtime::scheduler::multi_thread::worker::Context::run_task",
+            "<tokio::runtime::scheduler::multi_thread::worker::Context>::run",
+            "tokio::runtime::scheduler::multi_thread::worker::run::{{closure}}",
+            "tokio::runtime::scheduler::current_thread::CoreGuard::block_on::{{closure}}",
+            "<tokio::runtime::scheduler::current_thread::CoreGuard>::block_on::<app::main::{closure#0}>",
+            "tokio::task::local::LocalSet::tick",
+            "<tokio::runtime::blocking::pool::Inner>::run",
+        ] {
+            assert!(is_runner(runner), "{runner}");
+        }
+        // A task that wakes another one calls this.
+        let wakes = "tokio::runtime::scheduler::multi_thread::worker::Handle::schedule_task";
+        assert!(!is_runner(wakes));
         assert!(is_next_id("tokio::runtime::task::id::Id::next::NEXT_ID"));
         assert!(is_next_id("<tokio::runtime::task::id::Id>::next::NEXT_ID"));
         assert!(!is_next_id("tokio::runtime::thread_id::ThreadId::next::NEXT_ID"));
@@ -165,6 +256,7 @@ mod tests {
         assert_eq!(jump(&[0xe9, 0xfb, 0xff, 0xff, 0xff]), Some(0));
         assert_eq!(jump(&[0xf3, 0x0f, 0x1e, 0xfa, 0xe9, 0x10, 0, 0, 0]), Some(0x19));
         assert_eq!(jump(&[0xeb, 0x02]), Some(4));
+        assert_eq!(jump(&[0x55, 0x48, 0x89, 0xe5, 0x5d, 0xe9, 0x10, 0, 0, 0]), Some(0x1a));
         assert_eq!(jump(&[0x55, 0x41, 0x57]), None);
         assert_eq!(jump(&[0xe9]), None);
     }

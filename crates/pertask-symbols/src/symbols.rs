@@ -25,16 +25,16 @@ pub struct Symbol {
 /// The most bytes of a name. Those of generic functions can be long, and what they are stands at the end.
 const LONGEST: usize = 64 << 10;
 
-/// The most symbols that are returned.
-const MOST: usize = 1 << 16;
-
 /// The most memory that the symbol table takes while it is read.
 const ROOM: usize = 512 << 20;
 
 impl MappedElf<'_> {
+    /// The most symbols that [`symbols`](Self::symbols) returns.
+    pub const MOST_SYMBOLS: usize = 1 << 16;
+
     /// Returns Rust's functions and variables whose linker's names are wanted. `is_wanted` is asked for each symbol, so it should be quick.
     ///
-    /// There are 65,536 at most. There are none if the file is stripped or damaged, and none if the memory is that of this process.
+    /// There are [`MOST_SYMBOLS`](Self::MOST_SYMBOLS) at most. There are none if the file is stripped or damaged, and none if the memory is that of this process.
     #[must_use]
     pub fn symbols(&self, is_wanted: impl Fn(&[u8]) -> bool) -> Vec<Symbol> {
         let file = match (self.memory, self.mappings.first()) {
@@ -68,5 +68,5 @@ fn in_file(file: &File, is_wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<Symbol>
         let start = symbol.st_value(endian);
         Some(Symbol { name, addresses: start..start.checked_add(symbol.st_size(endian))? })
     };
-    Ok(symbols.iter().filter_map(symbol).take(MOST).collect())
+    Ok(symbols.iter().filter_map(symbol).take(MappedElf::MOST_SYMBOLS).collect())
 }

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! `plain STATUS` ends with that status once all have computed. `plain forever` goes on until it is killed, and so does `plain twins`,
-//! which has two tasks of one type: it prints their numbers, and the first computes three times as much as the second.
+//! which has two tasks of one type: it prints their IDs, and the first computes three times as much as the second. `plain families` goes on, too: its
+//! tasks are all of one type and make others, and compute in one function if their ID is even and in another if it is odd.
 
 use std::future::Future;
 use std::hint::black_box;
@@ -26,8 +27,10 @@ const ROUNDS: u64 = 1_500_000;
 
 fn main() {
     let argument = std::env::args().nth(1).unwrap_or_default();
-    if argument == "twins" {
-        twins();
+    match &*argument {
+        "twins" => twins(),
+        "families" => families(),
+        _ => (),
     }
     println!("begins");
     loop {
@@ -104,6 +107,55 @@ async fn twin(times: u64, turn: Arc<Notify>, others: Arc<Notify>) {
         black_box(compute(times * ROUNDS));
         others.notify_one();
     }
+}
+
+/// Tasks come and go all the time, and one may have the memory that another had.
+fn families() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    println!("begins");
+    runtime.block_on(async {
+        let mut all = tokio::task::JoinSet::new();
+        (0..4).for_each(|_| drop(all.spawn(family(3))));
+        while all.join_next().await.is_some() {
+            all.spawn(family(3));
+        }
+    });
+}
+
+/// A task with children, all of one type.
+fn family(generations: u32) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(async move {
+        by_parity();
+        if generations > 0 {
+            let children = [(); 2].map(|()| tokio::spawn(family(generations - 1)));
+            by_parity();
+            for child in children {
+                child.await.expect("it does not panic");
+                by_parity();
+            }
+        }
+        tokio::task::yield_now().await;
+        by_parity();
+    })
+}
+
+fn by_parity() {
+    let id: u64 = tokio::task::id().to_string().parse().expect("a number");
+    match id % 2 {
+        0 => of_even_tasks(),
+        _ => of_odd_tasks(),
+    }
+}
+
+#[inline(never)]
+fn of_even_tasks() {
+    black_box((compute(5 * ROUNDS), "even"));
+}
+
+#[inline(never)]
+fn of_odd_tasks() {
+    black_box((compute(5 * ROUNDS), "odd"));
 }
 
 /// A future that is no `async` block.

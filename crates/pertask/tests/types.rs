@@ -268,7 +268,8 @@ fn a_task_with_a_name_keeps_it() {
         return;
     };
     assert!(row(&profile, "named").0 > ms(SHARE_MS) / 2);
-    assert_eq!(row(&profile, "~types::plain").0, 0);
+    // Only what tokio does before and after the poll of the future that has the name.
+    assert!(row(&profile, "~types::plain").0 < ms(SHARE_MS) / 4);
 }
 
 #[test]

@@ -23,7 +23,7 @@ Record a running program, or start one, and show which of its tasks spend the CP
 The program needs no change: nothing of pertask is in it. The kernel's perf events say where its threads are, and the \
 program's own files say how to unwind its stacks. The function with which an executor polls a task has the type of the task's \
 future in its name, so tasks are listed by type: ~axum::serve::handle_connection. Times are estimated from samples. \
-With --by task, tokio's tasks stand one by one, with the numbers that tokio gives them. For exact times, names of your own, \
+With --by task, tokio's tasks are listed one by one, with the IDs that tokio gives them. For exact times, names of your own, \
 labels and waits, use the library.
 
 You can record your own processes, and root can record any. Ctrl-C ends the recording and prints the results so far.";

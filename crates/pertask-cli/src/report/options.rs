@@ -47,8 +47,8 @@ Reading the tables:
 
 Groups (--by, separated by commas):
   site         spawn sites, with the names of their tasks
-  task         single tasks, with their number and their parent's; in a recording of another
-               program the number is tokio's, where it is known
+  task         individual tasks, with their number and their parent's; in a recording of another
+               program the number is tokio's ID, where it is known
   function     functions, by name and source file
   thread       threads
   scope        scopes opened with scope!(\"...\"); SELF is its time as the innermost

@@ -13,8 +13,8 @@ use std::sync::Arc;
 pub(super) enum Mark {
     /// It polls a task that this crate tracks.
     Tracked,
-    /// It polls a task of this type, for the executor of that name.
-    Polls(Type, &'static str),
+    /// It polls a task of this type for the executor of that name, or drops such a task, and then there is no name.
+    Polls(Type, Option<&'static str>),
     /// It runs a future of this type to its end, and perhaps a scheduler.
     BlocksOn(Type),
     /// It says nothing, between an executor and a future.
@@ -85,7 +85,7 @@ pub(super) enum Owner {
         of: Type,
         /// The frame with which its own stack ends, counted from the innermost.
         last: usize,
-        /// What polls it, if it is a task of its own, and not what a thread waits for.
+        /// What was polling it. `None` if it was being dropped, or is no task of its own but what a thread waits for.
         executor: Option<&'static str>,
     },
     /// A part of a runtime.
@@ -107,8 +107,9 @@ impl Types {
         }
         let typed = declared.map(|declared| &*declared.name);
         match Role::of(&frame.function, typed) {
-            Role::PollsTask { executor, future } => {
-                Mark::Polls(self.polled(frame, executor, future, is_shared()), executor)
+            Role::PollsTask { executor, future, drops } => {
+                let polls = (!drops).then_some(executor);
+                Mark::Polls(self.polled(frame, executor, future, is_shared()), polls)
             }
             Role::BlocksOn { executor, future } => {
                 Mark::BlocksOn(self.polled(frame, executor, future, is_shared()))
@@ -182,9 +183,7 @@ impl Types {
                     last = Some((at, mark));
                 }
                 Mark::Other(_) | Mark::Unnamed => last = Some((at, mark)),
-                Mark::Polls(of, executor) => {
-                    return self.of_task(of, Some(executor), part, last, at);
-                }
+                Mark::Polls(of, executor) => return self.of_task(of, executor, part, last, at),
                 // Only what the future itself has called is the future's. The rest is a scheduler that runs beside it.
                 Mark::BlocksOn(of) => match last {
                     Some((_, Mark::Other(_) | Mark::Unnamed)) => {
