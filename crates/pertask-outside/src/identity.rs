@@ -7,7 +7,7 @@
 //! The process goes on meanwhile, and memory is read some time after the sample was taken. The task may have ended since, and
 //! another one of the same type may have taken its place. But tokio counts its tasks. An ID that was given out some time before the sample was
 //! taken is that of a task which was in its place by then, so it is still the same. Whoever makes a task takes its ID a moment before
-//! the task is in its place. So IDs count only if they are older than the last look but one: a thread would have to be
+//! the task is in its place. So IDs count only if they were given out a while before: a thread would have to be
 //! stopped for that long between the two for an ID to be wrong. A task that is younger stays unknown.
 //!
 //! The layout is that of tokio 1.25 to 1.54, from its sources. It is checked, and where it does not fit, no task is known.
@@ -17,10 +17,11 @@ use crate::record::{Sample, u64_at};
 use crate::saved::Values;
 use crate::space::{Space, Walked};
 use crate::tokio::Tokio;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
 
 /// Where headers may begin: the allocator's alignment. From tokio 1.29 on, it is a line of the cache.
 const ALIGNMENT: u64 = 16;
@@ -63,14 +64,30 @@ pub(crate) struct Identity {
     without_header: u64,
 }
 
-/// The IDs that tokio had given out at two looks: all lesser ones.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct GivenOut {
+/// The IDs that tokio had given out some time before the samples that are read now were taken.
+#[derive(Debug, Default)]
+struct GivenOut {
     /// Where tokio counts. Another copy of tokio counts elsewhere.
     at: u64,
-    before_last: u64,
-    last: u64,
+    /// All lesser ones.
+    settled: u64,
+    /// What it had given out since, and when, the oldest first.
+    looks: VecDeque<Look>,
 }
+
+/// What tokio had given out at some time: all lesser IDs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    at: u64,
+    next_id: u64,
+    time: Instant,
+}
+
+/// How long an ID must have been given out when a sample is taken.
+const WHILE: Duration = Duration::from_millis(200);
+
+/// The least time between two looks that are remembered.
+const APART: Duration = Duration::from_millis(10);
 
 /// The process's memory.
 #[derive(Debug)]
@@ -120,20 +137,17 @@ impl Identity {
     }
 
     /// Looks which IDs are given out. To be called before samples are read: see [`read_until`](Self::read_until).
-    pub(crate) fn look(&mut self, tokio: &Tokio) -> GivenOut {
-        let now = tokio.next_id().and_then(|at| Some((at, self.word(at)?)));
-        match now {
-            Some((at, last)) if at == self.given_out.at => {
-                GivenOut { at, before_last: self.given_out.last, last }
-            }
-            Some((at, last)) => GivenOut { at, before_last: 0, last },
-            None => GivenOut::default(),
-        }
+    pub(crate) fn look(&mut self, tokio: &Tokio) -> Option<Look> {
+        let (at, time) = (tokio.next_id()?, Instant::now());
+        Some(Look { at, next_id: self.word(at)?, time })
     }
 
-    /// Notes that all samples were read which had been taken when tokio had given out these. Later ones were taken later.
-    pub(crate) fn read_until(&mut self, given_out: GivenOut) {
-        self.given_out = given_out;
+    /// Notes that all samples were read which had been taken at the time of that look. Others were taken later.
+    pub(crate) fn read_until(&mut self, look: Option<Look>) {
+        match look {
+            Some(look) => self.given_out.add(look),
+            None => self.given_out = GivenOut::default(),
+        }
     }
 
     /// Returns the ID of the task that a thread was polling.
@@ -152,7 +166,7 @@ impl Identity {
         self.without_header += u64::from(header.is_none());
         let id = self.id(header?)?;
         let counts_there = tokio.next_id() == Some(self.given_out.at);
-        (counts_there && 0 < id && id < self.given_out.before_last).then_some(id)
+        (counts_there && 0 < id && id < self.given_out.settled).then_some(id)
     }
 
     /// Returns the header among these words whose table has one of these functions, or `None` if there are several.
@@ -244,6 +258,22 @@ impl Identity {
     }
 }
 
+impl GivenOut {
+    fn add(&mut self, look: Look) {
+        if look.at != self.at {
+            *self = Self { at: look.at, ..Self::default() };
+        }
+        let is_settled = |old: &Look| old.time + WHILE <= look.time;
+        while let Some(old) = self.looks.front().filter(|old| is_settled(old)) {
+            self.settled = old.next_id;
+            self.looks.pop_front();
+        }
+        if self.looks.back().is_none_or(|last| last.time + APART <= look.time) {
+            self.looks.push_back(look);
+        }
+    }
+}
+
 /// The words among which a function has the address of the header that it polls: those of the registers that it uses, and its frame. `None` if
 /// the tables do not say which.
 fn words(
@@ -303,6 +333,23 @@ mod tests {
 
     fn table(words: [u64; WORDS]) -> Option<Table> {
         Table::of(&words.map(u64::to_ne_bytes).concat())
+    }
+
+    #[test]
+    fn an_id_is_settled_a_while_after_it_was_given_out() {
+        let (mut given_out, began) = (GivenOut::default(), Instant::now());
+        let mut look = |at, ms, next_id| {
+            given_out.add(Look { at, next_id, time: began + Duration::from_millis(ms) });
+            given_out.settled
+        };
+        assert_eq!(look(8, 0, 10), 0);
+        assert_eq!(look(8, 1, 20), 0);
+        assert_eq!(look(8, 100, 30), 0);
+        assert_eq!(look(8, 199, 40), 0);
+        assert_eq!(look(8, 200, 50), 10);
+        assert_eq!(look(8, 300, 60), 30, "the one at 1 ms was too soon to be remembered");
+        assert_eq!(look(8, 10_000, 70), 60);
+        assert_eq!(look(9, 10_001, 5), 0, "another tokio");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::event::{self, Kind};
-use crate::identity::{GivenOut, Identity};
+use crate::identity::{Identity, Look};
 use crate::options::RecordOptions;
 use crate::record::{Record, Sample};
 use crate::ring::{self, Ring};
@@ -446,9 +446,9 @@ impl Seen {
     }
 
     /// Looks which IDs tokio has given out.
-    fn ids_given_out(&mut self) -> GivenOut {
+    fn ids_given_out(&mut self) -> Option<Look> {
         let Self { space, identity, .. } = self;
-        space.tokio.as_ref().map_or_else(GivenOut::default, |tokio| identity.look(tokio))
+        identity.look(space.tokio.as_ref()?)
     }
 }
 
