@@ -134,6 +134,12 @@ mod tests {
                 Some("<app::W<u32>>::run::{closure#0}"),
             ),
             ("<async_task::raw::RawTask<app::F, (), app::S, ()>>::run", None, Some("app::F")),
+            (
+                "<compio_executor::task::TaskAlloc<app::F<()>>>::run_future",
+                None,
+                Some("app::F<()>"),
+            ),
+            ("<embassy_executor::raw::TaskStorage<app::F<()>>>::poll", None, Some("app::F<()>")),
         ] {
             let Role::PollsTask { future, .. } = Role::of(path, typed) else { panic!("{path}") };
             assert_eq!(future, expected, "{path}");

@@ -1,7 +1,7 @@
 //! What is known of executors: the functions that poll, the futures that wrap others, and the parts of runtimes.
 //!
-//! Names are without type arguments. Those of tokio, async-task, async-io and futures were seen in stacks; the others are taken from the
-//! sources of monoio 0.2, glommio 0.9 and embassy-executor 0.9.
+//! Names are without type arguments. All were seen in stacks: those of tokio, async-task, async-io, async-std 1.13, futures, monoio 0.2, glommio 0.9,
+//! compio 0.19 and embassy-executor 0.10.
 
 /// A function of an executor that has the type of a future among its type arguments.
 pub(crate) struct Root {
@@ -74,6 +74,10 @@ pub(crate) const ROOTS: &[Root] = &[
     task("monoio", "monoio::task::harness::Harness::poll"),
     one("monoio", "monoio::runtime::Runtime::block_on"),
     task("glommio", "glommio::task::raw::RawTask::run"),
+    // compio-executor 0.1, of compio 0.19. Earlier ones use async-task.
+    task("compio", "compio_executor::task::TaskAlloc::run_future"),
+    one("compio", "compio_runtime::Runtime::block_on"),
+    one("compio", "compio_runtime::Runtime::block_on_at"),
     task("embassy", "embassy_executor::raw::TaskStorage::poll"),
 ];
 
@@ -151,6 +155,8 @@ pub(crate) const BETWEEN: &[&str] = &[
     "futures_task::",
     "monoio::task::",
     "glommio::task::",
+    "compio_executor::UnsafeCell",
+    "async_std::task::",
     "pertask::tasks::",
 ];
 
@@ -191,10 +197,12 @@ pub(crate) const PARTS: &[(&str, &str)] = &[
     ("monoio::runtime::", "monoio scheduler"),
     ("monoio::scheduler::", "monoio scheduler"),
     ("monoio::driver::", "monoio driver"),
+    ("monoio::time::", "monoio timers"),
     ("glommio::executor::", "glommio scheduler"),
     ("glommio::reactor::", "glommio reactor"),
     ("glommio::sys::", "glommio reactor"),
     ("compio_runtime::", "compio scheduler"),
+    ("compio_executor::", "compio scheduler"),
     ("compio_driver::", "compio driver"),
     ("embassy_executor::", "embassy scheduler"),
 ];
