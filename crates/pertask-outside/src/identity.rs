@@ -1,8 +1,8 @@
 //! Which of tokio's tasks a thread was polling: the ID that tokio itself gives each task, where that is sure.
 //!
-//! The function that polls a task keeps the address of the task's header until the poll ends, in a register or in its frame. A sample has both:
-//! registers that functions called from there have used meanwhile are in their frames. A header is known by its table of functions, which
-//! has the very function that was running, and it leads to the task's ID. If there are two such headers, nobody knows which is the one.
+//! The function that polls a task gets the address of the task's header, and [keeps](Kept) it until the poll ends, in a register or in its
+//! frame. A sample has both: registers that functions called from there have used meanwhile are in their frames. The header has a
+//! table of functions, which must have the very function that was running, and the task's ID.
 //!
 //! The process goes on meanwhile, and memory is read some time after the sample was taken. The task may have ended since, and
 //! another one of the same type may have taken its place. But tokio counts its tasks. An ID that was given out some time before the sample was
@@ -13,10 +13,13 @@
 //! The layout is that of tokio 1.25 to 1.54, from its sources. It is checked, and where it does not fit, no task is known.
 
 use crate::allowed;
+use crate::kept::Frame;
+#[cfg(doc)]
+use crate::kept::Kept;
 use crate::record::{Sample, u64_at};
-use crate::saved::Values;
+use crate::saved::{Saved, Values};
 use crate::space::{Space, Walked};
-use crate::tokio::Tokio;
+use crate::tokio::{Polling, Tokio};
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io;
@@ -47,10 +50,6 @@ const MOST_BYTES: usize = 1024;
 /// The most tables that are remembered. There is one for each type of task.
 const MOST_TABLES: usize = 1 << 16;
 
-/// The most bytes of a frame that are looked at, and the most words in it that may be the address of a header.
-const MOST_FRAME: u64 = 64 << 10;
-const MOST_CANDIDATES: usize = 512;
-
 /// What is known of tasks.
 #[derive(Debug)]
 pub(crate) struct Identity {
@@ -59,9 +58,9 @@ pub(crate) struct Identity {
     /// What is where tables may be: the tables so far, and what is none.
     tables: HashMap<u64, Option<Table>>,
     given_out: GivenOut,
-    /// Samples in tasks, and those among them where no header was found.
+    /// Samples in tasks, and those among them where the task's header was found.
     in_tasks: u64,
-    without_header: u64,
+    with_header: u64,
 }
 
 /// The IDs that tokio had given out some time before the samples that are read now were taken.
@@ -121,7 +120,7 @@ impl Identity {
             tables: HashMap::new(),
             given_out: GivenOut::default(),
             in_tasks: 0,
-            without_header: 0,
+            with_header: 0,
         }
     }
 
@@ -159,32 +158,23 @@ impl Identity {
     ) -> Option<u64> {
         let Space { saved, tokio, .. } = space;
         let tokio = tokio.as_ref()?;
-        let (frame, entries) = tokio.polling(walked)?;
-        self.in_tasks += 1;
-        let words = words(saved, sample, walked, frame);
-        let header = words.and_then(|words| self.only_header(words, entries));
-        self.without_header += u64::from(header.is_none());
-        let id = self.id(header?)?;
+        self.in_tasks += u64::from(tokio.polls(walked));
+        let polling = tokio.polling(walked)?;
+        let header = self.header_at(argument(saved, sample, walked, &polling)?)?;
+        if !polling.entries.contains(&header.table.poll) {
+            return None;
+        }
+        self.with_header += 1;
+        let id = self.id(header)?;
         let counts_there = tokio.next_id() == Some(self.given_out.at);
         (counts_there && 0 < id && id < self.given_out.settled).then_some(id)
     }
 
-    /// Returns the header among these words whose table has one of these functions, or `None` if there are several.
-    fn only_header(&mut self, mut words: Vec<u64>, entries: &[u64]) -> Option<Header> {
-        words.retain(|word| word.is_multiple_of(ALIGNMENT) && ADDRESSES.contains(word));
-        words.sort_unstable();
-        words.dedup();
-        if words.len() > MOST_CANDIDATES {
-            return None;
-        }
-        let headers = words.into_iter().filter_map(|word| self.header_at(word));
-        let mut of_it = headers.filter(|header| entries.contains(&header.table.poll));
-        let first = of_it.next();
-        first.filter(|_| of_it.next().is_none())
-    }
-
     /// Returns the header that is there, if one is.
     fn header_at(&mut self, address: u64) -> Option<Header> {
+        if !address.is_multiple_of(ALIGNMENT) || !ADDRESSES.contains(&address) {
+            return None;
+        }
         let table_at = self.word(address + TABLE as u64)?;
         if !table_at.is_multiple_of(8) || !ADDRESSES.contains(&table_at) {
             return None;
@@ -249,7 +239,10 @@ impl Identity {
             (_, copies) if copies > 1 => {
                 format!("the program has {copies} copies of tokio, and each counts its tasks for itself")
             }
-            _ if self.in_tasks > 0 && 10 * self.without_header > 9 * self.in_tasks => {
+            _ if cfg!(not(target_arch = "x86_64")) => {
+                "that is possible on x86_64 alone".to_owned()
+            }
+            _ if self.in_tasks > 0 && 10 * self.with_header < self.in_tasks => {
                 "for nearly all samples, no task of tokio was found where the versions 1.25 to 1.54 have it".to_owned()
             }
             _ => return None,
@@ -274,15 +267,14 @@ impl GivenOut {
     }
 }
 
-/// The words among which a function has the address of the header that it polls: those of the registers that it uses, and its frame. `None` if
-/// the tables do not say which.
-fn words(
-    saved: &mut crate::saved::Saved,
+/// The argument of the function that polls: the address of the task's header.
+fn argument(
+    saved: &mut Saved,
     sample: &Sample<'_>,
     walked: &Walked,
-    frame: usize,
-) -> Option<Vec<u64>> {
-    let registers = sample.registers?;
+    polling: &Polling<'_>,
+) -> Option<u64> {
+    let (registers, frame) = (sample.registers?, polling.frame);
     let word = |address: u64| {
         let at = address.checked_sub(registers.stack)?;
         u64_at(sample.stack, usize::try_from(at).ok()?)
@@ -292,22 +284,19 @@ fn words(
         let (slots, end) = (saved.at(walked.place(callee))?, *walked.ends.get(callee)?);
         values.enter_caller(&slots, |slot| word(end.checked_add_signed(slot)?))?;
     }
-    let (slots, end) = (saved.at(walked.place(frame))?, *walked.ends.get(frame)?);
-    let mut words = match frame {
-        0 => values.used_here(&slots, |slot| word(end.checked_add_signed(slot)?))?,
-        _ => values.used(&slots).collect(),
-    };
     let start = match frame.checked_sub(1) {
         Some(callee) => *walked.ends.get(callee)?,
         None => registers.stack,
     };
-    // In the frame are also the caller's registers.
-    let is_callers = |address: u64| {
-        slots.iter().flatten().any(|slot| end.checked_add_signed(*slot) == Some(address))
-    };
-    let own = (start..end.min(start.saturating_add(MOST_FRAME))).step_by(8);
-    words.extend(own.filter(|address| !is_callers(*address)).filter_map(word));
-    Some(words)
+    polling.kept.value(&Frame {
+        place: walked.place(frame),
+        is_innermost: frame == 0,
+        values,
+        slots: saved.at(walked.place(frame))?,
+        start,
+        end: *walked.ends.get(frame)?,
+        word: &word,
+    })
 }
 
 impl Table {

@@ -35,6 +35,11 @@ mod error;
 #[allow(unsafe_code)]
 mod event;
 mod identity;
+#[cfg(target_arch = "x86_64")]
+mod kept;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "kept_nowhere.rs"]
+mod kept;
 #[allow(unsafe_code)]
 mod launch;
 mod options;

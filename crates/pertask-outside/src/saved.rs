@@ -22,6 +22,13 @@ const NUMBERS: [u16; COUNT] = [3, 12, 13, 14, 15, 6];
 #[cfg(target_arch = "aarch64")]
 const NUMBERS: [u16; COUNT] = [19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29];
 
+/// The same registers, for whoever reads code.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const KEPT_REGISTERS: [iced_x86::Register; COUNT] = {
+    use iced_x86::Register::{R12, R13, R14, R15, RBP, RBX};
+    [RBX, R12, R13, R14, R15, RBP]
+};
+
 /// The most places in the code that are remembered.
 const MOST_PLACES: usize = 1 << 16;
 
@@ -29,7 +36,7 @@ const MOST_PLACES: usize = 1 << 16;
 pub(crate) type Slots = [Option<i64>; COUNT];
 
 /// The values of the registers in some function of a stack.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Values(pub(crate) [u64; COUNT]);
 
 impl Values {
@@ -53,26 +60,6 @@ impl Values {
             }
         }
         Some(())
-    }
-
-    /// The values of the registers that a function uses.
-    pub(crate) fn used(self, slots: &Slots) -> impl Iterator<Item = u64> {
-        let slots = *slots;
-        self.0.into_iter().zip(slots).filter_map(|(value, slot)| slot.map(|_| value))
-    }
-
-    /// As [`used`](Self::used), for the function in which the thread was. Where it begins, and before it returns, its registers are still or again
-    /// those of its caller: then they are what it has put into its frame, or that part of the frame is gone. `None` if it uses none.
-    pub(crate) fn used_here(
-        self,
-        slots: &Slots,
-        word: impl Fn(i64) -> Option<u64>,
-    ) -> Option<Vec<u64>> {
-        let both = self.0.into_iter().zip(*slots).filter_map(|(value, slot)| Some((value, slot?)));
-        let both: Vec<_> = both.collect();
-        let is_own = |(value, slot): &(u64, i64)| word(*slot).is_some_and(|saved| saved != *value);
-        let uses_any = !both.is_empty();
-        uses_any.then(|| both.into_iter().filter(is_own).map(|(value, _)| value).collect())
     }
 }
 
@@ -169,18 +156,6 @@ mod tests {
         // The stack has at each place the place itself.
         values.enter_caller(&slots, |slot| Some(slot.unsigned_abs())).unwrap();
         assert_eq!(values.0[..3], [7, 16, 7]);
-        assert_eq!(values.used(&slots).collect::<Vec<_>>(), [16]);
         assert!(values.enter_caller(&slots, |_| None).is_none());
-    }
-
-    #[test]
-    fn where_a_function_begins_its_registers_are_its_callers() {
-        let values = Values([7; COUNT]);
-        let mut slots = [None; COUNT];
-        assert_eq!(values.used_here(&slots, |_| Some(1)), None);
-        slots[1] = Some(-16);
-        assert_eq!(values.used_here(&slots, |_| Some(1)), Some(vec![7]));
-        assert_eq!(values.used_here(&slots, |_| Some(7)), Some(vec![]), "not used yet");
-        assert_eq!(values.used_here(&slots, |_| None), Some(vec![]), "given back");
     }
 }

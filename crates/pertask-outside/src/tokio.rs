@@ -1,6 +1,7 @@
 //! Where tokio is in a process: the functions that poll its tasks, those that run many tasks, and its count of tasks, by the symbols of
 //! the process's files.
 
+use crate::kept::Kept;
 use crate::space::Walked;
 use pertask_symbols::{MappedElf, Memory, Module, Symbol};
 use std::collections::BTreeMap;
@@ -32,6 +33,8 @@ enum Kind {
         is_raw: bool,
         /// The functions in tasks' tables that are this one, or that go on here.
         entries: Vec<u64>,
+        /// Where it keeps the address of the task's header, which is its argument.
+        kept: Option<Kept>,
     },
     /// It runs one task after the other.
     Runs,
@@ -52,6 +55,19 @@ const RUNNERS: [(&str, &[&str]); 5] = [
     ("tokio::runtime::blocking::pool::Inner", &["run"]),
 ];
 
+/// What a frame says of the task that it polls.
+pub(crate) struct Polling<'a> {
+    /// The frame, counted from the innermost.
+    pub(crate) frame: usize,
+    /// The functions of which the task's table has one.
+    pub(crate) entries: &'a [u64],
+    /// Where the frame's function keeps the address of the task's header.
+    pub(crate) kept: Kept,
+}
+
+/// The longest function that is read, in bytes.
+const LONGEST: u64 = 64 << 10;
+
 /// The most bytes of a jump, with what may stand before it.
 const JUMP: u64 = 16;
 
@@ -68,7 +84,10 @@ impl Tokio {
                     continue;
                 }
                 () if is_raw || is_harness_poll(name) => {
-                    Kind::Polls { is_raw, entries: Vec::new() }
+                    let Range { start, end } = *addresses;
+                    let code = memory.read(start..end.min(start.saturating_add(LONGEST)));
+                    let kept = code.and_then(|code| Kept::find(&code, start));
+                    Kind::Polls { is_raw, entries: Vec::new(), kept }
                 }
                 () if is_runner(name) => Kind::Runs,
                 () => continue,
@@ -121,23 +140,30 @@ impl Tokio {
         self.next_ids.len()
     }
 
-    /// Returns the frame of a stack that polls the innermost task, and the functions of which that task's table has one.
+    /// Returns the frame of a stack that polls the innermost task, if it is known how to find that task.
     ///
     /// It is the innermost frame that polls any. If a function that runs many tasks was called from there, a task may be polled by a function
     /// that is not known here, and then none is returned: what is further out is another task, such as the worker itself.
-    pub(crate) fn polling(&self, walked: &Walked) -> Option<(usize, &[u64])> {
+    pub(crate) fn polling(&self, walked: &Walked) -> Option<Polling<'_>> {
         let kind = |frame: usize| self.kind(walked.place(frame));
         let frames = 0..walked.addresses.len();
         let (frame, found) = frames.clone().find_map(|frame| Some((frame, kind(frame)?)))?;
-        match found {
-            Kind::Runs => None,
-            Kind::Polls { entries, .. } if !entries.is_empty() => Some((frame, entries)),
+        let Kind::Polls { entries, kept: Some(kept), .. } = found else { return None };
+        let entries = match entries.is_empty() {
+            false => entries,
             // Unoptimised, it is called by the function that the table has.
-            Kind::Polls { .. } => match frames.contains(&(frame + 1)).then(|| kind(frame + 1))?? {
-                Kind::Polls { is_raw: true, entries } => Some((frame, entries)),
-                _ => None,
+            true => match frames.contains(&(frame + 1)).then(|| kind(frame + 1))?? {
+                Kind::Polls { is_raw: true, entries, .. } => entries,
+                _ => return None,
             },
-        }
+        };
+        Some(Polling { frame, entries, kept: *kept })
+    }
+
+    /// Whether a stack has a frame that polls a task.
+    pub(crate) fn polls(&self, walked: &Walked) -> bool {
+        let kinds = (0..walked.addresses.len()).find_map(|frame| self.kind(walked.place(frame)));
+        matches!(kinds, Some(Kind::Polls { .. }))
     }
 
     fn kind(&self, address: u64) -> Option<&Kind> {
