@@ -81,7 +81,7 @@ tests() {
     lowest
     run test -q -p pertask-core
     run test -q -p pertask --all-features --test executors --test session --test tracing
-    run test -q -p pertask-executors -p pertask-outside -p pertask-profile -p pertask-symbols -p pertask-text
+    run test -q -p pertask-agent -p pertask-executors -p pertask-outside -p pertask-profile -p pertask-symbols -p pertask-text
     with_tokio "$TOKIO_OF_TESTS"
     run test -q -p pertask --no-default-features --features tokio,table --test tokio_api
 }

@@ -6,6 +6,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use pertask::{CounterEvent, UnknownEvent, sampler::SamplerOptions};
 
 use crate::{
+    agent::{PsOptions, StatOptions, TasksOptions, help},
     duration,
     profile_file::ProfilePath,
     record::{self, RecordOptions},
@@ -110,6 +111,7 @@ Examples:
   pertask demo -o profile.pb.gz -o profile.svg  sample too; then: pertask report profile.pb.gz
   pertask demo -o profile.pb.gz --unresolved    leave the names of functions to pertask report
   pertask demo --plain                          the same service without pertask, from outside
+  pertask demo --serve                          serve, for pertask top and others to look at
   pertask demo --json > report.json
   pertask demo --port 8080                      call it yourself: curl http://127.0.0.1:8080/hash
 
@@ -138,7 +140,7 @@ impl Cli {
             Command::Report(options) => options.conflict(),
             Command::Record(options) => options.conflict(),
             Command::Demo(options) => options.conflict(),
-            Command::Doctor(_) => None,
+            Command::Doctor(_) | Command::Ps(_) | Command::Stat(_) | Command::Tasks(_) => None,
         };
         if let Some(conflict) = conflict {
             Self::command().error(ErrorKind::ArgumentConflict, conflict).exit();
@@ -156,12 +158,21 @@ pub enum Command {
     /// Shows what this machine offers for measuring.
     #[command(about = DOCTOR_ABOUT, long_about = DOCTOR_LONG_ABOUT)]
     Doctor(DoctorOptions),
+    /// Lists the processes that have an agent.
+    #[command(about = help::PS, long_about = help::PS_LONG)]
+    Ps(PsOptions),
     /// Records a program.
     #[command(about = record::ABOUT, long_about = record::LONG_ABOUT, after_long_help = record::HELP)]
     Record(Box<RecordOptions>),
     /// Reads a sampled profile.
     #[command(about = report::ABOUT, long_about = report::LONG_ABOUT, after_long_help = report::HELP)]
     Report(Box<ReportOptions>),
+    /// Shows which tasks of a running program spend the CPU.
+    #[command(about = help::STAT, long_about = help::STAT_LONG, after_long_help = help::STAT_HELP)]
+    Stat(Box<StatOptions>),
+    /// Lists the live tasks of a running program.
+    #[command(about = help::TASKS, long_about = help::TASKS_LONG, after_long_help = help::TASKS_HELP)]
+    Tasks(TasksOptions),
 }
 
 /// The options of `pertask doctor`.
@@ -194,6 +205,11 @@ pub struct DemoOptions {
     /// `pertask record` does
     #[arg(long, conflicts_with_all = ["tree", "wake_latency", "json", "events"])]
     pub plain: bool,
+
+    /// Serve until Ctrl-C, with an agent, for `pertask top`, `stat`, `tasks` and `record` in another
+    /// terminal
+    #[arg(long, conflicts_with_all = ["plain", "tree", "wake_latency", "json", "events", "duration", "output", "frequency"])]
+    pub serve: bool,
 
     /// The process that `--plain` records
     #[arg(long, hide = true)]

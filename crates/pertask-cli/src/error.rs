@@ -22,6 +22,12 @@ pub enum Error {
     NotReady { first: String },
     /// The demo's service did not start in a process of its own.
     Serve(io::Error),
+    /// A program cannot be started.
+    Start { program: String, cause: io::Error },
+    /// The demo's endpoints could not listen.
+    Endpoints(io::Error),
+    /// A process has no agent, or its agent refuses.
+    Agent(String),
     /// A program cannot be recorded.
     Record(pertask_outside::Error),
     /// A file of `perf record` cannot be used.
@@ -67,6 +73,9 @@ impl fmt::Display for Error {
             ),
             Self::Measure(cause) => write!(f, "{cause}"),
             Self::Serve(cause) => write!(f, "the demo's service did not start: {cause}"),
+            Self::Start { program, cause } => write!(f, "cannot start {program}: {cause}"),
+            Self::Endpoints(cause) => write!(f, "cannot listen on 127.0.0.1: {cause}"),
+            Self::Agent(why) => write!(f, "{why}"),
             Self::Record(cause) => write!(f, "{cause}"),
             Self::PerfData { place, cause } => write!(f, "cannot read {place}: {cause}"),
             Self::Wait(cause) => write!(f, "it is not known how the program ended: {cause}"),

@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+mod agent;
 mod cli;
 mod demo;
 mod doctor;
@@ -28,8 +29,11 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Demo(options) => demo::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Doctor(options) => doctor::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Ps(options) => agent::ps(&options).map(|()| ExitCode::SUCCESS),
         Command::Record(options) => record::run(&options),
         Command::Report(options) => report::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Stat(options) => agent::stat(&options),
+        Command::Tasks(options) => agent::tasks(&options).map(|()| ExitCode::SUCCESS),
     };
     match done {
         Ok(status) => status,

@@ -11,7 +11,7 @@ use std::{
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use serde_json::Value;
-use support::{Running, after_requests};
+use support::{Running, after_requests, loudly};
 
 /// As whom the command runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,10 +240,4 @@ fn user() -> u32 {
 fn paranoid() -> i32 {
     let text = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap_or_default();
     text.trim().parse().unwrap_or(i32::MAX)
-}
-
-/// Said although the test passes.
-fn loudly(message: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "{message}");
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use serde_json::Value;
+use support::loudly;
 
 const PERTASK: &str = env!("CARGO_BIN_EXE_pertask");
 
@@ -109,11 +110,6 @@ fn may_record(who: Option<u32>, output: &Output) -> bool {
         return false;
     }
     true
-}
-
-fn loudly(message: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "{message}");
 }
 
 /// The rows of a profile's table, by site. `None` if samples were lost, as where other programs keep the recorder from its CPU: nobody

@@ -21,6 +21,7 @@
 //! - `pertask::tokio` (feature `tokio`) has tokio's spawn functions, with tokio's return types.
 //! - `pertask::tracing` (feature `tracing`) turns spans into scopes.
 //! - `pertask::sampler` (feature `sampler`) samples where in the code each thread and task spends its CPU time.
+//! - `pertask::agent` (feature `agent`) lets a terminal and other tools do all of it while the program runs.
 //! - `pertask::profile` (feature `profile`) is a sampled profile. It writes pprof, folded stacks, flamegraphs, the
 //!   Firefox Profiler's format and speedscope's.
 //! - `pertask::symbols` (feature `symbols`) names the functions at addresses.
@@ -31,6 +32,7 @@
 //! | --- | --- |
 //! | `table` (default) | the report as text, by `Display` |
 //! | `json` | the report as JSON |
+//! | `agent` | `pertask::agent`: a terminal and other tools measure the process while it runs; with `json`, `metrics` and `profiler` |
 //! | `metrics` | `pertask::metrics`, which answers scrapes of Prometheus |
 //! | `tokio` | `pertask::tokio`; with `--cfg tokio_unstable` it sees every task of a runtime |
 //! | `tracing` | `pertask::tracing` |
@@ -65,6 +67,9 @@ mod sessions;
 
 #[cfg(feature = "metrics")]
 pub mod metrics;
+
+#[cfg(feature = "agent")]
+pub mod agent;
 
 #[cfg(feature = "sampler")]
 pub mod sampler;

@@ -3,6 +3,7 @@
 mod clients;
 mod plain;
 mod routes;
+mod serve;
 mod service;
 
 use std::{
@@ -43,6 +44,9 @@ pub fn run(options: &DemoOptions) -> Result<(), Error> {
     }
     if options.plain {
         return plain::run(options);
+    }
+    if options.serve {
+        return serve::run(options);
     }
     // The runtime stays until the end, so that it hears a second Ctrl-C while the report is written.
     let runtime = Runtime::new().map_err(Error::Runtime)?;

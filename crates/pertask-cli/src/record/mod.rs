@@ -1,5 +1,6 @@
-//! `pertask record`: samples of a program that has nothing of pertask in it.
+//! `pertask record`: samples of a program, by its agent, or from outside if it has nothing of pertask in it.
 
+mod inside;
 mod options;
 mod program;
 
@@ -14,13 +15,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pertask::profile::{Profile, SummaryStyle};
+use pertask::{
+    profile::{Profile, SummaryStyle},
+    sampler::SamplerOptions,
+};
 use pertask_outside::{Launch, Recorder};
 use pertask_text::human::counted;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::runtime::Runtime;
 
 use crate::{
+    agent::Agent,
     error::Error,
     output::{note, print, stdout_style},
     profile_file::ProfilePath,
@@ -34,7 +39,7 @@ use program::Files;
 pub use options::{ABOUT, HELP, LONG_ABOUT, RecordOptions};
 
 /// No signal.
-const NOT_ASKED: i32 = 0;
+pub const NOT_ASKED: i32 = 0;
 
 /// The longest wait for samples, and for the end of a program.
 const TURN: Duration = Duration::from_millis(50);
@@ -59,15 +64,23 @@ pub fn run(options: &RecordOptions) -> Result<ExitCode, Error> {
 ///
 /// Returns an [`Error`] if nothing can be recorded, or a file cannot be written.
 pub fn run_until(options: &RecordOptions, asked: &AtomicI32) -> Result<ExitCode, Error> {
+    if let Some((agent, process)) = options.pid.and_then(|pid| agent_of(pid, options)) {
+        note(format_args!("recording process {process} by its agent (Ctrl-C ends it)"));
+        let files = Files::of(process);
+        finish(inside::profile(&agent, options, asked)?, &files, options)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let (mut recorder, child) = start(options)?;
     record(&mut recorder, options.duration, asked)?;
     let files = Files::of(recorder.process());
-    let profile = recorder.finish();
-    match options.unresolved {
-        true => options.output.iter().try_for_each(|file| file.write(&profile))?,
-        false => show(profile, &files, options)?,
-    }
+    finish(recorder.finish(), &files, options)?;
     child.map_or(Ok(ExitCode::SUCCESS), |child| status(child, asked))
+}
+
+/// Returns the agent that records the process, if it has one and nothing is wanted that it cannot do.
+fn agent_of(process: u32, options: &RecordOptions) -> Option<(Agent, u32)> {
+    let is_wanted = !options.outside && options.frequency <= SamplerOptions::HIGHEST_HZ;
+    is_wanted.then(|| Agent::of(process).ok()).flatten().map(|agent| (agent, process))
 }
 
 /// Returns what becomes the number of the signal by which the user asks to stop.
@@ -121,6 +134,14 @@ fn record(recorder: &mut Recorder, most: Option<Duration>, asked: &AtomicI32) ->
     Ok(())
 }
 
+/// Writes the profile, and shows it if its names are wanted.
+fn finish(profile: Profile, files: &Files, options: &RecordOptions) -> Result<(), Error> {
+    match options.unresolved {
+        true => options.output.iter().try_for_each(|file| file.write(&profile)),
+        false => show(profile, files, options),
+    }
+}
+
 /// Finds the names, prints the tables, and writes the files.
 fn show(profile: Profile, files: &Files, options: &RecordOptions) -> Result<(), Error> {
     let mut profile = options.symbols.named_from(profile, files.folders());
@@ -139,7 +160,11 @@ fn show(profile: Profile, files: &Files, options: &RecordOptions) -> Result<(), 
 }
 
 /// Waits for the program that was started, and returns its status.
-fn status(mut child: Child, asked: &AtomicI32) -> Result<ExitCode, Error> {
+///
+/// # Errors
+///
+/// Returns [`Error::Wait`] if the kernel does not say how it ended.
+pub fn status(mut child: Child, asked: &AtomicI32) -> Result<ExitCode, Error> {
     if let Some(ended) = child.try_wait().map_err(Error::Wait)? {
         return Ok(code(ended));
     }

@@ -76,6 +76,10 @@ pub struct RecordOptions {
     #[arg(short = 'F', long, value_name = "HZ", default_value_t = 199, value_parser = clap::value_parser!(u32).range(1..=Outside::HIGHEST_HZ as i64))]
     pub frequency: u32,
 
+    /// Record from outside, also if the program has an agent
+    #[arg(long)]
+    pub outside: bool,
+
     /// Bytes of stack copied with each sample; raise it if stacks are cut off
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 10, value_parser = clap::value_parser!(u32).range(1_024..=65_528))]
     pub stack_size: u32,
@@ -116,6 +120,7 @@ impl RecordOptions {
             pid: Some(process),
             duration: Some(demo.duration),
             frequency: demo.frequency.unwrap_or(199),
+            outside: true,
             stack_size: 16 << 10,
             output: demo.output.clone(),
             unresolved: demo.unresolved,

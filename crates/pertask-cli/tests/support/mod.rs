@@ -133,3 +133,9 @@ impl Drop for Running {
         let _ = self.child.wait();
     }
 }
+
+/// Said although the test passes.
+pub fn loudly(message: &str) {
+    // Nobody may be listening.
+    let _ = writeln!(std::io::stderr(), "{message}");
+}

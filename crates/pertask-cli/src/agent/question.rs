@@ -1,0 +1,164 @@
+//! A question to an agent, and its answer.
+
+use std::{fmt::Write as _, io::Read as _, time::Duration};
+
+use pertask_agent::{Client, Reply, connect};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::error::Error;
+
+/// The time in which an agent begins to answer, beyond the time that it is to measure.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The most bytes of an answer.
+const MOST_BYTES: usize = 1 << 30;
+
+/// A path with parameters.
+pub struct Question(String);
+
+/// The agent of a process.
+#[derive(Debug)]
+pub struct Agent(u32);
+
+impl Question {
+    pub fn new(path: &str) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// Adds a parameter.
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.0.push(if self.0.contains('?') { '&' } else { '?' });
+        self.0.push_str(name);
+        self.0.push('=');
+        for byte in value.bytes() {
+            match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                    self.0.push(char::from(byte));
+                }
+                // Writing to a string cannot fail.
+                _ => _ = write!(self.0, "%{byte:02X}"),
+            }
+        }
+        self
+    }
+
+    /// Adds a parameter, if it has a value.
+    pub fn with_some(self, name: &str, value: Option<&str>) -> Self {
+        match value {
+            Some(value) => self.with(name, value),
+            None => self,
+        }
+    }
+
+    /// Adds a parameter that is true or not there.
+    pub fn with_flag(self, name: &str, value: bool) -> Self {
+        self.with_some(name, value.then_some("true"))
+    }
+
+    pub fn path(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Agent {
+    /// The agent of a process.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Agent`] if it has none, or its agent does not answer this user.
+    pub fn of(process: u32) -> Result<Self, Error> {
+        let agent = Self(process);
+        agent.connect().map(|_| agent)
+    }
+
+    fn connect(&self) -> Result<Client, Error> {
+        connect(self.0).map_err(|why| Error::Agent(why.to_string()))
+    }
+
+    /// Asks, and returns the answer when it begins.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Agent`] if there is no answer within the time that the question takes, or if the agent refuses it.
+    pub fn ask(&self, question: &Question, takes: Duration) -> Result<Reply, Error> {
+        let reply = self.connect()?.get(question.path(), takes + PATIENCE);
+        let reply = reply.map_err(|why| Error::Agent(why.to_string()))?;
+        if reply.status == 200 { Ok(reply) } else { Err(self.refusal(reply)) }
+    }
+
+    /// Ends a question that has this `id`.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`ask`](Self::ask).
+    pub fn stop(&self, id: &str) -> Result<(), Error> {
+        let question = Question::new("/v1/stop").with("id", id);
+        let reply = self.connect()?.post(question.path(), PATIENCE);
+        let reply = reply.map_err(|why| Error::Agent(why.to_string()))?;
+        if reply.status == 200 { Ok(()) } else { Err(self.refusal(reply)) }
+    }
+
+    /// Asks, and reads the whole answer.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`ask`](Self::ask).
+    pub fn bytes(&self, question: &Question, takes: Duration) -> Result<Vec<u8>, Error> {
+        let reply = self.ask(question, takes)?;
+        reply.into_bytes(MOST_BYTES).map_err(|why| Error::Agent(why.to_string()))
+    }
+
+    /// Asks, and reads the answer as JSON.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`ask`](Self::ask), and [`Error::Agent`] if the answer is not what was asked for.
+    pub fn json<T: DeserializeOwned>(
+        &self,
+        question: &Question,
+        takes: Duration,
+    ) -> Result<T, Error> {
+        let bytes = self.bytes(question, takes)?;
+        serde_json::from_slice(&bytes).map_err(|why| self.nonsense(question, &why))
+    }
+
+    /// Says that an answer was not understood.
+    pub fn nonsense(&self, question: &Question, why: &serde_json::Error) -> Error {
+        Error::Agent(format!(
+            "process {} has answered {} in a way that this version does not understand: {why}; use the pertask of the version that the program was built with",
+            self.0,
+            question.path()
+        ))
+    }
+
+    fn refusal(&self, reply: Reply) -> Error {
+        #[derive(Deserialize)]
+        struct Refused {
+            error: String,
+        }
+        let (status, mut bytes) = (reply.status, Vec::new());
+        // What was read of it is enough to say why.
+        let _ = reply.body.take(64 << 10).read_to_end(&mut bytes);
+        let reason = match serde_json::from_slice::<Refused>(&bytes) {
+            Ok(refused) => refused.error,
+            Err(_) => format!("status {status}"),
+        };
+        Error::Agent(format!("process {} refuses: {reason}", self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_escaped() {
+        let question =
+            Question::new("/v1/report").with("site", "GET /a?b&c=ü").with_flag("no", false);
+        assert_eq!(question.path(), "/v1/report?site=GET%20/a%3Fb%26c%3D%C3%BC");
+        assert_eq!(
+            question.with_flag("yes", true).path(),
+            "/v1/report?site=GET%20/a%3Fb%26c%3D%C3%BC&yes=true"
+        );
+    }
+}

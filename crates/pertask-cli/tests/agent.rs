@@ -1,0 +1,304 @@
+//! The commands that ask a running program's agent, on `pertask demo --serve`.
+
+mod support;
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+use support::{ROUTES, Running, ask, loudly};
+
+const PERTASK: &str = env!("CARGO_BIN_EXE_pertask");
+
+/// The demo with its agent, in a folder of its own.
+struct Demo {
+    folder: PathBuf,
+    running: Running,
+    /// Where it serves, and where its endpoints are.
+    service: String,
+    endpoints: String,
+}
+
+impl Demo {
+    fn start(name: &str) -> Self {
+        let folder = folder(name);
+        let mut running = Running::start(&mut command(&folder, &["demo", "--serve"]));
+        let line = running.wait_for("serving on http://");
+        let service = line.split(' ').next().expect("an address").to_owned();
+        let line = running.wait_for("  go tool pprof http://");
+        let endpoints = line.split('/').next().expect("an address").to_owned();
+        Self { folder, running, service, endpoints }
+    }
+
+    fn pid(&self) -> String {
+        self.running.child.id().to_string()
+    }
+
+    /// Runs a command on it. `PID` stands for its process id.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let pid = self.pid();
+        let given = |it: &&str| if *it == "PID" { pid.clone() } else { (*it).to_owned() };
+        let arguments: Vec<String> = arguments.iter().map(given).collect();
+        command(&self.folder, &arguments)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("to run")
+    }
+
+    /// Runs a command on it that must succeed.
+    fn told(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    fn told_json(&self, arguments: &[&str]) -> Value {
+        json(&self.told(arguments))
+    }
+
+    /// Runs `pertask stat` while it answers each of its requests at least once, then ends it by Ctrl-C.
+    fn measured(&self, arguments: &[&str]) -> String {
+        let mut stat = Running::start(&mut self.command(arguments));
+        stat.wait_for("measuring");
+        for route in ROUTES {
+            assert!(ask(&self.service, route).starts_with("HTTP/1.1 200"), "{route}");
+        }
+        stat.signal(libc::SIGINT);
+        let output = stat.finish();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// Gets a path from its endpoints: the head, and the body.
+    fn get(&self, path: &str) -> (String, Vec<u8>) {
+        let mut stream = TcpStream::connect(&self.endpoints).expect("to connect");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.endpoints).expect("to ask");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("to read");
+        let end = answer.windows(4).position(|it| it == b"\r\n\r\n").expect("a head") + 4;
+        (String::from_utf8_lossy(&answer[..end]).into_owned(), answer[end..].to_vec())
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.running.child.kill();
+        let _ = self.running.child.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn folder(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("pertask-agent-{}-{name}", std::process::id()))
+}
+
+fn command(folder: &Path, arguments: &[impl AsRef<std::ffi::OsStr>]) -> Command {
+    let mut command = Command::new(PERTASK);
+    command.args(arguments).env("PERTASK_DIR", folder).env_remove("PERTASK");
+    command
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|why| panic!("{why}: {text}"))
+}
+
+/// The rows of a report with this name.
+fn row<'a>(report: &'a Value, rows: &str, name: &str) -> &'a Value {
+    let rows = report[rows].as_array().expect("rows");
+    rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("{name}: {report:#}"))
+}
+
+#[test]
+fn processes_with_an_agent_are_listed() {
+    let demo = Demo::start("ps");
+    let listed = demo.told_json(&["ps", "--json"]);
+    // Others may have one, too.
+    let of_demo = |row: &&Value| row["pid"] == demo.running.child.id();
+    let only = listed.as_array().expect("a list").iter().find(of_demo).expect("the demo");
+    assert_eq!(only["program"], "pertask");
+    assert_eq!(only["pertask"], env!("CARGO_PKG_VERSION"));
+    assert!(only["live_tasks"].as_u64() > Some(0), "{only:#}");
+    assert_eq!(only["error"], Value::Null);
+    let text = demo.told(&["ps"]);
+    assert!(text.trim_start().starts_with("PID"), "{text}");
+    assert!(text.contains(&demo.pid()), "{text}");
+}
+
+#[test]
+fn a_process_that_was_killed_is_listed_no_more() {
+    let mut demo = Demo::start("killed");
+    let sockets = || fs::read_dir(&demo.folder).expect("a folder").count();
+    assert_eq!(sockets(), 1);
+    demo.running.signal(libc::SIGKILL);
+    // Until it is reaped, the kernel still has it.
+    demo.running.child.wait().expect("its end");
+    let output = demo.run(&["ps", "--json"]);
+    let listed = json(&String::from_utf8_lossy(&output.stdout));
+    let of_demo = |row: &Value| row["pid"] == demo.running.child.id();
+    assert!(!listed.as_array().expect("a list").iter().any(of_demo), "{listed:#}");
+    assert_eq!(fs::read_dir(&demo.folder).expect("a folder").count(), 0);
+}
+
+#[test]
+fn its_tasks_are_measured_exactly() {
+    let demo = Demo::start("stat");
+    let report = json(&demo.measured(&["stat", "--pid", "PID", "--json"]));
+    assert_eq!(report["schema"], "pertask.report/1");
+    for route in ROUTES {
+        let row = row(&report, "sites", route);
+        assert!(row["cpu_ns"].as_u64() > Some(0) && row["polls"].as_u64() > Some(0), "{row:#}");
+    }
+    let parts = ["tasks_cpu_ns", "unknown_cpu_ns", "workers_cpu_ns", "other_cpu_ns"];
+    let sum: u64 = parts.iter().map(|part| report[*part].as_u64().expect("a number")).sum();
+    let process = report["process_cpu_ns"].as_u64().expect("a number");
+    assert!(sum.abs_diff(process) < process / 20 + 10_000_000, "{sum} {process}");
+    // The same as a table.
+    let text = demo.measured(&["stat", "--pid", "PID"]);
+    assert!(text.contains("Tasks by spawn site") && text.contains("GET /hash"), "{text}");
+}
+
+#[test]
+fn a_report_each_interval_is_of_that_time_alone() {
+    let demo = Demo::start("interval");
+    let text = demo.told(&["stat", "--pid", "PID", "-I", "100", "-d", "2s", "--json"]);
+    let times: Vec<u64> =
+        text.lines().filter_map(|line| json(line)["duration_ns"].as_u64()).collect();
+    let total: u64 = times.iter().sum();
+    assert!(times.len() >= 2 && times.iter().all(|time| *time < total), "{times:?}");
+}
+
+#[test]
+fn a_duration_ends_it() {
+    let demo = Demo::start("duration");
+    let report = demo.told_json(&["stat", "--pid", "PID", "-d", "300ms", "--json"]);
+    assert!(report["duration_ns"].as_u64() >= Some(200_000_000), "{report:#}");
+    // And the service goes on.
+    demo.told(&["tasks", "--pid", "PID"]);
+}
+
+#[test]
+fn the_last_report_is_kept_when_the_process_is_killed() {
+    let demo = Demo::start("dies");
+    let mut stat = Running::start(&mut demo.command(&["stat", "--pid", "PID"]));
+    stat.wait_for("measuring");
+    demo.running.signal(libc::SIGKILL);
+    stat.wait_for("the process has ended");
+    let output = stat.finish();
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("CPU"), "{output:?}");
+}
+
+#[test]
+fn live_tasks_are_listed() {
+    let demo = Demo::start("tasks");
+    let all = demo.told_json(&["tasks", "--pid", "PID", "--json", "--limit", "10000"]);
+    let live = all["live"].as_u64().expect("a number");
+    let tasks = all["tasks"].as_array().expect("tasks");
+    assert_eq!(live, tasks.len() as u64);
+    let accept = row(&all, "tasks", "accept connections");
+    assert_eq!(accept["polls"], Value::Null, "nothing was measured: {accept:#}");
+    assert!(accept["file"].as_str().is_some_and(|file| file.ends_with("service.rs")), "{accept:#}");
+    let id = accept["id"].to_string();
+    let one = demo.told_json(&["tasks", "--pid", "PID", "--task", &id, "--json"]);
+    assert_eq!((&one["matching"], &one["tasks"][0]["id"]), (&Value::from(1), &accept["id"]));
+    // Page by page, each task comes once.
+    let first = demo.told_json(&["tasks", "--pid", "PID", "--limit", "1", "--json"]);
+    let after = first["next_after"].to_string();
+    let next =
+        demo.told_json(&["tasks", "--pid", "PID", "--limit", "1", "--after", &after, "--json"]);
+    assert!(next["tasks"][0]["id"].as_u64() > first["tasks"][0]["id"].as_u64(), "{next:#}");
+    let measured = demo.told(&["tasks", "--pid", "PID", "-d", "500ms"]);
+    assert!(measured.contains("MAX POLL") && measured.contains("live task"), "{measured}");
+}
+
+#[test]
+fn it_is_recorded_by_its_agent_and_from_outside() {
+    let demo = Demo::start("record");
+    // Its requests are recorded until it has answered some.
+    let mut record = Running::start(&mut demo.command(&["record", "--pid", "PID", "-F", "499"]));
+    record.wait_for("recording process");
+    for _ in 0..20 {
+        ask(&demo.service, "GET /hash");
+    }
+    record.signal(libc::SIGINT);
+    let output = record.finish();
+    let (stdout, stderr) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if stderr.contains("cannot sample threads") {
+        return loudly(&format!("SKIPPED: {stderr}"));
+    }
+    assert!(output.status.success() && stderr.contains("by its agent"), "{output:?}");
+    // Tasks have their names, and functions theirs, although the service has looked up none.
+    assert!(stdout.contains("GET /hash") && stdout.contains("fnv1a"), "{stdout}");
+    let output = demo.run(&["record", "--pid", "PID", "-d", "1s", "-F", "499", "--outside"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    if stderr.contains("the kernel refuses perf events") {
+        return loudly(&format!("SKIPPED: {stderr}"));
+    }
+    assert!(!stderr.contains("by its agent"), "{stderr}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains('~'), "{output:?}");
+}
+
+#[test]
+fn go_tools_find_their_paths() {
+    let demo = Demo::start("pprof");
+    let (head, index) = demo.get("/debug/pprof/");
+    assert!(head.starts_with("HTTP/1.1 200 ") && index.starts_with(b"/debug/pprof/"), "{head}");
+    let (head, text) = demo.get("/debug/pprof/tasks?seconds=0.5");
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert!(String::from_utf8_lossy(&text).contains("GET /hash"), "{text:?}");
+    let (head, profile) = demo.get("/debug/pprof/profile?seconds=1&hz=99");
+    match head.starts_with("HTTP/1.1 200 ") {
+        true => assert!(profile.starts_with(b"\x1f\x8b"), "gzip: {head}"),
+        false => loudly(&format!("SKIPPED: {}", String::from_utf8_lossy(&profile))),
+    }
+    let (head, metrics) = demo.get("/metrics");
+    assert!(head.contains("Content-Type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
+    assert!(String::from_utf8_lossy(&metrics).contains("pertask_task_cpu_seconds_total"), "{head}");
+    for refused in ["/debug/pprof/heap", "/debug/pprof/profile?seconds=x", "/v1/report?sitee=a"] {
+        let (head, why) = demo.get(refused);
+        assert!(head.starts_with("HTTP/1.1 4"), "{refused}: {head}");
+        let why: Value = serde_json::from_slice(&why).expect("a reason");
+        assert!(why["error"].as_str().is_some_and(|why| !why.is_empty()), "{refused}");
+    }
+}
+
+#[test]
+fn a_program_without_an_agent_is_told_how_to_get_one() {
+    let folder = folder("none");
+    let pid = std::process::id().to_string();
+    for arguments in [["stat", "--pid", &pid], ["tasks", "--pid", &pid]] {
+        let output = command(&folder, &arguments).output().expect("to run");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("pertask::agent::init()") && stderr.contains(&pid), "{stderr}");
+    }
+    let output = command(&folder, &["stat", "--", "true"]).output().expect("to run");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && stderr.contains("nothing was measured"), "{stderr}");
+}
+
+#[test]
+fn pertask_off_means_no_agent() {
+    let folder = folder("off");
+    let mut demo = Running::start(command(&folder, &["demo", "--serve"]).env("PERTASK", "off"));
+    let line = demo.wait_for("serving on http://");
+    assert!(line.contains("PERTASK is off"), "{line}");
+    assert!(!folder.exists(), "no folder is made");
+}
+
+#[test]
+fn an_agent_that_cannot_listen_ends_no_program() {
+    let folder = folder("refused");
+    fs::write(&folder, "a file").expect("to write");
+    let mut demo = Running::start(&mut command(&folder, &["demo", "--serve"]));
+    let line = demo.wait_for("serving on http://");
+    fs::remove_file(&folder).expect("to remove");
+    assert!(line.contains("no agent") && line.contains("PERTASK_DIR"), "{line}");
+}

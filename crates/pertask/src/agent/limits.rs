@@ -1,0 +1,49 @@
+//! How much callers may have at a time, so that no number of them takes more of the program than this.
+
+use super::asked::Refusal;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The longest that a request measures, in seconds: a day.
+pub(super) const MOST_SECONDS: f64 = 86_400.0;
+
+/// Something of which there is a number at a time.
+pub(super) struct Limit {
+    what: &'static str,
+    most: usize,
+    used: AtomicUsize,
+}
+
+/// Leave to have one of it, until this is dropped.
+pub(super) struct Permit(&'static Limit);
+
+/// Sessions, each with a reading of all tasks.
+pub(super) static SESSIONS: Limit = Limit::of("measuring sessions", 16);
+
+/// Sampled profiles, each with memory of its own for samples.
+pub(super) static PROFILES: Limit = Limit::of("sampled profiles", 4);
+
+impl Limit {
+    const fn of(what: &'static str, most: usize) -> Self {
+        Self { what, most, used: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn take(&'static self) -> Result<Permit, Refusal> {
+        // Relaxed: the number alone counts, and it orders nothing.
+        let one_more = |used| (used < self.most).then_some(used + 1);
+        let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        match taken {
+            Ok(_) => Ok(Permit(self)),
+            Err(most) => Err(Refusal::busy(format!(
+                "{most} callers have {} now, and more are not allowed; try again when one has ended",
+                self.what
+            ))),
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        // Relaxed: as in `take`.
+        self.0.used.fetch_sub(1, Ordering::Relaxed);
+    }
+}

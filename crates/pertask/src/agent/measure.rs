@@ -1,0 +1,124 @@
+//! A session as a caller wants it: of which tasks, and what is measured of them.
+
+use super::asked::{Asked, Parameter, Refusal};
+use super::limits::{self, Permit};
+use crate::{CounterEvent, Inherit, Report, Session, SessionOptions, SpawnSite};
+use pertask_core::{System, Task};
+use std::sync::Arc;
+
+pub(super) const PARAMETERS: &[Parameter] = &[
+    Parameter { name: "task", meaning: "the number of a live task: measure that task alone" },
+    Parameter {
+        name: "descendants",
+        meaning: "true: with `task`, its descendants from now on, too",
+    },
+    Parameter { name: "site", meaning: "list only tasks with this name or spawn site (FILE:LINE)" },
+    Parameter { name: "events", meaning: "perf events to count, separated by commas" },
+    Parameter { name: "wake_latency", meaning: "true: measure waits between wake and poll" },
+    Parameter { name: "max_tasks", meaning: "the most live tasks to list [default: 20]" },
+    Parameter { name: "max_label_values", meaning: "the most values of each label [default: 100]" },
+];
+
+/// The most tasks and values in a report. More have a route of their own, with pages.
+const MOST_ROWS: usize = 10_000;
+
+/// A session, and what its reports list.
+pub(super) struct Measuring {
+    session: Session,
+    how: How,
+    _permit: Permit,
+}
+
+/// What a session measures, and what its reports list.
+struct How {
+    options: SessionOptions,
+    task: Option<Arc<Task>>,
+    inherit: Inherit,
+    site: Option<String>,
+}
+
+impl Measuring {
+    pub(super) fn begin(asked: &Asked<'_>) -> Result<Self, Refusal> {
+        let how = How::of(asked)?;
+        let _permit = limits::SESSIONS.take()?;
+        Ok(Self { session: how.start()?, how, _permit })
+    }
+
+    /// The report so far.
+    pub(super) fn report(&self) -> Report {
+        self.how.shown(self.session.snapshot())
+    }
+
+    /// The report since the one before. `None` if measuring cannot go on.
+    pub(super) fn next_report(&mut self) -> Option<Report> {
+        // First the new session and then the old one's end: nothing is missed, and little is in both.
+        let next = self.how.start().ok()?;
+        let last = std::mem::replace(&mut self.session, next);
+        Some(self.how.shown(last.stop()))
+    }
+}
+
+impl How {
+    fn of(asked: &Asked<'_>) -> Result<Self, Refusal> {
+        let options = SessionOptions {
+            max_tasks: asked.number("max_tasks", 20, &(0..=MOST_ROWS))?,
+            max_label_values: asked.number("max_label_values", 100, &(0..=MOST_ROWS))?,
+            counters: events(asked)?,
+            wake_latency: asked.flag("wake_latency", false)?,
+        };
+        let (task, descendants) = (task(asked)?, asked.flag("descendants", false)?);
+        if task.is_none() && descendants {
+            return Err(Refusal::bad("descendants is there without task"));
+        }
+        let inherit = if descendants { Inherit::Children } else { Inherit::No };
+        Ok(Self { options, task, inherit, site: asked.text("site").map(str::to_owned) })
+    }
+
+    fn start(&self) -> Result<Session, crate::Error> {
+        let options = self.options.clone();
+        match &self.task {
+            Some(task) => options.start_on([task], self.inherit),
+            None => options.start(),
+        }
+    }
+
+    fn shown(&self, mut report: Report) -> Report {
+        if let Some(wanted) = &self.site {
+            report.sites.retain(|row| is_at(&row.site, wanted));
+            report.tree.retain(|row| is_at(&row.site, wanted));
+            report.tasks.retain(|row| is_at(&row.site, wanted));
+        }
+        report
+    }
+}
+
+/// Whether a site has this name, or is this place.
+pub(super) fn is_at(site: &SpawnSite, wanted: &str) -> bool {
+    site.name.as_deref() == Some(wanted)
+        || wanted
+            .rsplit_once(':')
+            .is_some_and(|(file, line)| site.file == file && line.parse() == Ok(site.line))
+}
+
+fn events(asked: &Asked<'_>) -> Result<Vec<CounterEvent>, Refusal> {
+    let names = asked.text("events").unwrap_or_default().split(',').filter(|name| !name.is_empty());
+    let parse =
+        |name: &str| name.parse().map_err(|why: crate::UnknownEvent| Refusal::bad(why.to_string()));
+    names.map(parse).collect()
+}
+
+fn task(asked: &Asked<'_>) -> Result<Option<Arc<Task>>, Refusal> {
+    let Some(id) = asked.parsed::<u64>("task", "the number of a task")? else { return Ok(None) };
+    let mut found = None;
+    System::global().for_each_task(|task| {
+        if task.id().get() == id {
+            found = Some(Arc::clone(task));
+        }
+    });
+    match found {
+        Some(task) => Ok(Some(task)),
+        None => {
+            Err(Refusal::new(404, format!("no task {id} is alive; /v1/tasks lists those that are")))
+        }
+    }
+}

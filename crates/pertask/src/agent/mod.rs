@@ -1,0 +1,43 @@
+//! The agent: through it a terminal and other tools measure this process while it runs.
+//!
+//! One line in `main` is enough:
+//!
+//! ```no_run
+//! eprintln!("{}", pertask::agent::init());
+//! ```
+//!
+//! A thread of its own then listens at a Unix socket, in a directory that only this user can enter. Until somebody calls, it
+//! sleeps, and nothing is measured. It needs no runtime, so it answers also while all of a runtime's workers are blocked.
+//!
+//! `pertask ps` lists the processes that have an agent; `pertask top`, `pertask stat`, `pertask tasks` and `pertask record` call it. So can
+//! anybody with `curl --unix-socket`: it speaks HTTP/1.1, and `GET /` says what can be asked for. See [the guide][agent].
+//!
+//! Whoever starts the program decides what the agent does, by the environment variable `PERTASK`:
+//!
+//! | `PERTASK=` | |
+//! | --- | --- |
+//! | `on`, or not set | it listens in `$PERTASK_DIR`, else in `$XDG_RUNTIME_DIR/pertask`, else in `/tmp/pertask-UID` |
+//! | `off` | there is no agent |
+//! | `PATH,listen` | it listens at this path |
+//! | `PATH,connect` | it connects to a tool that listens at this path, again and again, and never waits for it |
+//!
+//! Only the same user and root may call. An agent never stops the program: what fails is said, and the program goes on.
+//!
+//! [agent]: https://github.com/pertask/pertask/blob/main/docs/AGENT.md
+
+mod about;
+mod asked;
+mod door;
+mod limits;
+mod measure;
+mod metrics;
+mod pprof;
+mod profile;
+mod report;
+mod routes;
+mod setting;
+mod stops;
+mod tasks;
+
+pub use door::{Agent, Endpoints, init, serve};
+pub use tasks::{LiveTask, LiveTasks};

@@ -1,0 +1,68 @@
+//! The paths of Go's `net/http/pprof`, which `go tool pprof` and continuous profilers know.
+
+use super::asked::{Asked, Parameter, Refusal};
+use super::limits::MOST_SECONDS;
+use super::measure::Measuring;
+use super::profile::Wanted;
+use super::stops::Stop;
+use crate::sampler::SamplerOptions;
+use pertask_agent::Answer;
+
+/// What is where.
+const INDEX: &str = "\
+/debug/pprof/
+
+profile?seconds=30&hz=199   where the CPU time goes, by task: gzip'd pprof
+                            go tool pprof http://HOST:PORT/debug/pprof/profile?seconds=10
+tasks?seconds=1             CPU time, polls and longest polls by spawn site; text, or JSON with format=json
+
+There is no heap, block, mutex, goroutine, allocs or trace: pertask measures none of these.
+";
+
+pub(super) const OF_PROFILE: &[Parameter] = &[
+    Parameter { name: "seconds", meaning: "how long to sample [default: 30]" },
+    Parameter {
+        name: "hz",
+        meaning: "samples for each second of a thread's CPU time [default: 199]",
+    },
+];
+
+pub(super) const OF_TASKS: &[Parameter] = &[
+    Parameter { name: "seconds", meaning: "how long to measure [default: 1]" },
+    Parameter { name: "format", meaning: "text or json [default: text]" },
+];
+
+pub(super) fn index(_: &Asked<'_>) -> Result<Answer, Refusal> {
+    Ok(Answer::text(INDEX.to_owned()))
+}
+
+/// A profile with the names of functions, as these tools want it.
+pub(super) fn profile(asked: &Asked<'_>) -> Result<Answer, Refusal> {
+    let default_hz = SamplerOptions::default().frequency_hz;
+    let wanted = Wanted {
+        time: asked.seconds(30.0, &(0.001..=MOST_SECONDS))?,
+        frequency_hz: asked.number("hz", default_hz, &(1..=SamplerOptions::HIGHEST_HZ))?,
+        resolved: true,
+    };
+    wanted.get(asked)
+}
+
+/// A report.
+pub(super) fn tasks(asked: &Asked<'_>) -> Result<Answer, Refusal> {
+    let time = asked.seconds(1.0, &(0.0..=MOST_SECONDS))?;
+    let in_json = match asked.text("format") {
+        None | Some("text") => false,
+        Some("json") => true,
+        Some(other) => {
+            return Err(Refusal::bad(format!("format is {other:?}, and not text or json")));
+        }
+    };
+    let stop = Stop::of(asked)?;
+    let measuring = Measuring::begin(asked)?;
+    asked.wait(time, &stop);
+    let report = measuring.report();
+    Ok(match in_json {
+        true => Answer::json(report.to_json() + "\n"),
+        false => Answer::text(report.to_string()),
+    })
+}

@@ -1,0 +1,70 @@
+//! Sampled profiles.
+
+use super::asked::{Asked, Parameter, Refusal};
+use super::limits::{self, MOST_SECONDS};
+use super::stops::Stop;
+use crate::sampler::{RawProfile, Sampler, SamplerOptions};
+use pertask_agent::Answer;
+use std::time::Duration;
+
+pub(super) const PARAMETERS: &[Parameter] = &[
+    Parameter { name: "seconds", meaning: "how long to sample [default: 10]" },
+    Parameter {
+        name: "hz",
+        meaning: "samples for each second of a thread's CPU time [default: 199]",
+    },
+    Parameter {
+        name: "resolved",
+        meaning: "true: with the names of functions, which costs this process CPU time and memory [default: false]",
+    },
+];
+
+/// The memory for the samples of one profile.
+const MEMORY_BYTES: usize = 64 << 20;
+
+/// A profile as its caller wants it.
+pub(super) struct Wanted {
+    pub(super) time: Duration,
+    pub(super) frequency_hz: u32,
+    pub(super) resolved: bool,
+}
+
+/// A profile as gzip'd pprof.
+pub(super) fn profile(asked: &Asked<'_>) -> Result<Answer, Refusal> {
+    let default_hz = SamplerOptions::default().frequency_hz;
+    let wanted = Wanted {
+        time: asked.seconds(10.0, &(0.001..=MOST_SECONDS))?,
+        frequency_hz: asked.number("hz", default_hz, &(1..=SamplerOptions::HIGHEST_HZ))?,
+        resolved: asked.flag("resolved", false)?,
+    };
+    wanted.get(asked)
+}
+
+impl Wanted {
+    pub(super) fn get(&self, asked: &Asked<'_>) -> Result<Answer, Refusal> {
+        let stop = Stop::of(asked)?;
+        let _permit = limits::PROFILES.take()?;
+        let mut options = SamplerOptions::with_frequency(self.frequency_hz);
+        options.memory_bytes = MEMORY_BYTES;
+        let sampler = Sampler::start(options)?;
+        asked.wait(self.time, &stop);
+        let profile = sampler.stop();
+        if asked.caller().is_gone() {
+            return Err(Refusal::new(499, "the caller is gone"));
+        }
+        self.answer(&profile)
+    }
+
+    fn answer(&self, profile: &RawProfile) -> Result<Answer, Refusal> {
+        let mut bytes = Vec::new();
+        match self.resolved {
+            true => profile.resolve().write_pprof(&mut bytes),
+            false => profile.write_pprof_unresolved(&mut bytes),
+        }
+        .map_err(|why| Refusal::new(500, format!("cannot write the profile: {why}")))?;
+        let mut answer = Answer::bytes("application/octet-stream", bytes);
+        let name = "attachment; filename=\"profile.pb.gz\"".to_owned();
+        answer.headers.push(("Content-Disposition", name));
+        Ok(answer)
+    }
+}

@@ -1,0 +1,115 @@
+//! What can be asked for, and the functions that answer.
+
+use super::asked::{Asked, Parameter, Refusal};
+use super::{about, measure, metrics, pprof, profile, report, stops, tasks};
+use pertask_agent::{Answer, Request, Service};
+
+/// A path, and who answers it.
+pub(super) struct Route {
+    pub(super) method: &'static str,
+    pub(super) path: &'static str,
+    pub(super) what: &'static str,
+    pub(super) parameters: &'static [&'static [Parameter]],
+    answer: fn(&Asked<'_>) -> Result<Answer, Refusal>,
+}
+
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        method: "GET",
+        path: "/",
+        what: "this program, and what can be asked for",
+        parameters: &[],
+        answer: about::about,
+    },
+    Route {
+        method: "GET",
+        path: "/v1/machine",
+        what: "what the machine offers to measure with",
+        parameters: &[],
+        answer: about::machine,
+    },
+    Route {
+        method: "GET",
+        path: "/v1/report",
+        what: "which tasks spend the CPU, over some seconds",
+        parameters: &[report::OF_ONE, measure::PARAMETERS, stops::PARAMETERS],
+        answer: report::one,
+    },
+    Route {
+        method: "GET",
+        path: "/v1/live",
+        what: "a stream of such reports, one JSON object a line, each since the first",
+        parameters: &[report::OF_MANY, measure::PARAMETERS, stops::PARAMETERS],
+        answer: report::many,
+    },
+    Route {
+        method: "GET",
+        path: "/v1/tasks",
+        what: "the live tasks",
+        parameters: &[tasks::PARAMETERS, stops::PARAMETERS],
+        answer: tasks::list,
+    },
+    Route {
+        method: "GET",
+        path: "/v1/profile",
+        what: "a sampled profile, as gzip'd pprof",
+        parameters: &[profile::PARAMETERS, stops::PARAMETERS],
+        answer: profile::profile,
+    },
+    Route {
+        method: "POST",
+        path: "/v1/stop",
+        what: "ends a request that has an id; its caller gets what was measured so far",
+        parameters: &[stops::PARAMETERS],
+        answer: stops::stop,
+    },
+    Route {
+        method: "GET",
+        path: "/metrics",
+        what: "counters and histograms since the first scrape, for Prometheus",
+        parameters: &[],
+        answer: metrics::scrape,
+    },
+    Route {
+        method: "GET",
+        path: "/debug/pprof/",
+        what: "the paths of Go's net/http/pprof",
+        parameters: &[],
+        answer: pprof::index,
+    },
+    Route {
+        method: "GET",
+        path: "/debug/pprof/profile",
+        what: "a sampled profile with the names of functions",
+        parameters: &[pprof::OF_PROFILE],
+        answer: pprof::profile,
+    },
+    Route {
+        method: "GET",
+        path: "/debug/pprof/tasks",
+        what: "a report as text",
+        parameters: &[pprof::OF_TASKS],
+        answer: pprof::tasks,
+    },
+];
+
+/// Answers what callers ask.
+pub(super) struct Routes;
+
+impl Service for Routes {
+    fn answer(&self, request: &Request<'_>) -> Answer {
+        try_answer(request).unwrap_or_else(Refusal::into_answer)
+    }
+}
+
+fn try_answer(request: &Request<'_>) -> Result<Answer, Refusal> {
+    let path = request.path();
+    let Some(route) = ROUTES.iter().find(|route| route.path == path) else {
+        return Err(Refusal::new(404, format!("there is no {path}; / lists what there is")));
+    };
+    if route.method != request.method() {
+        let reason = format!("{path} takes {}, and not {}", route.method, request.method());
+        return Err(Refusal::new(405, reason));
+    }
+    (route.answer)(&Asked::of(request, route.parameters)?)
+}
