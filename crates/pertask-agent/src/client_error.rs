@@ -93,7 +93,7 @@ impl fmt::Display for ClientError {
             Self::NoAgent { pid, program, user, refused } => {
                 write!(
                     f,
-                    "process {pid} ({program}) has no agent that user {user} can reach: add `pertask::agent::init()` to its main, or, if it has it, see whether PERTASK is off"
+                    "process {pid} ({program}) has no agent that user {user} can reach: add `pertask::init()` to its main, or, if it has it, see whether PERTASK is off"
                 )?;
                 refused.as_ref().map_or(Ok(()), |why| write!(f, "; {why}"))
             }

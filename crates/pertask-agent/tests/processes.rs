@@ -86,7 +86,7 @@ fn it_is_told_why_there_is_no_agent() {
     let comm = format!("/proc/{}/comm", sleep.pid());
     until_true("its name", || std::fs::read_to_string(&comm).unwrap() == "sleep\n");
     let why = connect(sleep.pid()).expect_err("no agent").to_string();
-    assert!(why.contains("`pertask::agent::init()`"), "{why}");
+    assert!(why.contains("`pertask::init()`"), "{why}");
     assert!(why.contains(&format!("process {} (sleep)", sleep.pid())), "{why}");
     sleep.0.kill().unwrap();
     // Whether or not it has ended by now, and although nobody has waited for it.
@@ -106,7 +106,7 @@ fn a_directory_that_others_can_enter_is_named() {
     let running = listening("PERTASK_DIR", private.path());
     std::fs::set_permissions(private.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let why = connect(running.pid()).expect_err("an open directory").to_string();
-    assert!(why.contains("0755") && why.contains("pertask::agent::init()"), "{why}");
+    assert!(why.contains("0755") && why.contains("pertask::init()"), "{why}");
     assert!(!find().iter().any(|found| found.pid == running.pid()));
 }
 

@@ -6,7 +6,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use pertask::{CounterEvent, UnknownEvent, sampler::SamplerOptions};
 
 use crate::{
-    agent::{PsOptions, StatOptions, TasksOptions, help},
+    agent::{PsOptions, StatOptions, TasksOptions, TopOptions, help},
     duration,
     profile_file::ProfilePath,
     record::{self, RecordOptions},
@@ -140,7 +140,11 @@ impl Cli {
             Command::Report(options) => options.conflict(),
             Command::Record(options) => options.conflict(),
             Command::Demo(options) => options.conflict(),
-            Command::Doctor(_) | Command::Ps(_) | Command::Stat(_) | Command::Tasks(_) => None,
+            Command::Doctor(_)
+            | Command::Ps(_)
+            | Command::Stat(_)
+            | Command::Tasks(_)
+            | Command::Top(_) => None,
         };
         if let Some(conflict) = conflict {
             Self::command().error(ErrorKind::ArgumentConflict, conflict).exit();
@@ -170,6 +174,9 @@ pub enum Command {
     /// Shows which tasks of a running program spend the CPU.
     #[command(about = help::STAT, long_about = help::STAT_LONG, after_long_help = help::STAT_HELP)]
     Stat(Box<StatOptions>),
+    /// Shows on the terminal which tasks spend the CPU now.
+    #[command(about = help::TOP, long_about = help::TOP_LONG, after_long_help = help::TOP_HELP)]
+    Top(TopOptions),
     /// Lists the live tasks of a running program.
     #[command(about = help::TASKS, long_about = help::TASKS_LONG, after_long_help = help::TASKS_HELP)]
     Tasks(TasksOptions),

@@ -26,6 +26,8 @@ pub enum Error {
     Start { program: String, cause: io::Error },
     /// The demo's endpoints could not listen.
     Endpoints(io::Error),
+    /// The screen cannot be used.
+    Top(crate::top::Error),
     /// A process has no agent, or its agent refuses.
     Agent(String),
     /// A program cannot be recorded.
@@ -75,6 +77,7 @@ impl fmt::Display for Error {
             Self::Serve(cause) => write!(f, "the demo's service did not start: {cause}"),
             Self::Start { program, cause } => write!(f, "cannot start {program}: {cause}"),
             Self::Endpoints(cause) => write!(f, "cannot listen on 127.0.0.1: {cause}"),
+            Self::Top(why) => write!(f, "{why}"),
             Self::Agent(why) => write!(f, "{why}"),
             Self::Record(cause) => write!(f, "{cause}"),
             Self::PerfData { place, cause } => write!(f, "cannot read {place}: {cause}"),

@@ -18,6 +18,7 @@ mod record;
 mod replace;
 mod report;
 mod stop;
+mod top;
 
 use std::process::ExitCode;
 
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Command::Record(options) => record::run(&options),
         Command::Report(options) => report::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Stat(options) => agent::stat(&options),
+        Command::Top(options) => agent::top(&options),
         Command::Tasks(options) => agent::tasks(&options).map(|()| ExitCode::SUCCESS),
     };
     match done {

@@ -277,11 +277,19 @@ fn a_program_without_an_agent_is_told_how_to_get_one() {
         let output = command(&folder, &arguments).output().expect("to run");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{stderr}");
-        assert!(stderr.contains("pertask::agent::init()") && stderr.contains(&pid), "{stderr}");
+        assert!(stderr.contains("pertask::init()") && stderr.contains(&pid), "{stderr}");
     }
     let output = command(&folder, &["stat", "--", "true"]).output().expect("to run");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && stderr.contains("nothing was measured"), "{stderr}");
+}
+
+#[test]
+fn without_a_terminal_top_says_what_to_use() {
+    let output = Command::new(PERTASK).args(["top", "--pid", "1"]).output().expect("to run");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("terminal") && stderr.contains("pertask stat"), "{stderr}");
 }
 
 #[test]

@@ -77,6 +77,8 @@ pub mod sampler;
 #[allow(unsafe_code)]
 mod machine;
 
+#[cfg(feature = "agent")]
+pub use agent::init;
 pub use error::Error;
 pub use machine::{Machine, Offer};
 pub use pertask_core::{self as core, Event, Inherit, Target, Task, TaskId};

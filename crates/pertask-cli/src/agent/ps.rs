@@ -22,7 +22,7 @@ pub const ABOUT: &str = "List the processes that have an agent";
 
 /// The help.
 pub const LONG_ABOUT: &str = "\
-List the processes that have an agent: those whose program calls pertask::agent::init().
+List the processes that have an agent: those whose program calls pertask::init().
 
 `pertask top`, `stat`, `tasks` and `record` reach them by their PID. You see your own processes, and root sees all. Of a process in a container, the \
 PID is the one outside.";
@@ -66,7 +66,7 @@ pub fn run(options: &PsOptions) -> Result<(), Error> {
     }
     if rows.is_empty() {
         note(format_args!(
-            "no process that you can reach has an agent; a program has one that calls pertask::agent::init()"
+            "no process that you can reach has an agent; a program has one that calls pertask::init()"
         ));
         return Ok(());
     }

@@ -30,7 +30,7 @@ pub const ABOUT: &str = "Show which tasks of a running program spend the CPU, ex
 pub const LONG_ABOUT: &str = "\
 Show which tasks of a running program spend the CPU, exactly.
 
-The program needs an agent: one line in its main, pertask::agent::init(), and tasks with names or spawn sites. Nothing is measured until you ask. \
+The program needs an agent: one line in its main, pertask::init(), and tasks with names or spawn sites. Nothing is measured until you ask. \
 The report is that of the library: CPU time, polls, longest polls, by spawn site, by task, by thread. With -I there is one for each interval.
 
 Ctrl-C ends the measurement, and prints the report. The program goes on.";

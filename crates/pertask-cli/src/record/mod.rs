@@ -1,6 +1,7 @@
 //! `pertask record`: samples of a program, by its agent, or from outside if it has nothing of pertask in it.
 
 mod inside;
+mod live;
 mod options;
 mod program;
 
@@ -34,7 +35,8 @@ use crate::{
     stop::Stop,
 };
 
-use program::Files;
+pub use live::Samples;
+pub use program::Files;
 
 pub use options::{ABOUT, HELP, LONG_ABOUT, RecordOptions};
 

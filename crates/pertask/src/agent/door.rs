@@ -28,7 +28,7 @@ static AGENT: Mutex<Option<(u32, Agent)>> = Mutex::new(None);
 /// goes on without one. The result may be dropped.
 ///
 /// ```no_run
-/// let agent = pertask::agent::init();
+/// let agent = pertask::init();
 /// match agent.path() {
 ///     Some(path) => println!("the agent listens at {}", path.display()),
 ///     None => println!("{agent}"),

@@ -3,7 +3,7 @@
 //! One line in `main` is enough:
 //!
 //! ```no_run
-//! eprintln!("{}", pertask::agent::init());
+//! eprintln!("{}", pertask::init());
 //! ```
 //!
 //! A thread of its own then listens at a Unix socket, in a directory that only this user can enter. Until somebody calls, it
