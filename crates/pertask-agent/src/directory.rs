@@ -9,6 +9,7 @@ use std::env;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -62,13 +63,16 @@ pub enum DirectoryError {
 }
 
 impl Directory {
-    /// Where the sockets of this user are: in `$PERTASK_DIR`, else in `$XDG_RUNTIME_DIR/pertask`, else in `/tmp/pertask-UID`.
+    /// Where the sockets of this user are: in `$PERTASK_DIR`, else in `$XDG_RUNTIME_DIR/pertask` if that folder is the user's, else in `/tmp/pertask-UID`.
     #[must_use]
     pub fn default_path() -> PathBuf {
         let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let user = geteuid().as_raw();
+        // After `su` or `sudo` it may be another user's.
+        let is_own = |folder: &PathBuf| folder.metadata().is_ok_and(|it| it.uid() == user);
         set("PERTASK_DIR")
-            .or_else(|| set("XDG_RUNTIME_DIR").map(|folder| folder.join("pertask")))
-            .unwrap_or_else(|| format!("/tmp/pertask-{}", geteuid().as_raw()).into())
+            .or_else(|| set("XDG_RUNTIME_DIR").filter(is_own).map(|folder| folder.join("pertask")))
+            .unwrap_or_else(|| format!("/tmp/pertask-{user}").into())
     }
 
     /// Opens a directory that is this user's alone, and makes it if there is none.

@@ -21,7 +21,7 @@ pub(crate) fn unix_socket() -> io::Result<OwnedFd> {
 /// The address of a name in a directory.
 pub(crate) fn address(directory: &impl AsFd, name: &str) -> io::Result<SocketAddrUnix> {
     let fd = directory.as_fd().as_raw_fd();
-    Ok(SocketAddrUnix::new(format!("/proc/self/fd/{fd}/{name}"))?)
+    Ok(SocketAddrUnix::new(format!("/proc/thread-self/fd/{fd}/{name}"))?)
 }
 
 /// Connects to a socket. A program whose queue of callers is full refuses at once.

@@ -9,6 +9,7 @@ use crate::directory::Directory;
 use crate::listener::{Listener, Place};
 use crate::request::Request;
 use crate::serve_error::ServeError;
+use rustix::net::{Shutdown, shutdown};
 use std::fmt;
 use std::io;
 use std::mem;
@@ -237,6 +238,10 @@ impl Drop for Server {
             && let Place::Entry(entry) = &listener.place
         {
             entry.remove();
+        }
+        if let Where::Listens(listener) = &self.place {
+            // A forked child may have a copy, at which nobody would answer.
+            let _ = shutdown(&listener.socket, Shutdown::Both);
         }
         self.shared.bell.ring();
         self.shared.callers.end();

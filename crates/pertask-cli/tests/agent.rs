@@ -10,6 +10,7 @@ use std::{
     process::{Command, Output},
 };
 
+use pertask::profile::{Profile, TaskRef};
 use serde_json::Value;
 use support::{ROUTES, Running, ask, loudly};
 
@@ -77,8 +78,14 @@ impl Demo {
 
     /// Gets a path from its endpoints: the head, and the body.
     fn get(&self, path: &str) -> (String, Vec<u8>) {
+        self.get_as(path, "")
+    }
+
+    /// As [`get`](Self::get), with more headers.
+    fn get_as(&self, path: &str, headers: &str) -> (String, Vec<u8>) {
         let mut stream = TcpStream::connect(&self.endpoints).expect("to connect");
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.endpoints).expect("to ask");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", self.endpoints)
+            .expect("to ask");
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("to read");
         let end = answer.windows(4).position(|it| it == b"\r\n\r\n").expect("a head") + 4;
@@ -266,6 +273,54 @@ fn go_tools_find_their_paths() {
         assert!(head.starts_with("HTTP/1.1 4"), "{refused}: {head}");
         let why: Value = serde_json::from_slice(&why).expect("a reason");
         assert!(why["error"].as_str().is_some_and(|why| !why.is_empty()), "{refused}");
+    }
+}
+
+/// The requests that continuous profilers send, by their sources, but for the time.
+#[test]
+fn engines_that_pull_get_profiles() {
+    let demo = Demo::start("engines");
+    for (engine, path, headers) in [
+        (
+            "Alloy",
+            "/debug/pprof/profile?seconds=1",
+            "User-Agent: Alloy/1.10\r\nAccept-Encoding: gzip\r\n",
+        ),
+        (
+            "Parca",
+            "/debug/pprof/profile?seconds=1",
+            "User-Agent: conprof/0.24\r\nAccept-Encoding: gzip\r\n",
+        ),
+        // It adds its parameter again for each of several targets.
+        (
+            "Parca",
+            "/debug/pprof/profile?seconds=1&seconds=1",
+            "User-Agent: conprof/0.24\r\nAccept-Encoding: gzip\r\n",
+        ),
+        (
+            "Collector",
+            "/debug/pprof/profile?seconds=1",
+            "User-Agent: Go-http-client/1.1\r\nAccept-Encoding: gzip\r\n",
+        ),
+        // A parameter of Go's that means nothing here.
+        ("Go", "/debug/pprof/profile?seconds=1&debug=0", "User-Agent: Go-http-client/1.1\r\n"),
+    ] {
+        let (head, body) = demo.get_as(path, headers);
+        if head.starts_with("HTTP/1.1 503 ") {
+            return loudly(&format!("SKIPPED: {}", String::from_utf8_lossy(&body)));
+        }
+        assert!(head.starts_with("HTTP/1.1 200 "), "{engine}: {head}");
+        // What is packed is the profile, and not the answer.
+        assert!(!head.contains("Content-Encoding"), "{engine}: {head}");
+        let profile = Profile::from_pprof(&*body).expect("a profile");
+        let is_named = |task: &TaskRef| task.name.as_deref() == Some("GET /hash");
+        let mut tasks = profile.samples.iter().filter_map(|sample| sample.task.as_ref());
+        assert!(tasks.any(is_named), "{engine}");
+    }
+    for path in ["allocs", "block", "goroutine", "mutex", "heap"] {
+        let (head, why) = demo.get(&format!("/debug/pprof/{path}"));
+        let why = String::from_utf8_lossy(&why).into_owned();
+        assert!(head.starts_with("HTTP/1.1 404 ") && why.contains(path), "{head} {why}");
     }
 }
 

@@ -129,20 +129,19 @@ fn measure(options: &StatOptions, agent: &Agent, asked: &AtomicI32) -> Result<()
     let id = format!("stat-{}", std::process::id());
     let question = options.question(&id);
     let reply = agent.ask(&question, Duration::ZERO)?;
-    if options.interval.is_none() && options.duration.is_none() {
-        note(format_args!("measuring (Ctrl-C ends it)"));
-    }
     let ended = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| end_in_time(options.duration, &ended, asked, agent, &id));
         let mut last = None;
         let shown = BufReader::new(reply.body).lines().map_while(Result::ok).try_for_each(|line| {
             if options.interval.is_some() {
-                options.show(agent, &question, &line)
-            } else {
-                last = Some(line);
-                Ok(())
+                return options.show(agent, &question, &line);
             }
+            // From here on, there is something to show whatever happens.
+            if last.replace(line).is_none() && options.duration.is_none() {
+                note(format_args!("measuring (Ctrl-C ends it)"));
+            }
+            Ok(())
         });
         // Relaxed: nothing else depends on when it is seen.
         let is_early = !ended.swap(true, Ordering::Relaxed);
@@ -153,7 +152,11 @@ fn measure(options: &StatOptions, agent: &Agent, asked: &AtomicI32) -> Result<()
                 options.turn().as_millis()
             ));
         }
-        last.map_or(Ok(()), |line| options.show(agent, &question, &line))
+        match last {
+            Some(line) => options.show(agent, &question, &line),
+            None if options.interval.is_some() => Ok(()),
+            None => Err(Error::Agent("there was no report before the process ended".to_owned())),
+        }
     })
 }
 

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use super::routes::Route;
 use super::stops::Stop;
 
 /// A parameter of a route, for callers to read.
@@ -33,12 +34,12 @@ const LOOK: Duration = Duration::from_millis(50);
 
 impl<'a> Asked<'a> {
     /// Takes the parameters of a request. One that the route does not know is refused: whoever misspells a filter would take figures of
-    /// everything for those of a part.
-    pub(super) fn of(request: &'a Request<'_>, known: &[&[Parameter]]) -> Result<Self, Refusal> {
+    /// everything for those of a part. Other people's tools, on the paths that they know, may send what they like.
+    pub(super) fn of(request: &'a Request<'_>, route: &Route) -> Result<Self, Refusal> {
         let mut parameters: Vec<(String, String)> = Vec::new();
         for (name, value) in request.query() {
-            let names = || known.iter().copied().flatten().map(|parameter| parameter.name);
-            if !names().any(|known| known == name) {
+            let names = || route.parameters.iter().copied().flatten().map(|it| it.name);
+            if !names().any(|known| known == name) && !route.is_lenient {
                 let names: Vec<_> = names().collect();
                 return Err(Refusal::bad(format!(
                     "{} has no parameter {name:?}; it has: {}",
@@ -46,10 +47,15 @@ impl<'a> Asked<'a> {
                     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
                 )));
             }
-            if parameters.iter().any(|(before, _)| *before == name) {
-                return Err(Refusal::bad(format!("the parameter {name:?} is there twice")));
+            match parameters.iter().find(|(before, _)| *before == name) {
+                // Parca repeats its own.
+                Some((_, before)) if *before == value || route.is_lenient => {}
+                Some((_, before)) => {
+                    let both = format!("{name} is {before:?} and {value:?}");
+                    return Err(Refusal::bad(both));
+                }
+                None => parameters.push((name.into_owned(), value.into_owned())),
             }
-            parameters.push((name.into_owned(), value.into_owned()));
         }
         let (accept, caller) = (request.header("accept"), request.caller());
         Ok(Self { parameters, accept, caller })

@@ -16,7 +16,7 @@
 //!
 //! | `PERTASK=` | |
 //! | --- | --- |
-//! | `on`, or not set | it listens in `$PERTASK_DIR`, else in `$XDG_RUNTIME_DIR/pertask`, else in `/tmp/pertask-UID` |
+//! | `on`, or not set | it listens in `$PERTASK_DIR`, else in `$XDG_RUNTIME_DIR/pertask` if that folder is the user's, else in `/tmp/pertask-UID` |
 //! | `off` | there is no agent |
 //! | `PATH,listen` | it listens at this path |
 //! | `PATH,connect` | it connects to a tool that listens at this path, again and again, and never waits for it |

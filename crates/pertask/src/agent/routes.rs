@@ -10,6 +10,8 @@ pub(super) struct Route {
     pub(super) path: &'static str,
     pub(super) what: &'static str,
     pub(super) parameters: &'static [&'static [Parameter]],
+    /// Whether it is a path that other people's tools know, whose parameters are ignored if they are not known here.
+    pub(super) is_lenient: bool,
     answer: fn(&Asked<'_>) -> Result<Answer, Refusal>,
 }
 
@@ -19,6 +21,7 @@ pub(super) const ROUTES: &[Route] = &[
         path: "/",
         what: "this program, and what can be asked for",
         parameters: &[],
+        is_lenient: false,
         answer: about::about,
     },
     Route {
@@ -26,6 +29,7 @@ pub(super) const ROUTES: &[Route] = &[
         path: "/v1/machine",
         what: "what the machine offers to measure with",
         parameters: &[],
+        is_lenient: false,
         answer: about::machine,
     },
     Route {
@@ -33,6 +37,7 @@ pub(super) const ROUTES: &[Route] = &[
         path: "/v1/report",
         what: "which tasks spend the CPU, over some seconds",
         parameters: &[report::OF_ONE, measure::PARAMETERS, stops::PARAMETERS],
+        is_lenient: false,
         answer: report::one,
     },
     Route {
@@ -40,6 +45,7 @@ pub(super) const ROUTES: &[Route] = &[
         path: "/v1/live",
         what: "a stream of such reports, one JSON object a line, each since the first",
         parameters: &[report::OF_MANY, measure::PARAMETERS, stops::PARAMETERS],
+        is_lenient: false,
         answer: report::many,
     },
     Route {
@@ -47,6 +53,7 @@ pub(super) const ROUTES: &[Route] = &[
         path: "/v1/tasks",
         what: "the live tasks",
         parameters: &[tasks::PARAMETERS, stops::PARAMETERS],
+        is_lenient: false,
         answer: tasks::list,
     },
     Route {
@@ -54,6 +61,7 @@ pub(super) const ROUTES: &[Route] = &[
         path: "/v1/profile",
         what: "a sampled profile, as gzip'd pprof",
         parameters: &[profile::PARAMETERS, stops::PARAMETERS],
+        is_lenient: false,
         answer: profile::profile,
     },
     Route {
@@ -61,6 +69,7 @@ pub(super) const ROUTES: &[Route] = &[
         path: "/v1/stop",
         what: "ends a request that has an id; its caller gets what was measured so far",
         parameters: &[stops::PARAMETERS],
+        is_lenient: false,
         answer: stops::stop,
     },
     Route {
@@ -68,6 +77,7 @@ pub(super) const ROUTES: &[Route] = &[
         path: "/metrics",
         what: "counters and histograms since the first scrape, for Prometheus",
         parameters: &[],
+        is_lenient: true,
         answer: metrics::scrape,
     },
     Route {
@@ -75,6 +85,7 @@ pub(super) const ROUTES: &[Route] = &[
         path: "/debug/pprof/",
         what: "the paths of Go's net/http/pprof",
         parameters: &[],
+        is_lenient: true,
         answer: pprof::index,
     },
     Route {
@@ -82,6 +93,7 @@ pub(super) const ROUTES: &[Route] = &[
         path: "/debug/pprof/profile",
         what: "a sampled profile with the names of functions",
         parameters: &[pprof::OF_PROFILE],
+        is_lenient: true,
         answer: pprof::profile,
     },
     Route {
@@ -89,6 +101,7 @@ pub(super) const ROUTES: &[Route] = &[
         path: "/debug/pprof/tasks",
         what: "a report as text",
         parameters: &[pprof::OF_TASKS],
+        is_lenient: true,
         answer: pprof::tasks,
     },
 ];
@@ -111,5 +124,5 @@ fn try_answer(request: &Request<'_>) -> Result<Answer, Refusal> {
         let reason = format!("{path} takes {}, and not {}", route.method, request.method());
         return Err(Refusal::new(405, reason));
     }
-    (route.answer)(&Asked::of(request, route.parameters)?)
+    (route.answer)(&Asked::of(request, route)?)
 }
