@@ -11,7 +11,9 @@ use crate::server::Shared;
 use crate::stream::Stream;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
-use rustix::net::sockopt::set_tcp_nodelay;
+use rustix::net::sockopt::{
+    set_socket_keepalive, set_tcp_keepidle, set_tcp_keepintvl, set_tcp_nodelay,
+};
 use rustix::net::{SocketFlags, accept_with};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -29,6 +31,9 @@ pub(crate) struct Acceptor {
 /// A service may do much on a caller's thread, such as looking up symbols. What it does not use is only address space.
 const CALLERS_STACK: usize = 2 << 20;
 
+/// How long a caller on TCP may be silent until the kernel asks whether he is there, and then between its questions.
+const ALIVE: Duration = Duration::from_secs(10);
+
 /// The pause when the program has no descriptors left.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -43,7 +48,8 @@ impl Acceptor {
             match self.shared.bell.sleep_until_ready(&self.listener.socket) {
                 Woken::Ready => {}
                 Woken::TimeIsUp => continue,
-                Woken::Rung | Woken::Closed => return,
+                Woken::Rung => return,
+                Woken::Closed => return self.abandon(),
             }
             match self.accept() {
                 Ok(stream) => self.admit(stream),
@@ -53,13 +59,18 @@ impl Acceptor {
                     self.reserve = self.reserve.take().or_else(reserve);
                 }
                 // The descriptor is not the listener's any more.
-                Err(Errno::BADF | Errno::INVAL | Errno::NOTSOCK) => return,
+                Err(Errno::BADF | Errno::INVAL | Errno::NOTSOCK) => return self.abandon(),
                 // The caller has gone before it was accepted.
                 Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
                 // Whatever it is, this thread does not keep a CPU busy with it.
                 Err(_) => _ = self.shared.bell.sleep(PAUSE),
             }
         }
+    }
+
+    /// Leaves the descriptors as they are: the program has closed some, and their numbers may be other files' by now.
+    fn abandon(self) {
+        std::mem::forget(self);
     }
 
     fn accept(&self) -> Result<Stream, Errno> {
@@ -72,6 +83,10 @@ impl Acceptor {
         if is_tcp {
             // Without it, a short answer would wait for the caller's word that it has the head.
             let _ = set_tcp_nodelay(&stream.0, true);
+            // A caller whose machine is gone says nothing.
+            let _ = set_socket_keepalive(&stream.0, true);
+            let _ = set_tcp_keepidle(&stream.0, ALIVE);
+            let _ = set_tcp_keepintvl(&stream.0, ALIVE);
         } else if !Peer::of(&stream.0).is_ok_and(Peer::is_trusted) {
             self.shared.count_refused();
             let reason = "this process answers its own user and root, and nobody else";

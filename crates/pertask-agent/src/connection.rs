@@ -106,7 +106,8 @@ fn answer(request: &Request<'_>, options: &Options, service: &dyn Service, is_tc
 /// Refuses what a web page has sent: it names where it is from, or a host whose name it has made to lead here.
 fn allowed(request: &Request<'_>, options: &Options) -> Result<(), Answer> {
     let site = request.header("sec-fetch-site");
-    if request.header("origin").is_some() || site.is_some_and(|site| !OWN_SITES.contains(&site)) {
+    let has = |name| request.header(name).is_some();
+    if has("origin") || has("referer") || site.is_some_and(|site| !OWN_SITES.contains(&site)) {
         return Err(Answer::refused(403, "requests of web pages are refused"));
     }
     let host = request.header("host").unwrap_or_default().trim();
@@ -114,7 +115,7 @@ fn allowed(request: &Request<'_>, options: &Options) -> Result<(), Answer> {
         Some((address, _)) => address,
         None => host.split_once(':').map_or(host, |(name, _)| name),
     };
-    let is_known = name.parse::<std::net::IpAddr>().is_ok()
+    let is_known = name.parse::<std::net::IpAddr>().is_ok_and(|address| !address.is_unspecified())
         || name.eq_ignore_ascii_case("localhost")
         || options.hosts.iter().any(|host| host.eq_ignore_ascii_case(name));
     match is_known {

@@ -4,8 +4,9 @@ use rustix::fs::{CWD, Mode, OFlags, Stat, fstat, mkdirat, openat};
 #[cfg(feature = "client")]
 use rustix::fs::{ResolveFlags, openat2};
 use rustix::io::Errno;
-use rustix::process::geteuid;
+use rustix::process::{getegid, geteuid, getgid, getuid};
 use std::env;
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -66,7 +67,7 @@ impl Directory {
     /// Where the sockets of this user are: in `$PERTASK_DIR`, else in `$XDG_RUNTIME_DIR/pertask` if that folder is the user's, else in `/tmp/pertask-UID`.
     #[must_use]
     pub fn default_path() -> PathBuf {
-        let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let set = |name| variable(name).map(PathBuf::from);
         let user = geteuid().as_raw();
         // After `su` or `sudo` it may be another user's.
         let is_own = |folder: &PathBuf| folder.metadata().is_ok_and(|it| it.uid() == user);
@@ -162,6 +163,13 @@ fn open_below(root: &Path, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno>
         Err(Errno::NOSYS | Errno::PERM) => openat(&root, path, flags, Mode::empty()),
         opened => opened,
     }
+}
+
+/// A variable of the environment. A program that has got more rights than whoever has started it does not obey them.
+#[must_use]
+pub fn variable(name: &str) -> Option<OsString> {
+    let may_be_trusted = getuid() == geteuid() && getgid() == getegid();
+    env::var_os(name).filter(|value| may_be_trusted && !value.is_empty())
 }
 
 fn check(path: &Path, stat: &Stat, wanted: u32) -> Result<(), DirectoryError> {

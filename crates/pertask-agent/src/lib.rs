@@ -78,7 +78,7 @@ mod reply;
 #[cfg(feature = "client")]
 mod target;
 
-pub use directory::{Directory, DirectoryError};
+pub use directory::{Directory, DirectoryError, variable};
 pub use identity::Identity;
 
 #[cfg(feature = "server")]

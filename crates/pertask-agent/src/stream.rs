@@ -50,8 +50,9 @@ impl Stream {
     /// Waits until the other side has closed its connection, and returns whether it has.
     #[cfg(feature = "server")]
     pub(crate) fn is_closed_within(&self, time: Duration) -> bool {
-        let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-        self.poll(PollFlags::RDHUP, after(time)).is_ok_and(|flags| flags.intersects(gone))
+        let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+        // Where it cannot be waited for, as after the program has closed all descriptors, whoever waits must not try again and again.
+        self.poll(PollFlags::RDHUP, after(time)).map_or(true, |flags| flags.intersects(gone))
     }
 
     /// Ends the connection for both sides. Whoever waits for it wakes.

@@ -28,6 +28,10 @@ name measures exactly, inside the service. `pertask demo` shows the result on a 
 const TOP_HELP: &str = "\
 Examples:
   pertask record --pid 4711 -d 5s   which tasks of that program spend the CPU
+  pertask top --pid 4711            the same now, on the terminal
+  pertask ps                        programs that have an agent: exact figures, names, labels
+  pertask stat --pid 4711 -I 1000   their tasks, each second
+  pertask tasks --pid 4711          their live tasks
   pertask demo                      run a demo web service for five seconds, then report
   pertask doctor                    show what this machine offers for measuring
   pertask demo -o profile.pb.gz     run the demo, and record where in the code its tasks are busy

@@ -3,7 +3,7 @@
 use std::{fmt, io, net::SocketAddr, path::PathBuf};
 
 use pertask::profile::ReadError;
-use pertask_text::human::counted;
+use pertask_text::{human::counted, text::harmless};
 
 /// A failure that ends the command with status 1.
 ///
@@ -78,7 +78,8 @@ impl fmt::Display for Error {
             Self::Start { program, cause } => write!(f, "cannot start {program}: {cause}"),
             Self::Endpoints(cause) => write!(f, "cannot listen on 127.0.0.1: {cause}"),
             Self::Top(why) => write!(f, "{why}"),
-            Self::Agent(why) => write!(f, "{why}"),
+            // It has names that another program has chosen.
+            Self::Agent(why) => write!(f, "{}", harmless(why)),
             Self::Record(cause) => write!(f, "{cause}"),
             Self::PerfData { place, cause } => write!(f, "cannot read {place}: {cause}"),
             Self::Wait(cause) => write!(f, "it is not known how the program ended: {cause}"),

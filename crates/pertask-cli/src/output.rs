@@ -1,11 +1,13 @@
 //! Writes reports to stdout and everything else to stderr.
 
 use std::{
-    env, fmt,
+    env,
+    fmt::{self, Write as _},
     io::{self, IsTerminal, Write},
 };
 
 use pertask::{Report, TableStyle};
+use pertask_text::text::is_harmful;
 
 use crate::error::Error;
 
@@ -13,6 +15,38 @@ use crate::error::Error;
 pub fn note(line: fmt::Arguments<'_>) {
     // If nobody reads stderr, the report and the exit status still matter.
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Returns JSON of another program, with its control characters escaped.
+pub fn harmless_json(json: &str) -> String {
+    let mut harmless = String::with_capacity(json.len());
+    for char in json.chars() {
+        match char {
+            '\n' => harmless.push(char),
+            char if is_harmful(char) => {
+                for unit in char.encode_utf16(&mut [0; 2]) {
+                    // Writing to a string cannot fail.
+                    _ = write!(harmless, "\\u{unit:04x}");
+                }
+            }
+            char => harmless.push(char),
+        }
+    }
+    harmless
+}
+
+/// Writes text to stdout, and returns whether anybody still reads it.
+///
+/// # Errors
+///
+/// Returns [`Error::Write`] if stdout does not take the whole text.
+pub fn print_to_reader(text: &str) -> Result<bool, Error> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(cause) => Err(Error::Write { place: "standard output".to_owned(), cause }),
+    }
 }
 
 /// Returns whether the terminal cannot move its cursor or change colours.

@@ -4,7 +4,7 @@ mod support;
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -334,9 +334,66 @@ fn a_program_without_an_agent_is_told_how_to_get_one() {
         assert_eq!(output.status.code(), Some(1), "{stderr}");
         assert!(stderr.contains("pertask::init()") && stderr.contains(&pid), "{stderr}");
     }
-    let output = command(&folder, &["stat", "--", "true"]).output().expect("to run");
+    let output = command(&folder, &["stat", "--", "sh", "-c", "exit 3"]).output().expect("to run");
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && stderr.contains("nothing was measured"), "{stderr}");
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("nothing was measured"), "{stderr}");
+}
+
+#[test]
+fn who_no_longer_reads_ends_the_measurement() {
+    let demo = Demo::start("reader");
+    let mut stat =
+        Running::start(&mut demo.command(&["stat", "--pid", "PID", "-I", "20", "--json"]));
+    let mut first = String::new();
+    let mut stdout = BufReader::new(stat.child.stdout.take().expect("its stdout"));
+    stdout.read_line(&mut first).expect("to read");
+    drop(stdout);
+    assert!(stat.finish().status.success());
+    assert_eq!(json(&first)["schema"], "pertask.report/1");
+}
+
+#[test]
+fn a_recording_by_an_agent_that_is_killed_says_what_to_do() {
+    let demo = Demo::start("gone");
+    let mut record = Running::start(&mut demo.command(&["record", "--pid", "PID"]));
+    record.wait_for("recording process");
+    demo.running.signal(libc::SIGKILL);
+    let output = record.finish();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let is_told = stderr.contains("--outside") || stderr.contains("cannot sample threads");
+    assert!(is_told, "{stderr}");
+}
+
+#[test]
+fn what_cannot_be_asked_for_is_refused_with_the_reason() {
+    let demo = Demo::start("refusals");
+    for (path, part) in [
+        ("/v1/tasks?sort=cpu", "seconds"),
+        ("/v1/tasks?sort=cpu&seconds=1&after=3", "after"),
+        ("/v1/live?each=true&task=1", "each"),
+        ("/v1/report?descendants=true", "task"),
+        ("/v1/report?task=999999999", "alive"),
+        ("/v1/report?events=nonsense", "nonsense"),
+        ("/v1/report?seconds=nan", "seconds"),
+        ("/v1/profile?hz=0", "hz"),
+        ("/v1/stop", "POST"),
+    ] {
+        let (head, why) = demo.get(path);
+        assert!(head.starts_with("HTTP/1.1 4"), "{path}: {head}");
+        let why = json(&String::from_utf8_lossy(&why));
+        assert!(why["error"].as_str().is_some_and(|why| why.contains(part)), "{path}: {why}");
+    }
+    // Of one site, the other rows are left out, and the sums are those of the process.
+    let (_, report) = demo.get("/v1/report?seconds=0.3&site=GET%20/hash");
+    let report = json(&String::from_utf8_lossy(&report));
+    let names = |rows: &str| -> Vec<_> {
+        report[rows].as_array().expect("rows").iter().map(|row| row["name"].clone()).collect()
+    };
+    for name in names("sites").into_iter().chain(names("tasks")) {
+        assert_eq!(name, "GET /hash");
+    }
 }
 
 #[test]

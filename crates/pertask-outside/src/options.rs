@@ -7,9 +7,9 @@ pub struct RecordOptions {
     /// The samples for each second of CPU time, from 1 to [`HIGHEST_HZ`](Self::HIGHEST_HZ). The default is 199, so that samples do not keep
     /// step with what happens a hundred times a second.
     pub frequency_hz: u32,
-    /// The bytes of a thread's stack that each sample has, at most 65,528. Frames beyond it are missing. The default is 16 KiB.
+    /// The bytes of a thread's stack that each sample has, at most 65,528. Frames beyond it are missing. The default is 32 KiB: tonic (0.14) needs 24.
     pub stack_bytes: u32,
-    /// The bytes of each CPU's ring. If the kernel does not allow that much locked memory, a smaller one is used. The default is 4 MiB.
+    /// The bytes of each CPU's ring. If the kernel does not allow that much locked memory, a smaller one is used. The default is 8 MiB.
     pub ring_bytes: usize,
 }
 
@@ -42,6 +42,6 @@ impl RecordOptions {
 
 impl Default for RecordOptions {
     fn default() -> Self {
-        Self { frequency_hz: 199, stack_bytes: 16 << 10, ring_bytes: 4 << 20 }
+        Self { frequency_hz: 199, stack_bytes: 32 << 10, ring_bytes: 8 << 20 }
     }
 }

@@ -1,6 +1,6 @@
 //! `pertask ps`: the processes that have an agent.
 
-use std::time::Duration;
+use std::{thread, time::Duration};
 
 use clap::Args;
 use pertask_agent::{Found, find};
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{Agent, Question};
 use crate::{
     error::Error,
-    output::{note, print, stdout_style},
+    output::{harmless_json, note, print, stdout_style},
 };
 
 /// The first line of the help.
@@ -59,10 +59,12 @@ struct Row {
 ///
 /// Returns [`Error::Write`] if stdout does not take the list.
 pub fn run(options: &PsOptions) -> Result<(), Error> {
-    let rows: Vec<_> = find().into_iter().map(row).collect();
+    // One that does not answer does not keep the others waiting.
+    let asked: Vec<_> = find().into_iter().map(|found| thread::spawn(|| row(found))).collect();
+    let rows: Vec<_> = asked.into_iter().filter_map(|row| row.join().ok()).collect();
     if options.json {
         let json = serde_json::to_string_pretty(&rows).unwrap_or_default();
-        return print(&(json + "\n"));
+        return print(&(harmless_json(&json) + "\n"));
     }
     if rows.is_empty() {
         note(format_args!(

@@ -1,8 +1,12 @@
 //! A question to an agent, and its answer.
 
-use std::{fmt::Write as _, io::Read as _, time::Duration};
+use std::{
+    fmt::Write as _,
+    io::Read as _,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use pertask_agent::{Client, Reply, connect};
+use pertask_agent::{Client, ClientError, Reply, connect};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::error::Error;
@@ -69,6 +73,35 @@ impl Agent {
     pub fn of(process: u32) -> Result<Self, Error> {
         let agent = Self(process);
         agent.connect().map(|_| agent)
+    }
+
+    /// The agent of a process, or `None` if it has none.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Agent`] if it has one that does not answer this user.
+    pub fn find(process: u32) -> Result<Option<Self>, Error> {
+        match connect(process) {
+            Ok(_) => Ok(Some(Self(process))),
+            Err(
+                ClientError::NoAgent { .. }
+                | ClientError::NotAllowed { .. }
+                | ClientError::NoProcess { .. },
+            ) => Ok(None),
+            Err(why) => Err(Error::Agent(why.to_string())),
+        }
+    }
+
+    /// Whether the process is still there.
+    pub fn is_alive(&self) -> bool {
+        // That of a process which nobody has waited for has no program.
+        std::fs::read_link(format!("/proc/{}/exe", self.0)).is_ok()
+    }
+
+    /// A name for a question, which nobody else uses.
+    pub fn id(what: &str) -> String {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        format!("{what}-{}-{}", std::process::id(), now.as_nanos())
     }
 
     fn connect(&self) -> Result<Client, Error> {

@@ -18,7 +18,7 @@ use super::{Agent, Question};
 use crate::{
     duration,
     error::Error,
-    output::{note, print, stdout_style},
+    output::{harmless_json, note, print_to_reader, stdout_style},
     record::{NOT_ASKED, stopped},
 };
 use program::Program;
@@ -33,7 +33,7 @@ Show which tasks of a running program spend the CPU, exactly.
 The program needs an agent: one line in its main, pertask::init(), and tasks with names or spawn sites. Nothing is measured until you ask. \
 The report is that of the library: CPU time, polls, longest polls, by spawn site, by task, by thread. With -I there is one for each interval.
 
-Ctrl-C ends the measurement, and prints the report. The program goes on.";
+Ctrl-C ends the measurement, and prints the report. The program goes on. With -- PROGRAM, what it used before it had its agent is not measured.";
 
 /// The end of the help.
 pub const HELP: &str = "\
@@ -79,14 +79,14 @@ pub struct StatOptions {
     pub site: Option<String>,
 
     /// Only the task with this number
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", conflicts_with = "interval")]
     pub task: Option<u64>,
 
     /// With --task, what it spawns from now on, too
     #[arg(long, requires = "task")]
     pub descendants: bool,
 
-    /// The most rows of each table; 0 shows all
+    /// The most rows of each table; 0 shows all, up to 10,000
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub top: usize,
 
@@ -101,6 +101,9 @@ pub struct StatOptions {
 
 /// The time between two reports where only the last one is shown: if the process ends, what it did since is missing.
 const TURN: Duration = Duration::from_millis(500);
+
+/// The most rows of each kind that an agent sends.
+const MOST_ROWS: usize = 10_000;
 
 /// How often somebody looks whether the measurement is to end.
 const LOOK: Duration = Duration::from_millis(20);
@@ -119,64 +122,71 @@ pub fn run(options: &StatOptions) -> Result<ExitCode, Error> {
         return Ok(ExitCode::SUCCESS);
     };
     let mut program = program;
-    let agent = program.agent(&asked)?;
-    measure(options, &agent, &asked)?;
-    program.status(&asked)
+    let measured = match program.agent(&asked)? {
+        Some(agent) => measure(options, &agent, &asked),
+        None => Ok(()),
+    };
+    // It is this command's child, whatever has become of the measurement.
+    let status = program.status(&asked)?;
+    measured.map(|()| status)
 }
 
 /// Shows reports until the time is over, the process has ended, or the user asks to stop.
 fn measure(options: &StatOptions, agent: &Agent, asked: &AtomicI32) -> Result<(), Error> {
-    let id = format!("stat-{}", std::process::id());
+    let id = Agent::id("stat");
     let question = options.question(&id);
     let reply = agent.ask(&question, Duration::ZERO)?;
     let ended = AtomicBool::new(false);
+    let has_ended = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| end_in_time(options.duration, &ended, asked, agent, &id));
-        let mut last = None;
-        let shown = BufReader::new(reply.body).lines().map_while(Result::ok).try_for_each(|line| {
-            if options.interval.is_some() {
-                return options.show(agent, &question, &line);
-            }
-            // From here on, there is something to show whatever happens.
-            if last.replace(line).is_none() && options.duration.is_none() {
-                note(format_args!("measuring (Ctrl-C ends it)"));
-            }
-            Ok(())
-        });
+        scope.spawn(|| end_in_time(options.duration, &ended, &has_ended, asked, agent, &id));
+        let seen = options.watch(agent, &question, reply);
         // Relaxed: nothing else depends on when it is seen.
-        let is_early = !ended.swap(true, Ordering::Relaxed);
-        shown?;
-        if is_early {
-            note(format_args!(
-                "the process has ended, or its agent; what it did in its last {} ms is missing",
+        has_ended.store(true, Ordering::Relaxed);
+        let Seen { last, cut } = seen?;
+        let is_early = !ended.load(Ordering::Relaxed);
+        match (&cut, agent.is_alive()) {
+            (None, _) if !is_early => {}
+            (_, false) => note(format_args!(
+                "the process has ended; what it did in its last {} ms is missing",
                 options.turn().as_millis()
-            ));
+            )),
+            (Some(why), true) => note(format_args!("the connection to the agent broke: {why}")),
+            (None, true) => note(format_args!("the agent has ended the measurement")),
         }
         match last {
-            Some(line) => options.show(agent, &question, &line),
+            Some(line) => options.show(agent, &question, &line).map(drop),
             None if options.interval.is_some() => Ok(()),
-            None => Err(Error::Agent("there was no report before the process ended".to_owned())),
+            None => Err(Error::Agent("there was no report before the end".to_owned())),
         }
     })
 }
 
-/// Ends the question when its time is over, or when the user asks to stop, unless it has `ended` before.
+/// What came of a stream of reports.
+struct Seen {
+    /// The last report, where only that is shown.
+    last: Option<String>,
+    /// What broke the connection.
+    cut: Option<std::io::Error>,
+}
+
+/// Ends the question when its time is over, or when the user asks to stop, unless the reports have ended before.
 fn end_in_time(
     most: Option<Duration>,
     ended: &AtomicBool,
+    has_ended: &AtomicBool,
     asked: &AtomicI32,
     agent: &Agent,
     id: &str,
 ) {
     let began = Instant::now();
     // Relaxed: nothing else depends on when they are seen.
-    while !ended.load(Ordering::Relaxed) {
+    while !has_ended.load(Ordering::Relaxed) {
         let is_over = most.is_some_and(|most| began.elapsed() >= most);
         if is_over || asked.load(Ordering::Relaxed) != NOT_ASKED {
             ended.store(true, Ordering::Relaxed);
-            // If the agent is gone, the stream of reports has ended, too.
+            // The agent may have no place for this caller: then it is asked again.
             let _ = agent.stop(id);
-            return;
         }
         thread::sleep(LOOK);
     }
@@ -193,6 +203,8 @@ impl StatOptions {
         Question::new("/v1/live")
             .with("id", id)
             .with("interval_ms", &self.turn().as_millis().to_string())
+            .with("max_tasks", &self.max_rows().to_string())
+            .with("max_label_values", &self.max_rows().to_string())
             .with_flag("each", self.interval.is_some())
             .with_some("events", Some(&*events.join(",")).filter(|events| !events.is_empty()))
             .with_flag("wake_latency", self.wake_latency)
@@ -201,21 +213,54 @@ impl StatOptions {
             .with_flag("descendants", self.descendants)
     }
 
-    /// Shows a report.
-    fn show(&self, agent: &Agent, question: &Question, line: &str) -> Result<(), Error> {
+    /// Takes reports until they end, and shows each if there is an interval.
+    fn watch(
+        &self,
+        agent: &Agent,
+        question: &Question,
+        reply: pertask_agent::Reply,
+    ) -> Result<Seen, Error> {
+        let mut last = None;
+        for line in BufReader::new(reply.body).lines() {
+            let line = match line {
+                Ok(line) => line,
+                Err(cut) => return Ok(Seen { last, cut: Some(cut) }),
+            };
+            if self.interval.is_some() {
+                if !self.show(agent, question, &line)? {
+                    break;
+                }
+                continue;
+            }
+            // From here on, there is something to show whatever happens.
+            if last.replace(line).is_none() && self.duration.is_none() {
+                note(format_args!("measuring (Ctrl-C ends it)"));
+            }
+        }
+        Ok(Seen { last, cut: None })
+    }
+
+    /// Shows a report. Returns whether anybody still reads.
+    fn show(&self, agent: &Agent, question: &Question, line: &str) -> Result<bool, Error> {
         let report = Report::from_json(line).map_err(|why| agent.nonsense(question, &why))?;
         if self.json {
             let whole = if self.interval.is_some() { line.to_owned() } else { report.to_json() };
-            return print(&(whole + "\n"));
+            return print_to_reader(&(harmless_json(&whole) + "\n"));
         }
-        let max_rows = if self.top == 0 { usize::MAX } else { self.top };
+        let max = self.max_rows();
         let style = TableStyle {
             tree: self.tree,
-            max_sites: max_rows,
-            max_label_values: max_rows,
+            max_sites: max,
+            max_tasks: max,
+            max_label_values: max,
+            max_threads: max,
             ..stdout_style()
         };
-        let between = if self.interval.is_some() { "\n" } else { "" };
-        print(&format!("{}{between}", report.table(style)))
+        let between = if self.interval.is_some() { "\n\n" } else { "\n" };
+        print_to_reader(&format!("{}{between}", report.table(style)))
+    }
+
+    fn max_rows(&self) -> usize {
+        if self.top == 0 { MOST_ROWS } else { self.top.min(MOST_ROWS) }
     }
 }

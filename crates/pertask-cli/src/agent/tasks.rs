@@ -14,7 +14,7 @@ use super::{Agent, Question};
 use crate::{
     duration,
     error::Error,
-    output::{print, stdout_style},
+    output::{harmless_json, print, stdout_style},
 };
 
 /// The first line of the help.
@@ -91,7 +91,7 @@ pub fn run(options: &TasksOptions) -> Result<(), Error> {
     let (question, takes) = (options.question(), options.duration.unwrap_or_default());
     if options.json {
         let json = agent.bytes(&question, takes)?;
-        return print(&String::from_utf8_lossy(&json));
+        return print(&harmless_json(&String::from_utf8_lossy(&json)));
     }
     print(&text(&agent.json(&question, takes)?))
 }
@@ -131,9 +131,13 @@ fn text(tasks: &LiveTasks) -> String {
 
 fn head(tasks: &LiveTasks) -> String {
     let alive = human::counted(tasks.live, "live task");
-    match tasks.matching == tasks.live {
+    let those = match tasks.matching == tasks.live {
         true => alive,
         false => format!("{} of {alive}", human::count(tasks.matching)),
+    };
+    match tasks.duration_ns {
+        0 => those,
+        time => format!("{those}; CPU% is of one CPU, over {}", human::duration_ns(time)),
     }
 }
 

@@ -53,7 +53,7 @@ pub struct TopOptions {
     #[arg(short, long, value_name = "PID")]
     pub pid: Option<u32>,
 
-    /// Seconds between two updates
+    /// The time between two updates, in milliseconds
     #[arg(short = 'I', long, value_name = "MS", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(100..=60_000))]
     pub interval: u32,
 
@@ -85,7 +85,7 @@ pub fn run(options: &TopOptions) -> Result<ExitCode, Error> {
     top::check_terminal().map_err(Error::Top)?;
     let pid = options.pid.map_or_else(only_one, Ok)?;
     let shown = Shown { program: program(pid), pid };
-    let agent = if options.outside { None } else { Agent::of(pid).ok() };
+    let agent = if options.outside { None } else { Agent::find(pid)? };
     let left = match agent {
         Some(agent) => {
             let question = options.question();
@@ -149,7 +149,11 @@ impl Source for Reports {
                 return;
             }
         }
-        let _ = updates.send(Update::Ended("the process has ended, or its agent".to_owned()));
+        let why = match agent.is_alive() {
+            true => "the agent has ended the connection",
+            false => "the process has ended",
+        };
+        let _ = updates.send(Update::Ended(why.to_owned()));
     }
 }
 

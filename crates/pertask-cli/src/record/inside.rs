@@ -24,7 +24,7 @@ pub fn profile(
     options: &RecordOptions,
     asked: &AtomicI32,
 ) -> Result<Profile, Error> {
-    let id = format!("record-{}", std::process::id());
+    let id = Agent::id("record");
     let time = options.duration.unwrap_or(LONGEST).min(LONGEST);
     let question = Question::new("/v1/profile")
         .with("id", &id)
@@ -33,7 +33,12 @@ pub fn profile(
     let ended = AtomicBool::new(false);
     let bytes = thread::scope(|scope| {
         scope.spawn(|| watch(agent, &id, asked, &ended));
-        let bytes = agent.bytes(&question, time);
+        let bytes = agent.bytes(&question, time).map_err(|why| match agent.is_alive() {
+            true => why,
+            false => Error::Agent(
+                "the process has ended, and its samples with it, which its agent had in its memory: record with --outside".to_owned(),
+            ),
+        });
         // Relaxed: nothing else depends on when it is seen.
         ended.store(true, Ordering::Relaxed);
         bytes
@@ -48,9 +53,8 @@ fn watch(agent: &Agent, id: &str, asked: &AtomicI32, ended: &AtomicBool) {
     // Relaxed: nothing else depends on when they are seen.
     while !ended.load(Ordering::Relaxed) {
         if asked.load(Ordering::Relaxed) != NOT_ASKED {
-            // If the agent is gone, its answer has ended, too.
+            // It may have begun only now, or have no place for this caller: then it is asked again.
             let _ = agent.stop(id);
-            return;
         }
         if progress.is_visible() {
             progress.draw(&format!("{:.1}s", began.elapsed().as_secs_f64()));

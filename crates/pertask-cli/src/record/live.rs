@@ -70,10 +70,7 @@ impl Source for Samples {
 }
 
 fn attach(pid: u32) -> Result<Recorder, Error> {
-    let mut options = RecordOptions::default();
-    // Nobody here can ask for more later, as `pertask record` does.
-    options.stack_bytes = 32 << 10;
-    Recorder::attach(pid, &options).map_err(Error::Record)
+    Recorder::attach(pid, &RecordOptions::default()).map_err(Error::Record)
 }
 
 /// Records for a while. Returns also whether the process is still there.

@@ -81,8 +81,21 @@ pub fn run_until(options: &RecordOptions, asked: &AtomicI32) -> Result<ExitCode,
 
 /// Returns the agent that records the process, if it has one and nothing is wanted that it cannot do.
 fn agent_of(process: u32, options: &RecordOptions) -> Option<(Agent, u32)> {
-    let is_wanted = !options.outside && options.frequency <= SamplerOptions::HIGHEST_HZ;
-    is_wanted.then(|| Agent::of(process).ok()).flatten().map(|agent| (agent, process))
+    if options.outside {
+        return None;
+    }
+    let agent = Agent::find(process).unwrap_or_else(|why| {
+        note(format_args!("recording from outside, as its agent does not answer: {why}"));
+        None
+    })?;
+    if options.frequency > SamplerOptions::HIGHEST_HZ {
+        note(format_args!(
+            "recording from outside, as an agent takes at most {} Hz",
+            SamplerOptions::HIGHEST_HZ
+        ));
+        return None;
+    }
+    Some((agent, process))
 }
 
 /// Returns what becomes the number of the signal by which the user asks to stop.

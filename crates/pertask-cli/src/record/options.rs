@@ -20,9 +20,10 @@ pub const ABOUT: &str =
 pub const LONG_ABOUT: &str = "\
 Record a running program, or start one, and show which of its tasks spend the CPU.
 
-The program needs no change: nothing of pertask is in it. The kernel's perf events say where its threads are, and the \
+If the program has an agent (pertask::init() in its main), that samples it: tasks have their names, labels and exact times. Otherwise it needs no \
+change, and is sampled from outside, as always with --outside: the kernel's perf events say where its threads are, and the \
 program's own files say how to unwind its stacks. The function with which an executor polls a task has the type of the task's \
-future in its name, so tasks are listed by type: ~axum::serve::handle_connection. Times are estimated from samples. \
+future in its name, so tasks are listed by type: ~axum::serve::handle_connection. Times are then estimated from samples. \
 With --by task, tokio's tasks are listed one by one, with the IDs that tokio gives them. For exact times, names of your own, \
 labels and waits, use the library.
 
@@ -81,7 +82,7 @@ pub struct RecordOptions {
     pub outside: bool,
 
     /// Bytes of stack copied with each sample; raise it if stacks are cut off
-    #[arg(long, value_name = "BYTES", default_value_t = 16 << 10, value_parser = clap::value_parser!(u32).range(1_024..=65_528))]
+    #[arg(long, value_name = "BYTES", default_value_t = 32 << 10, value_parser = clap::value_parser!(u32).range(1_024..=65_528))]
     pub stack_size: u32,
 
     /// Write the profile to FILE: .pb.gz, .svg, .folded, .speedscope.json or .json; may be repeated
@@ -121,7 +122,7 @@ impl RecordOptions {
             duration: Some(demo.duration),
             frequency: demo.frequency.unwrap_or(199),
             outside: true,
-            stack_size: 16 << 10,
+            stack_size: 32 << 10,
             output: demo.output.clone(),
             unresolved: demo.unresolved,
             by: Vec::new(),

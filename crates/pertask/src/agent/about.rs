@@ -1,6 +1,7 @@
 //! What this process is, and what can be asked of it.
 
 use super::asked::{Asked, Refusal};
+use super::limits;
 use super::routes::ROUTES;
 use crate::Machine;
 use pertask_agent::Answer;
@@ -55,6 +56,7 @@ pub(super) fn about(_: &Asked<'_>) -> Result<Answer, Refusal> {
 
 /// What the machine offers. Each thing is tried, which takes some tens of milliseconds.
 pub(super) fn machine(_: &Asked<'_>) -> Result<Answer, Refusal> {
+    let _permit = limits::EXAMINATIONS.take()?;
     json(&Machine::examine())
 }
 

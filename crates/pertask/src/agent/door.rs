@@ -1,9 +1,12 @@
 //! Opening the door: the process's one agent, and its endpoints on TCP.
 
+use super::limits;
 use super::routes::Routes;
 use super::setting::{Setting, VARIABLE};
+use super::stops;
 use pertask_agent::{Directory, Options, Server};
 use std::fmt;
+use std::io::Write as _;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,6 +47,8 @@ pub fn init() -> Agent {
             if let Some((_, parents)) = agent.replace((process, started.clone())) {
                 // Its end is its own process's business.
                 std::mem::forget(parents);
+                limits::reset();
+                stops::reset();
             }
             started
         }
@@ -52,14 +57,14 @@ pub fn init() -> Agent {
 
 impl State {
     fn start() -> Self {
-        let value = std::env::var_os(VARIABLE);
+        let value = pertask_agent::variable(VARIABLE);
         let state = match Setting::parse(value.as_deref()) {
             Ok(setting) => Self::by(&setting),
             Err(wrong) => Self::Refused(wrong),
         };
         if let (Self::Refused(why), true) = (&state, value.is_some()) {
-            // Whoever has set the variable waits for an agent.
-            eprintln!("pertask: no agent: {why}");
+            // Whoever has set the variable waits for an agent. But `eprintln` would end a program that has no stderr.
+            let _ = writeln!(std::io::stderr(), "pertask: no agent: {why}");
         }
         state
     }

@@ -19,12 +19,21 @@ pub(super) struct Permit(&'static Limit);
 /// Sessions, each with a reading of all tasks.
 pub(super) static SESSIONS: Limit = Limit::of("measuring sessions", 16);
 
+/// Examinations of the machine, which try each way to sample.
+pub(super) static EXAMINATIONS: Limit = Limit::of("an examination of the machine", 1);
+
 /// Sampled profiles, each with memory of its own for samples.
 pub(super) static PROFILES: Limit = Limit::of("sampled profiles", 4);
 
 impl Limit {
     const fn of(what: &'static str, most: usize) -> Self {
         Self { what, most, used: AtomicUsize::new(0) }
+    }
+
+    /// In a forked child, the parent's callers are nobody's.
+    fn reset(&self) {
+        // Relaxed: the child has one thread.
+        self.used.store(0, Ordering::Relaxed);
     }
 
     pub(super) fn take(&'static self) -> Result<Permit, Refusal> {
@@ -34,11 +43,16 @@ impl Limit {
         match taken {
             Ok(_) => Ok(Permit(self)),
             Err(most) => Err(Refusal::busy(format!(
-                "{most} callers have {} now, and more are not allowed; try again when one has ended",
+                "{most} at a time are allowed: {}; try again when one has ended",
                 self.what
             ))),
         }
     }
+}
+
+/// Forgets the parent's callers, in a forked child.
+pub(super) fn reset() {
+    [&SESSIONS, &EXAMINATIONS, &PROFILES].iter().for_each(|limit| limit.reset());
 }
 
 impl Drop for Permit {

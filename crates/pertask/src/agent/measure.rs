@@ -12,7 +12,10 @@ pub(super) const PARAMETERS: &[Parameter] = &[
         name: "descendants",
         meaning: "true: with `task`, its descendants from now on, too",
     },
-    Parameter { name: "site", meaning: "list only tasks with this name or spawn site (FILE:LINE)" },
+    Parameter {
+        name: "site",
+        meaning: "list only tasks with this name or spawn site (FILE:LINE), and no labels; sums are of all",
+    },
     Parameter { name: "events", meaning: "perf events to count, separated by commas" },
     Parameter { name: "wake_latency", meaning: "true: measure waits between wake and poll" },
     Parameter { name: "max_tasks", meaning: "the most live tasks to list [default: 20]" },
@@ -32,6 +35,7 @@ pub(super) struct Measuring {
 /// What a session measures, and what its reports list.
 struct How {
     options: SessionOptions,
+    max_tasks: usize,
     task: Option<Arc<Task>>,
     inherit: Inherit,
     site: Option<String>,
@@ -42,6 +46,10 @@ impl Measuring {
         let how = How::of(asked)?;
         let _permit = limits::SESSIONS.take()?;
         Ok(Self { session: how.start()?, how, _permit })
+    }
+
+    pub(super) fn is_of_a_task(&self) -> bool {
+        self.how.task.is_some()
     }
 
     /// The report so far.
@@ -60,8 +68,11 @@ impl Measuring {
 
 impl How {
     fn of(asked: &Asked<'_>) -> Result<Self, Refusal> {
+        let max_tasks = asked.number("max_tasks", 20, &(0..=MOST_ROWS))?;
+        let site = asked.text("site").map(str::to_owned);
         let options = SessionOptions {
-            max_tasks: asked.number("max_tasks", 20, &(0..=MOST_ROWS))?,
+            // Those of a site are chosen among them.
+            max_tasks: if site.is_some() { MOST_ROWS } else { max_tasks },
             max_label_values: asked.number("max_label_values", 100, &(0..=MOST_ROWS))?,
             counters: events(asked)?,
             wake_latency: asked.flag("wake_latency", false)?,
@@ -71,7 +82,7 @@ impl How {
             return Err(Refusal::bad("descendants is there without task"));
         }
         let inherit = if descendants { Inherit::Children } else { Inherit::No };
-        Ok(Self { options, task, inherit, site: asked.text("site").map(str::to_owned) })
+        Ok(Self { options, max_tasks, task, inherit, site })
     }
 
     fn start(&self) -> Result<Session, crate::Error> {
@@ -87,6 +98,9 @@ impl How {
             report.sites.retain(|row| is_at(&row.site, wanted));
             report.tree.retain(|row| is_at(&row.site, wanted));
             report.tasks.retain(|row| is_at(&row.site, wanted));
+            report.tasks.truncate(self.max_tasks);
+            // They are those of all tasks.
+            report.labels.clear();
         }
         report
     }

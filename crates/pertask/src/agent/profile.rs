@@ -3,8 +3,10 @@
 use super::asked::{Asked, Parameter, Refusal};
 use super::limits::{self, MOST_SECONDS};
 use super::stops::Stop;
-use crate::sampler::{RawProfile, Sampler, SamplerOptions};
+use crate::profile::Profile;
+use crate::sampler::{RawProfile, ResolveOptions, Sampler, SamplerOptions};
 use pertask_agent::Answer;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 pub(super) const PARAMETERS: &[Parameter] = &[
@@ -21,6 +23,16 @@ pub(super) const PARAMETERS: &[Parameter] = &[
 
 /// The memory for the samples of one profile.
 const MEMORY_BYTES: usize = 64 << 20;
+
+/// The memory for the files in which names are found. One profile at a time gets its names.
+const NAMES_BYTES: usize = 128 << 20;
+
+fn resolved(profile: &RawProfile) -> Profile {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let options = ResolveOptions { memory_bytes: NAMES_BYTES, ..ResolveOptions::default() };
+    profile.resolve_with(&options)
+}
 
 /// A profile as its caller wants it.
 pub(super) struct Wanted {
@@ -58,7 +70,7 @@ impl Wanted {
     fn answer(&self, profile: &RawProfile) -> Result<Answer, Refusal> {
         let mut bytes = Vec::new();
         match self.resolved {
-            true => profile.resolve().write_pprof(&mut bytes),
+            true => resolved(profile).write_pprof(&mut bytes),
             false => profile.write_pprof_unresolved(&mut bytes),
         }
         .map_err(|why| Refusal::new(500, format!("cannot write the profile: {why}")))?;

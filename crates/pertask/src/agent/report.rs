@@ -37,6 +37,10 @@ pub(super) fn many(asked: &Asked<'_>) -> Result<Answer, Refusal> {
     let each = asked.flag("each", false)?;
     let stop = Stop::of(asked)?;
     let measuring = Measuring::begin(asked)?;
+    if each && measuring.is_of_a_task() {
+        // A new session would not know the task's descendants, nor the task once it has ended.
+        return Err(Refusal::bad("each is not possible with task"));
+    }
     // Of no time, there is nothing to tell.
     let first = if each { interval } else { Duration::ZERO };
     let caller = asked.caller().clone();
@@ -66,10 +70,15 @@ impl Iterator for Stream {
             Waited::Stopped => self.left = 0,
             Waited::TimeIsUp => {}
         }
-        // A caller that reads slowly misses reports, and none comes late.
-        self.next = (self.next + self.interval).max(Instant::now());
-        let report =
-            if self.each { self.measuring.next_report()? } else { self.measuring.report() };
+        let began = Instant::now();
+        // The last one needs no other after it.
+        let next = (self.each && self.left > 0).then(|| self.measuring.next_report()).flatten();
+        let report = next.unwrap_or_else(|| {
+            self.left = if self.each { 0 } else { self.left };
+            self.measuring.report()
+        });
+        // A caller that reads slowly misses reports, and none comes late. Where a reading takes long, at least as much time is between two.
+        self.next = (self.next + self.interval).max(Instant::now() + began.elapsed());
         let mut line = serde_json::to_vec(&report).ok()?;
         line.push(b'\n');
         Some(line)

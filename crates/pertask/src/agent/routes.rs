@@ -75,7 +75,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         method: "GET",
         path: "/metrics",
-        what: "counters and histograms since the first scrape, for Prometheus",
+        what: "counters and histograms for Prometheus; the first scrape begins to measure, for good",
         parameters: &[],
         is_lenient: true,
         answer: metrics::scrape,

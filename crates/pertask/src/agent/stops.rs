@@ -62,6 +62,11 @@ impl Drop for Stop {
     }
 }
 
+/// Forgets the parent's requests, in a forked child.
+pub(super) fn reset() {
+    running().clear();
+}
+
 /// Ends the request with this name.
 pub(super) fn stop(asked: &Asked<'_>) -> Result<Answer, Refusal> {
     let Some(name) = asked.text("id") else {

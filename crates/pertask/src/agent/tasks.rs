@@ -6,10 +6,12 @@ use super::measure::is_at;
 use super::stops::Stop;
 use crate::report::{SpawnSite, Usage};
 use crate::tasks::accounts;
-use crate::{SessionOptions, TaskId};
+use crate::{Session, TaskId};
 use pertask_agent::Answer;
 use pertask_core::{System, Task};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(super) const PARAMETERS: &[Parameter] = &[
@@ -59,7 +61,7 @@ pub struct LiveTask {
     /// Its site. Its fields are the object's own in JSON.
     #[serde(flatten)]
     pub site: SpawnSite,
-    /// Whether it was being polled at that moment.
+    /// Whether it was being polled at that moment. Of tasks that poll each other, only the innermost is.
     pub running: bool,
     /// The labels that it had.
     pub labels: BTreeMap<String, String>,
@@ -86,10 +88,14 @@ struct Wanted<'a> {
     after: u64,
 }
 
+/// What tasks have used, of those that were polled.
+type Used = HashMap<TaskId, Usage>;
+
 /// Lists live tasks.
 pub(super) fn list(asked: &Asked<'_>) -> Result<Answer, Refusal> {
     let time = asked.seconds(0.0, &(0.0..=MOST_SECONDS))?;
     let wanted = Wanted::of(asked, time)?;
+    let _permit = limits::SESSIONS.take()?;
     let (used, duration_ns) = match time.is_zero() {
         true => (None, 0),
         false => {
@@ -98,20 +104,17 @@ pub(super) fn list(asked: &Asked<'_>) -> Result<Answer, Refusal> {
         }
     };
     let tasks = LiveTasks { duration_ns, ..wanted.find(used.as_ref()) };
-    let json =
-        serde_json::to_string_pretty(&tasks).map_err(|why| Refusal::new(500, why.to_string()))?;
+    let json = serde_json::to_string_pretty(&tasks);
+    let json = json.map_err(|why| Refusal::new(500, why.to_string()))?;
     Ok(Answer::json(json + "\n"))
 }
 
 /// What all tasks use in some time.
-fn used_in(asked: &Asked<'_>, time: Duration) -> Result<(HashMap<u64, Usage>, u64), Refusal> {
+fn used_in(asked: &Asked<'_>, time: Duration) -> Result<(Used, u64), Refusal> {
     let stop = Stop::of(asked)?;
-    let _permit = limits::SESSIONS.take()?;
-    let session = SessionOptions { max_tasks: usize::MAX, ..SessionOptions::default() }.start()?;
+    let session = Session::start()?;
     asked.wait(time, &stop);
-    let report = session.stop();
-    let used = report.tasks.into_iter().map(|task| (task.id, task.usage)).collect();
-    Ok((used, report.duration_ns))
+    Ok(session.usage())
 }
 
 impl<'a> Wanted<'a> {
@@ -128,6 +131,10 @@ impl<'a> Wanted<'a> {
                 return Err(Refusal::bad(format!("sort is {other:?}, and not id or cpu")));
             }
         };
+        let after = asked.parsed("after", "the number of a task")?;
+        if after.is_some() && matches!(sort, Sort::Cpu) {
+            return Err(Refusal::bad("after is for sort=id alone"));
+        }
         Ok(Self {
             site: asked.text("site"),
             label: label.transpose()?,
@@ -136,66 +143,67 @@ impl<'a> Wanted<'a> {
             running: asked.flag("running", false)?,
             sort,
             limit: asked.number("limit", 100, &(1..=MOST_ROWS))?,
-            after: asked.parsed("after", "the number of a task")?.unwrap_or(0),
+            after: after.unwrap_or(0),
         })
     }
 
-    fn find(&self, used: Option<&HashMap<u64, Usage>>) -> LiveTasks {
+    /// Only tasks that are listed get rows: there may be many more.
+    fn find(&self, used: Option<&Used>) -> LiveTasks {
         let running = running();
-        let (mut live, mut all) = (0, Vec::new());
+        let (mut live, mut matching, mut all) = (0, 0, Vec::new());
         System::global().for_each_task(|task| {
             live += 1;
-            let is_running = running.contains(&task.id());
-            if self.may_be(task, is_running) {
-                let row = LiveTask::of(task, is_running, used);
-                all.extend(self.is_wanted(&row).then_some(row));
+            if self.is_wanted(task, running.contains(&task.id())) {
+                matching += 1;
+                let is_on_page = task.id().get() > self.after;
+                all.extend(is_on_page.then(|| (self.rank(task, used), Arc::clone(task))));
             }
         });
-        match self.sort {
-            Sort::Id => all.sort_unstable_by_key(|row| row.id),
-            Sort::Cpu => all.sort_unstable_by_key(|row| {
-                (std::cmp::Reverse(row.usage.as_ref().map(|usage| usage.cpu_ns)), row.id)
-            }),
-        }
-        let matching = all.len() as u64;
+        all.sort_unstable_by_key(|(rank, _)| *rank);
         let more = matches!(self.sort, Sort::Id) && all.len() > self.limit;
         all.truncate(self.limit);
-        let next_after = all.last().filter(|_| more).map(|row| row.id);
-        LiveTasks { live, matching, next_after, duration_ns: 0, tasks: all }
+        let row =
+            |(_, task): &(_, Arc<Task>)| LiveTask::of(task, running.contains(&task.id()), used);
+        let tasks: Vec<_> = all.iter().map(row).collect();
+        let next_after = tasks.last().filter(|_| more).map(|row| row.id);
+        LiveTasks { live, matching, next_after, duration_ns: 0, tasks }
     }
 
-    /// What can be said of a task without its names.
-    fn may_be(&self, task: &Task, is_running: bool) -> bool {
+    /// The place of a task in the list: the least comes first.
+    fn rank(&self, task: &Task, used: Option<&Used>) -> (Reverse<u64>, u64) {
+        let cpu_ns = match self.sort {
+            Sort::Id => 0,
+            Sort::Cpu => used.and_then(|used| used.get(&task.id())).map_or(0, |it| it.cpu_ns),
+        };
+        (Reverse(cpu_ns), task.id().get())
+    }
+
+    fn is_wanted(&self, task: &Task, is_running: bool) -> bool {
         let is = |wanted: Option<u64>, found: Option<TaskId>| {
             wanted.is_none_or(|wanted| found.map(TaskId::get) == Some(wanted))
         };
+        let has =
+            |(key, value): (&str, &str)| accounts::labels_of(task.tag()).get(key) == Some(value);
         is(self.task, Some(task.id()))
             && is(self.parent, task.parent())
             && (is_running || !self.running)
-            && task.id().get() > self.after
-    }
-
-    fn is_wanted(&self, row: &LiveTask) -> bool {
-        self.site.is_none_or(|site| is_at(&row.site, site))
-            && self
-                .label
-                .is_none_or(|(key, value)| row.labels.get(key).map(|it| &**it) == Some(value))
+            && self.site.is_none_or(|site| is_at(&SpawnSite::of(task.site()), site))
+            && self.label.is_none_or(has)
     }
 }
 
 impl LiveTask {
-    fn of(task: &Task, running: bool, used: Option<&HashMap<u64, Usage>>) -> Self {
-        let id = task.id().get();
+    fn of(task: &Task, running: bool, used: Option<&Used>) -> Self {
         let labels = accounts::labels_of(task.tag());
         let own = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
         Self {
-            id,
+            id: task.id().get(),
             parent: task.parent().map(TaskId::get),
             site: SpawnSite::of(task.site()),
             running,
             labels: labels.iter().map(own).collect(),
             // A task that was not polled meanwhile has used nothing.
-            usage: used.map(|used| used.get(&id).cloned().unwrap_or_default()),
+            usage: used.map(|used| used.get(&task.id()).cloned().unwrap_or_default()),
         }
     }
 }

@@ -289,6 +289,16 @@ impl Reading {
         ranked.into_iter().filter_map(task).collect()
     }
 
+    /// What each live task has used since `base`, without names. Those that were not polled are left out.
+    #[cfg(feature = "agent")]
+    pub(crate) fn usage_since(&self, base: &Self) -> (HashMap<TaskId, Usage>, u64) {
+        let usage = |id: &TaskId| {
+            let count = self.cpu_time.task_since(*id, &base.cpu_time);
+            (*id, Usage::of(&count, self.longest.of_task(*id)))
+        };
+        (self.cpu_time.tasks.keys().map(usage).collect(), self.wall_ns - base.wall_ns)
+    }
+
     fn task_since(
         &self,
         id: TaskId,

@@ -14,8 +14,14 @@ use crate::pmus::cpu_time::{CpuTime, longest};
 use crate::pmus::stint::Stints;
 use crate::pmus::wake::{WakeLatency, Wakes};
 use crate::report::Report;
+#[cfg(feature = "agent")]
+use crate::report::Usage;
 use crate::tasks::accounts::Watch;
+#[cfg(feature = "agent")]
+use pertask_core::TaskId;
 use pertask_core::{Event, Inherit, PmuHandle, System, Task};
+#[cfg(feature = "agent")]
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Measures which tasks spend the CPU, from [`start`](Self::start) until it is stopped or dropped.
@@ -204,6 +210,12 @@ impl Session {
     #[must_use]
     pub fn stop(self) -> Report {
         self.snapshot()
+    }
+
+    /// What each live task has used so far, and the time in nanoseconds.
+    #[cfg(feature = "agent")]
+    pub(crate) fn usage(&self) -> (HashMap<TaskId, Usage>, u64) {
+        self.read().usage_since(&self.0.base)
     }
 
     /// The CPU time by the clock so far.

@@ -5,7 +5,7 @@ use std::{
     process::{Child, Command, ExitCode},
     sync::atomic::{AtomicI32, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::super::Agent;
@@ -19,6 +19,9 @@ pub struct Program {
     child: Child,
     name: String,
 }
+
+/// When the user is told that there is none yet.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often somebody looks whether the program has an agent now.
 const LOOK: Duration = Duration::from_millis(5);
@@ -38,18 +41,28 @@ impl Program {
         Ok(Some(Self { child, name }))
     }
 
-    /// Waits until the program has an agent.
-    pub fn agent(&mut self, asked: &AtomicI32) -> Result<Agent, Error> {
+    /// Waits until the program has an agent. Returns `None` if it has ended, or the user asks to stop.
+    pub fn agent(&mut self, asked: &AtomicI32) -> Result<Option<Agent>, Error> {
+        let (began, mut is_told) = (Instant::now(), false);
         loop {
-            let none = match Agent::of(self.child.id()) {
-                Ok(agent) => return Ok(agent),
-                Err(why) => why,
-            };
+            if let Some(agent) = Agent::find(self.child.id())? {
+                return Ok(Some(agent));
+            }
             let ended = self.child.try_wait().map_err(Error::Wait)?;
             // Relaxed: nothing else depends on when it is seen.
             if ended.is_some() || asked.load(Ordering::Relaxed) != NOT_ASKED {
-                note(format_args!("nothing was measured: until now, {} had no agent", self.name));
-                return Err(none);
+                note(format_args!(
+                    "nothing was measured: {} had no agent; add pertask::init() to its main",
+                    self.name
+                ));
+                return Ok(None);
+            }
+            if !is_told && began.elapsed() > PATIENCE {
+                is_told = true;
+                note(format_args!(
+                    "{} has no agent yet; it must call pertask::init() itself, and be no script",
+                    self.name
+                ));
             }
             thread::sleep(LOOK);
         }
