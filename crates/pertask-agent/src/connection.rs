@@ -21,7 +21,7 @@ const OWN_SITES: [&str; 2] = ["none", "same-origin"];
 
 /// Answers one request. Each step has a time limit, so a caller costs its thread for a while at most.
 pub(crate) fn serve(stream: &Arc<Stream>, options: &Options, service: &dyn Service, is_tcp: bool) {
-    let caller = Caller(Arc::clone(stream));
+    let caller = Caller::here(stream);
     let mut bytes = Vec::new();
     let (answer, is_current) = match head(stream, options, &mut bytes, &caller) {
         // The caller has gone without a question.

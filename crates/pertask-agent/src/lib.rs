@@ -84,7 +84,7 @@ pub use identity::Identity;
 #[cfg(feature = "server")]
 pub use answer::{Answer, Body};
 #[cfg(feature = "server")]
-pub use caller::{Caller, Waited};
+pub use caller::{Caller, Presence, Waited};
 #[cfg(feature = "server")]
 pub use request::{Query, Request};
 #[cfg(feature = "server")]

@@ -33,6 +33,18 @@ pub(crate) enum Head<'a> {
 }
 
 impl<'a> Request<'a> {
+    /// A request that another server has read. `target` is the path, with `?` and the parameters if there are any.
+    #[must_use]
+    pub fn new(
+        method: &'a str,
+        target: &'a str,
+        headers: Vec<(&'a str, &'a str)>,
+        caller: &'a Caller,
+    ) -> Self {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        Self { method, path, query, headers, is_current: true, caller }
+    }
+
     /// Reads the head of a request.
     pub(crate) fn parse(bytes: &'a [u8], caller: &'a Caller) -> Head<'a> {
         let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
@@ -53,8 +65,7 @@ impl<'a> Request<'a> {
             Some((header.name, std::str::from_utf8(header.value).ok()?))
         };
         let headers = parsed.headers.iter().filter_map(text).collect();
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let request = Self { method, path, query, headers, is_current, caller };
+        let request = Self { is_current, ..Self::new(method, target, headers, caller) };
         match request.has_body() {
             true => Head::Refused(Answer::refused(413, "a request with a body is not understood")),
             false => Head::Whole(request),

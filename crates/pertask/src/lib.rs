@@ -31,6 +31,7 @@
 //! | feature | brings |
 //! | --- | --- |
 //! | `table` (default) | the report as text, by `Display` |
+//! | `http` | `pertask::agent::respond`, which answers requests of the program's own server: axum, hyper, tower |
 //! | `json` | the report as JSON |
 //! | `agent` | `pertask::agent`: a terminal and other tools measure the process while it runs; with `json`, `metrics` and `profiler` |
 //! | `metrics` | `pertask::metrics`, which answers scrapes of Prometheus |

@@ -34,10 +34,14 @@ mod metrics;
 mod pprof;
 mod profile;
 mod report;
+#[cfg(feature = "http")]
+mod respond;
 mod routes;
 mod setting;
 mod stops;
 mod tasks;
 
 pub use door::{Agent, Endpoints, init, serve};
+#[cfg(feature = "http")]
+pub use respond::{Responding, respond};
 pub use tasks::{LiveTask, LiveTasks};
