@@ -1,11 +1,15 @@
 //! `pertask doctor`: shows what this machine offers for measuring.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _, io};
 
 use pertask::{CounterSource, Machine, Offer};
+use pertask_agent::{Directory, DirectoryError};
 use pertask_outside::Allowed;
 use pertask_text::human::counted;
+use rustix::{
+    fs::{Access, access},
+    process::geteuid,
+};
 use serde::Serialize;
 
 use crate::{cli::DoctorOptions, error::Error, output::print};
@@ -17,8 +21,30 @@ use crate::{cli::DoctorOptions, error::Error, output::print};
 /// Returns [`Error::Write`] if stdout does not take the whole text.
 pub fn run(options: &DoctorOptions) -> Result<(), Error> {
     let machine = Machine::examine();
-    let recording = recording(Allowed::examine());
-    print(&if options.json { json(&machine, &recording) } else { text(&machine, &recording) })
+    let (recording, agent) = (recording(Allowed::examine()), agent());
+    print(&match options.json {
+        true => json(&machine, &recording, &agent),
+        false => text(&machine, &recording, &agent),
+    })
+}
+
+/// Whether this user's programs can have an agent that this user's commands find.
+fn agent() -> Offer {
+    let path = Directory::default_path();
+    let name = format!("sockets in {}", path.display());
+    let refused = match Directory::open(&path, geteuid().as_raw()) {
+        Ok(_) => None,
+        // The first program that has an agent makes it.
+        Err(DirectoryError::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent().unwrap_or(&path);
+            let may_make = access(folder, Access::WRITE_OK | Access::EXEC_OK);
+            may_make.err().map(|why| {
+                format!("cannot be made: {}: {why}; set PERTASK_DIR to a directory of this user's alone", folder.display())
+            })
+        }
+        Err(why) => Some(why.to_string()),
+    };
+    Offer { name, refused }
 }
 
 /// What can be had of other programs.
@@ -28,19 +54,20 @@ fn recording(allowed: Allowed) -> [Offer; 3] {
         .map(|(name, offer)| Offer { name: name.to_owned(), refused: offer.err() })
 }
 
-fn json(machine: &Machine, recording: &[Offer]) -> String {
+fn json(machine: &Machine, recording: &[Offer], agent: &Offer) -> String {
     #[derive(Serialize)]
     struct All<'a> {
         #[serde(flatten)]
         machine: &'a Machine,
         recording: &'a [Offer],
+        agent: &'a Offer,
     }
-    let all = All { machine, recording };
+    let all = All { machine, recording, agent };
     // Serialisation cannot fail: it is plain data, and it is written to memory.
     serde_json::to_string_pretty(&all).expect("plain data") + "\n"
 }
 
-fn text(machine: &Machine, recording: &[Offer]) -> String {
+fn text(machine: &Machine, recording: &[Offer], agent: &Offer) -> String {
     let mut text = String::new();
     let tick = machine
         .tick_hz
@@ -60,6 +87,9 @@ fn text(machine: &Machine, recording: &[Offer]) -> String {
     line(&mut text, "");
     line(&mut text, "Recording other programs of this user (pertask record)");
     recording.iter().for_each(|way| offer(&mut text, way));
+    line(&mut text, "");
+    line(&mut text, "Agents of this user's programs (pertask::init(), pertask ps)");
+    wide_offer(&mut text, agent);
     line(&mut text, "");
     events(&mut text, machine);
     line(&mut text, "");

@@ -419,6 +419,13 @@ fn an_agent_that_cannot_listen_ends_no_program() {
     fs::write(&folder, "a file").expect("to write");
     let mut demo = Running::start(&mut command(&folder, &["demo", "--serve"]));
     let line = demo.wait_for("serving on http://");
+    let doctor = command(&folder, &["doctor", "--json"]).output().expect("to run");
     fs::remove_file(&folder).expect("to remove");
     assert!(line.contains("no agent") && line.contains("PERTASK_DIR"), "{line}");
+    // And `doctor` says the same before.
+    let doctor = json(&String::from_utf8_lossy(&doctor.stdout));
+    assert!(doctor["agent"]["refused"].as_str().is_some_and(|why| why.contains("PERTASK_DIR")));
+    let doctor = command(&folder, &["doctor", "--json"]).output().expect("to run");
+    let doctor = json(&String::from_utf8_lossy(&doctor.stdout));
+    assert_eq!(doctor["agent"]["refused"], Value::Null);
 }
