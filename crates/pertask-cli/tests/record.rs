@@ -241,7 +241,8 @@ fn tasks_of_one_type_are_told_apart_by_the_ids_that_tokio_gives_them() {
         let [more, less] = [0, 1].map(|at| twin(Some(ids[at])));
         // It is three times as much, and samples are chance.
         assert!(2 * more > 3 * less && 8 * less > more, "{more} {less} {ids:?} {rows:?}");
-        assert!(twin(None) < (more + less) / 10, "{ids:?} {rows:?}");
+        // Those of the beginning have none.
+        assert!(twin(None) < (more + less) / 2, "{ids:?} {rows:?}");
         let others = cpu_ns(&rows, |row| row["task"].as_u64().is_some_and(|id| !ids.contains(&id)));
         assert_eq!(others, 0, "{rows:?}");
     }
