@@ -8,7 +8,9 @@ use framehop::{
     CacheNative, ExplicitModuleSectionInfo, FrameAddress, MayAllocateDuringUnwind, Unwinder as _,
     UnwinderNative,
 };
-use pertask_symbols::{MappedElf, MappedFiles, Mapping, Memory, Module, ModuleRange, mappings_of};
+#[cfg(feature = "perf-data")]
+use pertask_symbols::ModuleRange;
+use pertask_symbols::{MappedElf, MappedFiles, Mapping, Memory, Module, mappings_of};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -146,6 +148,7 @@ impl Space {
     }
 
     /// Notes code of a file that is not here.
+    #[cfg(feature = "perf-data")]
     pub(crate) fn add_unread(&mut self, code: Mapping, build_id: Vec<u8>) {
         let range = ModuleRange::new(code.range, code.offset);
         let module = Module::new(code.path.clone(), build_id, vec![range]);
