@@ -63,6 +63,20 @@ fn doctor_says_what_each_user_is_offered() {
     }
 }
 
+/// A thread that makes another one blocks all signals for a moment, and that is no reason to sample in another way.
+#[test]
+fn doctor_says_the_same_each_time() {
+    let sampling = || {
+        let output = run(As::Me, &["doctor", "--json"]).expect("it runs as whoever runs the test");
+        let doctor: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        doctor["sampling"].clone()
+    };
+    let first = sampling();
+    for _ in 0..7 {
+        assert_eq!(sampling(), first);
+    }
+}
+
 #[test]
 fn doctor_is_read_by_people_too() {
     let output = run(As::Me, &["doctor"]).expect("it runs as whoever runs the test");

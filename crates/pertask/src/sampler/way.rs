@@ -10,10 +10,15 @@ use super::signals;
 use super::stat::Stat;
 use crate::error::Error;
 use crate::os::threads;
+use std::thread;
 use std::time::Duration;
 
 /// How long a stop waits for signals under way.
 const PATIENCE: Duration = Duration::from_millis(250);
+
+/// How often, and how long after each other, it is looked whether all threads block a signal.
+const LOOKS: u32 = 20;
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// Why a mechanism may miss samples.
 const ALTERNATE: &str = "the program's own handler of the signal runs on alternate stacks, which may have no room for a sample";
@@ -98,8 +103,7 @@ fn unfit(mechanism: Mechanism, options: &SamplerOptions, budget: Budget) -> Opti
     let mut others = threads::numbers();
     others.retain(|thread| *thread != this);
     let signal = mechanism.signal();
-    let blocks = |thread: &u32| Stat::of(*thread).is_some_and(|stat| stat.blocks(signal));
-    if !others.is_empty() && others.iter().all(blocks) {
+    if all_block(&others, signal) {
         let name = mechanism.signal_name();
         return Some(format!("every thread of the program blocks {name}"));
     }
@@ -111,6 +115,19 @@ fn unfit(mechanism: Mechanism, options: &SamplerOptions, budget: Budget) -> Opti
             "{} threads would take a file descriptor each, and {most} is a quarter of the free ones (ulimit -n {limit})",
             others.len()
         )
+    })
+}
+
+/// Whether all threads block a signal, for good: a thread that is making another one blocks all of them for a moment (glibc), and the one that
+/// has made the collector may be just there.
+fn all_block(threads: &[u32], signal: i32) -> bool {
+    let blocks = |thread: &u32| Stat::of(*thread).is_some_and(|stat| stat.blocks(signal));
+    let all = || !threads.is_empty() && threads.iter().all(blocks);
+    (0..LOOKS).all(|look| {
+        if look > 0 {
+            thread::sleep(MOMENT);
+        }
+        all()
     })
 }
 
