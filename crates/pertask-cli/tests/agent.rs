@@ -31,7 +31,7 @@ impl Demo {
         let mut running = Running::start(&mut command(&folder, &["demo", "--serve"]));
         let line = running.wait_for("serving on http://");
         let service = line.split(' ').next().expect("an address").to_owned();
-        let line = running.wait_for("  go tool pprof http://");
+        let line = running.wait_for("  go tool pprof 'http://");
         let endpoints = line.split('/').next().expect("an address").to_owned();
         Self { folder, running, service, endpoints }
     }

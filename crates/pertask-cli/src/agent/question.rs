@@ -1,7 +1,7 @@
 //! A question to an agent, and its answer.
 
 use std::{
-    fmt::Write as _,
+    fmt::{Display, Write as _},
     io::Read as _,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -115,7 +115,7 @@ impl Agent {
     /// Returns [`Error::Agent`] if there is no answer within the time that the question takes, or if the agent refuses it.
     pub fn ask(&self, question: &Question, takes: Duration) -> Result<Reply, Error> {
         let reply = self.connect()?.get(question.path(), takes + PATIENCE);
-        let reply = reply.map_err(|why| Error::Agent(why.to_string()))?;
+        let reply = reply.map_err(|why| self.failed(&why))?;
         if reply.status == 200 { Ok(reply) } else { Err(self.refusal(reply)) }
     }
 
@@ -138,7 +138,7 @@ impl Agent {
     /// Returns the errors of [`ask`](Self::ask).
     pub fn bytes(&self, question: &Question, takes: Duration) -> Result<Vec<u8>, Error> {
         let reply = self.ask(question, takes)?;
-        reply.into_bytes(MOST_BYTES).map_err(|why| Error::Agent(why.to_string()))
+        reply.into_bytes(MOST_BYTES).map_err(|why| self.failed(&why))
     }
 
     /// Asks, and reads the answer as JSON.
@@ -162,6 +162,14 @@ impl Agent {
             self.0,
             question.path()
         ))
+    }
+
+    /// Says why there is no answer.
+    fn failed(&self, why: &impl Display) -> Error {
+        match self.is_alive() {
+            true => Error::Agent(why.to_string()),
+            false => Error::Agent(format!("process {} has ended before it had answered", self.0)),
+        }
     }
 
     fn refusal(&self, reply: Reply) -> Error {

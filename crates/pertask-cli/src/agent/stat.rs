@@ -54,11 +54,11 @@ pub struct StatOptions {
     #[arg(short, long, value_name = "PID", required_unless_present = "program")]
     pub pid: Option<u32>,
 
-    /// How long to measure: 500ms, 5s, 1m [default: until Ctrl-C, or the program's end]
+    /// How long to measure: 500ms, 5s, 1m; a plain number means seconds [default: until Ctrl-C, or the program's end]
     #[arg(short, long, value_name = "TIME", value_parser = duration::parse)]
     pub duration: Option<Duration>,
 
-    /// Print a report each so many milliseconds, of that time alone
+    /// Print a report every MS milliseconds (10 to 60000), covering that interval alone
     #[arg(short = 'I', long, value_name = "MS", value_parser = clap::value_parser!(u32).range(10..=60_000))]
     pub interval: Option<u32>,
 
@@ -155,7 +155,11 @@ fn measure(options: &StatOptions, agent: &Agent, asked: &AtomicI32) -> Result<()
             (None, true) => note(format_args!("the agent has ended the measurement")),
         }
         match last {
-            Some(line) => options.show(agent, &question, &line).map(drop),
+            Some(line) => {
+                options.show(agent, &question, &line)?;
+                options.advise(&line);
+                Ok(())
+            }
             None if options.interval.is_some() => Ok(()),
             None => Err(Error::Agent("there was no report before the end".to_owned())),
         }
@@ -258,6 +262,26 @@ impl StatOptions {
         };
         let between = if self.interval.is_some() { "\n\n" } else { "\n" };
         print_to_reader(&format!("{}{between}", report.table(style)))
+    }
+
+    /// Says how to see more, where the report shows little.
+    fn advise(&self, line: &str) {
+        let Ok(report) = Report::from_json(line) else { return };
+        let much = |cpu_ns: u64| cpu_ns > report.process_cpu_ns / 4;
+        match () {
+            () if self.json => {}
+            () if self.task.is_some() => note(format_args!(
+                "other tasks are not measured with --task: their time is outside tasks above"
+            )),
+            () if self.site.is_some() && report.sites.is_empty() => note(format_args!(
+                "no task has this name or spawn site, or none was polled; `pertask tasks` lists those that are alive"
+            )),
+            () if much(report.workers_cpu_ns) => note(format_args!(
+                "much of the CPU time is in no task that pertask knows; `pertask record` lists those tasks by type. \
+                 To measure them exactly, name them with .task(\"...\"), or spawn them with pertask::tokio::spawn"
+            )),
+            () => {}
+        }
     }
 
     fn max_rows(&self) -> usize {

@@ -44,7 +44,7 @@ pub struct TasksOptions {
     #[arg(short, long, value_name = "PID")]
     pub pid: u32,
 
-    /// Measure for this long what they use: 500ms, 5s, 1m
+    /// Measure for this long what they use: 500ms, 5s, 1m; a plain number means seconds
     #[arg(short, long, value_name = "TIME", value_parser = duration::parse)]
     pub duration: Option<Duration>,
 

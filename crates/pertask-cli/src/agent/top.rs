@@ -53,7 +53,7 @@ pub struct TopOptions {
     #[arg(short, long, value_name = "PID")]
     pub pid: Option<u32>,
 
-    /// The time between two updates, in milliseconds
+    /// The time between two updates, in milliseconds (100 to 60000)
     #[arg(short = 'I', long, value_name = "MS", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(100..=60_000))]
     pub interval: u32,
 
@@ -90,7 +90,8 @@ pub fn run(options: &TopOptions) -> Result<ExitCode, Error> {
         Some(agent) => {
             let question = options.question();
             let reply = agent.ask(&question, Duration::ZERO)?;
-            top::run(Reports { pid, agent, question, reply }, &shown)
+            let least_ns = u64::from(options.interval) * 500_000;
+            top::run(Reports { pid, agent, question, reply, least_ns }, &shown)
         }
         None => top::run(Samples::start(pid)?, &shown),
     };
@@ -132,16 +133,20 @@ struct Reports {
     agent: Agent,
     question: Question,
     reply: pertask_agent::Reply,
+    /// The least time of which a report is shown.
+    least_ns: u64,
 }
 
 impl Source for Reports {
     fn run(self, updates: Updates, requests: Receiver<Request>) {
-        let Self { pid, agent, question, reply } = self;
+        let Self { pid, agent, question, reply, least_ns } = self;
         let for_stacks = updates.clone();
         // It ends when the screen does, which drops the other end of `requests`.
         thread::spawn(move || answer(pid, &requests, &for_stacks));
         for line in BufReader::new(reply.body).lines().map_while(Result::ok) {
             let update = match Report::from_json(&line) {
+                // The first comes at once, and of no time there are no rates.
+                Ok(report) if report.duration_ns < least_ns => continue,
                 Ok(report) => Update::Report(Box::new(report)),
                 Err(why) => Update::Ended(agent.nonsense(&question, &why).to_string()),
             };

@@ -38,7 +38,7 @@ async fn serve(options: &DemoOptions) -> Result<(), Error> {
   pertask tasks --pid {process} -d 1s
   pertask record --pid {process} -d 5s
   curl http://{address}/debug/pprof/tasks
-  go tool pprof http://{address}/debug/pprof/profile?seconds=5",
+  go tool pprof 'http://{address}/debug/pprof/profile?seconds=5'",
         service.address()
     ));
     stop.asked().await;

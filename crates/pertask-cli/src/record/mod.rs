@@ -66,7 +66,9 @@ pub fn run(options: &RecordOptions) -> Result<ExitCode, Error> {
 ///
 /// Returns an [`Error`] if nothing can be recorded, or a file cannot be written.
 pub fn run_until(options: &RecordOptions, asked: &AtomicI32) -> Result<ExitCode, Error> {
-    if let Some((agent, process)) = options.pid.and_then(|pid| agent_of(pid, options)) {
+    let process = options.pid.unwrap_or(0);
+    let agent = options.pid.map_or(Ok(None), |pid| agent_of(pid, options))?;
+    if let Some(agent) = agent {
         note(format_args!("recording process {process} by its agent (Ctrl-C ends it)"));
         let files = Files::of(process);
         finish(inside::profile(&agent, options, asked)?, &files, options)?;
@@ -79,23 +81,22 @@ pub fn run_until(options: &RecordOptions, asked: &AtomicI32) -> Result<ExitCode,
     child.map_or(Ok(ExitCode::SUCCESS), |child| status(child, asked))
 }
 
-/// Returns the agent that records the process, if it has one and nothing is wanted that it cannot do.
-fn agent_of(process: u32, options: &RecordOptions) -> Option<(Agent, u32)> {
+/// Returns the agent that records the process, if it has one.
+fn agent_of(process: u32, options: &RecordOptions) -> Result<Option<Agent>, Error> {
     if options.outside {
-        return None;
+        return Ok(None);
     }
     let agent = Agent::find(process).unwrap_or_else(|why| {
         note(format_args!("recording from outside, as its agent does not answer: {why}"));
         None
-    })?;
-    if options.frequency > SamplerOptions::HIGHEST_HZ {
-        note(format_args!(
-            "recording from outside, as an agent takes at most {} Hz",
+    });
+    if agent.is_some() && options.frequency > SamplerOptions::HIGHEST_HZ {
+        return Err(Error::Agent(format!(
+            "the agent of process {process} takes at most {} samples a second: lower -F, or add --outside",
             SamplerOptions::HIGHEST_HZ
-        ));
-        return None;
+        )));
     }
-    Some((agent, process))
+    Ok(agent)
 }
 
 /// Returns what becomes the number of the signal by which the user asks to stop.

@@ -106,12 +106,14 @@ impl How {
     }
 }
 
-/// Whether a site has this name, or is this place.
+/// Whether a site has this name, or is this place. The end of a path is enough, also as tables show it, with `…/` before it.
 pub(super) fn is_at(site: &SpawnSite, wanted: &str) -> bool {
-    site.name.as_deref() == Some(wanted)
-        || wanted
-            .rsplit_once(':')
-            .is_some_and(|(file, line)| site.file == file && line.parse() == Ok(site.line))
+    let is_place = |(file, line): (&str, &str)| {
+        let end = site.file.strip_suffix(file.trim_start_matches("…/"));
+        end.is_some_and(|before| before.is_empty() || before.ends_with('/'))
+            && line.parse() == Ok(site.line)
+    };
+    site.name.as_deref() == Some(wanted) || wanted.rsplit_once(':').is_some_and(is_place)
 }
 
 fn events(asked: &Asked<'_>) -> Result<Vec<CounterEvent>, Refusal> {
@@ -133,6 +135,25 @@ fn task(asked: &Asked<'_>) -> Result<Option<Arc<Task>>, Refusal> {
         Some(task) => Ok(Some(task)),
         None => {
             Err(Refusal::new(404, format!("no task {id} is alive; /v1/tasks lists those that are")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_is_known_by_its_name_or_the_end_of_its_path() {
+        let name = Some("GET /a:1".to_owned());
+        let site = SpawnSite { name, file: "src/demo/service.rs".to_owned(), line: 97 };
+        for wanted in
+            ["GET /a:1", "src/demo/service.rs:97", "service.rs:97", "…/demo/service.rs:97"]
+        {
+            assert!(is_at(&site, wanted), "{wanted}");
+        }
+        for other in ["GET /a", "service.rs:9", "ervice.rs:97", "service.rs", ":97:97"] {
+            assert!(!is_at(&site, other), "{other}");
         }
     }
 }

@@ -28,6 +28,7 @@ const PATHS: [&str; 2] = ["/metrics", "/debug/pprof/"];
 ///
 /// let app: Router = Router::new()
 ///     .route("/metrics", get(pertask))
+///     .route("/debug/pprof/", get(pertask))
 ///     .route("/debug/pprof/{*path}", get(pertask));
 /// ```
 pub fn respond<B>(request: &Request<B>) -> Responding {

@@ -120,7 +120,7 @@ fn used_in(asked: &Asked<'_>, time: Duration) -> Result<(Used, u64), Refusal> {
 impl<'a> Wanted<'a> {
     fn of(asked: &'a Asked<'_>, time: Duration) -> Result<Self, Refusal> {
         let label = asked.text("label").map(|label| {
-            let why = || Refusal::bad(format!("label is {label:?}, and not KEY=VALUE"));
+            let why = || Refusal::bad(format!("label must be KEY=VALUE, not {label:?}"));
             label.split_once('=').ok_or_else(why)
         });
         let sort = match asked.text("sort") {
