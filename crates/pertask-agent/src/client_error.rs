@@ -99,7 +99,7 @@ impl fmt::Display for ClientError {
             }
             Self::Refused { pid, path, cause } => write!(
                 f,
-                "the agent of process {pid} does not take a call at {}: {cause}; try again, and start the process anew if that does not help",
+                "the agent of process {pid} does not answer at {}: {cause}; try again, and start the process anew if that does not help",
                 path.display()
             ),
             Self::Impostor { pid, path, found, found_user } => write!(
@@ -114,7 +114,7 @@ impl fmt::Display for ClientError {
             ),
             Self::BadAnswer { pid, found } => write!(
                 f,
-                "process {pid} has not answered as an agent does: it sent {found}; ask again, with the tool of the version that the program was built with"
+                "process {pid} gave no valid answer: it sent {found}; ask again, with the tool of the version that the program was built with"
             ),
             Self::Io { pid, what, cause } => write!(f, "cannot {what} process {pid}: {cause}"),
         }

@@ -318,7 +318,7 @@ impl Recorder {
         if cut * 100 > all {
             let bytes = self.options.stack_bytes;
             remarks.push(format!(
-                "{cut} of {all} stacks are longer than the {bytes} bytes that a sample has of them, so their tasks may be missing: take more (--stack-size, at most 65528)"
+                "{cut} of {all} stacks are longer than the {bytes} bytes that a sample has of them; if tasks are missing, take more (--stack-size, at most 65528)"
             ));
         }
         if *children > 0 {

@@ -91,7 +91,7 @@ fn text(rows: &[Row]) -> String {
         Column::Number { title: "PID", rank: None },
         Column::Text { title: "PROGRAM", least: 12, most: 40 },
         Column::Number { title: "TASKS", rank: Some(1) },
-        Column::Number { title: "PERTASK", rank: Some(0) },
+        Column::Number { title: "VERSION", rank: Some(0) },
         Column::Text { title: "SOCKET", least: 20, most: 100 },
     ];
     let cells = rows.iter().map(|row| {

@@ -6,10 +6,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use pertask_agent::{Client, ClientError, Reply, connect};
+use pertask_agent::{Client, ClientError, Reply, connect, find};
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::error::Error;
+use crate::{error::Error, output::note};
 
 /// The time in which an agent begins to answer, beyond the time that it is to measure.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -90,6 +90,15 @@ impl Agent {
             ) => Ok(None),
             Err(why) => Err(Error::Agent(why.to_string())),
         }
+    }
+
+    /// Returns the process that the user has named, or else the only one that has an agent.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Agent`] if none or several have one.
+    pub fn named_or_only(pid: Option<u32>) -> Result<u32, Error> {
+        pid.map_or_else(only_one, Ok)
     }
 
     /// Whether the process is still there.
@@ -185,6 +194,21 @@ impl Agent {
             Err(_) => format!("status {status}"),
         };
         Error::Agent(format!("process {} refuses: {reason}", self.0))
+    }
+}
+
+fn only_one() -> Result<u32, Error> {
+    match &find()[..] {
+        [only] => Ok(only.pid),
+        [] => Err(Error::Agent(
+            "no process that you can reach has an agent; name one with --pid; `pertask top` and `pertask record` then sample it from outside".to_owned(),
+        )),
+        several => {
+            let each = several.iter().map(|it| format!("  --pid {}  {}", it.pid, it.program));
+            let each = each.collect::<Vec<_>>().join("\n");
+            note(format_args!("several processes have an agent:\n{each}"));
+            Err(Error::Agent("name one of them with --pid".to_owned()))
+        }
     }
 }
 

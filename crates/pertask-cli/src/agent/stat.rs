@@ -50,8 +50,8 @@ Examples:
 /// The options of `pertask stat`.
 #[derive(Debug, Args)]
 pub struct StatOptions {
-    /// The process
-    #[arg(short, long, value_name = "PID", required_unless_present = "program")]
+    /// The process [default: the only one that has an agent]
+    #[arg(short, long, value_name = "PID")]
     pub pid: Option<u32>,
 
     /// How long to measure: 500ms, 5s, 1m; a plain number means seconds [default: until Ctrl-C, or the program's end]
@@ -117,7 +117,7 @@ pub fn run(options: &StatOptions) -> Result<ExitCode, Error> {
     let runtime = Runtime::new().map_err(Error::Runtime)?;
     let asked = stopped(&runtime)?;
     let Some(program) = Program::start(&options.program)? else {
-        let agent = Agent::of(options.pid.unwrap_or(0))?;
+        let agent = Agent::of(Agent::named_or_only(options.pid)?)?;
         measure(options, &agent, &asked)?;
         return Ok(ExitCode::SUCCESS);
     };

@@ -40,9 +40,9 @@ Examples:
 /// The options of `pertask tasks`.
 #[derive(Debug, Args)]
 pub struct TasksOptions {
-    /// The process
+    /// The process [default: the only one that has an agent]
     #[arg(short, long, value_name = "PID")]
-    pub pid: u32,
+    pub pid: Option<u32>,
 
     /// Measure for this long what they use: 500ms, 5s, 1m; a plain number means seconds
     #[arg(short, long, value_name = "TIME", value_parser = duration::parse)]
@@ -87,7 +87,7 @@ pub struct TasksOptions {
 ///
 /// Returns [`Error::Agent`] if the process has no agent or refuses, and [`Error::Write`] if stdout does not take the list.
 pub fn run(options: &TasksOptions) -> Result<(), Error> {
-    let agent = Agent::of(options.pid)?;
+    let agent = Agent::of(Agent::named_or_only(options.pid)?)?;
     let (question, takes) = (options.question(), options.duration.unwrap_or_default());
     if options.json {
         let json = agent.bytes(&question, takes)?;

@@ -14,12 +14,10 @@ use pertask::{
     Report,
     profile::{Filter, GroupBy, Profile, Subject as Row},
 };
-use pertask_agent::find;
 
 use super::{Agent, Question};
 use crate::{
     error::Error,
-    output::note,
     record::{Files, Samples},
     report::SymbolOptions,
     top::{self, HotFunction, Request, Source, Subject, TopOptions as Shown, Update, Updates},
@@ -83,7 +81,7 @@ const MOST_FUNCTIONS: usize = 50;
 /// sampled, and [`Error::Top`] if there is no terminal.
 pub fn run(options: &TopOptions) -> Result<ExitCode, Error> {
     top::check_terminal().map_err(Error::Top)?;
-    let pid = options.pid.map_or_else(only_one, Ok)?;
+    let pid = Agent::named_or_only(options.pid)?;
     let shown = Shown { program: program(pid), pid };
     let agent = if options.outside { None } else { Agent::find(pid)? };
     let left = match agent {
@@ -104,21 +102,6 @@ impl TopOptions {
             .with("interval_ms", &self.interval.to_string())
             .with("max_tasks", MOST_TASKS)
             .with_flag("wake_latency", self.wake_latency)
-    }
-}
-
-fn only_one() -> Result<u32, Error> {
-    match &find()[..] {
-        [only] => Ok(only.pid),
-        [] => Err(Error::Agent(
-            "no process that you can reach has an agent; name one with --pid, and it is sampled from outside".to_owned(),
-        )),
-        several => {
-            let each = several.iter().map(|it| format!("  --pid {}  {}", it.pid, it.program));
-            let each = each.collect::<Vec<_>>().join("\n");
-            note(format_args!("several processes have an agent:\n{each}"));
-            Err(Error::Agent("name one of them with --pid".to_owned()))
-        }
     }
 }
 

@@ -40,7 +40,7 @@ impl SeenTask {
             ("polls/s", Value::per_second(self.rates.polls.per_second())),
             ("polls in all", Value::Count(usage.polls)),
             ("longest poll", Value::Time(usage.max_poll_ns)),
-            ("off the CPU in polls", Value::Time(usage.wall_ns.saturating_sub(usage.cpu_ns))),
+            ("blocked in polls", Value::Time(usage.wall_ns.saturating_sub(usage.cpu_ns))),
             ("spawned by task", parent.map_or(Value::Nothing, Value::Id)),
         ];
         if let Some(wakes) = wakes {

@@ -33,10 +33,12 @@ fn nothing(page: &Page) -> &'static str {
         Page::Sites | Page::Paths => {
             "no task was seen: name futures with .task(\"..\"), or spawn them with pertask::tokio::spawn"
         }
-        Page::Labels => "no task has labels",
+        Page::Labels => "no task has labels; .labels([(\"tenant\", id)]) gives them",
         Page::Threads => "no thread is known",
-        Page::Types => "no task was met by a sample yet",
-        Page::Tasks(_) => "no live task of this site is among those with the most CPU time",
+        Page::Types => "no sample has hit a task yet",
+        Page::Tasks(_) => {
+            "no task of this site is alive now, or none is among the 500 with the most CPU time"
+        }
         Page::Subject(_) => "nothing is known",
     }
 }
