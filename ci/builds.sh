@@ -55,7 +55,7 @@ found_ids() {
     recorded "$1" twins
     target/debug/pertask report "$scratch/twins.pb.gz" --by task --json > "$scratch/twins.json"
     for id in $(cat "$scratch/said"); do
-        grep -q "\"task\": $id," "$scratch/twins.json" && echo "$id"
+        if grep -q "\"task\": $id," "$scratch/twins.json"; then echo "$id"; fi
     done
 }
 # The IDs in a recording of `plain families` that are wrong.
