@@ -31,14 +31,12 @@
 compile_error!("pertask-outside is for Linux on x86_64 and aarch64");
 
 mod allowed;
+#[cfg(target_arch = "x86_64")]
+mod code;
 mod error;
 #[allow(unsafe_code)]
 mod event;
 mod identity;
-#[cfg(target_arch = "x86_64")]
-mod kept;
-#[cfg(not(target_arch = "x86_64"))]
-#[path = "kept_nowhere.rs"]
 mod kept;
 #[allow(unsafe_code)]
 mod launch;

@@ -1,6 +1,8 @@
 //! Where tokio is in a process: the functions that poll its tasks, those that run many tasks, and its count of tasks, by the symbols of
 //! the process's files.
 
+#[cfg(target_arch = "x86_64")]
+use crate::code::first_argument;
 use crate::kept::Kept;
 use crate::space::Walked;
 use pertask_symbols::{MappedElf, Memory, Module, Symbol};
@@ -62,7 +64,7 @@ pub(crate) struct Polling<'a> {
     /// The functions of which the task's table has one.
     pub(crate) entries: &'a [u64],
     /// Where the frame's function keeps the address of the task's header.
-    pub(crate) kept: Kept,
+    pub(crate) kept: &'a Kept,
 }
 
 /// The longest function that is read, in bytes.
@@ -86,7 +88,7 @@ impl Tokio {
                 () if is_raw || is_harness_poll(name) => {
                     let Range { start, end } = *addresses;
                     let code = memory.read(start..end.min(start.saturating_add(LONGEST)));
-                    let kept = code.and_then(|code| Kept::find(&code, start));
+                    let kept = code.and_then(|code| first_argument(&code, start));
                     Kind::Polls { is_raw, entries: Vec::new(), kept }
                 }
                 () if is_runner(name) => Kind::Runs,
@@ -157,7 +159,7 @@ impl Tokio {
                 _ => return None,
             },
         };
-        Some(Polling { frame, entries, kept: *kept })
+        Some(Polling { frame, entries, kept })
     }
 
     /// Whether a stack has a frame that polls a task.
@@ -170,6 +172,12 @@ impl Tokio {
         let (_, function) = self.functions.range(..=address).next_back()?;
         (address < function.end).then_some(&function.kind)
     }
+}
+
+/// On other architectures, nobody reads the code.
+#[cfg(not(target_arch = "x86_64"))]
+fn first_argument(_: &[u8], _: u64) -> Option<Kept> {
+    None
 }
 
 /// Whether a linker's name may be one of those, whatever its mangling.
