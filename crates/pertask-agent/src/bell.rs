@@ -39,8 +39,8 @@ impl Bell {
     }
 
     pub(crate) fn ring(&self) {
-        // Relaxed: whoever sees it late sees it after the next pause.
-        self.is_rung.store(true, Ordering::Relaxed);
+        // Release: whom the event has woken sees it, by `is_rung`.
+        self.is_rung.store(true, Ordering::Release);
         // It fails only if it was rung 2^64 times.
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
     }
@@ -66,15 +66,21 @@ impl Bell {
                 Ok(0) => return Woken::TimeIsUp,
                 Ok(_) => break,
                 Err(Errno::INTR) => {}
-                // Relaxed: as in `ring`.
-                Err(_) if self.is_rung.load(Ordering::Relaxed) => return Woken::Rung,
+                Err(_) if self.is_rung() => return Woken::Rung,
                 Err(_) => thread::sleep(PAUSE),
             }
         }
         match fds {
             fds if fds.iter().any(|fd| fd.revents().contains(PollFlags::NVAL)) => Woken::Closed,
-            [bell, ..] if !bell.revents().is_empty() => Woken::Rung,
-            _ => Woken::Ready,
+            [bell, ..] if bell.revents().is_empty() => Woken::Ready,
+            _ if self.is_rung() => Woken::Rung,
+            // Another file has the event's number.
+            _ => Woken::Closed,
         }
+    }
+
+    fn is_rung(&self) -> bool {
+        // Acquire: with `ring`, if the event has woken this thread.
+        self.is_rung.load(Ordering::Acquire)
     }
 }

@@ -7,6 +7,7 @@ use crate::listener::parent;
 use crate::peer::Peer;
 use crate::server::Shared;
 use crate::stream::Stream;
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,20 +40,33 @@ impl Dialer {
                 None => Woken::TimeIsUp,
             };
             match (woken, stream) {
-                (Woken::Rung | Woken::Closed, _) => return,
-                (Woken::Ready, Some(stream)) if has_question(&stream) => {
-                    welcome(&self.shared, stream, false);
-                    pause = SHORTEST;
-                }
-                // There is no tool, or it has gone.
-                _ => {
-                    if self.shared.bell.sleep(pause) != Woken::TimeIsUp {
-                        return;
+                (Woken::Rung, _) => return,
+                (Woken::Closed, stream) => return self.abandon(stream),
+                (Woken::Ready, Some(stream)) => match has_question(&stream) {
+                    Ok(true) => {
+                        welcome(&self.shared, stream, false);
+                        pause = SHORTEST;
+                        continue;
                     }
-                    pause = (pause * 2).min(LONGEST);
-                }
+                    // The descriptor is not this thread's any more.
+                    Err(Errno::BADF | Errno::NOTSOCK) => return self.abandon(Some(stream)),
+                    // The tool has gone.
+                    Ok(false) | Err(_) => {}
+                },
+                // There is no tool.
+                _ => {}
+            }
+            match self.shared.bell.sleep(pause) {
+                Woken::TimeIsUp => pause = (pause * 2).min(LONGEST),
+                Woken::Closed => return self.abandon(None),
+                Woken::Rung | Woken::Ready => return,
             }
         }
+    }
+
+    /// Leaves the descriptors as they are: the program has closed some, and their numbers may be other files' by now.
+    fn abandon(self, stream: Option<Stream>) {
+        std::mem::forget((self, stream));
     }
 
     /// Connects to the tool, if it is this user's or root's.
@@ -64,7 +78,7 @@ impl Dialer {
 }
 
 /// Whether what has come is a question, and not the end.
-fn has_question(stream: &Stream) -> bool {
+fn has_question(stream: &Stream) -> Result<bool, Errno> {
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-    recv(&stream.0, &mut [0; 1][..], flags).is_ok_and(|(bytes, _)| bytes > 0)
+    recv(&stream.0, &mut [0; 1][..], flags).map(|(bytes, _)| bytes > 0)
 }

@@ -1,6 +1,6 @@
 //! What the tests share: places, services, questions in plain bytes, and programs in other processes.
 
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each file of tests uses a part of it")]
 
 use pertask_agent::{Answer, Directory, Options, Request, Server, Service, Waited};
 use std::io::{Read, Write};
