@@ -5,7 +5,14 @@ use pertask::TaskExt;
 use pertask::profile::Profile;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// The process has a number of answers at a time, so one test after the other asks.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 async fn pertask(request: Request) -> axum::response::Response {
     pertask::agent::respond(&request).await.map(Body::from)
@@ -27,6 +34,7 @@ fn ask(port: u16, path: &str) -> (String, Vec<u8>) {
 
 #[test]
 fn a_service_answers_scrapes_and_profilers() {
+    let _alone = alone();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let port = runtime.block_on(async {
         let app: Router = Router::new()
@@ -69,6 +77,7 @@ fn a_service_answers_scrapes_and_profilers() {
 
 #[test]
 fn it_answers_on_any_executor() {
+    let _alone = alone();
     let answer = futures::executor::block_on(pertask::agent::respond(&request("/debug/pprof/")));
     assert_eq!(answer.status(), 200);
     let answer =
@@ -80,10 +89,15 @@ fn it_answers_on_any_executor() {
 
 #[test]
 fn who_no_longer_waits_ends_the_measurement() {
+    let _alone = alone();
     // As many as there may be.
-    for _ in 0..16 {
-        drop(pertask::agent::respond(&request("/debug/pprof/tasks?seconds=86400")));
-    }
+    let all: Vec<_> = (0..16)
+        .map(|_| pertask::agent::respond(&request("/debug/pprof/tasks?seconds=86400")))
+        .collect();
+    // Not even one that measures nothing gets a thread.
+    let refused = futures::executor::block_on(pertask::agent::respond(&request("/debug/pprof/")));
+    assert_eq!(refused.status(), 429, "{:?}", String::from_utf8_lossy(refused.body()));
+    drop(all);
     // Their threads have to notice first.
     let answer = loop {
         let asked = pertask::agent::respond(&request("/debug/pprof/tasks?seconds=0.01"));

@@ -22,6 +22,10 @@ pub(super) static SESSIONS: Limit = Limit::of("measuring sessions", 16);
 /// Examinations of the machine, which try each way to sample.
 pub(super) static EXAMINATIONS: Limit = Limit::of("an examination of the machine", 1);
 
+/// Answers to the program's own server, each with a thread.
+#[cfg(feature = "http")]
+pub(super) static ANSWERS: Limit = Limit::of("answers through this server", 16);
+
 /// Sampled profiles, each with memory of its own for samples.
 pub(super) static PROFILES: Limit = Limit::of("sampled profiles", 4);
 
@@ -53,6 +57,8 @@ impl Limit {
 /// Forgets the parent's callers, in a forked child.
 pub(super) fn reset() {
     [&SESSIONS, &EXAMINATIONS, &PROFILES].iter().for_each(|limit| limit.reset());
+    #[cfg(feature = "http")]
+    ANSWERS.reset();
 }
 
 impl Drop for Permit {

@@ -1,5 +1,7 @@
 //! Answers to requests that a server of the program itself has read: axum's, hyper's, or any other that has the types of the crate `http`.
 
+use super::asked::Refusal;
+use super::limits;
 use super::routes::Routes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};
@@ -17,7 +19,7 @@ const PATHS: [&str; 2] = ["/metrics", "/debug/pprof/"];
 /// Answers a request for `/metrics` or a path below `/debug/pprof/`, and all others with 404.
 ///
 /// The answer is made on a thread of its own, so no runtime waits while it samples, and it comes also while all workers are
-/// blocked. If the future is dropped, as when the caller leaves, sampling ends. Whoever may call the server may ask: put the paths where your own people alone are.
+/// blocked. At most 16 answers are made at a time; others are 429. If the future is dropped, as when the caller leaves, sampling ends. Whoever may call the server may ask: put the paths where your own people alone are.
 ///
 /// ```no_run
 /// use axum::{Router, body::Body, extract::Request, routing::get};
@@ -34,20 +36,26 @@ const PATHS: [&str; 2] = ["/metrics", "/debug/pprof/"];
 pub fn respond<B>(request: &Request<B>) -> Responding {
     let (caller, presence) = Caller::elsewhere();
     let shared = Arc::new(Mutex::new(Shared::default()));
-    let asked = Asked::of(request);
-    let answer = Arc::clone(&shared);
+    let started = start(Asked::of(request), caller, Arc::clone(&shared));
+    if let Err(refused) = started {
+        Shared::finish(&shared, refused.into_answer());
+    }
+    Responding { shared, _presence: presence }
+}
+
+/// Starts a thread that answers, unless there are as many as there may be.
+fn start(asked: Asked, caller: Caller, shared: Arc<Mutex<Shared>>) -> Result<(), Refusal> {
+    let permit = limits::ANSWERS.take()?;
     let thread = thread::Builder::new().name("pertask-caller".to_owned());
     let started = thread.spawn(move || {
         let made = catch_unwind(AssertUnwindSafe(|| asked.answer(&caller)));
+        drop(permit);
         // Whatever happens, somebody waits.
         let failed = |_| Answer::refused(500, "answering has panicked; this is a bug");
-        Shared::finish(&answer, made.unwrap_or_else(failed));
+        Shared::finish(&shared, made.unwrap_or_else(failed));
     });
-    if let Err(why) = started {
-        let refused = Answer::refused(503, &format!("there is no thread for it: {why}"));
-        Shared::finish(&shared, refused);
-    }
-    Responding { shared, _presence: presence }
+    let none = |why| Refusal::new(503, format!("there is no thread for it: {why}"));
+    started.map(drop).map_err(none)
 }
 
 /// The answer that [`respond`] returns.
