@@ -11,6 +11,7 @@ mod demo;
 mod doctor;
 mod duration;
 mod error;
+mod lost;
 mod output;
 mod profile_file;
 mod progress;

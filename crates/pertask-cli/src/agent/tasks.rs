@@ -14,6 +14,7 @@ use super::{Agent, Question};
 use crate::{
     duration,
     error::Error,
+    lost,
     output::{harmless_json, print, stdout_style},
 };
 
@@ -123,6 +124,9 @@ fn text(tasks: &LiveTasks) -> String {
     if !tasks.tasks.is_empty() {
         text += &(lines.join("\n") + "\n");
     }
+    if let Some(lost) = lost::in_few_words(&tasks.lost) {
+        text += &(lost + "\n");
+    }
     if let Some(after) = tasks.next_after {
         text += &format!("… and more: --after {after}, or a greater --limit\n");
     }
@@ -180,4 +184,19 @@ fn cells(task: &LiveTask, duration_ns: u64) -> Vec<Cell> {
         Cell::new(&labels.join(" ")),
     ];
     used.chain(subject).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_counted_is_said() {
+        let lost = pertask::Lost { tasks_without_data: 2, ..Default::default() };
+        let tasks = serde_json::json!({
+            "live": 3, "matching": 3, "next_after": null, "duration_ns": 1_000_000_000, "lost": lost, "tasks": [],
+        });
+        let text = text(&serde_json::from_value(tasks).expect("an answer"));
+        assert!(text.ends_with("\nlost: 2 tasks without data\n"), "{text}");
+    }
 }

@@ -4,7 +4,8 @@ use super::asked::{Asked, Parameter, Refusal};
 use super::limits::{self, MOST_SECONDS};
 use super::measure::is_at;
 use super::stops::Stop;
-use crate::report::{SpawnSite, Usage};
+use crate::report::{Lost, SpawnSite, Usage};
+use crate::sessions::TaskUsage;
 use crate::tasks::accounts;
 use crate::{Session, TaskId};
 use pertask_agent::Answer;
@@ -46,6 +47,8 @@ pub struct LiveTasks {
     pub next_after: Option<u64>,
     /// How long was measured what they use. Zero if it was not.
     pub duration_ns: u64,
+    /// What of their use could not be counted.
+    pub lost: Lost,
     /// The tasks.
     pub tasks: Vec<LiveTask>,
 }
@@ -88,29 +91,23 @@ struct Wanted<'a> {
     after: u64,
 }
 
-/// What tasks have used, of those that were polled.
-type Used = HashMap<TaskId, Usage>;
-
 /// Lists live tasks.
 pub(super) fn list(asked: &Asked<'_>) -> Result<Answer, Refusal> {
     let time = asked.seconds(0.0, &(0.0..=MOST_SECONDS))?;
     let wanted = Wanted::of(asked, time)?;
     let _permit = limits::SESSIONS.take()?;
-    let (used, duration_ns) = match time.is_zero() {
-        true => (None, 0),
-        false => {
-            let (used, duration_ns) = used_in(asked, time)?;
-            (Some(used), duration_ns)
-        }
-    };
-    let tasks = LiveTasks { duration_ns, ..wanted.find(used.as_ref()) };
+    let measured = (!time.is_zero()).then(|| used_in(asked, time)).transpose()?;
+    let mut tasks = wanted.find(measured.as_ref().map(|measured| &measured.tasks));
+    if let Some(TaskUsage { duration_ns, lost, .. }) = measured {
+        (tasks.duration_ns, tasks.lost) = (duration_ns, lost);
+    }
     let json = serde_json::to_string_pretty(&tasks);
     let json = json.map_err(|why| Refusal::new(500, why.to_string()))?;
     Ok(Answer::json(json + "\n"))
 }
 
 /// What all tasks use in some time.
-fn used_in(asked: &Asked<'_>, time: Duration) -> Result<(Used, u64), Refusal> {
+fn used_in(asked: &Asked<'_>, time: Duration) -> Result<TaskUsage, Refusal> {
     let stop = Stop::of(asked)?;
     let session = Session::start()?;
     asked.wait(time, &stop);
@@ -148,7 +145,7 @@ impl<'a> Wanted<'a> {
     }
 
     /// Only tasks that are listed get rows: there may be many more.
-    fn find(&self, used: Option<&Used>) -> LiveTasks {
+    fn find(&self, used: Option<&HashMap<TaskId, Usage>>) -> LiveTasks {
         let running = running();
         let (mut live, mut matching, mut all) = (0, 0, Vec::new());
         System::global().for_each_task(|task| {
@@ -166,11 +163,11 @@ impl<'a> Wanted<'a> {
             |(_, task): &(_, Arc<Task>)| LiveTask::of(task, running.contains(&task.id()), used);
         let tasks: Vec<_> = all.iter().map(row).collect();
         let next_after = tasks.last().filter(|_| more).map(|row| row.id);
-        LiveTasks { live, matching, next_after, duration_ns: 0, tasks }
+        LiveTasks { live, matching, next_after, duration_ns: 0, lost: Lost::default(), tasks }
     }
 
     /// The place of a task in the list: the least comes first.
-    fn rank(&self, task: &Task, used: Option<&Used>) -> (Reverse<u64>, u64) {
+    fn rank(&self, task: &Task, used: Option<&HashMap<TaskId, Usage>>) -> (Reverse<u64>, u64) {
         let cpu_ns = match self.sort {
             Sort::Id => 0,
             Sort::Cpu => used.and_then(|used| used.get(&task.id())).map_or(0, |it| it.cpu_ns),
@@ -193,7 +190,7 @@ impl<'a> Wanted<'a> {
 }
 
 impl LiveTask {
-    fn of(task: &Task, running: bool, used: Option<&Used>) -> Self {
+    fn of(task: &Task, running: bool, used: Option<&HashMap<TaskId, Usage>>) -> Self {
         let labels = accounts::labels_of(task.tag());
         let own = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
         Self {
@@ -202,7 +199,7 @@ impl LiveTask {
             site: SpawnSite::of(task.site()),
             running,
             labels: labels.iter().map(own).collect(),
-            // A task that was not polled meanwhile has used nothing.
+            // A task that was not polled meanwhile has used nothing. What was not counted is in `lost`.
             usage: used.map(|used| used.get(&task.id()).cloned().unwrap_or_default()),
         }
     }

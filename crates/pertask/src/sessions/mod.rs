@@ -13,4 +13,6 @@ mod tree;
 
 #[cfg(feature = "sampler")]
 pub(crate) use clocked::Clocked;
+#[cfg(feature = "agent")]
+pub(crate) use reading::TaskUsage;
 pub use session::{Session, SessionOptions};

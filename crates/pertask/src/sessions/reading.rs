@@ -52,6 +52,14 @@ pub(crate) struct Reading {
     selected: bool,
 }
 
+/// What live tasks have used, without names. Those that were not polled are left out.
+#[cfg(feature = "agent")]
+pub(crate) struct TaskUsage {
+    pub(crate) tasks: HashMap<TaskId, Usage>,
+    pub(crate) duration_ns: u64,
+    pub(crate) lost: Lost,
+}
+
 /// The number of rows that a report has.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Most {
@@ -289,14 +297,18 @@ impl Reading {
         ranked.into_iter().filter_map(task).collect()
     }
 
-    /// What each live task has used since `base`, without names. Those that were not polled are left out.
+    /// What each live task has used since `base`.
     #[cfg(feature = "agent")]
-    pub(crate) fn usage_since(&self, base: &Self) -> (HashMap<TaskId, Usage>, u64) {
+    pub(crate) fn usage_since(&self, base: &Self) -> TaskUsage {
         let usage = |id: &TaskId| {
             let count = self.cpu_time.task_since(*id, &base.cpu_time);
             (*id, Usage::of(&count, self.longest.of_task(*id)))
         };
-        (self.cpu_time.tasks.keys().map(usage).collect(), self.wall_ns - base.wall_ns)
+        TaskUsage {
+            tasks: self.cpu_time.tasks.keys().map(usage).collect(),
+            duration_ns: self.wall_ns - base.wall_ns,
+            lost: self.lost_since(base),
+        }
     }
 
     fn task_since(

@@ -5,6 +5,8 @@
 
 use super::longest::LongestPolls;
 use super::measured::{Attached, Measured, Selection, Sources};
+#[cfg(feature = "agent")]
+use super::reading::TaskUsage;
 use super::reading::{Most, Reading};
 use super::rows::Running;
 use crate::error::Error;
@@ -14,14 +16,8 @@ use crate::pmus::cpu_time::{CpuTime, longest};
 use crate::pmus::stint::Stints;
 use crate::pmus::wake::{WakeLatency, Wakes};
 use crate::report::Report;
-#[cfg(feature = "agent")]
-use crate::report::Usage;
 use crate::tasks::accounts::Watch;
-#[cfg(feature = "agent")]
-use pertask_core::TaskId;
 use pertask_core::{Event, Inherit, PmuHandle, System, Task};
-#[cfg(feature = "agent")]
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Measures which tasks spend the CPU, from [`start`](Self::start) until it is stopped or dropped.
@@ -212,9 +208,9 @@ impl Session {
         self.snapshot()
     }
 
-    /// What each live task has used so far, and the time in nanoseconds.
+    /// What each live task has used so far.
     #[cfg(feature = "agent")]
-    pub(crate) fn usage(&self) -> (HashMap<TaskId, Usage>, u64) {
+    pub(crate) fn usage(&self) -> TaskUsage {
         self.read().usage_since(&self.0.base)
     }
 

@@ -1,15 +1,18 @@
 //! The lines above the table: the process, where its CPU time goes, and what is wrong with the figures.
 
-use pertask::{Lost, Report};
+use pertask::Report;
 use pertask_text::{
     human::counted,
     text::{cut_end, width, wrap},
 };
 use ratatui::text::{Line, Span};
 
-use crate::top::{
-    TopOptions,
-    state::{Busy, Figures, State, Value},
+use crate::{
+    lost,
+    top::{
+        TopOptions,
+        state::{Busy, Figures, State, Value},
+    },
 };
 
 use super::{bars, cell, palette::Palette};
@@ -159,7 +162,7 @@ impl Header<'_> {
 
     fn lost(&self) -> Option<Line<'static>> {
         let text = match (self.figures.report(), self.figures.sampled()) {
-            (Some(report), _) => losses(&report.lost)?,
+            (Some(report), _) => lost::in_few_words(&report.lost)?,
             (None, Some(sampled)) if sampled.lost > 0 => {
                 format!("lost: {}", counted(sampled.lost, "sample"))
             }
@@ -197,22 +200,4 @@ fn clock(seconds: u64) -> String {
         0 => format!("{minutes}:{seconds:02}"),
         _ => format!("{hours}:{minutes:02}:{seconds:02}"),
     }
-}
-
-/// What could not be counted, in few words. `pertask stat` has more of them.
-fn losses(lost: &Lost) -> Option<String> {
-    let losses = [
-        (lost.tasks_without_data, "task", "without data"),
-        (lost.tasks_without_site, "task", "without a site"),
-        (lost.tasks_without_path, "task", "without a spawn path"),
-        (lost.label_sets_without_place, "label set", "without a place"),
-        (lost.polls_untracked, "poll", "not followed"),
-        (lost.polls_out_of_order, "poll", "out of order"),
-        (lost.turns_without_counters, "turn", "without counters"),
-        (lost.workers_without_counters, "worker", "without counters"),
-    ];
-    let losses = losses.iter().filter(|(n, ..)| *n > 0);
-    let losses: Vec<_> =
-        losses.map(|(n, one, what)| format!("{} {what}", counted(*n, one))).collect();
-    (!losses.is_empty()).then(|| format!("lost: {}", losses.join(", ")))
 }
