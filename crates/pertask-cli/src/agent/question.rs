@@ -103,8 +103,11 @@ impl Agent {
 
     /// Whether the process is still there.
     pub fn is_alive(&self) -> bool {
-        // That of a process which nobody has waited for has no program.
-        std::fs::read_link(format!("/proc/{}/exe", self.0)).is_ok()
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap_or_default();
+        // The name of the program, in parentheses, may have any character.
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        // One that nobody has waited for is a zombie.
+        state.is_some_and(|state| !['Z', 'X'].contains(&state))
     }
 
     /// A name for a question, which nobody else uses.

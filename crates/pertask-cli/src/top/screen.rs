@@ -27,10 +27,10 @@ use super::{
 };
 
 /// Whether the terminal is ours. Whoever changes it or writes a frame has stdout's lock, so that no frame is written after the
-/// terminal was given back.
+/// terminal was given back. So the lock orders it, and Relaxed suffices.
 static IS_OURS: AtomicBool = AtomicBool::new(false);
 
-/// Whether a thread of the process has panicked.
+/// Whether a thread of the process has panicked. Relaxed suffices: who sees it late draws one frame more, which [`IS_OURS`] forbids.
 static PANICKED: AtomicBool = AtomicBool::new(false);
 
 /// The terminal, which is given back when this is dropped.
@@ -110,7 +110,7 @@ impl Screen {
 
     /// Returns whether a thread has panicked, so that the terminal is given back for good.
     pub fn is_broken(&self) -> bool {
-        PANICKED.load(Ordering::SeqCst)
+        PANICKED.load(Ordering::Relaxed)
     }
 }
 
@@ -123,7 +123,7 @@ impl Drop for Screen {
 fn take() -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     enable_raw_mode()?;
-    IS_OURS.store(true, Ordering::SeqCst);
+    IS_OURS.store(true, Ordering::Relaxed);
     let entered = execute!(stdout, EnterAlternateScreen, Hide);
     drop(stdout);
     entered.inspect_err(|_| give_back())
@@ -131,7 +131,7 @@ fn take() -> io::Result<()> {
 
 fn give_back() {
     let mut stdout = io::stdout().lock();
-    if IS_OURS.swap(false, Ordering::SeqCst) {
+    if IS_OURS.swap(false, Ordering::Relaxed) {
         // A terminal that is gone needs nothing.
         let _ = execute!(stdout, Show, LeaveAlternateScreen);
         let _ = disable_raw_mode();
@@ -150,7 +150,7 @@ fn give_back_at_panics() {
     ONCE.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
-            PANICKED.store(true, Ordering::SeqCst);
+            PANICKED.store(true, Ordering::Relaxed);
             give_back();
             before(panic);
         }));
@@ -165,7 +165,7 @@ impl Write for Frames {
 
     fn flush(&mut self) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
-        let written = match IS_OURS.load(Ordering::SeqCst) {
+        let written = match IS_OURS.load(Ordering::Relaxed) {
             true => stdout.write_all(&self.frame).and_then(|()| stdout.flush()),
             false => Ok(()),
         };

@@ -64,7 +64,8 @@ fn hear(runtime: &Runtime, of: Signal, heard: impl Fn() + Send + 'static) -> io:
 }
 
 fn stop(inbox: &Inbox, asked: &AtomicBool, signal: i32) {
-    let is_second = asked.swap(true, Ordering::SeqCst);
+    // Relaxed: it orders nothing else.
+    let is_second = asked.swap(true, Ordering::Relaxed);
     if is_second || inbox.push(Happening::Stop(signal)).is_break() {
         screen::abandon();
         process::exit(128 + signal);
