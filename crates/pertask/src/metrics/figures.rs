@@ -84,7 +84,7 @@ fn losses(lost: &Lost) -> [(&'static str, u64); LOSSES] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{SCHEMA, SiteReport, SpawnSite, ThreadReport, Usage};
+    use crate::report::{SiteReport, SpawnSite, ThreadReport, Usage};
 
     /// A report of nothing but these rows and threads.
     fn report(sites: Vec<SiteReport>, threads: Vec<ThreadReport>) -> Report {
@@ -92,21 +92,11 @@ mod tests {
             threads.iter().filter(|it| it.worker == worker).map(|it| it.cpu_ns).sum::<u64>()
         };
         Report {
-            schema: SCHEMA.into(),
-            duration_ns: 0,
-            process_cpu_ns: 0,
-            tasks_cpu_ns: 0,
-            unknown_cpu_ns: 0,
             workers_cpu_ns: sum(true),
             other_cpu_ns: sum(false),
-            clock: String::new(),
-            counters: Vec::new(),
             sites,
-            tree: Vec::new(),
-            tasks: Vec::new(),
-            labels: Vec::new(),
             threads,
-            lost: Lost::default(),
+            ..Report::default()
         }
     }
 

@@ -71,6 +71,29 @@ pub struct Report {
     pub lost: Lost,
 }
 
+impl Default for Report {
+    /// A report of nothing, of no time.
+    fn default() -> Self {
+        Self {
+            schema: SCHEMA.into(),
+            duration_ns: 0,
+            process_cpu_ns: 0,
+            tasks_cpu_ns: 0,
+            unknown_cpu_ns: 0,
+            workers_cpu_ns: 0,
+            other_cpu_ns: 0,
+            clock: String::new(),
+            counters: Vec::new(),
+            sites: Vec::new(),
+            tree: Vec::new(),
+            tasks: Vec::new(),
+            labels: Vec::new(),
+            threads: Vec::new(),
+            lost: Lost::default(),
+        }
+    }
+}
+
 /// Where tasks are spawned, and what they are called.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "json", derive(serde::Deserialize, serde::Serialize))]

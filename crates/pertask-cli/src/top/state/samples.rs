@@ -1,29 +1,14 @@
 //! Reports for tests.
 
 use pertask::{
-    LabelReport, LabelValueReport, Lost, Report, SCHEMA, SiteReport, SpawnSite, TaskReport,
-    ThreadReport, TreeReport, Usage,
+    LabelReport, LabelValueReport, Report, SiteReport, SpawnSite, TaskReport, ThreadReport,
+    TreeReport, Usage,
 };
 
 /// A report of nothing.
 pub fn report() -> Report {
-    Report {
-        schema: SCHEMA.into(),
-        duration_ns: 0,
-        process_cpu_ns: 0,
-        tasks_cpu_ns: 0,
-        unknown_cpu_ns: 0,
-        workers_cpu_ns: 0,
-        other_cpu_ns: 0,
-        clock: "rseq + CPU counter at 2100.0 MHz + thread CPU clock".to_owned(),
-        counters: Vec::new(),
-        sites: Vec::new(),
-        tree: Vec::new(),
-        tasks: Vec::new(),
-        labels: Vec::new(),
-        threads: Vec::new(),
-        lost: Lost::default(),
-    }
+    let clock = "rseq + CPU counter at 2100.0 MHz + thread CPU clock".to_owned();
+    Report { clock, ..Report::default() }
 }
 
 /// A report after so many seconds, of sites that have used so many milliseconds of CPU time each.

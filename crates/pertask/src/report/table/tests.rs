@@ -1,7 +1,7 @@
 //! What a reader of the printed report sees.
 
 use super::super::{
-    LabelReport, LabelValueReport, Lost, SCHEMA, SiteReport, SpawnSite, TaskReport, ThreadReport,
+    LabelReport, LabelValueReport, Lost, SiteReport, SpawnSite, TaskReport, ThreadReport,
     TreeReport, Usage, WakeReport,
 };
 use super::*;
@@ -253,7 +253,7 @@ No task was seen: name futures with `.task("..")`, or spawn
 For tasks that libraries spawn on tokio: build with `--cfg
     tokio_unstable`, and call
     `pertask::tokio::track_runtime`"#;
-    assert_eq!(print(&empty(), plain(60)), expected);
+    assert_eq!(print(&Report::default(), plain(60)), expected);
 }
 
 #[test]
@@ -294,7 +294,7 @@ fn labels_have_their_values_and_the_rest() {
 
 #[test]
 fn any_style_prints_any_report() {
-    for report in [empty(), busy_service(), nasty(), extreme()] {
+    for report in [Report::default(), busy_service(), nasty(), extreme()] {
         for columns in [None, Some(0), Some(1), Some(60), Some(u16::MAX)] {
             for max in [0, 1, usize::MAX] {
                 let maxima = (max, max, max);
@@ -492,26 +492,6 @@ fn without_ansi(shown: &str) -> String {
             .collect::<String>()
 }
 
-fn empty() -> Report {
-    Report {
-        schema: SCHEMA.into(),
-        duration_ns: 0,
-        process_cpu_ns: 0,
-        tasks_cpu_ns: 0,
-        unknown_cpu_ns: 0,
-        workers_cpu_ns: 0,
-        other_cpu_ns: 0,
-        clock: String::new(),
-        counters: Vec::new(),
-        sites: Vec::new(),
-        tree: Vec::new(),
-        tasks: Vec::new(),
-        labels: Vec::new(),
-        threads: Vec::new(),
-        lost: Lost::default(),
-    }
-}
-
 fn busy_service() -> Report {
     Report {
         duration_ns: 10_004_312_876,
@@ -535,7 +515,7 @@ fn busy_service() -> Report {
             thread("rdk:broker1", Some(41_210), 402_118_774, 0),
             thread("", None, 209_671_779, 0),
         ],
-        ..empty()
+        ..Report::default()
     }
 }
 
@@ -640,7 +620,7 @@ fn extreme() -> Report {
             turns_without_counters: MAX,
             workers_without_counters: MAX,
         },
-        ..empty()
+        ..Report::default()
     }
 }
 
