@@ -50,7 +50,7 @@ def pertask(hertz):
 
 recorders = {"pertask record, 199 Hz": pertask("199"), "pertask record, 999 Hz": pertask("999")}
 if shutil.which("perf"):
-    perf = ["perf", "record", "-q", "-F", "999", "-e", "cpu-clock", "--call-graph", "dwarf,16384", "-p", pid]
+    perf = ["perf", "record", "-qN", "-F", "999", "-e", "cpu-clock", "--call-graph", "dwarf,16384", "-p", pid]
     recorders["perf record, 999 Hz, dwarf,16384"] = perf + ["-o", f"{scratch}/p.data"]
 used_ns(None)
 ratios = {name: [] for name in recorders}

@@ -321,7 +321,7 @@ fn the_status_of_a_program_that_a_signal_ends_is_the_shells() {
 fn of_perf(place: &Place, call_graph: &str) -> Option<PathBuf> {
     let file = place.at("perf.data");
     let mut perf = Command::new("perf");
-    perf.args(["record", "-q", "-F", "997", "-e", "cpu-clock", "--call-graph", call_graph, "-o"])
+    perf.args(["record", "-qN", "-F", "997", "-e", "cpu-clock", "--call-graph", call_graph, "-o"])
         .arg(&file);
     let output = perf.arg("--").arg(place.at("plain")).output();
     let recorded = output.is_ok_and(|output| output.status.success() && file.exists());

@@ -368,7 +368,7 @@ fn shares_agree_with_perf_record_beside_it() {
     let path = data.to_str().unwrap();
     let this = std::process::id().to_string();
     let mut record = Command::new("perf");
-    record.args(["record", "-q", "-e", "cpu-clock:u", "-F", "997", "-o", path, "-p", &this]);
+    record.args(["record", "-qN", "-e", "cpu-clock:u", "-F", "997", "-o", path, "-p", &this]);
     let record = record.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let mut record = match record {
         Ok(record) => record,

@@ -165,7 +165,7 @@ fn beside_perf() {
     torture(|mechanism| {
         let target = std::process::id().to_string();
         let args =
-            ["record", "-q", "-e", "cpu-clock", "-F", "999", "-o", "/dev/null", "-p", &target];
+            ["record", "-qN", "-e", "cpu-clock", "-F", "999", "-o", "/dev/null", "-p", &target];
         let mut perf = Command::new("perf");
         perf.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut perf = match perf.spawn() {
