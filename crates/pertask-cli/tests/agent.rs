@@ -3,11 +3,14 @@
 mod support;
 
 use std::{
-    fs,
+    fs::{self, DirBuilder},
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::{Command, Output},
+    thread,
+    time::{Duration, Instant},
 };
 
 use pertask::profile::{Profile, TaskRef};
@@ -355,16 +358,105 @@ fn who_no_longer_reads_ends_the_measurement() {
 }
 
 #[test]
-fn a_recording_by_an_agent_that_is_killed_says_what_to_do() {
-    let demo = Demo::start("gone");
-    let mut record = Running::start(&mut demo.command(&["record", "--pid", "PID"]));
-    record.wait_for("recording process");
-    demo.running.signal(libc::SIGKILL);
-    let output = record.finish();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    let is_told = stderr.contains("--outside") || stderr.contains("cannot sample threads");
-    assert!(is_told, "{stderr}");
+fn a_recording_by_an_agent_that_is_killed_has_what_came_before_or_says_what_to_do() {
+    // What the agent has so far is fetched from time to time.
+    for seconds in [0, 2, 8, 32, 128] {
+        let demo = Demo::start("gone");
+        let mut record =
+            Running::start(&mut demo.command(&["record", "--pid", "PID", "-F", "499"]));
+        record.wait_for("recording process");
+        let until = Instant::now() + Duration::from_secs(seconds);
+        while Instant::now() < until {
+            ask(&demo.service, "GET /hash");
+        }
+        demo.running.signal(libc::SIGKILL);
+        let output = record.finish();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        if stderr.contains("cannot sample threads") {
+            return loudly(&format!("SKIPPED: {stderr}"));
+        }
+        if output.status.success() {
+            let stdout = String::from_utf8_lossy(&output.stdout);
+            assert!(stdout.contains("GET /hash"), "{stdout}");
+            assert!(stderr.contains("are lost"), "{stderr}");
+            return;
+        }
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("--outside"), "{stderr}");
+    }
+    panic!("nothing came in two minutes");
+}
+
+/// A folder that agents take for theirs.
+fn private_folder(name: &str) -> PathBuf {
+    let folder = folder(name);
+    DirBuilder::new().mode(0o700).create(&folder).expect("a folder");
+    folder
+}
+
+/// The demo in a folder, recorded to `recorded.pb.gz` there from its launch, and what it says of its agent.
+fn recorded_from_launch(folder: &Path) -> (Running, String) {
+    let mut command = command(folder, &["demo", "--serve"]);
+    let setting = format!("record,{}/recorded.pb.gz,hz=499", folder.display());
+    let mut running = Running::start(command.env("PERTASK", setting));
+    let line = running.wait_for("serving on http://");
+    (running, line)
+}
+
+/// What `pertask report` says of the file there.
+fn recorded(folder: &Path) -> String {
+    let file = folder.join("recorded.pb.gz");
+    let output = Command::new(PERTASK).arg("report").arg(file).output().expect("to run");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[test]
+fn a_program_is_recorded_from_its_launch_to_its_end() {
+    let folder = private_folder("launch");
+    let (running, line) = recorded_from_launch(&folder);
+    if line.contains("no recording") {
+        return loudly(&format!("SKIPPED: {line}"));
+    }
+    assert!(line.contains("recording to ") && line.contains("agent at "), "{line}");
+    let service = line.split(' ').next().expect("an address");
+    // Another process leaves the file alone, and goes on.
+    let (other, refused) = recorded_from_launch(&folder);
+    assert!(refused.contains("no recording") && refused.contains("%p"), "{refused}");
+    other.signal(libc::SIGINT);
+    assert!(other.finish().status.success());
+    for _ in 0..20 {
+        ask(service, "GET /hash");
+    }
+    running.signal(libc::SIGINT);
+    assert!(running.finish().status.success());
+    let table = recorded(&folder);
+    assert!(table.contains("GET /hash") && table.contains("fnv1a"), "{table}");
+    assert!(!folder.join("recorded.pb.gz.part").exists());
+    fs::remove_dir_all(folder).expect("to remove it");
+}
+
+#[test]
+fn a_program_that_is_killed_leaves_its_recording() {
+    let folder = private_folder("killed");
+    let (running, line) = recorded_from_launch(&folder);
+    if line.contains("no recording") {
+        return loudly(&format!("SKIPPED: {line}"));
+    }
+    while !folder.join("recorded.pb.gz").exists() {
+        thread::sleep(Duration::from_millis(20));
+    }
+    running.signal(libc::SIGKILL);
+    running.finish();
+    // Its own clients call all the time.
+    assert!(recorded(&folder).contains("GET /hash"), "{}", recorded(&folder));
+    // The next one takes its place.
+    let (running, line) = recorded_from_launch(&folder);
+    assert!(line.contains("recording to "), "{line}");
+    running.signal(libc::SIGINT);
+    assert!(running.finish().status.success());
+    assert!(!folder.join("recorded.pb.gz.part").exists());
+    fs::remove_dir_all(folder).expect("to remove it");
 }
 
 #[test]

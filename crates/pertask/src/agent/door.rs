@@ -1,6 +1,7 @@
 //! Opening the door: the process's one agent, and its endpoints on TCP.
 
 use super::limits;
+use super::recording::Recording;
 use super::routes::Routes;
 use super::setting::{Setting, VARIABLE};
 use super::stops;
@@ -16,7 +17,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Agent(Arc<State>);
 
 #[derive(Debug)]
-enum State {
+struct State {
+    door: Door,
+    /// `None` if nobody has asked for one.
+    recording: Option<Result<Recording, String>>,
+}
+
+#[derive(Debug)]
+enum Door {
     Off,
     Open(Server),
     Refused(String),
@@ -29,6 +37,8 @@ static AGENT: Mutex<Option<(u32, Agent)>> = Mutex::new(None);
 ///
 /// Returns at once. A second call returns the agent of the first. If the agent cannot listen, the result says why, and the program
 /// goes on without one. The result may be dropped.
+///
+/// With `PERTASK=record,PATH` it returns when sampling has begun, which takes some 60 ms.
 ///
 /// ```no_run
 /// let agent = pertask::init();
@@ -58,25 +68,44 @@ pub fn init() -> Agent {
 impl State {
     fn start() -> Self {
         let value = pertask_agent::variable(VARIABLE);
-        let state = match Setting::parse(value.as_deref()) {
-            Ok(setting) => Self::by(&setting),
-            Err(wrong) => Self::Refused(wrong),
+        let setting = Setting::parse(value.as_deref());
+        let door = match &setting {
+            Ok(setting) => Door::by(setting),
+            Err(wrong) => Door::Refused(wrong.clone()),
         };
-        if let (Self::Refused(why), true) = (&state, value.is_some()) {
-            // Whoever has set the variable waits for an agent. But `eprintln` would end a program that has no stderr.
-            let _ = writeln!(std::io::stderr(), "pertask: no agent: {why}");
+        let recording = match &setting {
+            Ok(Setting::Record(wanted)) => Some(Recording::start(wanted)),
+            _ => None,
+        };
+        if value.is_some() {
+            // Whoever has set the variable waits for them.
+            if let Door::Refused(why) = &door {
+                say(&format!("no agent: {why}"));
+            }
+            if let Some(Err(why)) = &recording {
+                say(&format!("no recording: {why}"));
+            }
         }
-        state
+        Self { door, recording }
     }
+}
 
+fn say(what: &str) {
+    // `eprintln` would end a program that has no stderr.
+    let _ = writeln!(std::io::stderr(), "pertask: {what}");
+}
+
+impl Door {
     fn by(setting: &Setting) -> Self {
         let (options, routes) = (Options::default(), Arc::new(Routes));
         let server = match setting {
             Setting::Off => return Self::Off,
-            Setting::On => match Directory::open_or_create(&Directory::default_path()) {
-                Ok(directory) => Server::listen(&directory, options, routes),
-                Err(why) => return Self::Refused(why.to_string()),
-            },
+            Setting::On | Setting::Record(_) => {
+                match Directory::open_or_create(&Directory::default_path()) {
+                    Ok(directory) => Server::listen(&directory, options, routes),
+                    Err(why) => return Self::Refused(why.to_string()),
+                }
+            }
             Setting::Listen(path) => Server::listen_at(path, options, routes),
             Setting::Connect(path) => Server::connect_to(path, options, routes),
         };
@@ -88,32 +117,43 @@ impl Agent {
     /// Where it listens, or to whom it connects. `None` if there is no agent.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
-        match &*self.0 {
-            State::Open(server) => server.path(),
-            State::Off | State::Refused(_) => None,
+        match &self.0.door {
+            Door::Open(server) => server.path(),
+            Door::Off | Door::Refused(_) => None,
         }
     }
 
     /// Why there is no agent although one was wanted.
     #[must_use]
     pub fn refused(&self) -> Option<&str> {
-        match &*self.0 {
-            State::Refused(why) => Some(why),
-            State::Off | State::Open(_) => None,
+        match &self.0.door {
+            Door::Refused(why) => Some(why),
+            Door::Off | Door::Open(_) => None,
         }
+    }
+
+    /// The file to which the program is recorded since this agent began, by `PERTASK=record,PATH`.
+    #[must_use]
+    pub fn recording(&self) -> Option<&Path> {
+        self.0.recording.as_ref()?.as_ref().ok().map(Recording::path)
     }
 }
 
 /// A line for people to read.
 impl fmt::Display for Agent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &*self.0 {
-            State::Off => write!(f, "pertask: no agent: {VARIABLE} is off"),
-            State::Refused(why) => write!(f, "pertask: no agent: {why}"),
-            State::Open(server) => match server.path() {
+        match &self.0.door {
+            Door::Off => write!(f, "pertask: no agent: {VARIABLE} is off"),
+            Door::Refused(why) => write!(f, "pertask: no agent: {why}"),
+            Door::Open(server) => match server.path() {
                 Some(path) => write!(f, "pertask: agent at {}", path.display()),
                 None => write!(f, "pertask: agent"),
             },
+        }?;
+        match &self.0.recording {
+            Some(Ok(recording)) => write!(f, "; recording to {}", recording.path().display()),
+            Some(Err(why)) => write!(f, "; no recording: {why}"),
+            None => Ok(()),
         }
     }
 }

@@ -20,6 +20,7 @@
 //! | `off` | there is no agent |
 //! | `PATH,listen` | it listens at this path |
 //! | `PATH,connect` | it connects to a tool that listens at this path, again and again, and never waits for it |
+//! | `record,PATH` | as `on`, and samples of the program from here on are written to this file; see [the guide][agent] |
 //!
 //! Only the same user and root may call. An agent never stops the program: what fails is said, and the program goes on.
 //!
@@ -31,8 +32,10 @@ mod door;
 mod limits;
 mod measure;
 mod metrics;
+mod part;
 mod pprof;
 mod profile;
+mod recording;
 mod report;
 #[cfg(feature = "http")]
 mod respond;

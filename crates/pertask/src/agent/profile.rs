@@ -2,10 +2,11 @@
 
 use super::asked::{Asked, Parameter, Refusal};
 use super::limits::{self, MOST_SECONDS};
-use super::stops::Stop;
+use super::stops::{Running, Stop};
 use crate::profile::Profile;
 use crate::sampler::{RawProfile, ResolveOptions, Sampler, SamplerOptions};
 use pertask_agent::Answer;
+use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -58,9 +59,12 @@ impl Wanted {
         let _permit = limits::PROFILES.take()?;
         let mut options = SamplerOptions::with_frequency(self.frequency_hz);
         options.memory_bytes = MEMORY_BYTES;
-        let sampler = Sampler::start(options)?;
+        *stop.sampler() = Some(Sampler::start(options)?);
         asked.wait(self.time, &stop);
-        let profile = sampler.stop();
+        let sampler = stop.sampler().take();
+        let Some(profile) = sampler.map(Sampler::stop) else {
+            return Err(Refusal::new(500, "the profile's sampler is gone"));
+        };
         if asked.caller().is_gone() {
             return Err(Refusal::new(499, "the caller is gone"));
         }
@@ -68,15 +72,30 @@ impl Wanted {
     }
 
     fn answer(&self, profile: &RawProfile) -> Result<Answer, Refusal> {
-        let mut bytes = Vec::new();
         match self.resolved {
-            true => resolved(profile).write_pprof(&mut bytes),
-            false => profile.write_pprof_unresolved(&mut bytes),
+            true => as_pprof(|bytes| resolved(profile).write_pprof(bytes)),
+            false => as_pprof(|bytes| profile.write_pprof_unresolved(bytes)),
         }
-        .map_err(|why| Refusal::new(500, format!("cannot write the profile: {why}")))?;
-        let mut answer = Answer::bytes("application/octet-stream", bytes);
-        let name = "attachment; filename=\"profile.pb.gz\"".to_owned();
-        answer.headers.push(("Content-Disposition", name));
-        Ok(answer)
     }
+}
+
+/// What a profile that is being sampled has so far. One caller at a time has it copied.
+pub(super) fn so_far(asked: &Asked<'_>) -> Result<Answer, Refusal> {
+    let request = Running::of(asked)?;
+    let sampler = request.sampler();
+    let Some(sampler) = &*sampler else {
+        return Err(Refusal::new(409, "this request is no profile, or takes no samples now"));
+    };
+    let profile = sampler.snapshot();
+    as_pprof(|bytes| profile.write_pprof_unresolved(bytes))
+}
+
+fn as_pprof(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> Result<Answer, Refusal> {
+    let mut bytes = Vec::new();
+    write(&mut bytes)
+        .map_err(|why| Refusal::new(500, format!("cannot write the profile: {why}")))?;
+    let mut answer = Answer::bytes("application/octet-stream", bytes);
+    let name = "attachment; filename=\"profile.pb.gz\"".to_owned();
+    answer.headers.push(("Content-Disposition", name));
+    Ok(answer)
 }

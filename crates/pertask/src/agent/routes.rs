@@ -65,6 +65,14 @@ pub(super) const ROUTES: &[Route] = &[
         answer: profile::profile,
     },
     Route {
+        method: "GET",
+        path: "/v1/profile/so_far",
+        what: "what a profile that has an id has so far, as gzip'd pprof, while it is being sampled",
+        parameters: &[stops::PARAMETERS],
+        is_lenient: false,
+        answer: profile::so_far,
+    },
+    Route {
         method: "POST",
         path: "/v1/stop",
         what: "ends a request that has an id; its caller gets what was measured so far",

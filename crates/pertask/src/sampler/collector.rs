@@ -71,6 +71,17 @@ impl Ticket {
         self.process != std::process::id()
     }
 
+    /// The session's profile so far, or `None` in a forked child.
+    pub(super) fn snapshot(&self) -> Option<RawProfile> {
+        if self.left || self.is_anothers() {
+            return None;
+        }
+        let changes = Changes::now();
+        let mut state = lock();
+        let State { engine, roster, .. } = &mut *state;
+        engine.as_mut()?.snapshot(self.session, roster, changes)
+    }
+
     /// Ends the session, and returns its profile, or `None` in a forked child and at a second call.
     pub(super) fn leave(&mut self) -> Option<RawProfile> {
         // In a forked child, a thread that the child does not have may hold the lock.

@@ -172,7 +172,27 @@ impl Engine {
     ) -> Option<RawProfile> {
         self.turn(roster, changes);
         let at = self.sessions.iter().position(|session| session.number == number)?;
-        let mut session = self.sessions.swap_remove(at);
+        let session = self.sessions.swap_remove(at);
+        let profile = self.profile_of(session);
+        if !self.sessions.is_empty() {
+            self.set_rate();
+        }
+        Some(profile)
+    }
+
+    /// The profile of a session so far.
+    pub(super) fn snapshot(
+        &mut self,
+        number: u64,
+        roster: &mut Roster,
+        changes: Changes,
+    ) -> Option<RawProfile> {
+        self.turn(roster, changes);
+        let session = self.sessions.iter().find(|session| session.number == number)?.clone();
+        Some(self.profile_of(session))
+    }
+
+    fn profile_of(&self, mut session: Session) -> RawProfile {
         let deaf = self.deaf();
         deaf.iter().for_each(|(thread, last_cpu_ns)| session.note_deaf(*thread, *last_cpu_ns));
         session.lost.threads_not_sampled += (deaf.len() + self.refused.len()) as u64;
@@ -184,10 +204,7 @@ impl Engine {
         let mut profile =
             session.finish(mechanism, self.halted.is_some(), period_ns, self.seen.clone());
         profile.remarks = self.remarks(deaf.len(), profile.lost.unknown_stacks);
-        if !self.sessions.is_empty() {
-            self.set_rate();
-        }
-        Some(profile)
+        profile
     }
 
     /// Stops the engine. Returns the collector thread, which the caller joins.

@@ -95,7 +95,7 @@ pub use resolve::{ResolveOptions, resolve};
 use crate::error::Error;
 use crate::pmus::call_stack::{CallStack, CallStacks};
 use crate::pmus::cpu_time::CpuTime;
-use crate::sessions::Session;
+use crate::sessions::{Clocked, Session};
 
 /// A sampling session, which samples all threads from its start until it is stopped or dropped.
 #[derive(Debug)]
@@ -154,20 +154,39 @@ impl Sampler {
         Mechanism::ALL.into_iter().map(tried).collect()
     }
 
+    /// The samples so far, while sampling goes on.
+    ///
+    /// The samples are copied, which may take as much memory as they have: half of [`SamplerOptions::memory_bytes`] at most. In a forked
+    /// child of the process that samples, this returns an empty profile.
+    #[must_use]
+    pub fn snapshot(&self) -> RawProfile {
+        let clocked = self.clocked();
+        weighed(self.ticket.snapshot(), clocked)
+    }
+
     /// Stops sampling, and returns the samples.
     ///
     /// When the last session stops, threads are no longer interrupted, and the signal has its earlier handler again. In a
     /// forked child of the process that samples, this returns an empty profile.
     #[must_use]
     pub fn stop(mut self) -> RawProfile {
-        let clock = self.beside.as_ref().and_then(|beside| beside.clock.as_ref());
-        let clocked = clock.filter(|_| !self.ticket.is_anothers()).map(Session::clocked);
-        let Some(mut profile) = self.ticket.leave() else { return RawProfile::empty() };
-        if let Some(clocked) = clocked {
-            profile.weigh(&clocked);
-        }
-        profile
+        let clocked = self.clocked();
+        weighed(self.ticket.leave(), clocked)
     }
+
+    /// The CPU time of tasks, which is read before the samples are, so that it is never more than the sampling session's.
+    fn clocked(&self) -> Option<Clocked> {
+        let clock = self.beside.as_ref()?.clock.as_ref()?;
+        (!self.ticket.is_anothers()).then(|| clock.clocked())
+    }
+}
+
+fn weighed(profile: Option<RawProfile>, clocked: Option<Clocked>) -> RawProfile {
+    let Some(mut profile) = profile else { return RawProfile::empty() };
+    if let Some(clocked) = clocked {
+        profile.weigh(&clocked);
+    }
+    profile
 }
 
 impl Drop for Sampler {

@@ -35,6 +35,7 @@ impl Drained<'_> {
 }
 
 /// A sampling session that is under way.
+#[derive(Clone)]
 pub(super) struct Session {
     pub(super) number: u64,
     pub(super) frequency_hz: u32,
