@@ -1,5 +1,6 @@
 //! A connection to a process's agent: for one question.
 
+use crate::as_user::as_user;
 use crate::client_error::ClientError;
 use crate::entry;
 use crate::peer::Peer;
@@ -55,8 +56,12 @@ pub fn connect(pid: u32) -> Result<Client, ClientError> {
 
 fn call(target: &Target, socket: &Socket) -> Result<Client, ClientError> {
     let (pid, path) = (target.pid, || socket.path.clone());
-    let stream =
-        reach(socket).map_err(|cause| ClientError::Refused { pid, path: path(), cause })?;
+    let stream = match geteuid().is_root() && target.has_other_users() {
+        // There, root outside is nobody.
+        true => as_user(target.user, target.group, || reach(socket)),
+        false => reach(socket),
+    };
+    let stream = stream.map_err(|cause| ClientError::Refused { pid, path: path(), cause })?;
     let what = "find out who listens for";
     let peer = Peer::of(&stream.0).map_err(|cause| ClientError::Io { pid, what, cause })?;
     if peer != (Peer { pid, user: target.user }) {

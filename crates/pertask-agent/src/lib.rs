@@ -33,7 +33,8 @@
 //! # Who may call
 //!
 //! Sockets are in a directory of mode 0700 that the user owns and that is no link, have mode 0600, and ask the kernel for the
-//! caller's user: the same, or root. On TCP anybody may call who can reach the address, except web pages.
+//! caller's user: the same, or root. A process in a user namespace does not know root outside, so a tool of root's becomes that process's
+//! user while it connects. On TCP anybody may call who can reach the address, except web pages.
 
 #![deny(unsafe_code)]
 
@@ -67,6 +68,8 @@ mod serve_error;
 #[cfg(feature = "server")]
 mod server;
 
+#[cfg(feature = "client")]
+mod as_user;
 #[cfg(feature = "client")]
 mod client;
 #[cfg(feature = "client")]

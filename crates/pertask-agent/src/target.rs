@@ -16,8 +16,9 @@ pub(crate) struct Target {
     /// Its number in this process's namespace.
     pub(crate) pid: u32,
     pub(crate) program: String,
-    /// Its effective user.
+    /// Its effective user and group.
     pub(crate) user: u32,
+    pub(crate) group: u32,
     /// Its user's number in its own namespace.
     own_user: u32,
     identity: Identity,
@@ -40,17 +41,27 @@ impl Target {
     /// Reads what a process is.
     pub(crate) fn read(pid: u32) -> io::Result<Self> {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let user =
-            field(&status, "Uid:").and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok());
-        let user = user.ok_or(io::ErrorKind::InvalidData)?;
+        let effective = |name: &str| {
+            let ids =
+                field(&status, name).and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok());
+            ids.ok_or(io::ErrorKind::InvalidData)
+        };
+        let (user, group) = (effective("Uid:")?, effective("Gid:")?);
         let environment = fs::read(format!("/proc/{pid}/environ")).ok();
         let (identity, program) = (Identity::of(pid)?, program(pid, &status));
-        Ok(Self { pid, program, user, own_user: own_user(pid, user), identity, environment })
+        let own_user = own_user(pid, user);
+        Ok(Self { pid, program, user, group, own_user, identity, environment })
     }
 
     /// Whether this process may look at its files: it is the same user's, or this one is root.
     pub(crate) fn is_open(&self) -> bool {
         self.environment.is_some()
+    }
+
+    /// Whether it is in another namespace of users, where this process's user has another number or none.
+    pub(crate) fn has_other_users(&self) -> bool {
+        let users = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/user")).ok();
+        users(&self.pid.to_string()) != users("self")
     }
 
     /// A variable of the environment with which it was started.

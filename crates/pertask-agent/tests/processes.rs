@@ -261,3 +261,24 @@ fn a_process_with_its_own_numbers_and_files_is_reached() {
     let outside = Path::new("/proc").join(pid.to_string()).join("root").join(within);
     assert!(found.path.starts_with(outside), "{found:?}");
 }
+
+/// A container without rights: its root is an ordinary user outside.
+#[test]
+fn a_process_with_its_own_users_is_reached() {
+    if !is_root() {
+        return skip("only root can be another user");
+    }
+    let place = Place::new();
+    std::fs::set_permissions(&place.0, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let probe = ["--user", "--map-root-user", "true"];
+    if !Command::new("unshare").args(probe).uid(65_534).status().is_ok_and(|it| it.success()) {
+        return skip("there is no unshare, or it is not allowed");
+    }
+    let (mut command, inner) = (Command::new("unshare"), program(LISTENS));
+    command.args(["--user", "--map-root-user"]).arg(inner.get_program()).args(inner.get_args());
+    command.uid(65_534).gid(65_534).env("PERTASK_DIR", place.path("private"));
+    command.env("PERTASK_AGENT_TEST_ROLE", LISTENS).env_remove("PERTASK");
+    let running = Running::start(command);
+    assert_eq!(answer_of(connect(running.pid()).expect("the one inside")), "GET /x y=1");
+    assert!(find().iter().any(|found| found.pid == running.pid()));
+}
