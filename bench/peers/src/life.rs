@@ -43,7 +43,7 @@ impl Lives {
     fn of(variant: &Variant) -> Self {
         match variant.name {
             "off" | "session" | "wakes" => Self::Pertask,
-            "labels" => Self::Labeled,
+            "labels" | "labels-off" | "published" => Self::Labeled,
             name if name.starts_with("pertask-") => Self::Pertask,
             #[cfg(feature = "peers")]
             "tokio-metrics" => Self::TokioMetrics(tokio_metrics::TaskMonitor::new()),

@@ -46,7 +46,7 @@ fn layered(variant: &Variant, router: Router) -> Router {
     match variant.name {
         "off" | "session" | "wakes" => router.layer(from_fn(as_task)),
         name if name.starts_with("pertask-") => router.layer(from_fn(as_task)),
-        "labels" => router.layer(from_fn(as_labeled_task)),
+        "labels" | "labels-off" | "published" => router.layer(from_fn(as_labeled_task)),
         #[cfg(feature = "peers")]
         "tokio-metrics" => {
             let monitor = tokio_metrics::TaskMonitor::new();

@@ -35,6 +35,9 @@ pub fn start(variant: &Variant, builder: &mut Builder) -> AtWork {
             let options = SessionOptions { wake_latency: true, ..SessionOptions::default() };
             tools.push(Box::new(options.start().expect("a session")));
         }
+        "published" => {
+            pertask::otel::publish([("service.name", "bench")]).expect("it exports the symbol")
+        }
         name if name.starts_with("pertask-") => {
             let options = SamplerOptions::with_frequency(variant.frequency_hz().expect("a rate"));
             sampler = Some(Sampler::start(options).expect("something interrupts threads"));

@@ -47,12 +47,14 @@ impl Variant {
 }
 
 /// All of them. The first of each build does nothing.
-pub const VARIANTS: [Variant; 17] = [
+pub const VARIANTS: [Variant; 19] = [
     plain("bare", "nothing"),
     plain("off", "pertask: a task, no session"),
     plain("session", "pertask: a session for all tasks"),
     plain("labels", "pertask: a session, a label for each"),
     plain("wakes", "pertask: a session, with waits"),
+    plain("labels-off", "pertask: a label for each, no session"),
+    plain("published", "pertask: the same, published for profilers outside"),
     plain("pertask-99", "pertask: samples at 99 Hz"),
     plain("pertask-999", "pertask: samples at 999 Hz"),
     plain("tokio-metrics", "tokio-metrics"),

@@ -189,6 +189,10 @@ pub enum Command {
 /// The options of `pertask doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorOptions {
+    /// Ask a running program's agent what the machine offers to it, and whether profilers outside find its tasks
+    #[arg(long, value_name = "PID")]
+    pub pid: Option<u32>,
+
     /// Write the result as JSON
     #[arg(long)]
     pub json: bool,

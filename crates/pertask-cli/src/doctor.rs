@@ -1,6 +1,6 @@
 //! `pertask doctor`: shows what this machine offers for measuring.
 
-use std::{collections::BTreeMap, fmt::Write as _, io};
+use std::{collections::BTreeMap, fmt::Write as _, io, time::Duration};
 
 use pertask::{CounterSource, Machine, Offer};
 use pertask_agent::{Directory, DirectoryError};
@@ -12,20 +12,50 @@ use rustix::{
 };
 use serde::Serialize;
 
-use crate::{cli::DoctorOptions, error::Error, output::print};
+use crate::{
+    agent::{Agent, Question},
+    cli::DoctorOptions,
+    error::Error,
+    output::print,
+};
 
 /// Examines the machine and prints the result.
 ///
 /// # Errors
 ///
 /// Returns [`Error::Write`] if stdout does not take the whole text.
+/// Returns [`Error::Agent`] if the process that was asked for has no agent, or does not answer.
 pub fn run(options: &DoctorOptions) -> Result<(), Error> {
+    if let Some(pid) = options.pid {
+        return of_process(pid, options);
+    }
     let machine = Machine::examine();
     let (recording, agent) = (recording(Allowed::examine()), agent());
     print(&match options.json {
         true => json(&machine, &recording, &agent),
         false => text(&machine, &recording, &agent),
     })
+}
+
+/// Prints what the machine offers to a program that has an agent: it may have other rights, or be in a container.
+fn of_process(pid: u32, options: &DoctorOptions) -> Result<(), Error> {
+    let machine: Machine =
+        Agent::of(pid)?.json(&Question::new("/v1/machine"), Duration::from_secs(10))?;
+    if options.json {
+        return print(&machine.to_json());
+    }
+    let mut text = String::new();
+    line(&mut text, &format!("process {pid}: {}", whole(&machine)));
+    measuring(&mut text, &machine);
+    line(&mut text, "");
+    line(&mut text, "Profilers outside (OpenTelemetry's thread context, pertask::otel)");
+    match &machine.thread_context {
+        Some(symbol) => wide_offer(&mut text, symbol),
+        None => line(&mut text, "  the program is built without the feature `otel` of pertask"),
+    }
+    line(&mut text, "");
+    counting(&mut text, &machine);
+    print(&text)
 }
 
 /// Whether this user's programs can have an agent that this user's commands find.
@@ -69,21 +99,8 @@ fn json(machine: &Machine, recording: &[Offer], agent: &Offer) -> String {
 
 fn text(machine: &Machine, recording: &[Offer], agent: &Offer) -> String {
     let mut text = String::new();
-    let tick = machine
-        .tick_hz
-        .map_or(String::new(), |hz| format!(", {} a second", counted(u64::from(hz), "timer tick")));
-    let user = if machine.user == 0 { "root".to_owned() } else { format!("user {}", machine.user) };
-    let cpus = counted(machine.cpus as u64, "CPU");
-    line(&mut text, &format!("{}, {cpus}{tick}, as {user}", machine.kernel));
-    line(&mut text, "");
-    line(&mut text, "CPU time of tasks");
-    row(&mut text, "in use", &machine.clock);
-    machine.clocks.iter().for_each(|clock| offer(&mut text, clock));
-    row(&mut text, "", "to choose another clock, set PERTASK_CLOCK to rseq, perf-page or thread");
-    offer(&mut text, &machine.membarrier);
-    line(&mut text, "");
-    line(&mut text, "Sampling (the timer up to the tick's rate, above it the first that works)");
-    machine.sampling.iter().for_each(|way| wide_offer(&mut text, way));
+    line(&mut text, &whole(machine));
+    measuring(&mut text, machine);
     line(&mut text, "");
     line(&mut text, "Recording other programs of this user (pertask record)");
     recording.iter().for_each(|way| offer(&mut text, way));
@@ -91,10 +108,38 @@ fn text(machine: &Machine, recording: &[Offer], agent: &Offer) -> String {
     line(&mut text, "Agents of this user's programs (pertask::init(), pertask ps)");
     wide_offer(&mut text, agent);
     line(&mut text, "");
-    events(&mut text, machine);
-    line(&mut text, "");
-    limits(&mut text, machine);
+    counting(&mut text, machine);
     text
+}
+
+/// The machine in a line.
+fn whole(machine: &Machine) -> String {
+    let tick = machine
+        .tick_hz
+        .map_or(String::new(), |hz| format!(", {} a second", counted(u64::from(hz), "timer tick")));
+    let user = if machine.user == 0 { "root".to_owned() } else { format!("user {}", machine.user) };
+    let cpus = counted(machine.cpus as u64, "CPU");
+    format!("{}, {cpus}{tick}, as {user}", machine.kernel)
+}
+
+/// Writes the clocks, and the mechanisms that sample.
+fn measuring(text: &mut String, machine: &Machine) {
+    line(text, "");
+    line(text, "CPU time of tasks");
+    row(text, "in use", &machine.clock);
+    machine.clocks.iter().for_each(|clock| offer(text, clock));
+    row(text, "", "to choose another clock, set PERTASK_CLOCK to rseq, perf-page or thread");
+    offer(text, &machine.membarrier);
+    line(text, "");
+    line(text, "Sampling (the timer up to the tick's rate, above it the first that works)");
+    machine.sampling.iter().for_each(|way| wide_offer(text, way));
+}
+
+/// Writes the events and the limits.
+fn counting(text: &mut String, machine: &Machine) {
+    events(text, machine);
+    line(text, "");
+    limits(text, machine);
 }
 
 /// Writes the events. Those that are counted in the same way share a paragraph.

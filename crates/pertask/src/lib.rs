@@ -24,6 +24,7 @@
 //! - `pertask::agent` (feature `agent`) lets a terminal and other tools do all of it while the program runs.
 //! - `pertask::profile` (feature `profile`) is a sampled profile. It writes pprof, folded stacks, flamegraphs, the
 //!   Firefox Profiler's format and speedscope's.
+//! - `pertask::otel` (feature `otel`) tells profilers outside the process which task each thread runs.
 //! - `pertask::symbols` (feature `symbols`) names the functions at addresses.
 //!
 //! # Features
@@ -35,6 +36,7 @@
 //! | `json` | the report as JSON |
 //! | `agent` | `pertask::agent`: a terminal and other tools measure the process while it runs; with `json`, `metrics` and `profiler` |
 //! | `metrics` | `pertask::metrics`, which answers scrapes of Prometheus |
+//! | `otel` | `pertask::otel`: OpenTelemetry's thread context, for profilers outside the process |
 //! | `tokio` | `pertask::tokio`; with `--cfg tokio_unstable` it sees every task of a runtime |
 //! | `tracing` | `pertask::tracing` |
 //! | `sampler` | `pertask::sampler`, whose samples hold addresses |
@@ -68,6 +70,9 @@ mod sessions;
 
 #[cfg(feature = "metrics")]
 pub mod metrics;
+
+#[cfg(feature = "otel")]
+pub mod otel;
 
 #[cfg(feature = "agent")]
 pub mod agent;

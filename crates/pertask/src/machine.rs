@@ -11,7 +11,7 @@ use crate::pmus::counters::{self, CounterEvent, CounterSource};
 /// println!("{}: tasks are timed by {}", machine.kernel, machine.clock);
 /// ```
 #[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[cfg_attr(feature = "json", derive(serde::Deserialize, serde::Serialize))]
 pub struct Machine {
     /// The kernel's name, release and architecture.
     pub kernel: String,
@@ -27,7 +27,11 @@ pub struct Machine {
     pub membarrier: Offer,
     /// Each mechanism to interrupt a thread for a sample.
     #[cfg(feature = "sampler")]
+    #[cfg_attr(feature = "json", serde(default))]
     pub sampling: Vec<Offer>,
+    /// Whether the program exports the symbol by which profilers outside find the running task, or `None` without the feature `otel`.
+    #[cfg_attr(feature = "json", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub thread_context: Option<Offer>,
     /// Each event that has a name, and what counts it here.
     pub events: Vec<CounterSource>,
     /// `kernel.perf_event_paranoid`, or `None` where it cannot be read.
@@ -46,7 +50,7 @@ pub struct Machine {
 
 /// A facility that a machine may offer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[cfg_attr(feature = "json", derive(serde::Deserialize, serde::Serialize))]
 pub struct Offer {
     /// The facility's name.
     pub name: String,
@@ -74,6 +78,7 @@ impl Machine {
             membarrier: offer(("membarrier", barrier.then_some(()).ok_or_else(membarrier_remedy))),
             #[cfg(feature = "sampler")]
             sampling: sampling(),
+            thread_context: thread_context(),
             events: CounterEvent::known().filter_map(source).collect(),
             perf_event_paranoid: perf::paranoid(),
             // SAFETY: `geteuid` takes no arguments and touches no memory.
@@ -94,6 +99,17 @@ impl Machine {
         json.push('\n');
         json
     }
+}
+
+#[cfg(feature = "otel")]
+fn thread_context() -> Option<Offer> {
+    let refused = crate::otel::is_exported().err();
+    Some(Offer { name: "otel_thread_ctx_v1".to_owned(), refused })
+}
+
+#[cfg(not(feature = "otel"))]
+fn thread_context() -> Option<Offer> {
+    None
 }
 
 #[cfg(feature = "sampler")]

@@ -2,7 +2,7 @@
 
 use std::process;
 
-use pertask::agent;
+use pertask::{agent, otel};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -27,6 +27,7 @@ async fn serve(options: &DemoOptions) -> Result<(), Error> {
     let mut stop = Stop::on_signals()?;
     let service = Service::start(options.port).await?;
     let agent = agent::init();
+    publish();
     let endpoints = agent::serve(("127.0.0.1", 0)).map_err(Error::Endpoints)?;
     let mut clients = Clients::start(service.address(), options.clients);
     clients.warmed_up().await?;
@@ -45,4 +46,11 @@ async fn serve(options: &DemoOptions) -> Result<(), Error> {
     let answers = clients.stop().await;
     service.stop().await;
     answers
+}
+
+/// Tells profilers outside which task each thread runs.
+fn publish() {
+    if let Err(why) = otel::publish([("service.name", "pertask demo")]) {
+        note(format_args!("profilers outside see no tasks: {why}"));
+    }
 }

@@ -109,8 +109,32 @@ pub(crate) fn hold(path: Option<&SpawnPath>, labels: Labels) -> Option<Held> {
     let known = || ACCOUNTS.by_content.pin().get(&key).and_then(Held::of);
     known().or_else(|| {
         let Some(mut places) = ACCOUNTS.lock_unless_lost() else { return count_without_place() };
-        known().or_else(|| places.open(key.clone()))
+        let opened = known().or_else(|| places.open(key.clone()));
+        drop(places);
+        #[cfg(feature = "otel")]
+        if let Some(tell) = WATCHER.get() {
+            tell(&key.labels);
+        }
+        opened
     })
+}
+
+/// Who is told of new sets of labels.
+#[cfg(feature = "otel")]
+static WATCHER: std::sync::OnceLock<fn(&Labels)> = std::sync::OnceLock::new();
+
+/// Has `tell` called for each new set of labels from now on, some of which it may have seen. There is one such function.
+#[cfg(feature = "otel")]
+pub(crate) fn watch_new_labels(tell: fn(&Labels)) {
+    WATCHER.get_or_init(|| tell);
+}
+
+/// Calls `tell` for each set of labels that is known now.
+#[cfg(feature = "otel")]
+pub(crate) fn for_each_labels(tell: fn(&Labels)) {
+    if CAN_LOOK_UP.try_with(|_| ()).is_ok() {
+        ACCOUNTS.by_tag.pin().values().for_each(tell);
+    }
 }
 
 impl Held {

@@ -1,0 +1,6 @@
+//! Has the linker export the symbol by which profilers outside find the running task: see `pertask::otel`. For `pertask demo --serve`.
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rustc-link-arg-bins=-Wl,--export-dynamic-symbol=otel_thread_ctx_v1");
+}
