@@ -342,6 +342,25 @@ fn a_file_of_perf_record_is_read_by_task_type() {
 }
 
 #[test]
+fn what_perf_record_has_written_to_a_pipe_is_read() {
+    let place = Place::new("perf-pipe");
+    if of_perf(&place, "fp").is_none() {
+        return;
+    }
+    let file = place.at("pipe.data");
+    let written = Command::new("perf")
+        .args(["record", "-qN", "-F", "997", "-e", "cpu-clock", "-g", "-o", "-", "--"])
+        .arg(place.at("plain"))
+        .stdout(fs::File::create(&file).expect("a file"))
+        .stderr(Stdio::null())
+        .status();
+    assert!(written.is_ok_and(|status| status.success()));
+    let report = place.pertask(None).arg("report").arg(&file).output().expect("to run");
+    let stdout = String::from_utf8_lossy(&report.stdout);
+    assert!(stdout.contains("cpu-clock, 997 Hz") && stdout.contains("plain::"), "{report:?}");
+}
+
+#[test]
 fn a_file_of_perf_record_that_is_damaged_is_read_as_far_as_it_goes() {
     let place = Place::new("perf-damaged");
     let Some(file) = of_perf(&place, "fp") else { return };

@@ -42,6 +42,8 @@ mod kept;
 mod launch;
 mod options;
 #[cfg(feature = "perf-data")]
+mod perf_check;
+#[cfg(feature = "perf-data")]
 mod perf_data;
 mod record;
 mod recorder;

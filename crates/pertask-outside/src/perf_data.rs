@@ -1,6 +1,7 @@
 //! Files that `perf record -g` or `perf record --call-graph dwarf` has written.
 
 use crate::error::Error;
+use crate::perf_check::{self, Kind};
 use crate::registers::{self, Registers};
 use crate::space::{End, Space, Walked};
 use crate::tables::{self, KERNEL, Tables};
@@ -20,6 +21,7 @@ use std::env::consts::ARCH;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -58,9 +60,18 @@ impl Default for PerfDataOptions {
 ///
 /// Returns an error if it is no such file, or if its events do not stand for time. If a file is damaged, what comes before is read, and the
 /// profile says so.
-pub fn read_perf_data(file: impl Read + Seek, options: &PerfDataOptions) -> Result<Profile, Error> {
-    let PerfFileReader { mut perf_file, mut record_iter } =
-        PerfFileReader::parse_file(file).map_err(|why| Error::PerfData(why.to_string()))?;
+pub fn read_perf_data(
+    mut file: impl Read + Seek,
+    options: &PerfDataOptions,
+) -> Result<Profile, Error> {
+    let kind = perf_check::check(&mut file).map_err(Error::PerfData)?;
+    let parse = || match kind {
+        Kind::File => PerfFileReader::parse_file(file),
+        Kind::Pipe => PerfFileReader::parse_pipe(file),
+    };
+    let PerfFileReader { mut perf_file, mut record_iter } = unless_it_panics(parse)
+        .map_err(|why| Error::PerfData(why.to_owned()))?
+        .map_err(|why| Error::PerfData(why.to_string()))?;
     let build_ids = perf_file.build_ids().unwrap_or_default();
     let arch = perf_file.arch().ok().flatten().unwrap_or(ARCH);
     if arch != ARCH {
@@ -72,8 +83,15 @@ pub fn read_perf_data(file: impl Read + Seek, options: &PerfDataOptions) -> Resu
     let event = attributes.first().ok_or_else(|| Error::PerfData("it has no events".to_owned()))?;
     let (event, period_ns) = (name(event), period_ns(&event.attr)?);
     let mut reading = Reading::new(options, build_ids.into_values());
-    let damage = reading.all(&mut perf_file, &mut record_iter);
+    let read = unless_it_panics(|| reading.all(&mut perf_file, &mut record_iter));
+    let damage = read.unwrap_or_else(|why| Some(why.to_owned()));
     Ok(reading.finish(&event, period_ns, damage))
+}
+
+/// Calls a function that trusts a damaged file. What was read before a panic is still there.
+fn unless_it_panics<T>(read: impl FnOnce() -> T) -> Result<T, &'static str> {
+    catch_unwind(AssertUnwindSafe(read))
+        .map_err(|_| "it is damaged in a way that its reader did not expect")
 }
 
 /// The event's name.
@@ -84,11 +102,14 @@ fn name(event: &AttributeDescription) -> String {
 /// The CPU time between two samples.
 fn period_ns(attr: &PerfEventAttr) -> Result<u64, Error> {
     use SoftwareCounterType::{CpuClock, TaskClock};
+    const SECOND: u64 = 1_000_000_000;
+    // A longer one is no period of anybody's.
+    const HOUR: u64 = 3600 * SECOND;
     let is_clock = matches!(attr.type_, PerfEventType::Software(CpuClock | TaskClock));
     match attr.sampling_policy {
         // The kernel changes the period so that there are as many samples a second.
-        SamplingPolicy::Frequency(hertz) if hertz > 0 => Ok(1_000_000_000 / hertz),
-        SamplingPolicy::Period(ns) if is_clock => Ok(ns.get()),
+        SamplingPolicy::Frequency(hertz) if (1..=SECOND).contains(&hertz) => Ok(SECOND / hertz),
+        SamplingPolicy::Period(ns) if is_clock && ns.get() <= HOUR => Ok(ns.get()),
         _ => Err(Error::PerfData(
             "its samples do not stand for time; record with -F, or with -e cpu-clock".to_owned(),
         )),
@@ -362,7 +383,8 @@ impl<'a> Reading<'a> {
         for file in &self.other_builds {
             builder.remark(format!("{file} has another build id than the file that ran"));
         }
-        let lasted = self.times.map_or(0, |times| times.end - times.start);
+        // pprof's numbers have a sign. Only a damaged file's times are so far apart.
+        let lasted = self.times.map_or(0, |times| times.end - times.start).min(i64::MAX as u64);
         tables::finish(builder, Duration::from_nanos(lasted))
     }
 }
