@@ -30,6 +30,11 @@ fn the_program_that_listens() {
     let server = server.expect("a server");
     if std::env::var_os("FORKS").is_some() {
         fork(server);
+    } else if std::env::var_os("EXECS").is_some() {
+        // Whoever is there then is another program, and the same process.
+        let place = std::env::var_os("PERTASK_DIR").expect("a directory");
+        let why = program(LISTENS).env("PERTASK_DIR", place).env_remove("EXECS").exec();
+        panic!("{why}");
     } else {
         stay();
     }
@@ -169,6 +174,17 @@ fn a_forked_child_serves_and_removes_nothing() {
     }
     drop(running.0.stdin.take());
     assert!(running.0.wait().expect("its end").success());
+}
+
+#[test]
+fn a_program_that_another_has_become_takes_the_place_of_its_socket() {
+    let place = Place::new();
+    let mut command = program(LISTENS);
+    command.env("PERTASK_DIR", place.directory().path()).env("EXECS", "1");
+    let running = Running::start(command);
+    assert_eq!(answer_of(connect(running.pid()).expect("the second")), "GET /x y=1");
+    let found = find();
+    assert_eq!(found.iter().filter(|found| found.pid == running.pid()).count(), 1);
 }
 
 #[test]

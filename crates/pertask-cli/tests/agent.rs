@@ -6,7 +6,7 @@ use std::{
     fs::{self, DirBuilder},
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
-    os::unix::fs::DirBuilderExt,
+    os::unix::{fs::DirBuilderExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Output},
     thread,
@@ -521,4 +521,85 @@ fn an_agent_that_cannot_listen_ends_no_program() {
     let doctor = command(&folder, &["doctor", "--json"]).output().expect("to run");
     let doctor = json(&String::from_utf8_lossy(&doctor.stdout));
     assert_eq!(doctor["agent"]["refused"], Value::Null);
+}
+
+/// The demo in a mount namespace of its own, where the folder is a file system with this little room.
+fn in_little_room(folder: &Path, room: &str, setting: Option<&str>) -> Option<Running> {
+    let probe = Command::new("unshare").args(["--mount", "true"]).status();
+    if !probe.is_ok_and(|status| status.success()) {
+        loudly("SKIPPED: there is no unshare, or it is not allowed");
+        return None;
+    }
+    let script = format!(
+        r#"mount -t tmpfs -o mode=700,{room} none "$PERTASK_DIR" && exec "$0" demo --serve"#
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script, PERTASK]).env("PERTASK_DIR", folder);
+    match setting {
+        Some(setting) => command.env("PERTASK", setting),
+        None => command.env_remove("PERTASK"),
+    };
+    Some(Running::start(&mut command))
+}
+
+#[test]
+fn a_full_disk_ends_no_program() {
+    let folder = private_folder("full");
+    // There is no room for a socket.
+    let Some(mut running) = in_little_room(&folder, "nr_inodes=1", None) else { return };
+    let line = running.wait_for("serving on http://");
+    assert!(line.contains("no agent") && line.contains("No space left on device"), "{line}");
+    running.signal(libc::SIGINT);
+    assert!(running.finish().status.success());
+    // There is room for an empty file, and for no profile.
+    let setting = format!("record,{}/recorded.pb.gz", folder.display());
+    let Some(mut running) = in_little_room(&folder, "size=4k", Some(&setting)) else { return };
+    let line = running.wait_for("serving on http://");
+    if line.contains("no recording") {
+        return loudly(&format!("SKIPPED: {line}"));
+    }
+    running.wait_for("pertask: cannot write ");
+    running.signal(libc::SIGINT);
+    assert!(running.finish().status.success());
+    fs::remove_dir_all(folder).expect("to remove it");
+}
+
+/// Under a filter that refuses all that sampling and other ways to look at a process need, as strict containers have.
+#[test]
+fn a_filter_that_refuses_everything_ends_no_program() {
+    let folder = folder("filtered");
+    let refused = [
+        libc::SYS_membarrier,
+        libc::SYS_memfd_create,
+        libc::SYS_perf_event_open,
+        libc::SYS_prctl,
+        libc::SYS_process_vm_readv,
+        libc::SYS_ptrace,
+        libc::SYS_timer_create,
+    ];
+    let filter = support::filter(&refused);
+    let mut command = command(&folder, &["demo", "--serve"]);
+    // SAFETY: between fork and exec it makes system calls only; the filter was built before.
+    unsafe {
+        command.pre_exec(move || {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+            seccompiler::apply_filter(&filter).map_err(std::io::Error::other)
+        });
+    }
+    let mut running = Running::start(&mut command);
+    let service = running.wait_for("serving on http://");
+    assert!(service.contains("agent at "), "{service}");
+    let pid = running.child.id().to_string();
+    let ask = |arguments: &[&str]| {
+        let mut command = crate::command(&folder, arguments);
+        command.args(["--pid", &pid, "-d", "500ms"]).output().expect("to run")
+    };
+    let stat = ask(&["stat"]);
+    assert!(String::from_utf8_lossy(&stat.stdout).contains("client"), "{stat:?}");
+    let record = ask(&["record"]);
+    let stderr = String::from_utf8_lossy(&record.stderr);
+    assert!(stderr.contains("cannot sample threads"), "{record:?}");
+    running.signal(libc::SIGINT);
+    assert!(running.finish().status.success());
+    let _ = fs::remove_dir_all(folder);
 }

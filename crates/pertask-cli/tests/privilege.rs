@@ -9,9 +9,8 @@ use std::{
     process::{Command, Output},
 };
 
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use serde_json::Value;
-use support::{Running, after_requests, loudly};
+use support::{Running, after_requests, filter, loudly};
 
 /// As whom the command runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,14 +172,6 @@ fn demo(who: As, arguments: &[&str]) -> Option<Output> {
     Some(after_requests(REQUESTS, place.command().arg("demo").args(arguments)))
 }
 
-fn filter() -> BpfProgram {
-    let rules = [(libc::SYS_perf_event_open, Vec::new())].into();
-    let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
-    let arch = std::env::consts::ARCH.try_into().expect("a known architecture");
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).expect("a filter");
-    filter.try_into().expect("a program")
-}
-
 /// A copy of the binary where everybody may execute it, for as long as this lives.
 struct Place {
     who: As,
@@ -216,7 +207,7 @@ impl Place {
                 command.uid(NOBODY).gid(NOBODY);
             }
             As::Filtered => {
-                let filter = filter();
+                let filter = filter(&[libc::SYS_perf_event_open]);
                 // SAFETY: between fork and exec it makes system calls only; the filter was built before.
                 unsafe {
                     command.pre_exec(move || {

@@ -12,6 +12,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+
+/// A seccomp filter that refuses these system calls with EPERM.
+pub fn filter(refused: &[libc::c_long]) -> BpfProgram {
+    let rules = refused.iter().map(|call| (*call, Vec::new())).collect();
+    let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+    let arch = std::env::consts::ARCH.try_into().expect("a known architecture");
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).expect("a filter");
+    filter.try_into().expect("a program")
+}
+
 /// Longer than any test, so that only a signal ends it.
 pub const NEVER_OVER: &str = "10m";
 
