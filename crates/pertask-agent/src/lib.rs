@@ -27,7 +27,7 @@
 //! # What it never does
 //!
 //! It never disturbs its process. One thread sleeps until somebody calls; each caller then has a thread, and there are at most
-//! [`Options::max_callers`]. It sends no signal and lets none be sent (`SIGPIPE`), passes no descriptor on at `exec`, takes no
+//! [`Options::max_callers`]. It takes none of the process's signals, sends none, and lets none be sent (`SIGPIPE`), passes no descriptor on at `exec`, takes no
 //! descriptor that the program needs, and a forked child serves nothing.
 //!
 //! # Who may call
@@ -67,6 +67,9 @@ mod request;
 mod serve_error;
 #[cfg(feature = "server")]
 mod server;
+#[cfg(feature = "server")]
+#[allow(unsafe_code)]
+mod signals;
 
 #[cfg(feature = "client")]
 mod as_user;

@@ -1,7 +1,7 @@
 //! Who is at the other end of a Unix socket, as the kernel says.
 //!
 //! rustix can ask, too, but its `UCred` cannot hold the process number 0, which the kernel returns for a process that has no number in
-//! this one's namespace: a tool outside a container that asks a program inside. So this is the crate's one place with `unsafe`.
+//! this one's namespace: a tool outside a container that asks a program inside. So there is `unsafe` here.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};

@@ -9,6 +9,7 @@ use crate::directory::Directory;
 use crate::listener::{Listener, Place};
 use crate::request::Request;
 use crate::serve_error::ServeError;
+use crate::signals;
 use rustix::net::{Shutdown, shutdown};
 use std::fmt;
 use std::io;
@@ -167,6 +168,10 @@ impl Server {
         run: impl FnOnce() + Send + 'static,
     ) -> Result<Self, ServeError> {
         let thread = thread::Builder::new().name("pertask-agent".into()).stack_size(STACK);
+        let run = || {
+            signals::leave_to_others();
+            run();
+        };
         let thread = thread.spawn(run).map_err(|why| no_resources("start the thread of", why))?;
         Ok(Self { shared, thread: Some(thread), place, owner: std::process::id() })
     }

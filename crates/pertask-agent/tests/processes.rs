@@ -18,6 +18,10 @@ fn the_program_that_listens() {
     if !is_program(LISTENS) {
         return;
     }
+    if std::env::var_os("WAITS").is_some() {
+        // It was blocked on the program's first thread, which only waits for this one.
+        block(libc::SIG_UNBLOCK);
+    }
     let service = Arc::new(By(echo));
     let chosen = std::env::var("PERTASK").ok();
     let server = match chosen.as_deref().and_then(|value| value.strip_suffix(",listen")) {
@@ -35,9 +39,36 @@ fn the_program_that_listens() {
         let place = std::env::var_os("PERTASK_DIR").expect("a directory");
         let why = program(LISTENS).env("PERTASK_DIR", place).env_remove("EXECS").exec();
         panic!("{why}");
+    } else if std::env::var_os("WAITS").is_some() {
+        wait_for_a_signal();
     } else {
         stay();
     }
+}
+
+/// Blocks SIGTERM on this thread, or lets it come.
+fn block(how: i32) -> libc::sigset_t {
+    let mut set = std::mem::MaybeUninit::uninit();
+    // SAFETY: `sigemptyset` initialises the set, which is memory of this function's own, before other calls use it.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGTERM);
+        libc::pthread_sigmask(how, set.as_ptr(), std::ptr::null_mut());
+        set.assume_init()
+    }
+}
+
+/// Blocks a signal, and has a thread wait for it. The kernel offers it first to the threads that were there before.
+fn wait_for_a_signal() {
+    let set = block(libc::SIG_BLOCK);
+    let waits = move || {
+        let mut signal = 0;
+        println!("ready");
+        // SAFETY: the set is initialised, and the signal lives while it is written.
+        unsafe { libc::sigwait(&raw const set, &raw mut signal) };
+        std::process::exit(5);
+    };
+    let _ = std::thread::spawn(waits).join();
 }
 
 fn listening(variable: &str, value: &Path) -> Running {
@@ -174,6 +205,25 @@ fn a_forked_child_serves_and_removes_nothing() {
     }
     drop(running.0.stdin.take());
     assert!(running.0.wait().expect("its end").success());
+}
+
+#[test]
+fn signals_go_to_whoever_waits_for_them() {
+    let place = Place::new();
+    let mut command = program(LISTENS);
+    command.env("PERTASK_DIR", place.directory().path()).env("WAITS", "1");
+    // SAFETY: between fork and exec it makes one system call.
+    unsafe {
+        command.pre_exec(|| {
+            block(libc::SIG_BLOCK);
+            Ok(())
+        });
+    }
+    let mut running = Running::start(command);
+    assert_eq!(answer_of(connect(running.pid()).expect("an agent")), "GET /x y=1");
+    // SAFETY: `kill` touches no memory; the child is not reaped yet, so the number is its own.
+    unsafe { libc::kill(running.pid() as i32, libc::SIGTERM) };
+    assert_eq!(running.0.wait().expect("its end").code(), Some(5));
 }
 
 #[test]

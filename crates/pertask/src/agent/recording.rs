@@ -5,7 +5,7 @@
 
 use super::part::Part;
 use super::setting::Wanted;
-use crate::os::exit;
+use crate::os::{exit, signals};
 use crate::sampler::{RawProfile, Sampler, SamplerOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -84,6 +84,7 @@ impl Recording {
         // The end of the program waits for this, also if something panics. It comes after the part's own end.
         let _ended = Ended(self);
         let mut part = part;
+        signals::block_all_but_faults_and_samples();
         let (mut failed, mut pause) = (false, FIRST);
         loop {
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));

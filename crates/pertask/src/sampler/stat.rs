@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn what_a_thread_blocks_is_seen() {
         let stat = std::thread::spawn(|| {
-            signals::block_all_but_faults();
+            crate::os::signals::block_all_but_faults();
             Stat::of(me()).unwrap()
         });
         let stat = stat.join().unwrap();
