@@ -47,9 +47,10 @@ impl Variant {
 }
 
 /// All of them. The first of each build does nothing.
-pub const VARIANTS: [Variant; 19] = [
+pub const VARIANTS: [Variant; 20] = [
     plain("bare", "nothing"),
     plain("off", "pertask: a task, no session"),
+    plain("agent", "pertask: the same, and an agent that nobody calls"),
     plain("session", "pertask: a session for all tasks"),
     plain("labels", "pertask: a session, a label for each"),
     plain("wakes", "pertask: a session, with waits"),
