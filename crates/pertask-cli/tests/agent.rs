@@ -207,6 +207,7 @@ fn the_last_report_is_kept_when_the_process_is_killed() {
 
 #[test]
 fn live_tasks_are_listed() {
+    let began = Instant::now();
     let demo = Demo::start("tasks");
     let all = demo.told_json(&["tasks", "--pid", "PID", "--json", "--limit", "10000"]);
     let live = all["live"].as_u64().expect("a number");
@@ -218,6 +219,10 @@ fn live_tasks_are_listed() {
     let id = accept["id"].to_string();
     let one = demo.told_json(&["tasks", "--pid", "PID", "--task", &id, "--json"]);
     assert_eq!((&one["matching"], &one["tasks"][0]["id"]), (&Value::from(1), &accept["id"]));
+    // It began when the demo did, and is older than at the look before.
+    let age = |row: &Value| row["age_ns"].as_u64().expect("its age");
+    let (before, now) = (age(accept), age(&one["tasks"][0]));
+    assert!(before < now && u128::from(now) < began.elapsed().as_nanos(), "{before} {now}");
     // Page by page, each task comes once.
     let first = demo.told_json(&["tasks", "--pid", "PID", "--limit", "1", "--json"]);
     let after = first["next_after"].to_string();
@@ -225,7 +230,10 @@ fn live_tasks_are_listed() {
         demo.told_json(&["tasks", "--pid", "PID", "--limit", "1", "--after", &after, "--json"]);
     assert!(next["tasks"][0]["id"].as_u64() > first["tasks"][0]["id"].as_u64(), "{next:#}");
     let measured = demo.told(&["tasks", "--pid", "PID", "-d", "500ms"]);
-    assert!(measured.contains("MAX POLL") && measured.contains("live task"), "{measured}");
+    assert!(
+        measured.contains("MAX POLL") && measured.contains("AGE") && measured.contains("live task"),
+        "{measured}"
+    );
 }
 
 #[test]

@@ -89,6 +89,8 @@ mod links;
 mod path;
 mod site;
 #[allow(unsafe_code)]
+mod start_time;
+#[allow(unsafe_code)]
 mod task;
 #[allow(unsafe_code)]
 mod task_table;

@@ -10,6 +10,7 @@ use crate::primitive::plain::{AtomicBool, AtomicPtr, AtomicU32};
 use crate::primitive::{Arc, Ordering};
 use crate::site::Site;
 use crate::slot::Slot;
+use crate::start_time;
 use crate::system::System;
 use crate::task_table::Entry;
 use std::fmt;
@@ -52,6 +53,8 @@ pub struct Task {
     slots: [Slot; MAX_PMUS],
     parent: Option<TaskId>,
     path: &'static SpawnPath,
+    /// See [`start_time_ns`](Self::start_time_ns).
+    start_time_ns: u64,
     /// Events that this task's children inherit.
     pub(crate) links: Links<Task>,
     /// The task's entry in the table, or null. Only the task's owner touches it.
@@ -74,6 +77,7 @@ impl Task {
             id,
             parent,
             path,
+            start_time_ns: start_time::now_ns(),
             system,
             slots: std::array::from_fn(|_| Slot::new()),
             links: Links::new(),
@@ -109,6 +113,13 @@ impl Task {
     #[inline]
     pub fn path(&self) -> &'static SpawnPath {
         self.path
+    }
+
+    /// When the task was made, by `CLOCK_MONOTONIC` (the kernel's `start_time`), as of the last tick of the kernel's timer. 0 where there is no
+    /// such clock.
+    #[must_use]
+    pub fn start_time_ns(&self) -> u64 {
+        self.start_time_ns
     }
 
     /// The system that this task belongs to.

@@ -34,6 +34,24 @@ fn names(path: &'static SpawnPath) -> Vec<&'static str> {
     names
 }
 
+/// What a tick of the kernel's timer has last set.
+#[cfg(all(target_os = "linux", not(miri)))]
+fn coarse_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes to `now` alone.
+    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) }, 0);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+#[cfg(all(target_os = "linux", not(miri)))]
+#[test]
+fn a_task_knows_when_it_was_made() {
+    let (system, _) = system_with(Turns);
+    let before = coarse_ns();
+    let task = fork(system, None, "timed");
+    assert!((before..=coarse_ns()).contains(&task.handle_ref().start_time_ns()));
+}
+
 #[test]
 fn nested_spawns_make_a_path() {
     let (system, _) = system_with(Turns);

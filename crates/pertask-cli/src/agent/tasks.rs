@@ -156,6 +156,7 @@ fn columns(measured: bool) -> Vec<Column<'static>> {
     let subject = [
         number("ID", None),
         number("PARENT", Some(0)),
+        number("AGE", Some(4)),
         Column::Text { title: "STATE", least: 7, most: 7 },
         Column::Text { title: "TASK", least: 14, most: 40 },
         Column::Text { title: "SITE", least: 20, most: 56 },
@@ -178,6 +179,7 @@ fn cells(task: &LiveTask, duration_ns: u64) -> Vec<Cell> {
     let subject = [
         Cell::new(&task.id.to_string()),
         Cell::new(&parent),
+        Cell::new(&task.age_ns.map_or_else(|| human::NONE.to_owned(), human::duration_ns)),
         Cell::new(if task.running { "running" } else { "-" }),
         Cell::new(task.site.name.as_deref().unwrap_or(human::NONE)),
         Cell::path(&format!("{}:{}", task.site.file, task.site.line)).tint(Tint::Secondary),

@@ -4,6 +4,7 @@ use super::asked::{Asked, Parameter, Refusal};
 use super::limits::{self, MOST_SECONDS};
 use super::measure::is_at;
 use super::stops::Stop;
+use crate::os::clock;
 use crate::report::{Lost, SpawnSite, Usage};
 use crate::sessions::TaskUsage;
 use crate::tasks::accounts;
@@ -64,6 +65,9 @@ pub struct LiveTask {
     /// Its site. Its fields are the object's own in JSON.
     #[serde(flatten)]
     pub site: SpawnSite,
+    /// How long ago it was spawned, to a tick of the kernel's timer (some milliseconds). `None` if its agent does not say.
+    #[serde(default)]
+    pub age_ns: Option<u64>,
     /// Whether it was being polled at that moment. Of tasks that poll each other, only the innermost is.
     pub running: bool,
     /// The labels that it had.
@@ -197,6 +201,7 @@ impl LiveTask {
             id: task.id().get(),
             parent: task.parent().map(TaskId::get),
             site: SpawnSite::of(task.site()),
+            age_ns: Some(clock::monotonic_ns().saturating_sub(task.start_time_ns())),
             running,
             labels: labels.iter().map(own).collect(),
             // A task that was not polled meanwhile has used nothing. What was not counted is in `lost`.
