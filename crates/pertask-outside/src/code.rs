@@ -1,12 +1,11 @@
 //! What the code of a function shows: where it keeps its first argument.
 //!
 //! If the code before the first call or jump puts the argument into a register or a slot, it is there until other code of the function writes
-//! there. From each such instruction on, it may be lost wherever the code can go from there. Where it goes on by a table of jumps, nobody
-//! knows where that is, and then nothing is known.
-//!
-//! Not followed are panics, which lead from a call to a place that no other code leads to.
+//! there. From each such instruction on, it may be lost wherever the code can go from there, also after a panic in a function that it calls. Where
+//! it goes on by a table of jumps, nobody knows where that is, and then nothing is known.
 
 use crate::kept::{Kept, Place};
+use crate::landing_pads::CallSite;
 use crate::saved::KEPT_REGISTERS;
 use iced_x86::{
     Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic,
@@ -14,8 +13,8 @@ use iced_x86::{
 };
 use std::ops::Range;
 
-/// Looks where the function with this code, which begins at `start`, keeps its first argument.
-pub(crate) fn first_argument(code: &[u8], start: u64) -> Option<Kept> {
+/// Looks where the function with this code, which begins at `start`, keeps its first argument. `panics` are all its calls with landing pads.
+pub(crate) fn first_argument(code: &[u8], start: u64, panics: &[CallSite]) -> Option<Kept> {
     let all: Vec<Instruction> =
         Decoder::with_ip(64, code, start, DecoderOptions::NONE).into_iter().collect();
     if all.iter().any(|it| it.code() == Code::INVALID) {
@@ -30,50 +29,60 @@ pub(crate) fn first_argument(code: &[u8], start: u64) -> Option<Kept> {
     if matches!(place, Place::Stack(_)) && !has_one_frame(&all) {
         return None;
     }
-    let lost = lost(&all, at, place)?;
+    let lost = lost(&all, panics, at, place)?;
     let kept =
         (at + 1..all.len()).filter(|at| !lost[*at]).map(|at| all[at].ip()..all[at].next_ip());
     Some(Kept { place, is_there: joined(kept) })
 }
 
 /// Before which instructions the argument may no longer be there, which one of them has put there. `None` if that is not known.
-fn lost(all: &[Instruction], put: usize, place: Place) -> Option<Vec<bool>> {
+fn lost(all: &[Instruction], panics: &[CallSite], put: usize, place: Place) -> Option<Vec<bool>> {
     let mut lost = vec![false; all.len()];
     let mut open = Vec::new();
     for at in (put + 1..all.len()).filter(|at| place.is_written_by(&all[*at])) {
-        open.extend(next(all, at)?);
+        open.extend(next(all, panics, at)?);
     }
     while let Some(at) = open.pop() {
         if !std::mem::replace(&mut lost[at], true) {
-            open.extend(next(all, at)?);
+            open.extend(next(all, panics, at)?);
         }
     }
     Some(lost)
 }
 
 /// Which instructions of the function may come after one. `None` if that is not known.
-fn next(all: &[Instruction], at: usize) -> Option<impl Iterator<Item = usize>> {
-    let follows = Some(at + 1).filter(|at| *at < all.len());
+fn next(all: &[Instruction], panics: &[CallSite], at: usize) -> Option<Vec<usize>> {
+    use FlowControl::{
+        Call, ConditionalBranch, Exception, IndirectBranch, IndirectCall, Interrupt, Next, Return,
+        UnconditionalBranch, XbeginXabortXend,
+    };
     let it = &all[at];
-    let (jumps, goes_on) = match it.flow_control() {
-        FlowControl::IndirectBranch => return None,
-        FlowControl::UnconditionalBranch => (true, false),
-        FlowControl::ConditionalBranch => (true, true),
-        FlowControl::Return | FlowControl::Exception => (false, false),
-        FlowControl::Next
-        | FlowControl::Call
-        | FlowControl::IndirectCall
-        | FlowControl::Interrupt
-        | FlowControl::XbeginXabortXend => (false, true),
+    let place = |address: u64| all.binary_search_by_key(&address, Instruction::ip).ok();
+    let follows = || Some(at + 1).filter(|at| *at < all.len());
+    let is_inside = |address| (all[0].ip()..all[all.len() - 1].next_ip()).contains(&address);
+    let jump = || match is_inside(it.near_branch_target()) {
+        true => place(it.near_branch_target()).map(Some),
+        // A jump out of the function is its end.
+        false => Some(None),
     };
-    let target = it.near_branch_target();
-    let is_inside = jumps && (all[0].ip()..all[all.len() - 1].next_ip()).contains(&target);
-    // A jump out of the function is its end.
-    let to = match is_inside {
-        true => Some(all.binary_search_by_key(&target, Instruction::ip).ok()?),
-        false => None,
+    let to = match it.flow_control() {
+        IndirectBranch => return None,
+        UnconditionalBranch => [jump()?, None],
+        ConditionalBranch => [jump()?, follows()],
+        Return | Exception => [None, None],
+        Next | Interrupt | XbeginXabortXend => [None, follows()],
+        Call | IndirectCall => {
+            let is_pad = |address| panics.iter().any(|site| site.landing_pad == address);
+            let site = panics.iter().find(|site| site.calls.contains(&it.ip()));
+            let pad = match site {
+                Some(site) => Some(place(site.landing_pad)?),
+                None => None,
+            };
+            // Nothing but panics leads to a landing pad. A call in front of one does not return.
+            [pad, follows().filter(|_| !is_pad(it.next_ip()))]
+        }
     };
-    Some(to.into_iter().chain(follows.filter(|_| goes_on)))
+    Some(to.into_iter().flatten().collect())
 }
 
 /// Joins what follows each other.
@@ -183,7 +192,7 @@ mod tests {
     const LOST: &[u8] = &[0x48, 0x89, 0xf7]; // mov rdi, rsi
 
     fn kept(parts: &[&[u8]]) -> Option<Kept> {
-        first_argument(&parts.concat(), 0x1000)
+        first_argument(&parts.concat(), 0x1000, &[])
     }
 
     fn place(parts: &[&[u8]]) -> Option<Place> {
@@ -218,6 +227,27 @@ mod tests {
         assert!(is_there(&[PUSHES, ROOM, KEEP, CALL, BY_TABLE, END]).is_some());
         const INTO: &[u8] = &[0xeb, 0xed]; // jmp into the middle of an instruction
         assert_eq!(is_there(&[PUSHES, ROOM, KEEP, CALL, END, OTHER, INTO]), None);
+    }
+
+    #[test]
+    fn panics_are_followed_and_calls_before_landing_pads_do_not_return() {
+        // A panic in the call leads behind the end, where the register is written.
+        let code = [PUSHES, ROOM, KEEP, CALL, END, OTHER, CALL, CALL, END].concat();
+        let site = |calls: Range<u64>, pad: u64| CallSite {
+            calls: 0x1000 + calls.start..0x1000 + calls.end,
+            landing_pad: 0x1000 + pad,
+        };
+        let there = |panics: &[CallSite]| {
+            let ranges = first_argument(&code, 0x1000, panics).unwrap().is_there;
+            let ranges = ranges.iter().map(|range| (range.start - 0x1000, range.end - 0x1000));
+            ranges.collect::<Vec<_>>()
+        };
+        assert_eq!(there(&[site(12..17, 27)]), [(12, 30)]);
+        // The call after it has a landing pad behind it, so it does not return.
+        assert_eq!(there(&[site(12..17, 27), site(0..1, 35)]), [(12, 30), (35, 50)]);
+        // But a panic in it leads there.
+        assert_eq!(there(&[site(12..17, 27), site(30..35, 35)]), [(12, 30)]);
+        assert_eq!(first_argument(&code, 0x1000, &[site(30..35, 36)]), None, "no instruction");
     }
 
     #[test]

@@ -38,6 +38,7 @@ mod error;
 mod event;
 mod identity;
 mod kept;
+mod landing_pads;
 #[allow(unsafe_code)]
 mod launch;
 mod options;

@@ -4,6 +4,9 @@
 #[cfg(target_arch = "x86_64")]
 use crate::code::first_argument;
 use crate::kept::Kept;
+use crate::landing_pads;
+#[cfg(not(target_arch = "x86_64"))]
+use crate::landing_pads::CallSite;
 use crate::space::Walked;
 use pertask_symbols::{MappedElf, Memory, Module, Symbol};
 use std::collections::BTreeMap;
@@ -78,6 +81,7 @@ impl Tokio {
     pub(crate) fn add(&mut self, image: &MappedElf<'_>, module: &Module, memory: &Memory) {
         let symbols = image.symbols(may_be_wanted);
         self.is_cut |= symbols.len() >= MappedElf::MOST_SYMBOLS;
+        let tables = image.unwind_sections();
         for Symbol { name, addresses, .. } in &symbols {
             let is_raw = is_raw_poll(name);
             let kind = match () {
@@ -88,7 +92,12 @@ impl Tokio {
                 () if is_raw || is_harness_poll(name) => {
                     let Range { start, end } = *addresses;
                     let code = memory.read(start..end.min(start.saturating_add(LONGEST)));
-                    let kept = code.and_then(|code| first_argument(&code, start));
+                    let panics = tables
+                        .as_ref()
+                        .and_then(|tables| landing_pads::of_function(start, tables, memory));
+                    let kept = code
+                        .zip(panics)
+                        .and_then(|(code, panics)| first_argument(&code, start, &panics));
                     Kind::Polls { is_raw, entries: Vec::new(), kept }
                 }
                 () if is_runner(name) => Kind::Runs,
@@ -176,7 +185,7 @@ impl Tokio {
 
 /// On other architectures, nobody reads the code.
 #[cfg(not(target_arch = "x86_64"))]
-fn first_argument(_: &[u8], _: u64) -> Option<Kept> {
+fn first_argument(_: &[u8], _: u64, _: &[CallSite]) -> Option<Kept> {
     None
 }
 
