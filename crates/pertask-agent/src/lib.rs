@@ -97,6 +97,8 @@ pub use request::{Query, Request};
 pub use serve_error::ServeError;
 #[cfg(feature = "server")]
 pub use server::{Options, Server, Service};
+#[cfg(feature = "server")]
+pub use signals::leave_signals_to_the_program;
 
 #[cfg(feature = "client")]
 pub use client::{Client, connect};

@@ -9,7 +9,7 @@ use crate::directory::Directory;
 use crate::listener::{Listener, Place};
 use crate::request::Request;
 use crate::serve_error::ServeError;
-use crate::signals;
+use crate::signals::leave_signals_to_the_program;
 use rustix::net::{Shutdown, shutdown};
 use std::fmt;
 use std::io;
@@ -169,7 +169,7 @@ impl Server {
     ) -> Result<Self, ServeError> {
         let thread = thread::Builder::new().name("pertask-agent".into()).stack_size(STACK);
         let run = || {
-            signals::leave_to_others();
+            leave_signals_to_the_program();
             run();
         };
         let thread = thread.spawn(run).map_err(|why| no_resources("start the thread of", why))?;

@@ -1,7 +1,4 @@
 //! The process's signals are for the program's own threads.
-//!
-//! A program may block a signal on its threads and wait for it, after the agent has begun. A thread of the agent's that does not block it would
-//! get it instead, and the signal's default action would end the program.
 
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -19,8 +16,12 @@ const OWN: [i32; 9] = [
     libc::SIGPROF,
 ];
 
-/// Blocks the process's signals on this thread, and on those that it starts.
-pub(crate) fn leave_to_others() {
+/// Blocks the process's signals on this thread, and on those that it starts: for threads that a [`Service`](crate::Service) starts.
+///
+/// A program may block a signal on its threads and wait for it. A thread that does not block it would get it instead, and the signal's default
+/// action would end the program. Those of a thread's own faults are not blocked, nor are SIGURG, SIGPROF and SIGTRAP, with which profilers
+/// interrupt it.
+pub fn leave_signals_to_the_program() {
     let mut set = MaybeUninit::uninit();
     // SAFETY: `sigfillset` initialises the set, which is memory of this function's own, before other calls use it.
     unsafe {

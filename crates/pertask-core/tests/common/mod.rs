@@ -2,7 +2,7 @@
 //! conditions that hold when all is over.
 
 // Each test file is a crate of its own and uses a part.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each file of tests uses a part of it")]
 
 use pertask_core::{Count, CpuRecord, Edge, Pmu, PmuHandle, Site, Switch, System, Task};
 use std::fs;

@@ -2,7 +2,7 @@
 
 use super::asked::{Asked, Refusal};
 use super::limits;
-use super::routes::ROUTES;
+use super::route::Route;
 use crate::Machine;
 use pertask_agent::Answer;
 use serde::Serialize;
@@ -30,8 +30,8 @@ struct RouteAbout {
     parameters: BTreeMap<&'static str, &'static str>,
 }
 
-pub(super) fn about(_: &Asked<'_>) -> Result<Answer, Refusal> {
-    let routes = ROUTES.iter().map(|route| RouteAbout {
+pub(super) fn about(routes: &'static [Route]) -> Result<Answer, Refusal> {
+    let routes = routes.iter().map(|route| RouteAbout {
         method: route.method,
         path: route.path,
         what: route.what,

@@ -4,10 +4,7 @@ use pertask_agent::{Answer, Caller, Request};
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
-use std::time::{Duration, Instant};
-
-use super::routes::Route;
-use super::stops::Stop;
+use std::time::Duration;
 
 /// A parameter of a route, for callers to read.
 pub(super) struct Parameter {
@@ -29,17 +26,18 @@ pub(super) struct Refusal {
     reason: String,
 }
 
-/// How often a wait looks whether another caller has ended it.
-const LOOK: Duration = Duration::from_millis(50);
-
 impl<'a> Asked<'a> {
-    /// Takes the parameters of a request. One that the route does not know is refused: whoever misspells a filter would take figures of
-    /// everything for those of a part. Other people's tools, on the paths that they know, may send what they like.
-    pub(super) fn of(request: &'a Request<'_>, route: &Route) -> Result<Self, Refusal> {
+    /// Takes the parameters of a request. One that its path does not know is refused, unless it `is_lenient`: whoever misspells a filter would
+    /// take figures of everything for those of a part. Other people's tools, on the paths that they know, may send what they like.
+    pub(super) fn of(
+        request: &'a Request<'_>,
+        known: &[&[Parameter]],
+        is_lenient: bool,
+    ) -> Result<Self, Refusal> {
         let mut parameters: Vec<(String, String)> = Vec::new();
         for (name, value) in request.query() {
-            let names = || route.parameters.iter().copied().flatten().map(|it| it.name);
-            if !names().any(|known| known == name) && !route.is_lenient {
+            let names = || known.iter().copied().flatten().map(|it| it.name);
+            if !names().any(|known| known == name) && !is_lenient {
                 let names: Vec<_> = names().collect();
                 return Err(Refusal::bad(format!(
                     "{} has no parameter {name:?}; it has: {}",
@@ -49,7 +47,7 @@ impl<'a> Asked<'a> {
             }
             match parameters.iter().find(|(before, _)| *before == name) {
                 // Parca repeats its own.
-                Some((_, before)) if *before == value || route.is_lenient => {}
+                Some((_, before)) if *before == value || is_lenient => {}
                 Some((_, before)) => {
                     let both = format!("{name} is {before:?} and {value:?}");
                     return Err(Refusal::bad(both));
@@ -112,32 +110,6 @@ impl<'a> Asked<'a> {
             Some("" | "1" | "true") => Ok(true),
             Some("0" | "false") => Ok(false),
             Some(other) => Err(Refusal::bad(format!("{name} is {other:?}, and not true or false"))),
-        }
-    }
-
-    /// Waits for some time, or until the caller is gone or `stop` says so.
-    pub(super) fn wait(&self, time: Duration, stop: &Stop) {
-        wait(Instant::now() + time, stop, self.caller);
-    }
-}
-
-/// How a wait ended.
-pub(super) enum Waited {
-    TimeIsUp,
-    Gone,
-    Stopped,
-}
-
-/// Waits until then, or until the caller is gone or `stop` says so.
-pub(super) fn wait(until: Instant, stop: &Stop, caller: &Caller) -> Waited {
-    loop {
-        let rest = until.saturating_duration_since(Instant::now());
-        let slice = if stop.has_name() { rest.min(LOOK) } else { rest };
-        match caller.wait(slice) {
-            pertask_agent::Waited::Gone => return Waited::Gone,
-            _ if stop.is_wanted() => return Waited::Stopped,
-            _ if rest.is_zero() => return Waited::TimeIsUp,
-            _ => {}
         }
     }
 }

@@ -3,8 +3,8 @@
 use super::limits;
 use super::recording::Recording;
 use super::routes::Routes;
+use super::running;
 use super::setting::{Setting, VARIABLE};
-use super::stops;
 use pertask_agent::{Directory, Options, Server};
 use std::fmt;
 use std::io::Write as _;
@@ -58,7 +58,7 @@ pub fn init() -> Agent {
                 // Its end is its own process's business.
                 std::mem::forget(parents);
                 limits::reset();
-                stops::reset();
+                running::reset();
             }
             started
         }

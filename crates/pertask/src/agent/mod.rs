@@ -39,9 +39,10 @@ mod recording;
 mod report;
 #[cfg(feature = "http")]
 mod respond;
+mod route;
 mod routes;
+mod running;
 mod setting;
-mod stops;
 mod tasks;
 
 pub use door::{Agent, Endpoints, init, serve};

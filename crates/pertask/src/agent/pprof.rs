@@ -4,7 +4,7 @@ use super::asked::{Asked, Parameter, Refusal};
 use super::limits::MOST_SECONDS;
 use super::measure::Measuring;
 use super::profile::Wanted;
-use super::stops::Stop;
+use super::running::Running;
 use crate::sampler::SamplerOptions;
 use pertask_agent::Answer;
 
@@ -57,9 +57,9 @@ pub(super) fn tasks(asked: &Asked<'_>) -> Result<Answer, Refusal> {
             return Err(Refusal::bad(format!("format is {other:?}, and not text or json")));
         }
     };
-    let stop = Stop::of(asked)?;
+    let running = Running::begin(asked)?;
     let measuring = Measuring::begin(asked)?;
-    asked.wait(time, &stop);
+    running.wait(time, asked.caller());
     let report = measuring.report();
     Ok(match in_json {
         true => Answer::json(report.to_json() + "\n"),

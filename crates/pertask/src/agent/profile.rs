@@ -2,7 +2,7 @@
 
 use super::asked::{Asked, Parameter, Refusal};
 use super::limits::{self, MOST_SECONDS};
-use super::stops::{Running, Stop};
+use super::running::{self, Running};
 use crate::profile::Profile;
 use crate::sampler::{RawProfile, ResolveOptions, Sampler, SamplerOptions};
 use pertask_agent::Answer;
@@ -55,14 +55,13 @@ pub(super) fn profile(asked: &Asked<'_>) -> Result<Answer, Refusal> {
 
 impl Wanted {
     pub(super) fn get(&self, asked: &Asked<'_>) -> Result<Answer, Refusal> {
-        let stop = Stop::of(asked)?;
+        let running = Running::begin(asked)?;
         let _permit = limits::PROFILES.take()?;
         let mut options = SamplerOptions::with_frequency(self.frequency_hz);
         options.memory_bytes = MEMORY_BYTES;
-        *stop.sampler() = Some(Sampler::start(options)?);
-        asked.wait(self.time, &stop);
-        let sampler = stop.sampler().take();
-        let Some(profile) = sampler.map(Sampler::stop) else {
+        running.keep(Sampler::start(options)?);
+        running.wait(self.time, asked.caller());
+        let Some(profile) = running.take().map(Sampler::stop) else {
             return Err(Refusal::new(500, "the profile's sampler is gone"));
         };
         if asked.caller().is_gone() {
@@ -81,13 +80,10 @@ impl Wanted {
 
 /// What a profile that is being sampled has so far. One caller at a time has it copied.
 pub(super) fn so_far(asked: &Asked<'_>) -> Result<Answer, Refusal> {
-    let request = Running::of(asked)?;
-    let sampler = request.sampler();
-    let Some(sampler) = &*sampler else {
-        return Err(Refusal::new(409, "this request is no profile, or takes no samples now"));
-    };
-    let profile = sampler.snapshot();
-    as_pprof(|bytes| profile.write_pprof_unresolved(bytes))
+    running::look(asked, |sampler| {
+        let profile = sampler.snapshot();
+        as_pprof(|bytes| profile.write_pprof_unresolved(bytes))
+    })
 }
 
 fn as_pprof(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> Result<Answer, Refusal> {

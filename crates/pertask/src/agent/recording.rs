@@ -5,8 +5,9 @@
 
 use super::part::Part;
 use super::setting::Wanted;
-use crate::os::{exit, signals};
+use crate::os::exit;
 use crate::sampler::{RawProfile, Sampler, SamplerOptions};
+use pertask_agent::leave_signals_to_the_program;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -84,7 +85,7 @@ impl Recording {
         // The end of the program waits for this, also if something panics. It comes after the part's own end.
         let _ended = Ended(self);
         let mut part = part;
-        signals::block_all_but_faults_and_samples();
+        leave_signals_to_the_program();
         let (mut failed, mut pause) = (false, FIRST);
         loop {
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));

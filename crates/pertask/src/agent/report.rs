@@ -1,9 +1,9 @@
 //! Reports: one over some time, or a stream of them.
 
-use super::asked::{Asked, Parameter, Refusal, Waited, wait};
+use super::asked::{Asked, Parameter, Refusal};
 use super::limits::MOST_SECONDS;
 use super::measure::Measuring;
-use super::stops::Stop;
+use super::running::{Running, Waited};
 use pertask_agent::{Answer, Caller};
 use std::time::{Duration, Instant};
 
@@ -24,9 +24,9 @@ const JSON_LINES: &str = "application/x-ndjson";
 /// One report.
 pub(super) fn one(asked: &Asked<'_>) -> Result<Answer, Refusal> {
     let time = asked.seconds(1.0, &(0.0..=MOST_SECONDS))?;
-    let stop = Stop::of(asked)?;
+    let running = Running::begin(asked)?;
     let measuring = Measuring::begin(asked)?;
-    asked.wait(time, &stop);
+    running.wait(time, asked.caller());
     Ok(Answer::bytes(JSON, (measuring.report().to_json() + "\n").into_bytes()))
 }
 
@@ -35,7 +35,7 @@ pub(super) fn many(asked: &Asked<'_>) -> Result<Answer, Refusal> {
     let interval = Duration::from_millis(asked.number("interval_ms", 1_000, &(10..=60_000))?);
     let left = asked.number("count", u64::MAX, &(1..=u64::MAX))?;
     let each = asked.flag("each", false)?;
-    let stop = Stop::of(asked)?;
+    let running = Running::begin(asked)?;
     let measuring = Measuring::begin(asked)?;
     if each && measuring.is_of_a_task() {
         // A new session would not know the task's descendants, nor the task once it has ended.
@@ -45,7 +45,7 @@ pub(super) fn many(asked: &Asked<'_>) -> Result<Answer, Refusal> {
     let first = if each { interval } else { Duration::ZERO };
     let caller = asked.caller().clone();
     let next = Instant::now() + first;
-    Ok(Answer::lines(JSON_LINES, Stream { measuring, each, interval, next, left, stop, caller }))
+    Ok(Answer::lines(JSON_LINES, Stream { measuring, each, interval, next, left, running, caller }))
 }
 
 /// The session ends when the caller's connection does, because the stream is dropped.
@@ -55,7 +55,7 @@ struct Stream {
     interval: Duration,
     next: Instant,
     left: u64,
-    stop: Stop,
+    running: Running,
     caller: Caller,
 }
 
@@ -64,7 +64,7 @@ impl Iterator for Stream {
 
     fn next(&mut self) -> Option<Vec<u8>> {
         self.left = self.left.checked_sub(1)?;
-        match wait(self.next, &self.stop, &self.caller) {
+        match self.running.wait_until(self.next, &self.caller) {
             Waited::Gone => return None,
             // The last report comes now.
             Waited::Stopped => self.left = 0,

@@ -1,19 +1,9 @@
 //! What can be asked for, and the functions that answer.
 
-use super::asked::{Asked, Parameter, Refusal};
-use super::{about, measure, metrics, pprof, profile, report, stops, tasks};
+use super::asked::{Asked, Refusal};
+use super::route::Route;
+use super::{about, measure, metrics, pprof, profile, report, running, tasks};
 use pertask_agent::{Answer, Request, Service};
-
-/// A path, and who answers it.
-pub(super) struct Route {
-    pub(super) method: &'static str,
-    pub(super) path: &'static str,
-    pub(super) what: &'static str,
-    pub(super) parameters: &'static [&'static [Parameter]],
-    /// Whether it is a path that other people's tools know, whose parameters are ignored if they are not known here.
-    pub(super) is_lenient: bool,
-    answer: fn(&Asked<'_>) -> Result<Answer, Refusal>,
-}
 
 pub(super) const ROUTES: &[Route] = &[
     Route {
@@ -22,7 +12,7 @@ pub(super) const ROUTES: &[Route] = &[
         what: "this program, and what can be asked for",
         parameters: &[],
         is_lenient: false,
-        answer: about::about,
+        answer: |_| about::about(ROUTES),
     },
     Route {
         method: "GET",
@@ -36,7 +26,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: "GET",
         path: "/v1/report",
         what: "which tasks spend the CPU, over some seconds",
-        parameters: &[report::OF_ONE, measure::PARAMETERS, stops::PARAMETERS],
+        parameters: &[report::OF_ONE, measure::PARAMETERS, running::PARAMETERS],
         is_lenient: false,
         answer: report::one,
     },
@@ -44,7 +34,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: "GET",
         path: "/v1/live",
         what: "a stream of such reports, one JSON object a line, each since the first",
-        parameters: &[report::OF_MANY, measure::PARAMETERS, stops::PARAMETERS],
+        parameters: &[report::OF_MANY, measure::PARAMETERS, running::PARAMETERS],
         is_lenient: false,
         answer: report::many,
     },
@@ -52,7 +42,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: "GET",
         path: "/v1/tasks",
         what: "the live tasks",
-        parameters: &[tasks::PARAMETERS, stops::PARAMETERS],
+        parameters: &[tasks::PARAMETERS, running::PARAMETERS],
         is_lenient: false,
         answer: tasks::list,
     },
@@ -60,7 +50,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: "GET",
         path: "/v1/profile",
         what: "a sampled profile, as gzip'd pprof",
-        parameters: &[profile::PARAMETERS, stops::PARAMETERS],
+        parameters: &[profile::PARAMETERS, running::PARAMETERS],
         is_lenient: false,
         answer: profile::profile,
     },
@@ -68,7 +58,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: "GET",
         path: "/v1/profile/so_far",
         what: "what a profile that has an id has so far, as gzip'd pprof, while it is being sampled",
-        parameters: &[stops::PARAMETERS],
+        parameters: &[running::PARAMETERS],
         is_lenient: false,
         answer: profile::so_far,
     },
@@ -76,9 +66,9 @@ pub(super) const ROUTES: &[Route] = &[
         method: "POST",
         path: "/v1/stop",
         what: "ends a request that has an id; its caller gets what was measured so far",
-        parameters: &[stops::PARAMETERS],
+        parameters: &[running::PARAMETERS],
         is_lenient: false,
-        answer: stops::stop,
+        answer: running::stop,
     },
     Route {
         method: "GET",
@@ -132,5 +122,5 @@ fn try_answer(request: &Request<'_>) -> Result<Answer, Refusal> {
         let reason = format!("{path} takes {}, and not {}", route.method, request.method());
         return Err(Refusal::new(405, reason));
     }
-    (route.answer)(&Asked::of(request, route)?)
+    (route.answer)(&Asked::of(request, route.parameters, route.is_lenient)?)
 }

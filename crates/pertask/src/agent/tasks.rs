@@ -3,7 +3,7 @@
 use super::asked::{Asked, Parameter, Refusal};
 use super::limits::{self, MOST_SECONDS};
 use super::measure::is_at;
-use super::stops::Stop;
+use super::running::Running;
 use crate::os::clock;
 use crate::report::{Lost, SpawnSite, Usage};
 use crate::sessions::TaskUsage;
@@ -112,9 +112,9 @@ pub(super) fn list(asked: &Asked<'_>) -> Result<Answer, Refusal> {
 
 /// What all tasks use in some time.
 fn used_in(asked: &Asked<'_>, time: Duration) -> Result<TaskUsage, Refusal> {
-    let stop = Stop::of(asked)?;
+    let running = Running::begin(asked)?;
     let session = Session::start()?;
-    asked.wait(time, &stop);
+    running.wait(time, asked.caller());
     Ok(session.usage())
 }
 

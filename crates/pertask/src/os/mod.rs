@@ -7,7 +7,4 @@ pub(crate) mod clock;
 pub(crate) mod exit;
 #[allow(unsafe_code)]
 pub(crate) mod perf;
-#[cfg(feature = "sampler")]
-#[allow(unsafe_code)]
-pub(crate) mod signals;
 pub(crate) mod threads;

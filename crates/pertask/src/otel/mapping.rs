@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::ptr::{self, NonNull};
 use std::slice;
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 
 const BYTES: usize = 128 << 10;
 
@@ -56,7 +56,7 @@ impl Mapping {
         unsafe { self.0.as_ref() }
     }
 
-    /// Replaces the content. One that is too long changes nothing.
+    /// Replaces the content, which has [`MOST_BYTES`] at most. A longer one, which keys and resource together cannot make, changes nothing.
     pub(super) fn publish(&mut self, content: &[u8]) {
         let Ok(bytes) = u32::try_from(content.len()) else { return };
         if content.len() > MOST_BYTES {
@@ -67,16 +67,19 @@ impl Mapping {
         let payload = unsafe { self.0.add(1) }.cast::<u8>();
         // Relaxed: only this thread changes it.
         let before = header.published_at_ns.load(Ordering::Relaxed);
-        // SeqCst, here and below: readers are other processes, and see the stores in this order.
-        header.published_at_ns.store(0, Ordering::SeqCst);
+        // Relaxed, here and below: readers are other processes, for which the fence and the last store put these stores in order.
+        header.published_at_ns.store(0, Ordering::Relaxed);
+        // Release: a reader that sees any of the stores below finds the 0, or what comes after all of them, when it looks again.
+        fence(Ordering::Release);
         // SAFETY: there are `MOST_BYTES` behind the header. Only this thread uses them, because `self` is borrowed mutably; other processes read
         // what the kernel copies for them.
         unsafe { ptr::copy_nonoverlapping(content.as_ptr(), payload.as_ptr(), content.len()) };
-        header.version.store(VERSION, Ordering::SeqCst);
-        header.payload_bytes.store(bytes, Ordering::SeqCst);
-        header.payload.store(payload.as_ptr(), Ordering::SeqCst);
-        header.signature.store(SIGNATURE, Ordering::SeqCst);
-        header.published_at_ns.store(now_ns().max(before + 1), Ordering::SeqCst);
+        header.version.store(VERSION, Ordering::Relaxed);
+        header.payload_bytes.store(bytes, Ordering::Relaxed);
+        header.payload.store(payload.as_ptr(), Ordering::Relaxed);
+        header.signature.store(SIGNATURE, Ordering::Relaxed);
+        // Release: a reader that finds this number finds all that was stored before. It reads the number first, and by a barrier the rest after it.
+        header.published_at_ns.store(now_ns().max(before + 1), Ordering::Release);
         self.name();
     }
 

@@ -47,7 +47,6 @@ mod record;
 mod slot;
 
 pub use error::PublishError;
-pub use pmu::{ThreadContext, ThreadContextCpu};
 
 use crate::tasks::accounts;
 
@@ -62,7 +61,7 @@ use crate::tasks::accounts;
 /// [names]: https://opentelemetry.io/docs/specs/semconv/resource/
 ///
 /// # Errors
-/// Returns [`PublishError`], and publishes nothing.
+/// Returns [`PublishError`]: why readers find no tasks.
 pub fn publish<K: Into<String>, V: Into<String>>(
     resource: impl IntoIterator<Item = (K, V)>,
 ) -> Result<(), PublishError> {

@@ -10,13 +10,13 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Publishes the running task of each thread. It counts nothing, and keeps no data for tasks.
 #[derive(Debug)]
-pub struct ThreadContext(());
+pub(super) struct ThreadContext(());
 
 /// What the PMU keeps for a thread.
 ///
 /// Only the thread itself writes it.
 #[derive(Debug, Default)]
-pub struct ThreadContextCpu {
+pub(super) struct ThreadContextCpu {
     record: Record,
     /// What the record was made of: the path and the tag of a task.
     task: AtomicU64,

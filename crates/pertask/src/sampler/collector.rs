@@ -7,10 +7,10 @@ use super::options::SamplerOptions;
 use super::profile::RawProfile;
 use super::record::Record;
 use super::roster::Roster;
+use super::signals;
 use super::way::Way;
 use super::workers;
 use crate::error::Error;
-use crate::os::signals::block_all_but_faults;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -142,7 +142,7 @@ fn collect(
     options: &SamplerOptions,
     trial: &'static Record,
 ) {
-    block_all_but_faults();
+    signals::block_all_but_faults();
     let way = Way::find(options, trial);
     let works = way.is_ok();
     if told.send(way).is_err() || !works {

@@ -1,10 +1,32 @@
-//! Signals of threads: to which threads a signal is under way.
+//! Signals of threads: to which threads a signal is under way, and what the collector blocks.
 
 use crate::os::clock;
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::time::{Duration, Instant};
+
+/// Blocks all signals on the calling thread, except those of its own faults, so that the process's signals go to other threads.
+pub(super) fn block_all_but_faults() {
+    const FAULTS: [i32; 7] = [
+        libc::SIGSEGV,
+        libc::SIGBUS,
+        libc::SIGILL,
+        libc::SIGFPE,
+        libc::SIGABRT,
+        libc::SIGSYS,
+        libc::SIGTRAP,
+    ];
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: `sigfillset` initialises the set, which is memory of this function's own, before other calls use it.
+    unsafe {
+        libc::sigfillset(set.as_mut_ptr());
+        FAULTS.iter().for_each(|signal| {
+            libc::sigdelset(set.as_mut_ptr(), *signal);
+        });
+        libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut());
+    }
+}
 
 /// Unblocks a signal on the calling thread.
 pub(super) fn unblock(signal: i32) {
@@ -129,7 +151,7 @@ mod tests {
         let signal = libc::SIGUSR2;
         std::thread::scope(|scope| {
             let thread = scope.spawn(move || {
-                crate::os::signals::block_all_but_faults();
+                block_all_but_faults();
                 // SAFETY: the signal goes to this very thread, which blocks it. The other calls take no arguments.
                 let me = unsafe {
                     libc::pthread_kill(libc::pthread_self(), signal);

@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn what_a_thread_blocks_is_seen() {
         let stat = std::thread::spawn(|| {
-            crate::os::signals::block_all_but_faults();
+            signals::block_all_but_faults();
             Stat::of(me()).unwrap()
         });
         let stat = stat.join().unwrap();
