@@ -192,6 +192,20 @@ fn waits_are_shown_to_those_who_ask() {
 }
 
 #[test]
+fn lives_are_shown_to_those_who_ask() {
+    let report = json(&demo(3, &["--life", "--json"]));
+    let of = |name: &str, part: &str| number(&site(&report, name)["life"], part);
+    // Its timer takes 5 ms of each request, and nearly nothing else does.
+    assert!(of("GET /wait", "waiting_ns") > of("GET /wait", "on_cpu_ns"), "{report}");
+    assert!(of("GET /blocking", "blocked_ns") > of("GET /blocking", "on_cpu_ns"), "{report}");
+    assert_eq!(of("GET /hash", "on_cpu_ns"), number(site(&report, "GET /hash"), "cpu_ns"));
+    let output = demo(3, &["--life"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("Lives of tasks by spawn site"), "{text}");
+    assert!(site(&json(&demo(1, &["--json"])), "GET /hash")["life"].is_null());
+}
+
+#[test]
 fn help_teaches() {
     for (arguments, lessons) in [
         (&["--help"][..], ["pertask demo", "pertask::Session::start()", "Exit status"]),

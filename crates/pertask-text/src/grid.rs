@@ -38,6 +38,8 @@ pub struct Cell {
     text: String,
     tint: Tint,
     path: bool,
+    /// The pieces of a text with several tints. They are painted only where the text is not cut.
+    pieces: Vec<(String, Tint)>,
 }
 
 /// Rows of cells under their columns.
@@ -72,7 +74,7 @@ impl<'a> Grid<'a> {
             }
             let text = row[index].cut(column_width);
             let blanks = " ".repeat(column_width.saturating_sub(width(&text)));
-            let painted = ink.paint(&text, row[index].tint);
+            let painted = row[index].paint(&text, ink);
             match self.columns[index] {
                 Column::Number { .. } => line.extend([blanks, painted]),
                 Column::Text { .. } => line.extend([painted, blanks]),
@@ -152,7 +154,15 @@ impl Cell {
     /// Returns a cell with text, which is cut at its end.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        Self { text: harmless(text), tint: Tint::Plain, path: false }
+        Self { text: harmless(text), tint: Tint::Plain, path: false, pieces: Vec::new() }
+    }
+
+    /// Returns a cell of pieces, each with a tint of its own.
+    #[must_use]
+    pub fn pieces(pieces: &[(String, Tint)]) -> Self {
+        let text: String = pieces.iter().map(|(text, _)| text.as_str()).collect();
+        let pieces = pieces.iter().map(|(text, tint)| (harmless(text), *tint)).collect();
+        Self { pieces, ..Self::new(&text) }
     }
 
     /// Returns a cell with a path, which is cut at its beginning.
@@ -169,6 +179,13 @@ impl Cell {
     #[must_use]
     pub fn tint(self, tint: Tint) -> Self {
         Self { tint, ..self }
+    }
+
+    fn paint(&self, cut: &str, ink: Ink) -> String {
+        if self.pieces.is_empty() || cut != self.text {
+            return ink.paint(cut, self.tint);
+        }
+        self.pieces.iter().map(|(text, tint)| ink.paint(text, *tint)).collect()
     }
 
     fn cut(&self, max: usize) -> String {

@@ -13,6 +13,10 @@ pub enum Tint {
     Warning,
     /// Something that cannot be right, in red.
     Alarm,
+    /// Something that makes progress, in green.
+    Running,
+    /// Something that waits, in blue.
+    Waiting,
 }
 
 /// Colours text if the reader asked for colour.
@@ -41,5 +45,7 @@ fn sgr(tint: Tint) -> Option<u8> {
         Tint::Secondary => Some(2),
         Tint::Warning => Some(33),
         Tint::Alarm => Some(31),
+        Tint::Running => Some(32),
+        Tint::Waiting => Some(34),
     }
 }

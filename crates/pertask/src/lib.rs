@@ -101,11 +101,12 @@ pub use pmus::counters::{
     CountersLost, CountersPmu, UnknownEvent,
 };
 pub use pmus::cpu_time::{CpuTime, CpuTimeCount, CpuTimeCpu, CpuTimeData};
+pub use pmus::life::{Life, LifeCount, LifeData};
 pub use pmus::wake::{Latencies, WakeData, WakeLatency};
 pub use report::derived::{Ratio, ipc, mpki};
 pub use report::{
-    LabelReport, LabelValueReport, Lost, Report, SCHEMA, SiteReport, SpawnSite, TaskReport,
-    ThreadReport, TreeReport, Usage, WakeBucket, WakeReport,
+    LabelReport, LabelValueReport, LifeReport, Lost, Report, SCHEMA, SiteReport, SpawnSite,
+    TaskReport, ThreadReport, TreeReport, Usage, WakeBucket, WakeReport,
 };
 #[cfg(feature = "table")]
 pub use report::{Table, TableStyle};

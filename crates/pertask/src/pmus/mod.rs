@@ -5,6 +5,10 @@ pub(crate) mod call_stack;
 #[allow(unsafe_code)]
 pub(crate) mod counters;
 pub(crate) mod cpu_time;
+#[allow(unsafe_code)]
+pub(crate) mod life;
 pub(crate) mod stint;
 #[allow(unsafe_code)]
 pub(crate) mod wake;
+#[allow(unsafe_code)]
+pub(crate) mod waker;

@@ -1,16 +1,14 @@
 //! The wake-latency PMU: how long a task waits between being woken and being polled.
 //!
-//! While a session measures it, tracked futures are polled with a waker of ours around the executor's. Our waker notes the time
-//! of the first wake, and the next poll takes that time. Executors and futures may compare wakers, or look into them, so
-//! tracked futures have our waker only while a session measures.
+//! While a session measures it, tracked futures are polled with a [waker of ours](super::waker). It notes the time of the first
+//! wake, and the next poll takes that time.
 
 use crate::error::Error;
 use crate::os::clock::Choice;
 use bytemuck::Zeroable;
 use pertask_core::{Count, CpuRecord, Edge, Pmu, PmuHandle, Switch, System, Task};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::task::{Wake, Waker};
 
 use crate::pmus::stint::Stints;
 
@@ -106,18 +104,34 @@ impl Stints for WakeLatency {
     }
 }
 
+static HANDLE: OnceLock<Result<PmuHandle<WakeLatency>, pertask_core::Error>> = OnceLock::new();
+
 impl WakeLatency {
     pub(crate) fn handle() -> Result<PmuHandle<Self>, Error> {
-        static HANDLE: OnceLock<Result<PmuHandle<WakeLatency>, pertask_core::Error>> =
-            OnceLock::new();
         let register = || System::global().register(Self { clock: Choice::of_process() });
         HANDLE.get_or_init(register).map_err(Error::from)
     }
+
+    /// Says that the task's next poll has a waker that notes wakes. Returns false if no session measures the task's waits.
+    pub(crate) fn begin_measured_poll(task: &Task) -> bool {
+        with_data(task, |_, data| add(&data.measured_polls, 1)).is_some()
+    }
+
+    pub(crate) fn note_wake(task: &Task) {
+        with_data(task, |latency, data| data.note_wake(latency.clock.wall_ns()));
+    }
+}
+
+fn with_data<R>(task: &Task, f: impl FnOnce(&WakeLatency, &WakeData) -> R) -> Option<R> {
+    let handle = HANDLE.get()?.ok()?;
+    handle.with_data(task, |data| f(handle.pmu(), data))
 }
 
 impl WakeData {
-    fn begin_measured_poll(&self) {
-        add(&self.measured_polls, 1);
+    fn note_wake(&self, now_ns: u64) {
+        let (at, times) = (&self.woken_ns, Ordering::Relaxed);
+        // Only the first wake counts. Relaxed: a time.
+        let _ = at.compare_exchange(0, now_ns.max(1), times, times);
     }
 
     fn count(&self, latency_ns: u64) {
@@ -224,86 +238,6 @@ impl Count for Latencies {
             measured_polls: self.measured_polls.saturating_sub(base.measured_polls),
             buckets: all.filter(|(_, count)| *count != 0).collect(),
         }
-    }
-}
-
-/// The number of sessions that measure wakes.
-static WANTED: AtomicU32 = AtomicU32::new(0);
-
-/// While a value of this type lives, tracked futures are polled with our waker.
-#[derive(Debug)]
-pub(crate) struct Wakes {
-    pub(crate) handle: PmuHandle<WakeLatency>,
-}
-
-impl Wakes {
-    pub(crate) fn begin() -> Result<Self, Error> {
-        let handle = WakeLatency::handle()?;
-        // Relaxed: a future that is polled at this moment is measured from this poll on, or from its next.
-        WANTED.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { handle })
-    }
-}
-
-impl Drop for Wakes {
-    fn drop(&mut self) {
-        // Relaxed: a future that is polled at this moment may keep our waker for one poll more.
-        WANTED.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Whether a session measures wakes.
-#[inline(always)]
-pub(crate) fn is_wanted() -> bool {
-    // Relaxed: see `Wakes::begin`.
-    WANTED.load(Ordering::Relaxed) != 0
-}
-
-/// A waker that notes the time, and then wakes the task by the executor's waker.
-///
-/// A tracked future keeps one from poll to poll, as long as the executor's waker stays the same, because futures may compare
-/// wakers.
-#[derive(Debug)]
-pub(crate) struct NotingWaker {
-    inner: Waker,
-    task: Arc<Task>,
-}
-
-/// A waker that notes when it wakes `task`, kept in `own`, or `None` if no session measures the task.
-#[cold]
-pub(crate) fn noting(
-    task: &Arc<Task>,
-    inner: &Waker,
-    own: &mut Option<Arc<NotingWaker>>,
-) -> Option<Waker> {
-    let handle = WakeLatency::handle().ok()?;
-    handle.with_data(task, WakeData::begin_measured_poll)?;
-    let kept = own.take().filter(|noting| noting.inner.will_wake(inner));
-    let noting = kept
-        .unwrap_or_else(|| Arc::new(NotingWaker { inner: inner.clone(), task: Arc::clone(task) }));
-    Some(own.insert(noting).clone().into())
-}
-
-impl NotingWaker {
-    fn note(&self) {
-        let Ok(handle) = WakeLatency::handle() else { return };
-        let now_ns = handle.pmu().clock.wall_ns().max(1);
-        // Only the first wake counts. Relaxed: a time.
-        let note = |data: &WakeData| {
-            data.woken_ns.compare_exchange(0, now_ns, Ordering::Relaxed, Ordering::Relaxed)
-        };
-        let _ = handle.with_data(&self.task, note);
-    }
-}
-
-impl Wake for NotingWaker {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.note();
-        self.inner.wake_by_ref();
     }
 }
 

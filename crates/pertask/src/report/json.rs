@@ -48,19 +48,20 @@ mod tests {
     use crate::pmus::counters::{Counter, CounterSource};
 
     use super::super::{
-        LabelReport, LabelValueReport, Lost, SCHEMA, SiteReport, SpawnSite, TaskReport,
+        LabelReport, LabelValueReport, LifeReport, Lost, SCHEMA, SiteReport, SpawnSite, TaskReport,
         ThreadReport, TreeReport, Usage, WakeBucket, WakeReport,
     };
     use super::*;
 
     /// The documented objects: the heading in `docs/REPORT.md`, and the pointer to an example in the JSON.
-    const OBJECTS: [(&str, &str); 12] = [
+    const OBJECTS: [(&str, &str); 13] = [
         ("The report", ""),
         ("A source of counts", "/counters/0"),
         ("A site", "/sites/0"),
         ("A counter", "/sites/0/counters/0"),
         ("Waits", "/sites/1/wakes"),
         ("A bucket", "/sites/1/wakes/histogram/0"),
+        ("A life", "/sites/1/life"),
         ("A spawn path", "/tree/1"),
         ("A task", "/tasks/0"),
         ("A label", "/labels/0"),
@@ -212,18 +213,20 @@ mod tests {
                     site: nameless(resize_image()),
                     counters: vec![Counter { count: None, ..counter(0) }],
                     wakes: None,
+                    life: None,
                     ..site()
                 },
                 SiteReport { wakes: Some(no_waits()), ..site() },
             ],
             tree: vec![
                 main_path(),
-                TreeReport { parent: None, site: nameless(resize_image()), ..path() },
+                TreeReport { parent: None, site: nameless(resize_image()), life: None, ..path() },
             ],
             tasks: vec![TaskReport {
                 parent: None,
                 site: nameless(resize_image()),
                 wakes: None,
+                life: None,
                 ..task()
             }],
             threads: vec![ended_threads()],
@@ -252,6 +255,18 @@ mod tests {
             p99_ns: Some(1_310_720),
             max_ns: Some(41_943_040),
             histogram: vec![WakeBucket { most_ns: Some(10_240), count: 5_020 }],
+        }
+    }
+
+    fn life() -> LifeReport {
+        LifeReport {
+            on_cpu_ns: 11_204_551_003,
+            blocked_ns: 493_649_111,
+            ready_ns: 104_822_906,
+            waiting_ns: 31_840_117_220,
+            unknown_ns: 3_120_559,
+            inside_ns: 0,
+            new_ns: 2_204_118,
         }
     }
 
@@ -305,6 +320,7 @@ mod tests {
             usage: usage(),
             counters: vec![counter(10_988_100_412)],
             wakes: Some(waits()),
+            life: Some(life()),
         }
     }
 
@@ -328,6 +344,7 @@ mod tests {
             tasks_live: 1,
             usage: usage(),
             inclusive_cpu_ns: 11_204_551_003,
+            life: Some(life()),
         }
     }
 
@@ -357,6 +374,7 @@ mod tests {
             },
             counters: vec![counter(96_112_008)],
             wakes: Some(waits()),
+            life: Some(life()),
         }
     }
 

@@ -11,6 +11,7 @@ mod table;
 
 use crate::pmus::counters::{Counter, CounterSource};
 use crate::pmus::cpu_time::CpuTimeCount;
+use crate::pmus::life::LifeCount;
 use crate::pmus::wake::Latencies;
 use pertask_core::Site;
 use std::borrow::Cow;
@@ -138,6 +139,8 @@ pub struct SiteReport {
     pub counters: Vec<Counter>,
     /// How long these tasks waited between being woken and being polled, or `None` where that was not measured.
     pub wakes: Option<WakeReport>,
+    /// How long these tasks were in each of their states, or `None` where that was not measured.
+    pub life: Option<LifeReport>,
 }
 
 /// All tasks of one spawn path: of one site and name, spawned from one path.
@@ -165,6 +168,8 @@ pub struct TreeReport {
     pub usage: Usage,
     /// CPU time inside these tasks and those of all paths below, ended tasks included.
     pub inclusive_cpu_ns: u64,
+    /// How long these tasks, without the paths below, were in each of their states, or `None` where that was not measured.
+    pub life: Option<LifeReport>,
 }
 
 /// One live task.
@@ -185,6 +190,8 @@ pub struct TaskReport {
     pub counters: Vec<Counter>,
     /// How long it waited between being woken and being polled, or `None` where that was not measured.
     pub wakes: Option<WakeReport>,
+    /// How long it was in each of its states, or `None` where that was not measured.
+    pub life: Option<LifeReport>,
 }
 
 /// The CPU time of tasks by the value of a label.
@@ -261,6 +268,56 @@ impl WakeReport {
             max_ns: latencies.permille_ns(1_000),
             histogram: latencies.buckets().map(bucket).collect(),
         })
+    }
+}
+
+/// How long tasks were in each of their states, while the session ran.
+///
+/// A task's parts add up to its life, and those of several tasks to their lives together. The first four are the states that most
+/// tasks are in nearly all the time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "json", derive(serde::Deserialize, serde::Serialize))]
+pub struct LifeReport {
+    /// In their polls, on a CPU.
+    pub on_cpu_ns: u64,
+    /// In their polls, off the CPU: in a system call that waits, or because the kernel ran another thread.
+    pub blocked_ns: u64,
+    /// Woken, and not yet polled: the executor is busy with other tasks.
+    pub ready_ns: u64,
+    /// Not woken: what they await has not come.
+    pub waiting_ns: u64,
+    /// Outside polls, where it is not known whether they were ready or waiting: until the first poll that the session sees, and in
+    /// tasks that have no waker of pertask's, which are those that only tokio's hooks track and those that are no futures.
+    pub unknown_ns: u64,
+    /// In their polls, while a task had the CPU that they polled themselves.
+    pub inside_ns: u64,
+    /// Made, and not yet polled.
+    pub new_ns: u64,
+}
+
+impl LifeReport {
+    /// The parts of the time in polls are divided by the CPU time, which was read a moment earlier.
+    pub(crate) fn of(life: &LifeCount, cpu_ns: u64) -> Self {
+        let on_cpu_ns = cpu_ns.min(life.polled_ns());
+        Self {
+            on_cpu_ns,
+            blocked_ns: life.polled_ns() - on_cpu_ns,
+            ready_ns: life.ready_ns(),
+            waiting_ns: life.waiting_ns(),
+            unknown_ns: life.unknown_ns(),
+            inside_ns: life.inside_ns(),
+            new_ns: life.new_ns(),
+        }
+    }
+
+    /// All parts together.
+    #[must_use]
+    pub fn life_ns(&self) -> u64 {
+        let Self { on_cpu_ns, blocked_ns, ready_ns, waiting_ns, unknown_ns, inside_ns, new_ns } =
+            self;
+        [on_cpu_ns, blocked_ns, ready_ns, waiting_ns, unknown_ns, inside_ns, new_ns]
+            .into_iter()
+            .sum()
     }
 }
 

@@ -3,7 +3,10 @@
 use super::rows::{Rows, Running};
 use crate::pmus::counters::{Counter, CounterCounts, Counters, CountersPmu};
 use crate::pmus::cpu_time::{CpuTime, CpuTimeCount};
-use crate::pmus::wake::{Latencies, WakeLatency, Wakes};
+use crate::pmus::life::{Life, LifeCount};
+use crate::pmus::stint::Stints;
+use crate::pmus::wake::{Latencies, WakeLatency};
+use crate::pmus::waker::Wanted;
 use crate::tasks::accounts::Watch;
 use crate::tasks::past::Times;
 use pertask_core::{Event, Inherit, PmuHandle, Task};
@@ -14,7 +17,10 @@ use std::sync::Arc;
 pub(crate) struct Measured {
     pub(crate) cpu_time: PmuHandle<CpuTime>,
     pub(crate) counters: Option<Counters>,
-    pub(crate) wakes: Option<Wakes>,
+    pub(crate) wakes: Option<PmuHandle<WakeLatency>>,
+    pub(crate) life: Option<PmuHandle<Life>>,
+    /// Present where wakes or lives are measured.
+    pub(crate) _wanted: Option<Wanted>,
     /// Present in a session on all tasks.
     pub(crate) labels: Option<Watch>,
 }
@@ -40,6 +46,7 @@ pub(crate) struct Attached {
     pub(crate) cpu_time: Event<CpuTime>,
     pub(crate) counters: Option<Event<CountersPmu>>,
     pub(crate) wakes: Option<Event<WakeLatency>>,
+    pub(crate) life: Option<Event<Life>>,
 }
 
 impl Measured {
@@ -51,12 +58,14 @@ impl Measured {
     ) -> Result<Attached, pertask_core::Error> {
         let counters = self.counters.as_ref();
         let counters = counters.map(|counters| counters.handle().attach_task(task, inherit));
-        let wakes = self.wakes.as_ref().map(|wakes| wakes.handle.attach_task(task, inherit));
+        let wakes = self.wakes.map(|wakes| wakes.attach_task(task, inherit));
+        let life = self.life.map(|life| life.attach_task(task, inherit));
         Ok(Attached {
             task: Arc::clone(task),
             cpu_time: self.cpu_time.attach_task(task, inherit)?,
             counters: counters.transpose()?,
             wakes: wakes.transpose()?,
+            life: life.transpose()?,
         })
     }
 
@@ -83,33 +92,40 @@ impl Sources<'_> {
     }
 
     pub(crate) fn counter_rows(&self, running: &[Running]) -> Rows<CounterCounts> {
-        let counters = self.measured.counters.as_ref();
-        let Some(handle) = counters.map(Counters::handle) else { return Rows::default() };
-        match self.of {
-            Selection::All => {
-                Rows::of_all(handle, running, |count| *count == CounterCounts::default())
-            }
-            Selection::Tasks(tasks) => {
-                let events = tasks
-                    .iter()
-                    .filter_map(|attached| Some((&*attached.task, attached.counters.as_ref()?)));
-                Rows::of_some(handle, running, events)
-            }
-        }
+        let handle = self.measured.counters.as_ref().map(Counters::handle);
+        self.optional_rows(
+            handle,
+            running,
+            |attached| attached.counters.as_ref(),
+            |count| *count == CounterCounts::default(),
+        )
     }
 
+    /// A wait is counted when its poll begins, so no count is under way.
     pub(crate) fn wake_rows(&self) -> Rows<Latencies> {
-        // A wait is counted when its poll begins, so no count is under way.
-        let running = &[];
-        let Some(handle) = self.measured.wakes.as_ref().map(|wakes| wakes.handle) else {
-            return Rows::default();
-        };
+        let is_idle = |latencies: &Latencies| !latencies.were_measured();
+        self.optional_rows(self.measured.wakes, &[], |attached| attached.wakes.as_ref(), is_idle)
+    }
+
+    /// A reading has all of a task's life so far, so no count is under way.
+    pub(crate) fn life_rows(&self) -> Rows<LifeCount> {
+        let is_idle = |count: &LifeCount| count.life_ns() == 0;
+        self.optional_rows(self.measured.life, &[], |attached| attached.life.as_ref(), is_idle)
+    }
+
+    /// The rows of a PMU that a session may do without.
+    fn optional_rows<P: Stints<Count: PartialEq>>(
+        &self,
+        handle: Option<PmuHandle<P>>,
+        running: &[Running],
+        event: impl Fn(&Attached) -> Option<&Event<P>>,
+        is_idle: impl Fn(&P::Count) -> bool,
+    ) -> Rows<P::Count> {
+        let Some(handle) = handle else { return Rows::default() };
         match self.of {
-            Selection::All => Rows::of_all(handle, running, |it| !it.were_measured()),
+            Selection::All => Rows::of_all(handle, running, is_idle),
             Selection::Tasks(tasks) => {
-                let events = tasks
-                    .iter()
-                    .filter_map(|attached| Some((&*attached.task, attached.wakes.as_ref()?)));
+                let events = tasks.iter().filter_map(|it| Some((&*it.task, event(it)?)));
                 Rows::of_some(handle, running, events)
             }
         }

@@ -13,9 +13,11 @@ use crate::os::threads;
 use crate::pmus::counters::{Counter, CounterCounts, CounterSource, Counters, CountersLost};
 use crate::pmus::cpu_time::ledger::{AccountId, Entries, Used};
 use crate::pmus::cpu_time::{CpuTime, CpuTimeCount, CpuTimeCpu};
+use crate::pmus::life::LifeCount;
 use crate::pmus::wake::Latencies;
 use crate::report::{
-    Lost, Report, SCHEMA, SiteReport, SpawnSite, TaskReport, ThreadReport, Usage, WakeReport,
+    LifeReport, Lost, Report, SCHEMA, SiteReport, SpawnSite, TaskReport, ThreadReport, Usage,
+    WakeReport,
 };
 use crate::tasks::accounts::label_sets_without_place;
 use crate::tasks::past::Times;
@@ -40,6 +42,8 @@ pub(crate) struct Reading {
     counters: Rows<CounterCounts>,
     /// Empty where wakes are not measured.
     wakes: Rows<Latencies>,
+    /// Empty where lives are not measured.
+    lives: Rows<LifeCount>,
     /// Empty where only some tasks are measured.
     labels: Times,
     lost: Losses,
@@ -93,6 +97,7 @@ struct SiteSince {
     live: u64,
     count: CpuTimeCount,
     max_poll_ns: u64,
+    life: Option<LifeCount>,
 }
 
 impl Reading {
@@ -125,6 +130,7 @@ impl Reading {
             cpu_time: sources.cpu_time_rows(&running),
             counters: sources.counter_rows(&running),
             wakes: sources.wake_rows(),
+            lives: sources.life_rows(),
             selected: matches!(sources.of, Selection::Tasks(_)),
             ..Self::default()
         };
@@ -158,7 +164,7 @@ impl Reading {
 
     /// The report of the time since `base`.
     pub(crate) fn since(&self, base: &Self, measured: &Measured, most: Most) -> Report {
-        let spawned = self.spawned_since(base);
+        let spawned = self.spawned_since(base, measured.life.is_some());
         let mut sites = self.sites_since(base, &spawned, measured);
         sites.retain(|site| {
             site.usage.polls | site.usage.cpu_ns | site.tasks_live | site.tasks_started != 0
@@ -205,7 +211,7 @@ impl Reading {
     /// The CPU time since `base`, of each spawn path's tasks and of the threads outside tasks.
     #[cfg(feature = "sampler")]
     pub(crate) fn clocked_since(&self, base: &Self) -> Clocked {
-        let spawned = self.spawned_since(base);
+        let spawned = self.spawned_since(base, false);
         let paths = spawned.iter().map(|row| (row.path.id(), row.count.cpu_ns)).collect();
         let labeled = self.labels.clone().since(&base.labels).accounts;
         let outside = |thread: &ThreadReport| thread.cpu_ns.saturating_sub(thread.tasks_cpu_ns);
@@ -239,8 +245,8 @@ impl Reading {
         });
     }
 
-    /// What each spawn path's own tasks have done since `base`.
-    fn spawned_since(&self, base: &Self) -> Vec<Spawned> {
+    /// What each spawn path's own tasks have done since `base`, and their lives if those are wanted.
+    fn spawned_since(&self, base: &Self, with_lives: bool) -> Vec<Spawned> {
         let since = |now: &PathCounts<CpuTimeCount>| {
             let before = base.cpu_time.paths.get(&now.path.id());
             let tasks_before = before.map_or(0, |base| base.exited + base.live);
@@ -250,6 +256,7 @@ impl Reading {
                 live: now.live,
                 count: self.cpu_time.path_since(now.path.id(), &base.cpu_time),
                 max_poll_ns: self.longest.of_path(now.path.id()),
+                life: with_lives.then(|| self.lives.path_since(now.path.id(), &base.lives)),
             }
         };
         self.cpu_time.paths.values().map(since).collect()
@@ -277,24 +284,26 @@ impl Reading {
         sites.into_iter().map(report).collect()
     }
 
-    /// The live tasks with the most CPU time since `base`. Only those get rows: there may be many more.
+    /// The live tasks with the most CPU time since `base`, and then those with the longest lives, if lives are measured. Only those get
+    /// rows: there may be many more.
     fn tasks_since(&self, base: &Self, measured: &Measured, max_tasks: usize) -> Vec<TaskReport> {
         if max_tasks == 0 {
             return Vec::new();
         }
-        let used = |id: &TaskId| self.cpu_time.task_since(*id, &base.cpu_time).cpu_ns;
-        let mut ranked: Vec<_> =
-            self.cpu_time.tasks.keys().map(|id| (Reverse(used(id)), *id)).collect();
+        let rank = |id: &TaskId| {
+            let cpu_ns = self.cpu_time.task_since(*id, &base.cpu_time).cpu_ns;
+            let life_ns = self.lives.task_since(*id, &base.lives).life_ns();
+            (Reverse((cpu_ns, life_ns)), *id)
+        };
+        // A task that waits all the time has a life and no CPU time.
+        let idle = self.lives.tasks.keys().filter(|id| !self.cpu_time.tasks.contains_key(id));
+        let mut ranked: Vec<_> = self.cpu_time.tasks.keys().chain(idle).map(rank).collect();
         if ranked.len() > max_tasks {
             ranked.select_nth_unstable(max_tasks);
             ranked.truncate(max_tasks);
         }
         ranked.sort_unstable();
-        let task = |(_, id): (_, TaskId)| {
-            let task = self.cpu_time.tasks.get(&id)?;
-            Some(self.task_since(id, task, base, measured))
-        };
-        ranked.into_iter().filter_map(task).collect()
+        ranked.into_iter().filter_map(|(_, id)| self.task_since(id, base, measured)).collect()
     }
 
     /// What each live task has used since `base`.
@@ -311,23 +320,22 @@ impl Reading {
         }
     }
 
-    fn task_since(
-        &self,
-        id: TaskId,
-        task: &LiveTask<CpuTimeCount>,
-        base: &Self,
-        measured: &Measured,
-    ) -> TaskReport {
+    fn task_since(&self, id: TaskId, base: &Self, measured: &Measured) -> Option<TaskReport> {
+        let row = |task: &LiveTask<CpuTimeCount>| (task.site, task.parent);
+        let by_life = || self.lives.tasks.get(&id).map(|task| (task.site, task.parent));
+        let (site, parent) = self.cpu_time.tasks.get(&id).map(row).or_else(by_life)?;
         let count = self.cpu_time.task_since(id, &base.cpu_time);
         let counts = self.counters.task_since(id, &base.counters);
-        TaskReport {
+        let life = || self.lives.task_since(id, &base.lives);
+        Some(TaskReport {
             id: id.get(),
-            parent: task.parent.map(TaskId::get),
-            site: SpawnSite::of(task.site),
+            parent: parent.map(TaskId::get),
+            site: SpawnSite::of(site),
             usage: Usage::of(&count, self.longest.of_task(id)),
             counters: measured.values(&counts),
             wakes: WakeReport::of(&self.wakes.task_since(id, &base.wakes)),
-        }
+            life: measured.life.map(|_| LifeReport::of(&life(), count.cpu_ns)),
+        })
     }
 
     fn threads_since(&self, base: &Self) -> Vec<ThreadReport> {
@@ -429,7 +437,14 @@ impl Reading {
 
 impl SiteSince {
     fn new(site: &'static Site) -> Self {
-        Self { site, started: 0, live: 0, count: CpuTimeCount::default(), max_poll_ns: 0 }
+        Self {
+            site,
+            started: 0,
+            live: 0,
+            count: CpuTimeCount::default(),
+            max_poll_ns: 0,
+            life: None,
+        }
     }
 
     fn add(&mut self, row: &Spawned) {
@@ -437,6 +452,9 @@ impl SiteSince {
         self.live += row.live;
         self.count.add(&row.count);
         self.max_poll_ns = self.max_poll_ns.max(row.max_poll_ns);
+        if let Some(life) = &row.life {
+            self.life.get_or_insert_default().add(life);
+        }
     }
 
     fn report(self, counters: Vec<Counter>, wakes: Option<WakeReport>) -> SiteReport {
@@ -447,6 +465,7 @@ impl SiteSince {
             usage: Usage::of(&self.count, self.max_poll_ns),
             counters,
             wakes,
+            life: self.life.map(|life| LifeReport::of(&life, self.count.cpu_ns)),
         }
     }
 }

@@ -13,8 +13,10 @@ use crate::error::Error;
 use crate::pmus::counters::{CounterEvent, Counters, CountersPmu};
 use crate::pmus::cpu_time::ledger::AccountId;
 use crate::pmus::cpu_time::{CpuTime, longest};
+use crate::pmus::life::Life;
 use crate::pmus::stint::Stints;
-use crate::pmus::wake::{WakeLatency, Wakes};
+use crate::pmus::wake::WakeLatency;
+use crate::pmus::waker::Wanted;
 use crate::report::Report;
 use crate::tasks::accounts::Watch;
 use pertask_core::{Event, Inherit, PmuHandle, System, Task};
@@ -89,11 +91,22 @@ pub struct SessionOptions {
     /// By default this is off. If it is on, tracked futures are polled with a waker around the executor's. Tasks that only
     /// tokio's hooks track are not measured.
     pub wake_latency: bool,
+    /// Whether to measure how long tasks are in each of their states: on the CPU, blocked, ready and waiting.
+    ///
+    /// By default this is off. If it is on, tracked futures are polled with a waker around the executor's. Of tasks that only
+    /// tokio's hooks track, it is not known when they were woken. See [`LifeReport`](crate::LifeReport).
+    pub life: bool,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { max_tasks: 20, max_label_values: 100, counters: Vec::new(), wake_latency: false }
+        Self {
+            max_tasks: 20,
+            max_label_values: 100,
+            counters: Vec::new(),
+            wake_latency: false,
+            life: false,
+        }
     }
 }
 
@@ -105,6 +118,7 @@ enum Events {
         _cpu_time: Event<CpuTime>,
         _counters: Option<Event<CountersPmu>>,
         _wakes: Option<Event<WakeLatency>>,
+        _life: Option<Event<Life>>,
     },
     Tasks(Vec<Attached>),
 }
@@ -124,11 +138,13 @@ impl SessionOptions {
         let measured = Measured { labels: Some(Watch::begin()), ..measured };
         let cpu_time = measured.cpu_time.attach_global()?;
         let counters = measured.counters.as_ref().map(|counters| counters.handle().attach_global());
-        let wakes = measured.wakes.as_ref().map(|wakes| wakes.handle.attach_global());
+        let wakes = measured.wakes.map(PmuHandle::attach_global);
+        let life = measured.life.map(PmuHandle::attach_global);
         let events = Events::Global {
             _cpu_time: cpu_time,
             _counters: counters.transpose()?,
             _wakes: wakes.transpose()?,
+            _life: life.transpose()?,
         };
         Ok(Session::begin(measured, events, self.most()))
     }
@@ -161,7 +177,9 @@ impl SessionOptions {
         Ok(Measured {
             cpu_time: CpuTime::handle()?,
             counters: counters.then(|| Counters::open(&self.counters)).transpose()?,
-            wakes: self.wake_latency.then(Wakes::begin).transpose()?,
+            wakes: self.wake_latency.then(WakeLatency::handle).transpose()?,
+            life: self.life.then(Life::handle).transpose()?,
+            _wanted: (self.wake_latency || self.life).then(Wanted::begin),
             labels: None,
         })
     }
@@ -235,6 +253,9 @@ impl Session {
         adopt_running(measured.cpu_time);
         if let Some(counters) = &measured.counters {
             adopt_running(counters.handle());
+        }
+        if let Some(life) = measured.life {
+            Life::adopt(life);
         }
         let (base, account) = Reading::first(events.sources(&measured));
         let longest = Mutex::new(LongestPolls::none());

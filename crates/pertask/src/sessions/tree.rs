@@ -1,7 +1,8 @@
 //! The spawn tree of a report: for each path, what its tasks did by themselves, and with all that they spawned.
 
 use crate::pmus::cpu_time::CpuTimeCount;
-use crate::report::{SpawnSite, TreeReport, Usage};
+use crate::pmus::life::LifeCount;
+use crate::report::{LifeReport, SpawnSite, TreeReport, Usage};
 use pertask_core::SpawnPath;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -14,6 +15,14 @@ pub(crate) struct Spawned {
     pub(crate) live: u64,
     pub(crate) count: CpuTimeCount,
     pub(crate) max_poll_ns: u64,
+    /// `None` where lives are not measured.
+    pub(crate) life: Option<LifeCount>,
+}
+
+impl Spawned {
+    fn life(&self) -> Option<LifeReport> {
+        self.life.as_ref().map(|life| LifeReport::of(life, self.count.cpu_ns))
+    }
 }
 
 /// The nodes of the tree, by path number. A parent's number is lower than those of its children.
@@ -38,6 +47,7 @@ fn plant(nodes: &mut Nodes, row: &Spawned) {
         node.tasks_live = row.live;
         node.usage = Usage::of(&row.count, row.max_poll_ns);
         node.inclusive_cpu_ns = row.count.cpu_ns;
+        node.life = row.life();
     }
 }
 
@@ -79,5 +89,6 @@ fn empty(path: &SpawnPath) -> TreeReport {
         tasks_live: 0,
         usage: Usage::default(),
         inclusive_cpu_ns: 0,
+        life: None,
     }
 }

@@ -1,6 +1,8 @@
 //! Making and running tasks on the calling thread, and the count of polls that could not be followed.
 
 use super::accounts::{self, Held};
+use crate::pmus::life::Life;
+use crate::pmus::waker;
 use pertask_core::{Cpu, OwnedTask};
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +27,9 @@ pub(crate) fn fork(
     location: &'static Location<'static>,
 ) -> (OwnedTask, Option<Held>) {
     let task = Cpu::with(|cpu| cpu.fork(cpu.site(name, location)));
+    if waker::is_wanted() {
+        Life::begin(task.handle_ref());
+    }
     let account = accounts::inherit(task.handle_ref());
     (task, account)
 }

@@ -3,14 +3,14 @@
 use super::accounts::{self, Held};
 use super::label_set::Labels;
 use super::run::{fork, run_as};
-use crate::pmus::wake::{self, NotingWaker};
+use crate::pmus::waker::{self, Lent, NotingWaker};
 use pertask_core::{Cpu, OwnedTask, Task};
 use std::future::Future;
 use std::mem::ManuallyDrop;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 /// Makes any future a task.
 pub trait TaskExt: Future + Sized {
@@ -54,7 +54,7 @@ pub struct Tracked<F> {
     task: Option<OwnedTask>,
     /// The account of the task's labels, which lives until the task has ended.
     account: Option<Held>,
-    /// The waker that the future is polled with while a session measures the task's waits.
+    /// The waker that the future is polled with while a session wants to know of wakes.
     waker: Option<Arc<NotingWaker>>,
     /// INVARIANT: pinned when the wrapper is; dropped once, by the wrapper's `drop`.
     future: ManuallyDrop<F>,
@@ -140,15 +140,15 @@ impl<F> Drop for Tracked<F> {
     }
 }
 
-/// The waker to poll the task with in place of the context's, while a session measures how long the task waits for its polls.
+/// The waker to poll the task with in place of the context's, while a session wants to know of wakes.
 #[inline(always)]
-fn noting_waker(
+fn noting_waker<'a>(
     task: &OwnedTask,
     context: &Context<'_>,
-    own: &mut Option<Arc<NotingWaker>>,
-) -> Option<Waker> {
-    if !wake::is_wanted() {
+    own: &'a mut Option<Arc<NotingWaker>>,
+) -> Option<Lent<'a>> {
+    if !waker::is_wanted() {
         return None;
     }
-    wake::noting(task.handle_ref(), context.waker(), own)
+    waker::noting(task.handle_ref(), context.waker(), own)
 }

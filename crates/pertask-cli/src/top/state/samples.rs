@@ -33,6 +33,7 @@ pub fn site(name: &str, ms: u64) -> SiteReport {
         usage: usage(ms),
         counters: Vec::new(),
         wakes: None,
+        life: None,
     }
 }
 
@@ -56,6 +57,7 @@ pub fn task(id: u64, name: &str, ms: u64) -> TaskReport {
         usage: usage(ms),
         counters: Vec::new(),
         wakes: None,
+        life: None,
     }
 }
 
@@ -70,6 +72,7 @@ pub fn path(id: u32, parent: Option<u32>, depth: u32, name: &str, ms: u64) -> Tr
         tasks_live: 1,
         usage: usage(ms),
         inclusive_cpu_ns: ms * 2_000_000,
+        life: None,
     }
 }
 

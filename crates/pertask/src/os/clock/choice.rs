@@ -3,7 +3,7 @@
 //! Kernels differ and sandboxes refuse, so versions say little. Each detector has to show on this kernel that it keeps still
 //! while a thread computes, and that it trips when the thread sleeps and when it is preempted.
 
-use super::counter::Counter;
+use super::counter::{Calibration, Counter};
 use super::{Reading, arch, posix};
 use crate::os::perf::Page;
 use std::fmt;
@@ -68,7 +68,7 @@ impl Choice {
     /// All clocks by the names that [`VARIABLE`] takes, best first. A clock that cannot be used has an error with the reason.
     pub(crate) fn survey() -> Vec<(&'static str, Result<(), String>)> {
         let tried = on_a_thread_of_its_own(|| {
-            let counter = Counter::calibrate();
+            let counter = Calibration::begin().and_then(Calibration::end);
             let try_one = |detector: Try| counter.map_err(str::to_owned).and(detector());
             DETECTORS.map(|(name, detector)| (name, try_one(detector).map(drop)))
         });
@@ -93,18 +93,22 @@ impl Choice {
     }
 
     fn first_of(detectors: &[(&str, Try)]) -> Self {
-        let counter = match Counter::calibrate() {
-            Ok(counter) => counter,
+        // The detectors are tried while the calibration goes on.
+        let calibration = match Calibration::begin() {
+            Ok(calibration) => calibration,
             Err(reason) => return Self::thread(vec![reason.to_owned()]),
         };
         let mut refused = Vec::new();
-        for (name, detector) in detectors {
-            match detector() {
-                Ok(detector) => return Self { detector, counter: Some(counter), refused },
-                Err(reason) => refused.push(format!("{name}: {reason}")),
-            }
+        let works = |(name, detector): &(&str, Try)| {
+            let refuse = |reason| refused.push(format!("{name}: {reason}"));
+            detector().map_err(refuse).ok()
+        };
+        let detector = detectors.iter().find_map(works);
+        match (detector, calibration.end()) {
+            (Some(detector), Ok(counter)) => Self { detector, counter: Some(counter), refused },
+            (_, Err(reason)) => Self::thread(vec![reason.to_owned()]),
+            (None, Ok(_)) => Self::thread(refused),
         }
-        Self::thread(refused)
     }
 }
 
@@ -206,21 +210,24 @@ fn misses_a_preemption(arm: &impl Fn(), kept: &impl Fn() -> bool) -> Option<bool
 
 /// Whether the detector missed all preemptions, or `None` if there were none.
 fn missed_while_competing(arm: &impl Fn(), kept: &impl Fn() -> bool) -> Option<bool> {
-    const PREEMPTIONS: u32 = 2;
+    // Now and then a preemption falls between the two readings of the count, but outside the detector's window.
+    const MISSED: u32 = 2;
     let deadline = Instant::now() + Duration::from_millis(200);
-    let (mut seen, mut missed) = (0, 0);
-    while seen < PREEMPTIONS && Instant::now() < deadline {
+    let mut missed = 0;
+    while missed < MISSED && Instant::now() < deadline {
         let before = involuntary_switches();
         arm();
         spin(Duration::from_micros(200));
         let kept = kept();
-        if involuntary_switches() != before {
-            seen += 1;
-            // Now and then a preemption falls between the two readings of the count, but outside the detector's window.
-            missed += u32::from(kept);
+        if involuntary_switches() == before {
+            continue;
         }
+        if !kept {
+            return Some(false);
+        }
+        missed += 1;
     }
-    (seen > 0).then_some(missed == seen)
+    (missed > 0).then_some(true)
 }
 
 fn spin(time: Duration) {

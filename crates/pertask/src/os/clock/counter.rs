@@ -2,7 +2,7 @@
 
 use super::{arch, posix};
 use crate::os::perf::Page;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The rate of the counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,18 +11,35 @@ pub(super) struct Counter {
     ns_per_tick: u64,
 }
 
-/// How long a calibration compares the counter with the kernel's clock. An error of 100 ns in that time is 20 parts in a
+/// How long a calibration compares the counter with the kernel's clock, at least. An error of 100 ns in that time is 20 parts in a
 /// million, and an anchor bounds what a reading extrapolates.
 const CALIBRATION: Duration = Duration::from_millis(5);
 
-impl Counter {
-    /// Compares the counter with the kernel's clock for some milliseconds. Returns an error with the reason if the counter is
-    /// no clock.
-    pub(super) fn calibrate() -> Result<Self, &'static str> {
+/// A comparison of the counter with the kernel's clock, which goes on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Calibration {
+    start: (u64, u64),
+    begun: Instant,
+}
+
+impl Calibration {
+    /// Begins to compare. Returns an error with the reason if the counter is no clock.
+    pub(super) fn begin() -> Result<Self, &'static str> {
         arch::counter_is_steady()?;
-        let start = pair();
-        std::thread::sleep(CALIBRATION);
-        let end = pair();
+        Ok(Self { start: pair(), begun: Instant::now() })
+    }
+
+    /// Ends the comparison, as soon as it has lasted for some milliseconds. Returns an error with the reason if the counter is no
+    /// clock.
+    pub(super) fn end(self) -> Result<Counter, &'static str> {
+        std::thread::sleep(CALIBRATION.saturating_sub(self.begun.elapsed()));
+        Counter::between(self.start, pair())
+    }
+}
+
+impl Counter {
+    /// The counter that read so at two moments.
+    fn between(start: (u64, u64), end: (u64, u64)) -> Result<Self, &'static str> {
         let (ticks, ns) = (end.0.wrapping_sub(start.0), end.1.wrapping_sub(start.1));
         if ticks == 0 || ns == 0 || ticks > 1 << 40 {
             return Err("the counter does not tick");
@@ -91,9 +108,13 @@ fn pair() -> (u64, u64) {
 mod tests {
     use super::*;
 
+    fn calibrate() -> Result<Counter, &'static str> {
+        Calibration::begin()?.end()
+    }
+
     #[test]
     fn keeps_time_with_the_kernels_clock() {
-        let Ok(counter) = Counter::calibrate() else { return };
+        let Ok(counter) = calibrate() else { return };
         let start = pair();
         std::thread::sleep(10 * CALIBRATION);
         let end = pair();
@@ -113,7 +134,7 @@ mod tests {
             let _ = writeln!(std::io::stderr(), "SKIPPED: the page has no times here");
             return;
         };
-        assert!(kernels.agrees(Counter::calibrate().unwrap()), "{kernels:?}");
+        assert!(kernels.agrees(calibrate().unwrap()), "{kernels:?}");
         if let Some(stated) = Counter::of_the_processor() {
             let (a, b) = (kernels.ns(1 << 40), stated.ns(1 << 40));
             assert!(a.abs_diff(b) <= b / 1_000_000, "{a} and {b} ns");
@@ -123,7 +144,7 @@ mod tests {
     #[test]
     fn takes_the_rate_that_the_processor_states() {
         if let Some(stated) = arch::stated_ticks_a_second() {
-            let second = Counter::calibrate().unwrap().ns(stated);
+            let second = calibrate().unwrap().ns(stated);
             assert!(second.abs_diff(1_000_000_000) <= 1, "{second} ns a second");
         }
     }

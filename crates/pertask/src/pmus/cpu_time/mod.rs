@@ -309,6 +309,16 @@ impl CpuTimeCpu {
         self.clock.stolen_ns()
     }
 
+    /// The wall time of the switch that is under way, if this PMU's hooks have been told of it. `switches` is the CPU's count of
+    /// switches up to now.
+    #[inline(always)]
+    pub(crate) fn switch_wall_ns(&self, switches: u64) -> Option<u64> {
+        // Relaxed, here and below: only this thread asks.
+        let begins = self.start.stint.load(Ordering::Relaxed) == switches + 2;
+        let ends = self.ended_at.load(Ordering::Relaxed) == switches + 1;
+        (begins || ends).then(|| self.start.wall_ns.load(Ordering::Relaxed))
+    }
+
     /// CPU time in tasks of the thread that is this CPU now.
     pub(crate) fn tasks_ns(&self) -> u64 {
         self.tasks_ns.load(Ordering::Relaxed)

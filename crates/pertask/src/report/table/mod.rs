@@ -6,6 +6,7 @@
 mod advice;
 mod counters;
 mod labels;
+mod life;
 mod lost;
 mod rows;
 mod summary;
@@ -14,6 +15,7 @@ mod tests;
 
 use std::fmt;
 
+use self::life::Lives;
 use self::rows::{Row, Subject, Waits};
 use super::{LabelReport, Report, SiteReport};
 use crate::pmus::counters::CounterSource;
@@ -90,8 +92,10 @@ impl fmt::Display for Table<'_> {
             if self.style.tree { self.list(tree, max_sites) } else { self.list(sites, max_sites) },
             self.counts(sites, self.style.max_sites),
             self.waits(sites),
+            self.lives(sites, self.style.max_sites),
             self.list(tasks, self.style.max_tasks),
             self.counts(tasks, self.style.max_tasks),
+            self.lives(tasks, self.style.max_tasks),
         ];
         sections.extend(labels.iter().take(MAX_KEYS).map(|label| self.label(label)));
         if let Some(more @ 1..) = labels.len().checked_sub(MAX_KEYS) {
@@ -171,6 +175,17 @@ impl Table<'_> {
     fn waits(&self, sites: &[SiteReport]) -> Vec<String> {
         let waits = |site| Waits::of(site).filter(|row| row.waits.count > 0);
         self.list(&sites.iter().filter_map(waits).collect::<Vec<_>>(), self.style.max_sites)
+    }
+
+    fn lives<R: Lives>(&self, rows: &[R], max: usize) -> Vec<String> {
+        let (columns, cells) = life::grid(rows, max);
+        if cells.is_empty() {
+            return Vec::new();
+        }
+        let mut lines = vec![self.ink().paint(R::LIVED, Tint::Title)];
+        lines.extend(Grid::new(&columns, cells).lines(self.max_width(), self.ink()));
+        lines.extend(self.prose(&life::legend(), Tint::Secondary));
+        lines
     }
 
     fn label(&self, label: &LabelReport) -> Vec<String> {

@@ -1,0 +1,133 @@
+//! The waker that tracked futures are polled with while a session measures what only a wake tells.
+//!
+//! It is around the executor's waker. It notes the time of a wake for the PMUs that want it, and then wakes the task. Executors and
+//! futures may compare wakers, or look into them, so tracked futures have this waker only while a session wants it, and keep it
+//! from poll to poll.
+
+use super::life::Life;
+use super::wake::WakeLatency;
+use pertask_core::Task;
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{RawWaker, RawWakerVTable, Waker};
+
+/// The number of sessions that want to know of wakes.
+static WANTED: AtomicU32 = AtomicU32::new(0);
+
+/// While a value of this type lives, tracked futures are polled with our waker.
+#[derive(Debug)]
+pub(crate) struct Wanted(());
+
+impl Wanted {
+    pub(crate) fn begin() -> Self {
+        // Relaxed: a future that is polled at this moment is measured from this poll on, or from its next.
+        WANTED.fetch_add(1, Ordering::Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        // Relaxed: a future that is polled at this moment may keep our waker for one poll more.
+        WANTED.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether a session wants to know of wakes.
+#[inline(always)]
+pub(crate) fn is_wanted() -> bool {
+    // Relaxed: see `Wanted::begin`.
+    WANTED.load(Ordering::Relaxed) != 0
+}
+
+/// A waker that notes the time, and then wakes the task by the executor's waker.
+///
+/// A tracked future keeps one as long as the executor's waker stays the same, because futures may compare wakers.
+#[derive(Debug)]
+pub(crate) struct NotingWaker {
+    inner: Waker,
+    task: Arc<Task>,
+}
+
+/// A waker for one poll, which its tracked future keeps.
+pub(crate) struct Lent<'a> {
+    /// INVARIANT: not dropped, because it has no count of its own in the `Arc`.
+    waker: ManuallyDrop<Waker>,
+    keeper: PhantomData<&'a NotingWaker>,
+}
+
+/// A waker that notes when it wakes `task`, kept in `own`, or `None` if no session measures the task.
+#[cold]
+pub(crate) fn noting<'a>(
+    task: &Arc<Task>,
+    inner: &Waker,
+    own: &'a mut Option<Arc<NotingWaker>>,
+) -> Option<Lent<'a>> {
+    let has_latency = WakeLatency::begin_measured_poll(task);
+    if !Life::begin_measured_poll(task) && !has_latency {
+        return None;
+    }
+    let kept = own.take().filter(|noting| noting.inner.will_wake(inner));
+    let noting = kept
+        .unwrap_or_else(|| Arc::new(NotingWaker { inner: inner.clone(), task: Arc::clone(task) }));
+    Some(Lent::of(own.insert(noting)))
+}
+
+impl<'a> Lent<'a> {
+    fn of(noting: &'a Arc<NotingWaker>) -> Self {
+        let raw = RawWaker::new(Arc::as_ptr(noting).cast(), &VTABLE);
+        // SAFETY: the functions of `VTABLE` get the pointer of an `Arc<NotingWaker>`, and keep the contract of `RawWaker`. The
+        // waker itself owns no count. It is not dropped, and not used longer than `noting` is borrowed.
+        Self { waker: ManuallyDrop::new(unsafe { Waker::from_raw(raw) }), keeper: PhantomData }
+    }
+}
+
+impl Deref for Lent<'_> {
+    type Target = Waker;
+
+    fn deref(&self) -> &Waker {
+        &self.waker
+    }
+}
+
+impl NotingWaker {
+    fn wake(&self) {
+        WakeLatency::note_wake(&self.task);
+        Life::note_wake(&self.task);
+        self.inner.wake_by_ref();
+    }
+}
+
+static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, drop_one);
+
+/// # Safety
+/// Here and below, `noting` is from `Arc::into_raw` or `as_ptr`, and the `Arc` lives.
+unsafe fn clone(noting: *const ()) -> RawWaker {
+    // SAFETY: by this function's contract.
+    unsafe { Arc::increment_strong_count(noting.cast::<NotingWaker>()) };
+    RawWaker::new(noting, &VTABLE)
+}
+
+/// # Safety
+/// As for [`clone`], and the waker that owned a count gives it up.
+unsafe fn wake(noting: *const ()) {
+    // SAFETY: by this function's contract.
+    unsafe { Arc::from_raw(noting.cast::<NotingWaker>()) }.wake();
+}
+
+/// # Safety
+/// As for [`clone`].
+unsafe fn wake_by_ref(noting: *const ()) {
+    // SAFETY: by this function's contract. The caller's waker keeps the `Arc` meanwhile.
+    unsafe { &*noting.cast::<NotingWaker>() }.wake();
+}
+
+/// # Safety
+/// As for [`wake`].
+unsafe fn drop_one(noting: *const ()) {
+    // SAFETY: by this function's contract.
+    drop(unsafe { Arc::from_raw(noting.cast::<NotingWaker>()) });
+}

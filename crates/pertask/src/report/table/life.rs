@@ -1,0 +1,149 @@
+//! How the table shows lives: as shares, and as a bar.
+
+use super::rows::{Subject, duration};
+use crate::report::{LifeReport, SiteReport, TaskReport};
+use pertask_text::grid::{Cell, Column};
+use pertask_text::human;
+use pertask_text::ink::Tint;
+
+/// A row that has a life.
+pub(super) trait Lives: Subject {
+    /// The line above the list.
+    const LIVED: &str;
+
+    fn life(&self) -> Option<&LifeReport>;
+}
+
+impl Lives for SiteReport {
+    const LIVED: &str = "Lives of tasks by spawn site (% of their lives)";
+
+    fn life(&self) -> Option<&LifeReport> {
+        self.life.as_ref()
+    }
+}
+
+impl Lives for TaskReport {
+    const LIVED: &str = "Lives of live tasks (% of their lives)";
+
+    fn life(&self) -> Option<&LifeReport> {
+        self.life.as_ref()
+    }
+}
+
+/// A part of a life as the table shows it.
+struct Part {
+    title: &'static str,
+    /// What stands for it in a bar.
+    mark: char,
+    tint: Tint,
+    ns: fn(&LifeReport) -> u64,
+    /// Whether most lives lack it, so that it has a column only where one has it.
+    is_rare: bool,
+}
+
+/// In the order of the bar: what makes progress first.
+const PARTS: [Part; 7] = [
+    Part {
+        title: "ON CPU", mark: '█', tint: Tint::Running, ns: |it| it.on_cpu_ns, is_rare: false
+    },
+    Part {
+        title: "BLOCKED", mark: '▓', tint: Tint::Alarm, ns: |it| it.blocked_ns, is_rare: false
+    },
+    Part { title: "READY", mark: '▒', tint: Tint::Warning, ns: |it| it.ready_ns, is_rare: false },
+    Part {
+        title: "WAITING",
+        mark: '░',
+        tint: Tint::Waiting,
+        ns: |it| it.waiting_ns,
+        is_rare: false,
+    },
+    Part { title: "INSIDE", mark: '=', tint: Tint::Plain, ns: |it| it.inside_ns, is_rare: true },
+    Part { title: "NEW", mark: '-', tint: Tint::Secondary, ns: |it| it.new_ns, is_rare: true },
+    Part {
+        title: "UNKNOWN",
+        mark: '·',
+        tint: Tint::Secondary,
+        ns: |it| it.unknown_ns,
+        is_rare: true,
+    },
+];
+
+/// The width of a bar.
+const BAR: u64 = 20;
+
+/// The columns and cells of the rows that have lives, longest life first, at most `max` of them.
+pub(super) fn grid<R: Lives>(rows: &[R], max: usize) -> (Vec<Column<'static>>, Vec<Vec<Cell>>) {
+    let mut lives: Vec<_> = rows.iter().filter_map(|row| Some((row, row.life()?))).collect();
+    lives.retain(|(_, life)| life.life_ns() > 0);
+    lives.sort_by_key(|(_, life)| std::cmp::Reverse(life.life_ns()));
+    lives.truncate(max);
+    let is_there = |part: &&Part| !part.is_rare || lives.iter().any(|(_, life)| shows(part, life));
+    let parts: Vec<_> = PARTS.iter().filter(is_there).collect();
+    let cells = |(row, life): &(&R, &LifeReport)| {
+        let mut cells = vec![duration(Some(life.life_ns()))];
+        cells.extend(parts.iter().map(|part| share(part, life)));
+        cells.push(Cell::pieces(&bar(life)));
+        cells.extend(row.subject());
+        cells
+    };
+    let numbers = parts
+        .iter()
+        .map(|part| Column::Number { title: part.title, rank: part.is_rare.then_some(0) });
+    let mut columns = vec![Column::Number { title: "LIFE", rank: Some(1) }];
+    columns.extend(numbers);
+    columns.push(Column::Text { title: "", least: 0, most: BAR as usize });
+    columns.extend_from_slice(R::SUBJECT);
+    (columns, lives.iter().map(cells).collect())
+}
+
+/// The line that says what the marks of the bars stand for.
+pub(super) fn legend() -> String {
+    let parts = PARTS.iter().map(|part| format!("{} {}", part.mark, part.title.to_lowercase()));
+    parts.collect::<Vec<_>>().join("  ")
+}
+
+/// Whether a part is a thousandth of a life, so that it is not shown as 0.
+fn shows(part: &Part, life: &LifeReport) -> bool {
+    (part.ns)(life) > life.life_ns() / 1_000
+}
+
+fn share(part: &Part, life: &LifeReport) -> Cell {
+    let ns = (part.ns)(life);
+    let text = match ns {
+        0 => human::NONE.into(),
+        ns => human::percent(ns, life.life_ns()),
+    };
+    Cell::new(&text)
+}
+
+/// A bar of all parts. Each has as many marks as its share of the life, rounded so that they fill the bar.
+fn bar(life: &LifeReport) -> Vec<(String, Tint)> {
+    let (mut so_far, mut drawn, all) = (0_u128, 0, u128::from(life.life_ns().max(1)));
+    let piece = |part: &Part| {
+        so_far += u128::from((part.ns)(life));
+        let end = ((so_far * u128::from(BAR) + all / 2) / all) as usize;
+        let marks = end - drawn;
+        drawn = end;
+        (part.mark.to_string().repeat(marks), part.tint)
+    };
+    PARTS.iter().map(piece).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_is_full_whatever_is_rounded() {
+        let of = |on_cpu_ns, blocked_ns, waiting_ns| LifeReport {
+            on_cpu_ns,
+            blocked_ns,
+            waiting_ns,
+            ..LifeReport::default()
+        };
+        let drawn = |life| bar(&life).into_iter().map(|(text, _)| text).collect::<String>();
+        assert_eq!(drawn(of(1, 1, 1)), "███████▓▓▓▓▓▓░░░░░░░");
+        assert_eq!(drawn(of(10, 0, 990)), "░░░░░░░░░░░░░░░░░░░░");
+        assert_eq!(drawn(of(u64::MAX / 4, 0, u64::MAX / 4 * 3)), "█████░░░░░░░░░░░░░░░");
+    }
+}

@@ -1,0 +1,360 @@
+//! The parts of tasks' lives: each is what really happened, and together they are the whole life.
+//!
+//! Each truth is two stopwatches: one begins after the library's reading and ends before it, the other begins before and ends
+//! after. Whatever else the machine does, what was measured lies between them. Both clocks tell a second to a thousandth.
+
+mod support;
+
+use pertask::{Inherit, Job, LifeReport, Report, SessionOptions, TaskExt, Tracked};
+use std::future::{Future, poll_fn};
+use std::ops::AddAssign;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+use support::alone;
+
+fn measuring() -> SessionOptions {
+    SessionOptions { life: true, ..SessionOptions::default() }
+}
+
+fn life<'r>(report: &'r Report, name: &str) -> &'r LifeReport {
+    support::row(report, name).life.as_ref().expect("it was measured")
+}
+
+/// At least and at most this time has passed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Between {
+    least: Duration,
+    most: Duration,
+}
+
+impl AddAssign for Between {
+    fn add_assign(&mut self, other: Self) {
+        self.least += other.least;
+        self.most += other.most;
+    }
+}
+
+impl Between {
+    fn assert_has(self, ns: u64, what: &str) {
+        let (least, most) = (self.least.as_nanos() as f64, self.most.as_nanos() as f64);
+        let clocks_differ = 1_000.0 + most / 1_000.0;
+        let allowed = least - clocks_differ..=most + clocks_differ;
+        assert!(allowed.contains(&(ns as f64)), "{what}: {ns} ns is not {self:?}");
+    }
+}
+
+/// A moment that lies between these two.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    after: Instant,
+    before: Instant,
+}
+
+impl Moment {
+    fn of<R>(f: impl FnOnce() -> R) -> (R, Self) {
+        let after = Instant::now();
+        let result = f();
+        (result, Self { after, before: Instant::now() })
+    }
+
+    fn to(self, later: Self) -> Between {
+        Between { least: later.after - self.before, most: later.before - self.after }
+    }
+}
+
+struct Nobody;
+
+impl Wake for Nobody {
+    fn wake(self: Arc<Self>) {}
+}
+
+/// A task that the test polls by hand. Its polls begin and end at known moments, and do what the test wants.
+struct ByHand<F> {
+    task: Pin<Box<Tracked<F>>>,
+    made: Moment,
+    hands: Arc<Hands>,
+    executor: Waker,
+}
+
+#[derive(Default)]
+struct Hands {
+    waker: Mutex<Option<Waker>>,
+    /// What the next poll does.
+    work: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    inside: Mutex<Option<(Instant, Instant)>>,
+}
+
+fn by_hand(name: &str) -> ByHand<impl Future<Output = ()> + use<>> {
+    let hands = Arc::<Hands>::default();
+    let held = Arc::clone(&hands);
+    let future = poll_fn(move |context: &mut Context<'_>| {
+        let begun = Instant::now();
+        *held.waker.lock().unwrap() = Some(context.waker().clone());
+        if let Some(work) = held.work.lock().unwrap().take() {
+            work();
+        }
+        *held.inside.lock().unwrap() = Some((begun, Instant::now()));
+        Poll::<()>::Pending
+    });
+    let (task, made) = Moment::of(|| Box::pin(future.task(name)));
+    ByHand { task, made, hands, executor: Waker::from(Arc::new(Nobody)) }
+}
+
+impl<F: Future<Output = ()>> ByHand<F> {
+    /// Polls once. Returns when the poll began, and when it ended.
+    fn poll(&mut self, work: impl FnOnce() + Send + 'static) -> (Moment, Moment) {
+        *self.hands.work.lock().unwrap() = Some(Box::new(work));
+        let after = Instant::now();
+        assert!(self.task.as_mut().poll(&mut Context::from_waker(&self.executor)).is_pending());
+        let before = Instant::now();
+        let (begun, ended) = self.hands.inside.lock().unwrap().take().unwrap();
+        (Moment { after, before: begun }, Moment { after: ended, before })
+    }
+
+    fn wake(&self) -> Moment {
+        Moment::of(|| self.hands.waker.lock().unwrap().as_ref().unwrap().wake_by_ref()).1
+    }
+}
+
+fn sleep() {
+    std::thread::sleep(Duration::from_millis(20));
+}
+
+fn spin() {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(20) {
+        std::hint::spin_loop();
+    }
+}
+
+#[test]
+fn each_part_is_what_happened() {
+    let _alone = alone();
+    let session = measuring().start().unwrap();
+    let mut task = by_hand("by hand");
+    sleep();
+    let (first_begun, first_ended) = task.poll(spin);
+    sleep();
+    let first_woken = task.wake();
+    sleep();
+    task.wake();
+    let (second_begun, second_ended) = task.poll(sleep);
+    sleep();
+    // Nobody has woken it: as in a `select!`, where another branch did.
+    let (third_begun, third_ended) = task.poll(|| {});
+    let third_woken = task.wake();
+    sleep();
+    let (report, read) = Moment::of(|| session.snapshot());
+
+    let life = life(&report, "by hand");
+    task.made.to(first_begun).assert_has(life.new_ns, "new");
+    let mut waiting = first_ended.to(first_woken);
+    waiting += second_ended.to(third_begun);
+    waiting += third_ended.to(third_woken);
+    waiting.assert_has(life.waiting_ns, "waiting");
+    let mut ready = first_woken.to(second_begun);
+    ready += third_woken.to(read);
+    ready.assert_has(life.ready_ns, "ready, at the end, too");
+    let mut polled = first_begun.to(first_ended);
+    polled += second_begun.to(second_ended);
+    polled += third_begun.to(third_ended);
+    polled.assert_has(life.on_cpu_ns + life.blocked_ns, "polled");
+    assert!(life.blocked_ns >= 20_000_000 - 100_000, "it slept in a poll: {life:?}");
+    assert_eq!((life.unknown_ns, life.inside_ns), (0, 0));
+    task.made.to(read).assert_has(life.life_ns(), "the whole life");
+
+    let usage = &support::row(&report, "by hand").usage;
+    assert_eq!(life.on_cpu_ns, usage.cpu_ns);
+    assert_eq!(life.on_cpu_ns + life.blocked_ns, usage.wall_ns, "the clock was read once for both");
+    assert_eq!(report.tasks[0].life.as_ref().map(LifeReport::life_ns).is_some(), true);
+    let path = report.tree.iter().find(|row| row.site.name.as_deref() == Some("by hand"));
+    assert!(path.unwrap().life.as_ref().unwrap().life_ns() <= life.life_ns());
+}
+
+#[test]
+fn a_task_that_ends_keeps_its_life() {
+    let _alone = alone();
+    let session = measuring().start().unwrap();
+    let mut task = by_hand("dropped");
+    task.poll(|| {});
+    sleep();
+    let made = task.made;
+    let ((), dropped) = Moment::of(move || drop(task));
+    sleep();
+    let report = session.stop();
+    made.to(dropped).assert_has(life(&report, "dropped").life_ns(), "until the drop");
+    assert!(life(&report, "dropped").waiting_ns >= 20_000_000 - 100_000);
+    assert_eq!(support::row(&report, "dropped").tasks_live, 0);
+}
+
+#[test]
+fn a_session_has_the_time_since_its_start() {
+    let _alone = alone();
+    let mut before = by_hand("before");
+    before.poll(|| {});
+    let first = measuring().start().unwrap();
+    sleep();
+    let (second, begun) = Moment::of(|| measuring().start().unwrap());
+    before.wake();
+    sleep();
+    let (polled, ended) = before.poll(|| {});
+    sleep();
+    let (report, read) = Moment::of(|| second.stop());
+    let since = life(&report, "before");
+    begun.to(polled).assert_has(since.unknown_ns, "its waker was the executor's own");
+    ended.to(read).assert_has(since.waiting_ns, "waiting");
+    begun.to(read).assert_has(since.life_ns(), "since the second session began");
+    assert!(life(&first.stop(), "before").life_ns() > since.life_ns());
+}
+
+#[test]
+fn a_task_that_never_runs_is_shown_all_the_same() {
+    let _alone = alone();
+    let mut stuck = by_hand("stuck");
+    let session = measuring().start().unwrap();
+    stuck.poll(|| {});
+    let (base, begun) = Moment::of(|| measuring().start().unwrap());
+    sleep();
+    let (report, read) = Moment::of(|| base.stop());
+    let task = report.tasks.iter().find(|task| task.site.name.as_deref() == Some("stuck")).unwrap();
+    assert_eq!((task.usage.polls, task.usage.cpu_ns), (0, 0));
+    begun.to(read).assert_has(task.life.as_ref().unwrap().waiting_ns, "waiting");
+    drop(session);
+}
+
+#[test]
+fn the_time_of_a_task_inside_is_its_own() {
+    let _alone = alone();
+    let session = measuring().start().unwrap();
+    let mut outer = by_hand("outer");
+    let inside = Arc::new(Mutex::new(None));
+    let told = Arc::clone(&inside);
+    outer.poll(move || {
+        let mut inner = by_hand("inner");
+        *told.lock().unwrap() = Some(inner.poll(spin));
+    });
+    let (begun, ended) = inside.lock().unwrap().unwrap();
+    let report = session.stop();
+    begun.to(ended).assert_has(life(&report, "outer").inside_ns, "inside");
+    let inner = life(&report, "inner");
+    begun.to(ended).assert_has(inner.on_cpu_ns + inner.blocked_ns, "polled");
+}
+
+#[test]
+fn of_what_is_no_future_nobody_knows_when_it_is_ready() {
+    let _alone = alone();
+    let session = measuring().start().unwrap();
+    let (mut job, made) = Moment::of(|| Job::new("job"));
+    let ((), begun) = Moment::of(|| {});
+    job.run(spin);
+    let ((), ended) = Moment::of(|| {});
+    sleep();
+    let (report, read) = Moment::of(|| session.stop());
+    let life = life(&report, "job");
+    assert_eq!((life.waiting_ns, life.ready_ns), (0, 0));
+    assert!(life.unknown_ns >= (read.after - ended.before).as_nanos() as u64 - 100_000, "{life:?}");
+    assert!(made.to(begun).least.as_nanos() as u64 <= life.new_ns + 1_000);
+    made.to(read).assert_has(life.life_ns(), "the whole life");
+}
+
+#[test]
+fn some_tasks_and_their_children() {
+    let _alone = alone();
+    let mut parent = by_hand("parent");
+    let other = by_hand("other");
+    let handle = parent.task.handle().cloned().unwrap();
+    let (session, begun) =
+        Moment::of(|| measuring().start_on([&handle], Inherit::Children).unwrap());
+    let child = Arc::new(Mutex::new(None));
+    let made = Arc::clone(&child);
+    parent.poll(move || {
+        let mut child = by_hand("child");
+        child.poll(|| {});
+        *made.lock().unwrap() = Some(child.made);
+        sleep();
+    });
+    let (report, read) = Moment::of(|| session.stop());
+    let (parent, child) = (begun.to(read), child.lock().unwrap().unwrap().to(read));
+    let whole = life(&report, "parent").life_ns();
+    let both = Between { least: parent.least, most: parent.most + child.most };
+    both.assert_has(whole, "the parent and its child");
+    assert!(report.sites.iter().all(|site| site.site.name.as_deref() != Some("other")));
+    drop(other);
+}
+
+/// Tasks sleep, contend, block and compute on a runtime, and each life is as long as its own stopwatch says.
+#[test]
+fn lives_of_a_runtime_add_up() {
+    const TASKS: usize = 40;
+    let _alone = alone();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let (truth, polls) = (Arc::new(Mutex::new(Between::default())), Arc::new(Mutex::new(0_u64)));
+    let session = measuring().start().unwrap();
+    let shared = Arc::new(tokio::sync::Mutex::new(0_u64));
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|number| {
+            let (shared, polls) = (Arc::clone(&shared), Arc::clone(&polls));
+            let work = async move {
+                for round in 0..5 {
+                    tokio::time::sleep(Duration::from_micros(200 * (number as u64 % 7))).await;
+                    *shared.lock().await += 1;
+                    tokio::task::yield_now().await;
+                    if (number + round) % 5 == 0 {
+                        std::thread::sleep(Duration::from_micros(500));
+                    }
+                    std::hint::black_box((0..20_000_u64).sum::<u64>());
+                    tokio::join!(
+                        tokio::task::yield_now(),
+                        tokio::time::sleep(Duration::from_millis(1))
+                    );
+                }
+            };
+            let mut work = Box::pin(work);
+            let counting = poll_fn(move |context: &mut Context<'_>| {
+                *polls.lock().unwrap() += 1;
+                work.as_mut().poll(context)
+            });
+            let (task, made) = Moment::of(|| counting.task("mixed"));
+            let truth = Arc::clone(&truth);
+            runtime.spawn(async move {
+                let mut task = Box::pin(task);
+                let mut last = Instant::now();
+                poll_fn(|context: &mut Context<'_>| {
+                    last = Instant::now();
+                    task.as_mut().poll(context)
+                })
+                .await;
+                let ended = Moment { after: last, before: Instant::now() };
+                *truth.lock().unwrap() += made.to(ended);
+            })
+        })
+        .collect();
+    for task in tasks {
+        runtime.block_on(task).unwrap();
+    }
+    let report = session.stop();
+    let life = life(&report, "mixed");
+    truth.lock().unwrap().assert_has(life.life_ns(), "all lives");
+    assert_eq!(support::row(&report, "mixed").usage.polls, *polls.lock().unwrap());
+    assert_eq!((life.unknown_ns, life.inside_ns), (0, 0), "{life:?}");
+    assert!(life.waiting_ns > 0 && life.ready_ns > 0 && life.on_cpu_ns > 0, "{life:?}");
+}
+
+#[test]
+fn without_the_option_there_is_no_life() {
+    let _alone = alone();
+    let session = pertask::Session::start().unwrap();
+    let mut task = by_hand("not measured");
+    task.poll(|| {});
+    let report = session.stop();
+    assert_eq!(support::row(&report, "not measured").life, None);
+    assert!(!report.to_string().contains("Lives of tasks"));
+    let session = measuring().start().unwrap();
+    let mut task = by_hand("measured");
+    task.poll(spin);
+    let text = session.stop().to_string();
+    assert!(text.contains("Lives of tasks by spawn site") && text.contains('█'), "{text}");
+}
