@@ -43,6 +43,17 @@ impl Cpu {
     }
 }
 
+impl Cpu {
+    /// Calls `f` with this thread's CPU of [`System::global`], if the thread is one.
+    ///
+    /// Unlike [`with`](Self::with), this makes no CPU of a thread that has run no task.
+    #[inline]
+    pub fn try_with<R>(f: impl FnOnce(&Cpu) -> R) -> Option<R> {
+        // SAFETY: as in `with`: the CPU lives until the thread ends, and `f` runs on this thread.
+        CURRENT.get().map(|cpu| f(unsafe { cpu.as_ref() }))
+    }
+}
+
 /// Makes the thread a CPU of the program's system.
 #[cold]
 #[inline(never)]

@@ -8,6 +8,7 @@ pub(crate) mod cpu_time;
 #[allow(unsafe_code)]
 pub(crate) mod life;
 pub(crate) mod stint;
+pub(crate) mod waits;
 #[allow(unsafe_code)]
 pub(crate) mod wake;
 #[allow(unsafe_code)]

@@ -5,9 +5,9 @@
 //! from poll to poll.
 
 use super::life::Life;
+use super::waits::Wait;
 use super::wake::WakeLatency;
 use pertask_core::Task;
-use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -50,13 +50,15 @@ pub(crate) fn is_wanted() -> bool {
 pub(crate) struct NotingWaker {
     inner: Waker,
     task: Arc<Task>,
+    /// The wait that is sampled, with the number plus one of its leaf that this waker is, or 0.
+    wait: Option<(Arc<Wait>, u32)>,
 }
 
 /// A waker for one poll, which its tracked future keeps.
 pub(crate) struct Lent<'a> {
     /// INVARIANT: not dropped, because it has no count of its own in the `Arc`.
     waker: ManuallyDrop<Waker>,
-    keeper: PhantomData<&'a NotingWaker>,
+    keeper: &'a NotingWaker,
 }
 
 /// A waker that notes when it wakes `task`, kept in `own`, or `None` if no session measures the task.
@@ -70,10 +72,20 @@ pub(crate) fn noting<'a>(
     if !Life::begin_measured_poll(task) && !has_latency {
         return None;
     }
-    let kept = own.take().filter(|noting| noting.inner.will_wake(inner));
-    let noting = kept
-        .unwrap_or_else(|| Arc::new(NotingWaker { inner: inner.clone(), task: Arc::clone(task) }));
-    Some(Lent::of(own.insert(noting)))
+    end_wait(own.as_ref());
+    let wait = Wait::choose(task).map(|wait| (wait, 0));
+    // A poll that is watched needs a waker that the future has not seen.
+    let kept = own.take().filter(|noting| wait.is_none() && noting.inner.will_wake(inner));
+    let new = || NotingWaker { inner: inner.clone(), task: Arc::clone(task), wait };
+    Some(Lent::of(own.insert(kept.unwrap_or_else(|| Arc::new(new())))))
+}
+
+/// Ends the wait of a task that is polled again, or dropped.
+#[inline(always)]
+pub(crate) fn end_wait(own: Option<&Arc<NotingWaker>>) {
+    if let Some((wait, _)) = own.and_then(|noting| noting.wait.as_ref()) {
+        wait.end();
+    }
 }
 
 impl<'a> Lent<'a> {
@@ -81,7 +93,14 @@ impl<'a> Lent<'a> {
         let raw = RawWaker::new(Arc::as_ptr(noting).cast(), &VTABLE);
         // SAFETY: the functions of `VTABLE` get the pointer of an `Arc<NotingWaker>`, and keep the contract of `RawWaker`. The
         // waker itself owns no count. It is not dropped, and not used longer than `noting` is borrowed.
-        Self { waker: ManuallyDrop::new(unsafe { Waker::from_raw(raw) }), keeper: PhantomData }
+        Self { waker: ManuallyDrop::new(unsafe { Waker::from_raw(raw) }), keeper: noting }
+    }
+
+    /// Says that the poll has ended.
+    pub(crate) fn end_poll(&self, is_pending: bool) {
+        if let Some((wait, _)) = &self.keeper.wait {
+            wait.end_poll(is_pending);
+        }
     }
 }
 
@@ -97,7 +116,21 @@ impl NotingWaker {
     fn wake(&self) {
         WakeLatency::note_wake(&self.task);
         Life::note_wake(&self.task);
+        if let Some((wait, leaf)) = &self.wait {
+            wait.note_wake(*leaf);
+        }
         self.inner.wake_by_ref();
+    }
+
+    /// A waker of its own for the leaf that is being left, if the poll is watched.
+    fn leaf(&self) -> Option<Arc<Self>> {
+        let (wait, leaf) = self.wait.as_ref()?;
+        // A leaf that is handed on is the same leaf.
+        if *leaf != 0 {
+            return None;
+        }
+        let wait = Some((Arc::clone(wait), wait.make_leaf()?));
+        Some(Arc::new(Self { inner: self.inner.clone(), task: Arc::clone(&self.task), wait }))
     }
 }
 
@@ -106,6 +139,10 @@ static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, dr
 /// # Safety
 /// Here and below, `noting` is from `Arc::into_raw` or `as_ptr`, and the `Arc` lives.
 unsafe fn clone(noting: *const ()) -> RawWaker {
+    // SAFETY: by this function's contract. The caller's waker keeps the `Arc` meanwhile.
+    if let Some(leaf) = unsafe { &*noting.cast::<NotingWaker>() }.leaf() {
+        return RawWaker::new(Arc::into_raw(leaf).cast(), &VTABLE);
+    }
     // SAFETY: by this function's contract.
     unsafe { Arc::increment_strong_count(noting.cast::<NotingWaker>()) };
     RawWaker::new(noting, &VTABLE)

@@ -5,7 +5,7 @@ use super::arms::{Armed, Arms};
 use super::bell;
 use super::cannot_sample;
 use super::census::Census;
-use super::handler::{HEAD, LATE, MOST_WORDS};
+use super::handler::{HEAD, LATE, MOST_WORDS, WAIT};
 use super::modules::{Changes, Modules};
 use super::next_search::NextSearch;
 use super::options::SamplerOptions;
@@ -468,6 +468,10 @@ impl Engine {
         let Armed { mechanism, period_ns, .. } = sampled.armed;
         let period_ns = (!mechanism.sees_kernel()).then_some(period_ns);
         while sampled.record.ring.read_before(end, &mut self.words) {
+            if self.words.first().is_some_and(|flags| flags & WAIT != 0) {
+                self.sessions.iter_mut().for_each(|session| session.add_wait(&self.words));
+                continue;
+            }
             let last_cpu_ns = sampled.cpu_ns;
             let late = self.words.first().is_some_and(|flags| flags & LATE != 0);
             let period_ns = period_ns.filter(|_| !dropped && !sampled.gap && !late);

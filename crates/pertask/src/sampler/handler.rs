@@ -34,6 +34,8 @@ pub(super) const LATE: u64 = 4;
 pub(super) const FIBER: u64 = 8;
 /// A flag in a sample's first word: the thread was on a stack that is in no known mapping.
 pub(super) const NO_GROUND: u64 = 16;
+/// A flag in a record's first word: it is no sample, but a wait, with the number of polls that it stands for in the upper half.
+pub(super) const WAIT: u64 = 32;
 /// The place in a sample's first word of the nanoseconds that the handler took.
 pub(super) const TOOK_SHIFT: u32 = 8;
 /// The most nanoseconds that have room there.
@@ -261,29 +263,43 @@ fn push_scopes(cpu: Option<&CpuRecord>, sample: &mut Writing<'_>) {
 
 /// Writes the addresses of the stack. Returns the sample's flags.
 fn push_stack(record: &Record, own: &mut Own, from: Interrupted, sample: &mut Writing<'_>) -> u64 {
-    let Own { cache, stack, .. } = own;
     let start = sample.length();
+    // SAFETY: this handler has interrupted the calling thread there.
+    let walked = unsafe { walk(record, own, from, |at| sample.push(at)) };
+    let Some((flags, good)) = walked else {
+        sample.push(from.instruction);
+        return NO_GROUND;
+    };
+    sample.cut(start + good as u64);
+    flags
+}
+
+/// Walks the stack. Returns its flags and how many of its addresses are good, or `None` on a stack that is not known.
+///
+/// # Safety
+/// The registers are those of the calling thread, which a signal has interrupted there, or which has called this from there.
+pub(super) unsafe fn walk(
+    record: &Record,
+    own: &mut Own,
+    from: Interrupted,
+    found: impl FnMut(u64),
+) -> Option<(u64, usize)> {
+    let Own { cache, stack, .. } = own;
     let end = record.with_walker(|walker| {
         let walker = walker?;
         let Some(mut ground) = Ground::at(from.stack, stack, walker) else {
             Walker::ask();
             return None;
         };
-        let found = |at| sample.push(at);
-        // SAFETY: this handler has interrupted the calling thread there.
+        // SAFETY: by the caller's contract.
         Some(unsafe { unwind::walk(walker, cache, from, &mut ground, MOST_FRAMES, found) })
     });
-    if let Some((_, good)) = end {
-        sample.cut(start + good as u64);
-    }
-    match end.map(|(end, _)| end) {
-        Some(End::Root) => COMPLETE,
-        Some(End::FiberRoot) => COMPLETE | FIBER,
-        Some(End::Full) => TRUNCATED,
-        Some(End::Lost) => 0,
-        None => {
-            sample.push(from.instruction);
-            NO_GROUND
-        }
-    }
+    let (end, good) = end?;
+    let flags = match end {
+        End::Root => COMPLETE,
+        End::FiberRoot => COMPLETE | FIBER,
+        End::Full => TRUNCATED,
+        End::Lost => 0,
+    };
+    Some((flags, good))
 }

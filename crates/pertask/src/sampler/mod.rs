@@ -58,6 +58,8 @@ mod modules;
 mod naming;
 mod next_search;
 mod options;
+#[allow(unsafe_code)]
+mod own_thread;
 mod profile;
 #[allow(unsafe_code)]
 mod record;
@@ -80,22 +82,26 @@ mod stat;
 mod types;
 #[allow(unsafe_code)]
 mod unwind;
+mod wait_table;
+mod waits;
 mod walker;
 mod way;
 mod weigh;
+mod weigh_waits;
 mod workers;
 
 pub use mechanism::Mechanism;
 pub use options::SamplerOptions;
 pub use pertask_symbols::{Module, ModuleRange};
-pub use profile::{RawProfile, RawSample, SampleLosses, Unmet};
+pub use profile::{RawProfile, RawSample, RawWait, SampleLosses, Unmet};
 #[cfg(feature = "profiler")]
 pub use resolve::{ResolveOptions, resolve};
 
 use crate::error::Error;
 use crate::pmus::call_stack::{CallStack, CallStacks};
 use crate::pmus::cpu_time::CpuTime;
-use crate::sessions::{Clocked, Session};
+use crate::pmus::waits::Sampled;
+use crate::sessions::{Clocked, Session, SessionOptions};
 
 /// A sampling session, which samples all threads from its start until it is stopped or dropped.
 #[derive(Debug)]
@@ -110,6 +116,9 @@ pub struct Sampler {
 struct Beside {
     _scopes: Option<CallStacks>,
     clock: Option<Session>,
+    /// The waits that were dropped before the session.
+    dropped_waits: u64,
+    waits: Option<Sampled>,
 }
 
 impl Sampler {
@@ -125,15 +134,18 @@ impl Sampler {
     /// CPU time of tasks are wanted and the core refuses the attach.
     pub fn start(options: SamplerOptions) -> Result<Self, Error> {
         let _scopes = options.scopes.then(CallStack::record).transpose()?;
-        let clocked = options.clocked;
+        let (clocked, sees_waits) = (options.clocked, options.waits);
         if clocked {
             // The first call finds the clock by trying.
             CpuTime::handle()?;
         }
         // The session on tasks starts last and stops first. So its CPU time is never more than the sampling session's.
         let mut sampler = Self { ticket: collector::join(options)?, beside: None };
-        let clock = clocked.then(Session::start).transpose()?;
-        sampler.beside = Some(Beside { _scopes, clock });
+        let measured = SessionOptions { life: sees_waits, ..SessionOptions::default() };
+        let clock = (clocked || sees_waits).then(|| measured.start()).transpose()?;
+        let sampled = sees_waits.then(waits::begin);
+        let dropped_waits = waits::dropped();
+        sampler.beside = Some(Beside { _scopes, clock, dropped_waits, waits: sampled });
         Ok(sampler)
     }
 
@@ -147,6 +159,7 @@ impl Sampler {
                 mechanism: Some(mechanism),
                 scopes: false,
                 clocked: false,
+                waits: false,
                 ..SamplerOptions::default()
             };
             (mechanism, Self::start(alone).err())
@@ -161,7 +174,7 @@ impl Sampler {
     #[must_use]
     pub fn snapshot(&self) -> RawProfile {
         let clocked = self.clocked();
-        weighed(self.ticket.snapshot(), clocked)
+        self.with_losses(weighed(self.ticket.snapshot(), clocked))
     }
 
     /// Stops sampling, and returns the samples.
@@ -171,7 +184,16 @@ impl Sampler {
     #[must_use]
     pub fn stop(mut self) -> RawProfile {
         let clocked = self.clocked();
-        weighed(self.ticket.leave(), clocked)
+        let profile = weighed(self.ticket.leave(), clocked);
+        self.with_losses(profile)
+    }
+
+    /// Says how many waits were dropped while this sampler was there.
+    fn with_losses(&self, mut profile: RawProfile) -> RawProfile {
+        let before = self.beside.as_ref().filter(|beside| beside.waits.is_some());
+        let dropped = before.map(|beside| waits::dropped() - beside.dropped_waits);
+        profile.lost.dropped_waits = dropped.unwrap_or(0);
+        profile
     }
 
     /// The CPU time of tasks, which is read before the samples are, so that it is never more than the sampling session's.
@@ -185,6 +207,7 @@ fn weighed(profile: Option<RawProfile>, clocked: Option<Clocked>) -> RawProfile 
     let Some(mut profile) = profile else { return RawProfile::empty() };
     if let Some(clocked) = clocked {
         profile.weigh(&clocked);
+        weigh_waits::weigh(&mut profile.waits, &clocked.lives);
     }
     profile
 }

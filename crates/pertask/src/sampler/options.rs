@@ -36,6 +36,11 @@ pub struct SamplerOptions {
     /// its thread has used since the thread's last sample, and time in the kernel in which no samples are taken stands with its
     /// thread, in no task.
     pub clocked: bool,
+    /// Whether to see where tasks wait, and who wakes them.
+    ///
+    /// By default this is off. If it is on, the lives of tasks are measured as with [`SessionOptions::life`](crate::SessionOptions::life),
+    /// and so is their CPU time by the clock. The waits of a spawn path share the time that its tasks waited.
+    pub waits: bool,
 }
 
 impl Default for SamplerOptions {
@@ -47,6 +52,7 @@ impl Default for SamplerOptions {
             memory_bytes: 256 << 20,
             scopes: true,
             clocked: true,
+            waits: false,
         }
     }
 }

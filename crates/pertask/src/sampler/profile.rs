@@ -60,6 +60,37 @@ pub struct RawSample {
     pub fiber: bool,
 }
 
+/// Waits of the tasks of one spawn path and with the same labels, at one place, which tasks of one spawn path ended.
+///
+/// Only some waits are seen where there are many. These stand for all, and all of a spawn path have the time that the path's tasks
+/// waited by the clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RawWait {
+    /// The number of the tasks' spawn path.
+    pub path: u32,
+    /// The labels that the tasks had at the end of the wait.
+    pub labels: Labels,
+    /// The spawn path of the tasks that woke them, or `None` where no task did: a timer, the network, another thread; or where the
+    /// wait goes on.
+    pub woken_by: Option<u32>,
+    /// About how many waits these are.
+    pub count: u64,
+    /// How long the tasks waited until they were woken.
+    pub waiting_ns: u64,
+    /// How long they were ready after that, until they were polled.
+    pub ready_ns: u64,
+    /// Where the future that waited left its waker, as addresses of code, from the innermost function. Empty where it left none that
+    /// was seen.
+    pub stack: Arc<[u64]>,
+    /// Whether the stack reaches the thread's root, or that of a [`fiber`](Self::fiber).
+    pub complete: bool,
+    /// Whether the stack had more frames than there is room for.
+    pub truncated: bool,
+    /// Whether the stack ends at the root of a fiber.
+    pub fiber: bool,
+}
+
 /// What a sampling session has missed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -86,6 +117,8 @@ pub struct SampleLosses {
     ///
     /// They have one address. [`incomplete_stacks`](Self::incomplete_stacks) counts them, too.
     pub unknown_stacks: u64,
+    /// Waits that were to be seen, and of which there is nothing: there was no room, or the thread is not sampled.
+    pub dropped_waits: u64,
     /// Threads that could not be sampled, or that block the signal. [`RawProfile::remarks`] says why.
     pub threads_not_sampled: u64,
     /// CPU time of the process that is nowhere in the profile.
@@ -149,6 +182,8 @@ pub struct RawProfile {
     ///
     /// Those of one thread are in the order of time.
     pub samples: Vec<RawSample>,
+    /// Where tasks waited, by place, the longest first. Empty without [`waits`](super::SamplerOptions::waits).
+    pub waits: Vec<RawWait>,
     /// CPU time without a sample, most time first: that of spawn paths and threads that had none, that of threads that block the
     /// signal, and time in the kernel where the mechanism sees user mode alone.
     ///
@@ -199,6 +234,7 @@ impl RawProfile {
             start: SystemTime::now(),
             duration: Duration::ZERO,
             samples: Vec::new(),
+            waits: Vec::new(),
             unmet: Vec::new(),
             cut_short: false,
             lost: SampleLosses::default(),

@@ -7,7 +7,9 @@ use super::handler::{
 use super::options::SamplerOptions;
 use super::profile::{RawProfile, RawSample, SampleLosses, Unmet};
 use super::stat::Birth;
-use crate::os::clock;
+use super::wait_table::Waits;
+use super::waits;
+use crate::os::clock::{self, Choice};
 use crate::pmus::call_stack;
 use crate::tasks::accounts;
 use pertask_symbols::Module;
@@ -51,6 +53,8 @@ pub(super) struct Session {
     /// The scopes by their words. The names' memory belongs to the interner, which has a bound of its own.
     scopes: HashMap<Box<[u64]>, Arc<[Arc<str>]>>,
     samples: Vec<RawSample>,
+    /// The waits that have ended, and when the session began by their clock.
+    waits: Waits,
     /// The CPU time of each thread for which an interruption is missing, because it fell into the kernel.
     kernel_ns: BTreeMap<u32, u64>,
     /// The CPU time that threads have used without samples, because they blocked the signal to the end.
@@ -73,6 +77,7 @@ impl Session {
             stacks: HashSet::new(),
             scopes: HashMap::new(),
             samples: Vec::new(),
+            waits: Waits::since(Choice::of_process().wall_ns()),
             kernel_ns: BTreeMap::new(),
             deaf_ns: BTreeMap::new(),
             threads: BTreeMap::new(),
@@ -145,6 +150,16 @@ impl Session {
         self.threads.entry(thread).or_insert_with(|| crate::os::threads::name(thread));
     }
 
+    /// Adds a wait that has ended, or its part so far.
+    pub(super) fn add_wait(&mut self, words: &[u64]) {
+        let Some(seen) = self.waits.see(words) else { return };
+        let Some(stack) = self.stack(seen.addresses) else {
+            self.lost.dropped_memory_full += 1;
+            return;
+        };
+        self.waits.add(&seen, stack);
+    }
+
     /// The stack with these addresses, which is kept now if it is new. Takes room for the stack and for a sample, or returns
     /// `None` if there is not enough.
     fn stack(&mut self, addresses: &[u64]) -> Option<Arc<[u64]>> {
@@ -186,6 +201,7 @@ impl Session {
         modules: Vec<Module>,
     ) -> RawProfile {
         let process_cpu_ns = clock::process_cpu_ns().saturating_sub(self.process_cpu_ns);
+        waits::for_each_open(|words| self.add_wait(words));
         self.lost.unsampled_cpu_ns = process_cpu_ns.saturating_sub(self.carried_cpu_ns);
         for (thread, name) in &mut self.threads {
             // A thread may have named itself after its first sample.
@@ -200,6 +216,7 @@ impl Session {
             start: self.start.0,
             duration: self.start.1.elapsed(),
             samples: self.samples,
+            waits: self.waits.finish(),
             unmet: kernel.chain(deaf).filter(|unmet| unmet.cpu_ns > 0).collect(),
             cut_short: halted || self.lost.dropped_memory_full > 0,
             lost: self.lost,

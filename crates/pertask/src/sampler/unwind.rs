@@ -16,6 +16,10 @@ pub(super) struct Interrupted {
     registers: UnwindRegsNative,
 }
 
+/// Return addresses may be signed, in the bits that user-space addresses do not use.
+#[cfg(target_arch = "aarch64")]
+const ADDRESS_MASK: framehop::aarch64::PtrAuthMask = framehop::aarch64::PtrAuthMask((1 << 48) - 1);
+
 /// How a walk ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
@@ -54,11 +58,55 @@ impl Interrupted {
         // SAFETY: by the caller's contract, the kernel has written a `ucontext_t` there.
         let machine = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext };
         let (frame, link) = (machine.regs[29], machine.regs[30]);
-        // Return addresses may be signed, in the bits that user-space addresses do not use.
-        const ADDRESS_BITS: u64 = (1 << 48) - 1;
-        let mask = framehop::aarch64::PtrAuthMask(ADDRESS_BITS);
-        let registers = UnwindRegsNative::new_with_ptr_auth_mask(mask, link, machine.sp, frame);
+        let registers =
+            UnwindRegsNative::new_with_ptr_auth_mask(ADDRESS_MASK, link, machine.sp, frame);
         Self { instruction: machine.pc, stack: machine.sp, registers }
+    }
+}
+
+impl Interrupted {
+    /// The registers of the function that calls this.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(super) fn here() -> Self {
+        let (instruction, stack, frame): (u64, u64, u64);
+        // SAFETY: this reads registers.
+        unsafe {
+            std::arch::asm!(
+                "lea {}, [rip]",
+                "mov {}, rsp",
+                "mov {}, rbp",
+                out(reg) instruction,
+                out(reg) stack,
+                out(reg) frame,
+                options(nomem, nostack, preserves_flags)
+            );
+        }
+        let registers = UnwindRegsNative::new(instruction, stack, frame);
+        Self { instruction, stack, registers }
+    }
+
+    /// The registers of the function that calls this.
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    pub(super) fn here() -> Self {
+        let (instruction, stack, frame, link): (u64, u64, u64, u64);
+        // SAFETY: this reads registers.
+        unsafe {
+            std::arch::asm!(
+                "adr {}, .",
+                "mov {}, sp",
+                "mov {}, x29",
+                "mov {}, x30",
+                out(reg) instruction,
+                out(reg) stack,
+                out(reg) frame,
+                out(reg) link,
+                options(nomem, nostack, preserves_flags)
+            );
+        }
+        let registers = UnwindRegsNative::new_with_ptr_auth_mask(ADDRESS_MASK, link, stack, frame);
+        Self { instruction, stack, registers }
     }
 }
 

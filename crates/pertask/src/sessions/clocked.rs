@@ -1,5 +1,6 @@
 //! CPU time by the clock during a session, divided in the same way as samples can be.
 
+use crate::report::LifeReport;
 use crate::tasks::label_set::Labels;
 use crate::tasks::past::Key;
 use std::collections::HashMap;
@@ -11,6 +12,8 @@ pub(crate) struct Clocked {
     pub(crate) paths_ns: HashMap<u32, u64>,
     /// The part of it that those tasks had with these labels, as far as it is known.
     pub(crate) labeled_ns: HashMap<(u32, Labels), u64>,
+    /// The lives of the tasks of each spawn path, where they were measured.
+    pub(crate) lives: HashMap<u32, LifeReport>,
     /// The CPU time in tasks of which it is not known in which task it was.
     pub(crate) unknown_ns: u64,
     /// The CPU time of each live thread outside tasks, or `None` for a thread that is no worker: all its time is outside tasks.

@@ -211,7 +211,9 @@ impl Reading {
     /// The CPU time since `base`, of each spawn path's tasks and of the threads outside tasks.
     #[cfg(feature = "sampler")]
     pub(crate) fn clocked_since(&self, base: &Self) -> Clocked {
-        let spawned = self.spawned_since(base, false);
+        let spawned = self.spawned_since(base, true);
+        let life = |row: &Spawned| Some((row.path.id(), row.life()?));
+        let lives = spawned.iter().filter_map(life).collect();
         let paths = spawned.iter().map(|row| (row.path.id(), row.count.cpu_ns)).collect();
         let labeled = self.labels.clone().since(&base.labels).accounts;
         let outside = |thread: &ThreadReport| thread.cpu_ns.saturating_sub(thread.tasks_cpu_ns);
@@ -223,6 +225,7 @@ impl Reading {
             .filter_map(|thread| Some((thread.tid?, thread.worker.then(|| outside(&thread)))));
         let ended = self.ended_since(base).chain(rows(ending));
         Clocked {
+            lives,
             labeled_ns: clocked::labeled(labeled, &paths),
             paths_ns: paths,
             unknown_ns: self.unknown_ns - base.unknown_ns,

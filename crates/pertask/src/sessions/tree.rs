@@ -20,7 +20,7 @@ pub(crate) struct Spawned {
 }
 
 impl Spawned {
-    fn life(&self) -> Option<LifeReport> {
+    pub(crate) fn life(&self) -> Option<LifeReport> {
         self.life.as_ref().map(|life| LifeReport::of(life, self.count.cpu_ns))
     }
 }

@@ -291,6 +291,12 @@ thread_local! {
     };
 }
 
+/// Whether this thread can still use papaya's maps.
+#[cfg(feature = "sampler")]
+pub(crate) fn can_look_up() -> bool {
+    CAN_LOOK_UP.try_with(|_| ()).is_ok()
+}
+
 /// A value that a thread drops, so that `try_with` notices.
 struct Droppable;
 

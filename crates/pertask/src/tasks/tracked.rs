@@ -121,7 +121,11 @@ impl<F: Future> Future for Tracked<F> {
         crate::tasks::tokio::hooks::polled(running.id());
         let poll = match noting_waker(running, context, waker) {
             None => run_as(running, || future.poll(context)),
-            Some(waker) => run_as(running, || future.poll(&mut Context::from_waker(&waker))),
+            Some(waker) => {
+                let poll = run_as(running, || future.poll(&mut Context::from_waker(&waker)));
+                waker.end_poll(poll.is_pending());
+                poll
+            }
         };
         if poll.is_ready() {
             *task = None;
@@ -132,7 +136,8 @@ impl<F: Future> Future for Tracked<F> {
 
 impl<F> Drop for Tracked<F> {
     fn drop(&mut self) {
-        let Self { task, future, .. } = self;
+        let Self { task, future, waker, .. } = self;
+        waker::end_wait(waker.as_ref());
         // SAFETY: the future is dropped here, in place, and nowhere else.
         let mut drop = || unsafe { ManuallyDrop::drop(future) };
         let Some(task) = task else { return drop() };

@@ -1,0 +1,184 @@
+//! Waits that are sampled: a wait whose poll was watched for where it left its waker, and by whom it was ended.
+//!
+//! A future that waits clones the waker that it is polled with, and leaves the clone with whatever will wake it. At that moment the
+//! whole chain of futures is on the thread's stack. A watched poll has a waker that it has not seen before, so that a future which
+//! already left a waker leaves a new one. Each clone that is made during the poll is a *leaf* of its own, with its own stack; the leaf
+//! that wakes the task is the place where the task waited.
+//!
+//! This file knows how a wait goes on and ends. Which polls are watched, how a stack is taken and what becomes of it is the sampler's
+//! matter.
+
+use crate::os::clock::Choice;
+use pertask_core::{Cpu, SpawnPath, Task};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// The most leaves of a poll that have stacks.
+const LEAVES: usize = 4;
+
+/// What the sampler does for waits.
+pub(crate) struct Sampling {
+    /// Says whether the poll that begins on this thread is watched, and for how many polls it then stands.
+    pub(crate) choose: fn(now_ns: u64) -> Option<u32>,
+    /// The calling thread's stack.
+    pub(crate) stack: fn() -> Option<Box<[u64]>>,
+    /// Takes in a wait that begins.
+    pub(crate) begun: fn(&Arc<Wait>),
+    /// Takes in a wait that has ended.
+    pub(crate) ended: fn(&Wait, now_ns: u64),
+}
+
+static SAMPLING: OnceLock<Sampling> = OnceLock::new();
+
+/// The number of sessions that sample waits.
+static WANTED: AtomicU32 = AtomicU32::new(0);
+
+/// While a value of this type lives, waits are sampled.
+#[derive(Debug)]
+pub(crate) struct Sampled(());
+
+impl Sampled {
+    /// The first call decides how waits are sampled.
+    pub(crate) fn begin(sampling: Sampling) -> Self {
+        SAMPLING.get_or_init(|| sampling);
+        // Relaxed: a poll that begins at this moment may not be watched.
+        WANTED.fetch_add(1, Ordering::Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for Sampled {
+    fn drop(&mut self) {
+        // Relaxed: a poll that begins at this moment may be watched all the same.
+        WANTED.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How waits are sampled, if they are.
+#[inline(always)]
+fn sampling() -> Option<&'static Sampling> {
+    // Relaxed: see `Sampled`.
+    if WANTED.load(Ordering::Relaxed) == 0 { None } else { SAMPLING.get() }
+}
+
+/// A watched poll, and the wait after it.
+#[derive(Debug)]
+pub(crate) struct Wait {
+    pub(crate) task: Arc<Task>,
+    /// How many polls this one stands for.
+    pub(crate) stands_for: u32,
+    /// The thread that polls, by its [`Cpu`]'s number.
+    poller: u32,
+    /// Whether the poll goes on.
+    polled: AtomicBool,
+    leaves: [OnceLock<Box<[u64]>>; LEAVES],
+    /// The number of leaves that were made.
+    made: AtomicU32,
+    /// When the poll ended, or 0.
+    since_ns: AtomicU64,
+    /// When the task was first woken, or 0.
+    woken_ns: AtomicU64,
+    /// The leaf that woke it, as its number plus one, and in the upper half the spawn path of the task that did, as its number plus one.
+    woken_by: AtomicU64,
+}
+
+/// What is known of a wait at some moment.
+pub(crate) struct Course<'a> {
+    pub(crate) since_ns: u64,
+    /// When the task was woken, if it was.
+    pub(crate) woken_ns: Option<u64>,
+    /// The number of the spawn path of the task that woke it, if one did.
+    pub(crate) woken_by: Option<u32>,
+    /// Where the task waited: empty where nothing is known.
+    pub(crate) stack: &'a [u64],
+}
+
+impl Wait {
+    /// Begins to watch the poll that begins on this thread, if it is this one's turn.
+    pub(crate) fn choose(task: &Arc<Task>) -> Option<Arc<Self>> {
+        let sampling = sampling()?;
+        let stands_for = (sampling.choose)(Choice::of_process().wall_ns())?;
+        Some(Arc::new(Self {
+            task: Arc::clone(task),
+            stands_for,
+            poller: Cpu::with(|cpu| cpu.record().index()),
+            polled: AtomicBool::new(true),
+            leaves: Default::default(),
+            made: AtomicU32::new(0),
+            since_ns: AtomicU64::new(0),
+            woken_ns: AtomicU64::new(0),
+            woken_by: AtomicU64::new(0),
+        }))
+    }
+
+    /// Makes a leaf of the waker that is being cloned, and returns its number plus one. `None` if it is not cloned in the watched poll,
+    /// or is one too many.
+    pub(crate) fn make_leaf(&self) -> Option<u32> {
+        // Relaxed: the thread that polls has written it.
+        if !self.polled.load(Ordering::Relaxed)
+            || Cpu::try_with(|cpu| cpu.record().index()) != Some(self.poller)
+        {
+            return None;
+        }
+        // Relaxed: only the thread that polls makes leaves.
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        let leaf = self.leaves.get(number as usize)?;
+        leaf.set((sampling()?.stack)().unwrap_or_default()).ok()?;
+        Some(number + 1)
+    }
+
+    /// Ends the poll. If the task is pending, its wait begins.
+    pub(crate) fn end_poll(self: &Arc<Self>, is_pending: bool) {
+        // Relaxed: see `make_leaf`.
+        self.polled.store(false, Ordering::Relaxed);
+        if is_pending && let Some(sampling) = sampling() {
+            // Relaxed: whoever reads it has found the wait in a table of the sampler's, which orders it.
+            self.since_ns.store(Choice::of_process().wall_ns(), Ordering::Relaxed);
+            (sampling.begun)(self);
+        }
+    }
+
+    /// Ends the wait, if one began.
+    pub(crate) fn end(&self) {
+        // Relaxed, both: the executor orders the last poll before this.
+        if self.since_ns.load(Ordering::Relaxed) != 0
+            && let Some(sampling) = SAMPLING.get()
+        {
+            (sampling.ended)(self, Choice::of_process().wall_ns());
+            self.since_ns.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that the task is woken by a leaf, given by its number plus one, or 0.
+    pub(crate) fn note_wake(&self, leaf: u32) {
+        let times = Ordering::Relaxed;
+        // Only the first wake counts. Relaxed, both: a time.
+        if self.woken_ns.load(times) != 0 {
+            return;
+        }
+        let now_ns = Choice::of_process().wall_ns();
+        if self.woken_ns.compare_exchange(0, now_ns, times, times).is_ok() {
+            let by = Cpu::try_with(|cpu| cpu.path().map(SpawnPath::id)).flatten();
+            let by = by.map_or(0, |path| path + 1);
+            // Relaxed: figures. Who sees the time and not these takes the waker for unknown.
+            self.woken_by.store(u64::from(by) << 32 | u64::from(leaf), Ordering::Relaxed);
+        }
+    }
+
+    /// What is known of the wait now.
+    pub(crate) fn course(&self) -> Course<'_> {
+        // Relaxed, all: see where they are stored.
+        let since_ns = self.since_ns.load(Ordering::Relaxed);
+        let woken_ns = self.woken_ns.load(Ordering::Relaxed);
+        let woken_by = self.woken_by.load(Ordering::Relaxed);
+        let leaf = (woken_by as u32 as usize).saturating_sub(1);
+        // Where no leaf is known to have woken it, the task waits for all of them. The first is what it awaited first.
+        let stack = self.leaves.get(leaf).and_then(OnceLock::get);
+        Course {
+            since_ns,
+            woken_ns: (woken_ns != 0).then(|| woken_ns.max(since_ns)),
+            woken_by: ((woken_by >> 32) as u32).checked_sub(1),
+            stack: stack.map_or(&[], |stack| stack),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What a thread does with its own record outside of a handler: it walks its stack, and writes into its ring.
+
+use super::handler::{self, MOST_FRAMES};
+use super::record::{Own, Record};
+use super::unwind::Interrupted;
+use pertask_core::Cpu;
+use std::cell::Cell;
+
+/// The record of the calling thread.
+///
+/// INVARIANT: the thread had the record when this was made, and is still the same thread. It does not leave the thread.
+#[derive(Clone, Copy)]
+pub(super) struct OwnRecord {
+    record: &'static Record,
+    not_send: std::marker::PhantomData<*const ()>,
+}
+
+thread_local! {
+    /// The record that the thread last had.
+    static KNOWN: Cell<Option<&'static Record>> = const { Cell::new(None) };
+}
+
+impl OwnRecord {
+    /// The record of the calling thread, which runs tasks, if the thread is sampled.
+    pub(super) fn get() -> Option<Self> {
+        let thread = Cpu::with(|cpu| cpu.record().thread())?;
+        let known = KNOWN.get().filter(|record| record.is_of(thread));
+        let record = known.or_else(|| Record::of_thread(thread));
+        KNOWN.set(record);
+        Some(Self { record: record?, not_send: std::marker::PhantomData })
+    }
+
+    /// The thread's stack: the flags of a sample, and then the addresses. `None` on a stack that is not known.
+    #[inline(never)]
+    pub(super) fn stack(self) -> Option<Box<[u64]>> {
+        let from = Interrupted::here();
+        let mut words = [0; 1 + MOST_FRAMES];
+        let mut length = 1;
+        let found = |address| {
+            if let Some(word) = words.get_mut(length) {
+                *word = address;
+                length += 1;
+            }
+        };
+        // SAFETY: the registers are those of this function, which goes on.
+        let walk = |own: &mut Own| unsafe { handler::walk(self.record, own, from, found) };
+        // SAFETY: the thread has the record, by the invariant.
+        let (flags, good) = unsafe { self.record.enter_outside(walk) }??;
+        words[0] = flags;
+        // Without this function itself.
+        let callers = words.get(2..=good).unwrap_or_default();
+        Some([flags].into_iter().chain(callers.iter().copied()).collect())
+    }
+
+    /// Writes a record of at most so many words into the thread's ring. `None` if there is no room.
+    pub(super) fn write(self, most: usize, f: impl FnOnce(&mut dyn FnMut(u64))) -> Option<()> {
+        let write = |_: &mut Own| {
+            let mut writing = self.record.ring.begin(most)?;
+            f(&mut |word| writing.push(word));
+            writing.finish();
+            Some(())
+        };
+        // SAFETY: the thread has the record, by the invariant.
+        unsafe { self.record.enter_outside(write) }?
+    }
+}

@@ -1,0 +1,96 @@
+//! The waits of a session, added up by place.
+
+use super::handler::{COMPLETE, FIBER, HEAD, TAG_SHIFT, TRUNCATED};
+use super::profile::RawWait;
+use super::waits::MORE;
+use crate::tasks::accounts;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The waits of a session.
+#[derive(Clone)]
+pub(super) struct Waits {
+    /// When the session began.
+    since_ns: u64,
+    all: HashMap<Place, RawWait>,
+}
+
+/// Where tasks of one spawn path waited, and who woke them.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Place {
+    /// Equal stacks share their memory.
+    stack: *const u64,
+    path: u32,
+    tag: u32,
+    woken_by: Option<u32>,
+}
+
+// SAFETY: the pointer is a number here. What it points to is shared and never changes.
+#[allow(unsafe_code)]
+unsafe impl Send for Place {}
+
+/// A wait as its words tell it.
+pub(super) struct Seen<'a> {
+    flags: u64,
+    path: u32,
+    tag: u32,
+    woken_by: Option<u32>,
+    stands_for: u64,
+    waiting_ns: u64,
+    ready_ns: u64,
+    pub(super) addresses: &'a [u64],
+}
+
+impl Waits {
+    pub(super) fn since(since_ns: u64) -> Self {
+        Self { since_ns, all: HashMap::new() }
+    }
+
+    /// Reads a wait, as far as it belongs to the session. `None` if nothing of it does.
+    pub(super) fn see<'a>(&self, words: &'a [u64]) -> Option<Seen<'a>> {
+        let [flags, _, end_ns, _, _, path, woken_by] = *words.first_chunk::<HEAD>()?;
+        let [since_ns, woken_ns] = *words.get(HEAD..)?.first_chunk::<MORE>()?;
+        let since_ns = since_ns.max(self.since_ns);
+        let woken_ns =
+            if woken_ns == 0 { end_ns } else { woken_ns }.clamp(since_ns, end_ns.max(since_ns));
+        (end_ns > since_ns).then(|| Seen {
+            flags,
+            path: (path as u32).wrapping_sub(1),
+            tag: (path >> TAG_SHIFT) as u32,
+            woken_by: (woken_by as u32).checked_sub(1),
+            stands_for: flags >> 32,
+            waiting_ns: woken_ns - since_ns,
+            ready_ns: end_ns - woken_ns,
+            addresses: &words[HEAD + MORE..],
+        })
+    }
+
+    pub(super) fn add(&mut self, seen: &Seen<'_>, stack: Arc<[u64]>) {
+        let Seen { path, tag, woken_by, stands_for, .. } = *seen;
+        let place = Place { stack: stack.as_ptr(), path, tag, woken_by };
+        let new = || RawWait {
+            path,
+            labels: accounts::labels_of(tag),
+            woken_by,
+            count: 0,
+            waiting_ns: 0,
+            ready_ns: 0,
+            stack,
+            complete: seen.flags & COMPLETE != 0,
+            truncated: seen.flags & TRUNCATED != 0,
+            fiber: seen.flags & FIBER != 0,
+        };
+        let wait = self.all.entry(place).or_insert_with(new);
+        wait.count += stands_for;
+        wait.waiting_ns =
+            wait.waiting_ns.saturating_add(seen.waiting_ns.saturating_mul(stands_for));
+        wait.ready_ns = wait.ready_ns.saturating_add(seen.ready_ns.saturating_mul(stands_for));
+    }
+
+    /// All waits, longest first.
+    pub(super) fn finish(self) -> Vec<RawWait> {
+        let mut all: Vec<_> = self.all.into_values().collect();
+        all.sort_by_key(|wait| std::cmp::Reverse(wait.waiting_ns));
+        all
+    }
+}

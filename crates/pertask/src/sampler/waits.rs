@@ -1,0 +1,207 @@
+//! Where tasks wait: which polls are watched, the stacks of their leaves, and the waits that go on.
+//!
+//! A wait that has ended is a record in the ring of the thread that polls the task next. A poll takes no lock. It is watched in its
+//! turn: one of so many on its thread, which is all of them while there are few, and so few of them while there are many that the
+//! stacks take less than a hundredth of the thread's time.
+
+use super::handler::{COMPLETE, FIBER, HEAD, MOST_FRAMES, TAG_SHIFT, TRUNCATED, WAIT};
+use super::own_thread::OwnRecord;
+use crate::pmus::waits::{Course, Sampled, Sampling, Wait};
+use crate::tasks::accounts::can_look_up;
+use pertask_core::TaskId;
+use std::cell::Cell;
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+
+/// The words of a wait between a sample's first words and its stack.
+pub(super) const MORE: usize = 2;
+
+/// The most words of a wait.
+const MOST_WORDS: usize = HEAD + MORE + MOST_FRAMES;
+
+/// How many polls a second are watched on a thread.
+const RATE: u64 = 1_000;
+
+/// How often a thread finds out how many polls it makes.
+const LOOK_NS: u64 = 50_000_000;
+
+/// The most waits that go on and are known.
+const MOST_OPEN: usize = 1 << 16;
+
+/// The waits that go on. Whoever reads a session takes them from here.
+static OPEN: LazyLock<papaya::HashMap<NonZeroU64, Arc<Wait>>> = LazyLock::new(papaya::HashMap::new);
+
+/// The watched waits that are lost, because their thread has no ring, or no room in it.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Begins to sample waits.
+pub(super) fn begin() -> Sampled {
+    Sampled::begin(Sampling { choose, stack, begun, ended })
+}
+
+/// How many watched waits have been lost since the program began.
+pub(super) fn dropped() -> u64 {
+    // Relaxed: a figure.
+    DROPPED.load(Ordering::Relaxed)
+}
+
+/// Calls `f` with the words of each wait that goes on, as those of a wait that ends now.
+pub(super) fn for_each_open(mut f: impl FnMut(&[u64])) {
+    if !can_look_up() {
+        return;
+    }
+    let now_ns = crate::os::clock::Choice::of_process().wall_ns();
+    for wait in OPEN.pin().values() {
+        let mut words = Vec::with_capacity(MOST_WORDS);
+        write(wait, &wait.course(), now_ns, |word| words.push(word));
+        f(&words);
+    }
+}
+
+/// A thread's choice of polls.
+#[derive(Clone, Copy)]
+struct Choosing {
+    /// One of so many polls is watched.
+    every: u32,
+    /// The polls until the next one.
+    left: u32,
+    /// The polls since `since_ns`, and those among them that were watched.
+    polls: u64,
+    watched: u64,
+    since_ns: u64,
+    /// The state of a xorshift generator.
+    random: u64,
+}
+
+thread_local! {
+    static CHOOSING: Cell<Choosing> = const {
+        Cell::new(Choosing { every: 1, left: 1, polls: 0, watched: 0, since_ns: 0, random: 0 })
+    };
+}
+
+fn choose(now_ns: u64) -> Option<u32> {
+    let mut choosing = CHOOSING.get();
+    let chosen = choosing.next(now_ns);
+    CHOOSING.set(choosing);
+    chosen
+}
+
+impl Choosing {
+    fn next(&mut self, now_ns: u64) -> Option<u32> {
+        self.polls += 1;
+        self.adapt(now_ns);
+        self.left = self.left.saturating_sub(1);
+        if self.left > 0 {
+            return None;
+        }
+        self.watched += 1;
+        let stands_for = self.every;
+        // As often one more as one less, so that polls which come in turns are all met.
+        self.left = 1 + (self.random(now_ns) % u64::from(2 * self.every - 1)) as u32;
+        Some(stands_for)
+    }
+
+    /// Learns how many polls there are, from time to time, and at once where they have become many.
+    fn adapt(&mut self, now_ns: u64) {
+        const ENOUGH: u64 = RATE * LOOK_NS / 1_000_000_000;
+        let passed_ns = now_ns.saturating_sub(self.since_ns);
+        if passed_ns < LOOK_NS && self.watched < 2 * ENOUGH {
+            return;
+        }
+        let a_second = self.polls.saturating_mul(1_000_000_000) / passed_ns.max(1);
+        self.every = (a_second / RATE).clamp(1, 1 << 16) as u32;
+        self.left = self.left.min(self.every);
+        (self.polls, self.watched, self.since_ns) = (0, 0, now_ns);
+    }
+
+    fn random(&mut self, now_ns: u64) -> u64 {
+        let mut x = if self.random == 0 { now_ns | 1 } else { self.random };
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.random = x;
+        x
+    }
+}
+
+/// The stack of the calling thread: its flags, and then its addresses.
+fn stack() -> Option<Box<[u64]>> {
+    OwnRecord::get()?.stack()
+}
+
+fn begun(wait: &Arc<Wait>) {
+    // A wait beyond the bound is known once it has ended.
+    if can_look_up() && OPEN.len() < MOST_OPEN {
+        OPEN.pin().insert(number(wait), Arc::clone(wait));
+    }
+}
+
+fn ended(wait: &Wait, now_ns: u64) {
+    if can_look_up() {
+        OPEN.pin().remove(&number(wait));
+    }
+    let write = |push: &mut dyn FnMut(u64)| write(wait, &wait.course(), now_ns, push);
+    if OwnRecord::get().and_then(|own| own.write(MOST_WORDS, write)).is_none() {
+        // Relaxed: a figure.
+        DROPPED.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn number(wait: &Wait) -> NonZeroU64 {
+    NonZeroU64::new(TaskId::get(wait.task.id())).unwrap_or(NonZeroU64::MIN)
+}
+
+/// Writes a wait: first the words of a sample, which has the end of the wait in place of the thread's CPU time and the spawn path of
+/// whoever ended it in place of scopes; then when the wait began, and when the task was woken.
+fn write(wait: &Wait, course: &Course<'_>, now_ns: u64, mut push: impl FnMut(u64)) {
+    let (flags, addresses) = course.stack.split_first().unwrap_or((&0, &[]));
+    let task = &wait.task;
+    let path = u64::from(task.path().id()) + 1;
+    push(flags & (COMPLETE | FIBER | TRUNCATED) | WAIT | u64::from(wait.stands_for) << 32);
+    push(0);
+    push(now_ns);
+    push(task.id().get());
+    push(task.parent().map_or(0, TaskId::get));
+    push(path | u64::from(task.tag()) << TAG_SHIFT);
+    push(course.woken_by.map_or(0, |path| u64::from(path) + 1));
+    push(course.since_ns);
+    push(course.woken_ns.unwrap_or(0));
+    addresses.iter().for_each(|address| push(*address));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(polls: u64, apart_ns: u64) -> (u64, u64) {
+        let mut choosing = Choosing { since_ns: 1, ..CHOOSING.get() };
+        let (mut watched, mut stood_for) = (0, 0);
+        for poll in 0..polls {
+            if let Some(stands_for) = choosing.next(1 + poll * apart_ns) {
+                watched += 1;
+                stood_for += u64::from(stands_for);
+            }
+        }
+        (watched, stood_for)
+    }
+
+    #[test]
+    fn few_polls_are_all_watched_and_of_many_a_bounded_number() {
+        assert_eq!(of(500, 2_000_000), (500, 500));
+        // A million polls a second, for two seconds.
+        let (watched, stood_for) = of(2_000_000, 1_000);
+        assert!((1_000..=2_400).contains(&watched), "{watched}");
+        assert!((1_600_000..=2_400_000).contains(&stood_for), "they stand for {stood_for}");
+    }
+
+    #[test]
+    fn after_a_rush_every_poll_is_watched_again() {
+        let mut choosing = Choosing { since_ns: 1, ..CHOOSING.get() };
+        (0..1_000_000).for_each(|poll| drop(choosing.next(1 + poll * 500)));
+        assert!(choosing.every > 100);
+        let later = 10_000_000_000;
+        let watched = (0..50).filter(|poll| choosing.next(later + poll * 100_000_000).is_some());
+        assert!(watched.count() >= 48);
+    }
+}

@@ -1,0 +1,235 @@
+//! Where tasks wait, and who wakes them: each wait stands at what the task awaited, and all of a task's waits are as long as the clock
+//! says.
+
+#![cfg(feature = "profiler")]
+
+mod support;
+
+use pertask::TaskExt;
+use pertask::sampler::{RawProfile, RawWait, Sampler, SamplerOptions};
+use pertask::symbols::Symbolizer;
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use support::alone;
+
+fn sampling() -> Sampler {
+    let mut options = SamplerOptions::with_frequency(99);
+    options.waits = true;
+    Sampler::start(options).expect("a mechanism works")
+}
+
+/// The functions of each wait's stack, from the innermost, with the wait.
+fn named(profile: &RawProfile) -> Vec<(Vec<String>, &RawWait)> {
+    let mut symbolizer = Symbolizer::new(&profile.modules);
+    let mut functions = |wait: &RawWait| {
+        let frames = wait.stack.iter().flat_map(|address| symbolizer.frames(*address).to_vec());
+        frames.map(|frame| frame.function.to_string()).collect::<Vec<_>>()
+    };
+    profile.waits.iter().map(|wait| (functions(wait), wait)).collect()
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+/// The time of waits whose stack has all of these, from the innermost, each as a part of a function's name.
+fn waited_at(named: &[(Vec<String>, &RawWait)], wanted: &[&str]) -> u64 {
+    let has = |functions: &[String]| {
+        let mut rest = functions.iter();
+        wanted.iter().all(|part| rest.any(|function| function.contains(part)))
+    };
+    named.iter().filter(|(functions, _)| has(functions)).map(|(_, wait)| wait.waiting_ns).sum()
+}
+
+async fn query() {
+    tokio::time::sleep(Duration::from_millis(40)).await;
+}
+
+async fn locked(mutex: &tokio::sync::Mutex<()>) {
+    drop(mutex.lock().await);
+}
+
+#[test]
+fn a_wait_stands_at_what_was_awaited() {
+    let _alone = alone();
+    let runtime = runtime();
+    let mutex = Arc::new(tokio::sync::Mutex::new(()));
+    let (send, mut receive) = tokio::sync::mpsc::channel::<u32>(1);
+    let sampler = sampling();
+    let holder = Arc::clone(&mutex);
+    let work = async move {
+        query().await;
+        locked(&mutex).await;
+        receive.recv().await.unwrap();
+        tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(40)))
+            .await
+            .unwrap();
+        let never = std::future::pending::<()>();
+        let _ = tokio::time::timeout(Duration::from_millis(40), never).await;
+    };
+    runtime.block_on(async {
+        let held = holder.lock().await;
+        let task = tokio::spawn(work.task("waits"));
+        tokio::time::sleep(Duration::from_millis(80)).await;
+        drop(held);
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        send.send(1).await.unwrap();
+        task.await.unwrap();
+    });
+    let profile = sampler.stop();
+    let named = named(&profile);
+    for (what, least_ms) in [
+        (&["Sleep", "query"][..], 39),
+        (&["Mutex", "locked"][..], 1),
+        (&["Receiver", "recv"][..], 1),
+        (&["JoinHandle"][..], 39),
+        (&["Timeout"][..], 39),
+    ] {
+        let ns = waited_at(&named, what);
+        assert!(ns >= least_ms * 1_000_000, "{what:?}: {ns} ns of {named:#?}");
+    }
+    let all: u64 = profile.waits.iter().map(|wait| wait.waiting_ns).sum();
+    let seen: u64 =
+        named.iter().filter(|(stack, _)| !stack.is_empty()).map(|(_, it)| it.waiting_ns).sum();
+    assert!(seen * 100 >= all * 95, "{seen} of {all} ns have a place");
+}
+
+#[test]
+fn the_leaf_that_wakes_is_the_place() {
+    let _alone = alone();
+    let runtime = runtime();
+    let sampler = sampling();
+    let work = async {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(3_600)) => unreachable!(),
+            () = query() => {}
+        }
+    };
+    runtime.block_on(async { tokio::spawn(work.task("selects")).await.unwrap() });
+    let profile = sampler.stop();
+    let named = named(&profile);
+    let all: u64 = profile.waits.iter().map(|wait| wait.waiting_ns).sum();
+    assert_eq!(waited_at(&named, &["Sleep", "query"]), all, "{named:#?} {:?}", profile.lost);
+}
+
+#[test]
+fn who_wakes_is_told() {
+    let _alone = alone();
+    let runtime = runtime();
+    let (send, receive) = tokio::sync::oneshot::channel::<()>();
+    let sampler = sampling();
+    runtime.block_on(async {
+        let waits = tokio::spawn(async { receive.await.unwrap() }.task("waits for another"));
+        let wakes = async {
+            query().await;
+            send.send(()).unwrap();
+        };
+        tokio::spawn(wakes.task("wakes another")).await.unwrap();
+        waits.await.unwrap();
+    });
+    let profile = sampler.stop();
+    let path = |name: &str| {
+        let mut found = None;
+        let path =
+            |path: &pertask::core::SpawnPath| (path.site().name() == Some(name)).then(|| path.id());
+        for wait in &profile.waits {
+            let known = pertask::core::System::global().path(wait.path);
+            found = found.or(known.and_then(path));
+        }
+        found
+    };
+    let (waits, wakes) = (path("waits for another").unwrap(), path("wakes another").unwrap());
+    let of = |path: u32| profile.waits.iter().filter(move |wait| wait.path == path);
+    let by_another = of(waits).filter(|wait| wait.woken_by == Some(wakes));
+    assert!(
+        by_another.map(|wait| wait.waiting_ns).sum::<u64>() >= 39_000_000,
+        "{:#?}",
+        profile.waits
+    );
+    assert!(of(wakes).all(|wait| wait.woken_by.is_none()), "a timer woke it");
+}
+
+#[test]
+fn a_task_that_waits_for_ever_shows_where() {
+    let _alone = alone();
+    let runtime = runtime();
+    let mutex = Arc::new(tokio::sync::Mutex::new(()));
+    let sampler = sampling();
+    let held = mutex.clone().try_lock_owned().unwrap();
+    let stuck = Arc::clone(&mutex);
+    let task = runtime.spawn(async move { locked(&stuck).await }.task("stuck"));
+    std::thread::sleep(Duration::from_millis(60));
+    let profile = sampler.stop();
+    let ns = waited_at(&named(&profile), &["Mutex", "locked"]);
+    assert!(ns > 0, "{:#?}", profile.waits);
+    drop(held);
+    runtime.block_on(task).unwrap();
+}
+
+/// Neither the number of polls nor their result changes, whatever the sampler does with wakers.
+#[test]
+fn nothing_is_polled_more_often() {
+    let _alone = alone();
+    let polls = |with: bool| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let sampler = with.then(sampling);
+        let count = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&count);
+        let work = async {
+            let (send, receive) = tokio::sync::oneshot::channel();
+            let sends = async {
+                tokio::task::yield_now().await;
+                send.send(7).unwrap();
+            };
+            let both = tokio::join!(sends, async { receive.await.unwrap() });
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            both.1
+        };
+        let mut work = Box::pin(work);
+        let counting = poll_fn(move |context: &mut Context<'_>| {
+            counted.fetch_add(1, Relaxed);
+            work.as_mut().poll(context)
+        });
+        let result =
+            runtime.block_on(async { tokio::spawn(counting.task("counts")).await.unwrap() });
+        drop(sampler);
+        (result, count.load(Relaxed))
+    };
+    assert_eq!(polls(false), polls(true));
+}
+
+/// Wakers that a future keeps, compares, hands on and drops do what those of the executor do.
+#[test]
+fn wakers_are_what_futures_expect() {
+    let _alone = alone();
+    let sampler = sampling();
+    let mut last = None;
+    let keeps = poll_fn(move |context: &mut Context<'_>| {
+        let clone = context.waker().clone();
+        let another = clone.clone();
+        assert!(another.will_wake(&clone));
+        match last.replace(clone) {
+            Some(before) if before.will_wake(&another) => Poll::Ready(()),
+            _ => {
+                std::thread::spawn(move || another.wake()).join().unwrap();
+                Poll::Pending
+            }
+        }
+    });
+    // It is ready at the latest when it is no longer watched; until then it is woken again and again.
+    let polls = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&polls);
+    let mut keeps = Box::pin(keeps);
+    let bounded = poll_fn(move |context: &mut Context<'_>| match counted.fetch_add(1, Relaxed) {
+        50 => Poll::Ready(()),
+        _ => keeps.as_mut().poll(context),
+    });
+    support::run(bounded.task("keeps"));
+    assert!(polls.load(Relaxed) >= 2);
+    drop(sampler);
+}
