@@ -91,6 +91,10 @@ pub struct ReportOptions {
     /// The profile, a pprof file or a perf.data; - means stdin (pprof only)
     pub file: PathBuf,
 
+    /// Show what has changed since BEFORE, another profile, and what of that is noise
+    #[arg(long, value_name = "BEFORE")]
+    pub diff: Option<PathBuf>,
+
     /// The tables: site, task, function, thread, scope, label:KEY; may be repeated or separated
     /// by commas [default: site,function]
     #[arg(long, value_name = "GROUP", value_delimiter = ',')]
@@ -166,6 +170,9 @@ impl ReportOptions {
     /// Returns how the options contradict each other, if they do.
     pub fn conflict(&self) -> Option<&'static str> {
         let to_stdout = |path: &Option<PathBuf>| path.as_deref().is_some_and(is_stdout);
+        if to_stdout(&self.diff) && is_stdout(&self.file) {
+            return Some("stdin has room for one profile: give FILE or --diff a file");
+        }
         if to_stdout(&self.folded)
             && (to_stdout(&self.output) || self.json && self.output.is_none())
         {
