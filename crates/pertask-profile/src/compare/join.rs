@@ -51,10 +51,10 @@ enum Name {
     Function(Arc<str>),
 }
 
-/// Adds up the rows of each subject.
+/// Adds up the rows of each subject that has an amount.
 fn amounts(rows: &[SummaryRow], part: Part) -> Amounts {
     let mut sums = Amounts::new();
-    for row in rows {
+    for row in rows.iter().filter(|row| part.of(row) != Amount::default()) {
         let sum = sums.entry(comparable(&row.subject)).or_default();
         *sum = sum.plus(part.of(row));
     }

@@ -174,17 +174,13 @@ impl<'a> Comparison<'a> {
     }
 
     fn rate(&self, row: &DifferenceRow) -> Option<Chance> {
-        let of = |side: Side<'_>, amount| {
-            let per_unit = side.samples_per_unit(self.measure, amount)?;
-            count(amount, per_unit * side.whole.duration_ns as f64)
-        };
+        let of = |side: Side<'_>, amount| side.count(self.measure, amount, side.whole.duration_ns);
         Some(noise::rates(of(self.before, row.before)?, of(self.after, row.after)?))
     }
 
     fn share(&self, row: &DifferenceRow) -> Option<Chance> {
         let of = |side: Side<'_>, amount| {
-            let per_unit = side.samples_per_unit(self.measure, amount)?;
-            count(amount, per_unit * self.measure.of(side.compared().whole()) as f64)
+            side.count(self.measure, amount, self.measure.of(side.compared().whole()))
         };
         Some(noise::shares(of(self.before, row.before)?, of(self.after, row.after)?))
     }
@@ -202,20 +198,22 @@ impl<'a> Side<'a> {
         Whole { amount, duration_ns: whole.duration_ns, has_counts: whole.has_counts }
     }
 
-    /// Returns how many samples there are for each unit of a row's amount, or of the profile's where the row has none.
+    /// Returns a row's number of samples, out of so many units: the nanoseconds of a recording, or the whole of a measure.
     ///
-    /// That differs between profiles of different rates, and between rows whose samples do not stand for equally much. An amount
-    /// without samples was measured, and has no noise of sampling to be judged.
-    fn samples_per_unit(self, measure: Measure, row: Amount) -> Option<f64> {
-        let amount = if row == Amount::default() { self.whole.whole() } else { row };
-        let (samples, value) = (amount.samples, measure.of(amount));
-        (samples > 0 && value > 0).then(|| samples as f64 / value as f64)
+    /// How many samples stand for a unit of the measure differs between profiles of different rates, and between rows whose samples
+    /// do not stand for equally much. An amount without samples was measured. It counts as the samples that stand for as much
+    /// elsewhere, which makes more noise of it than there is.
+    fn count(self, measure: Measure, row: Amount, units: u64) -> Option<Count> {
+        let whole = self.whole.whole();
+        let of = if row.samples > 0 && measure.of(row) > 0 { row } else { whole };
+        let per_unit = of.samples as f64 / measure.of(of) as f64;
+        let samples = match row.samples {
+            0 => (measure.of(row) as f64 * per_unit).round(),
+            samples => samples as f64,
+        };
+        (of.samples > 0 && measure.of(of) > 0 && units > 0)
+            .then_some(Count { samples, of: per_unit * units as f64 })
     }
-}
-
-/// Returns the count of a row, if it can have been found in something.
-fn count(amount: Amount, of: f64) -> Option<Count> {
-    (of > 0.0).then_some(Count { samples: amount.samples as f64, of })
 }
 
 fn verdicts(tests: &[Option<Chance>]) -> Vec<Option<Verdict>> {
