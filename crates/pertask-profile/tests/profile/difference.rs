@@ -84,6 +84,8 @@ fn a_file_of_differences_alone_shows_what_is_negative() {
     let two = read(&net().written());
     assert!(two.is_net);
     assert_eq!(amounts(&functions(&two)), [("work".to_owned(), 0, 30), ("rest".to_owned(), 10, 0)]);
+    // Counts of differences are no counts of samples.
+    assert!(functions(&two).iter().all(|row| row.rate.is_none() && row.share.is_none()));
     let comparison = two.comparison();
     let said = comparison.overview("", "a.pb", SummaryStyle::default()).to_string();
     for part in [
@@ -143,8 +145,9 @@ fn pictures_of_a_difference_show_what_has_become_more() {
 /// The least number of the format has no positive counterpart.
 #[test]
 fn the_least_number_is_too_much() {
-    let mut file = net();
-    file.sample(&[1], &[i64::MIN, i64::MIN], &[]);
+    let mut file = File::usual();
+    let work = file.location(&["work"]);
+    file.sample(&[work], &[i64::MIN, i64::MIN], &[]);
     let said = PprofFile::read(&file.written()[..]).expect_err("it is too much").to_string();
     assert!(said.contains("exceeds 64 bits"), "{said}");
 }
