@@ -266,6 +266,9 @@ fn names_in_two_files_steer_no_terminal() {
     file.sample(&[work], &[60, 60_000_000], &[(nasty, Text(nasty))]);
     let path = folder.path("nasty.pb");
     fs::write(&path, file.written()).expect("to write");
+    let other = folder.path("other.pb");
+    let kind = format!("{nasty}/bytes");
+    fs::write(&other, File::of(&[&kind]).written()).expect("to write");
     file.sample(&[work], &[-60, -60_000_000], &[]);
     let by = format!("label:{nasty}");
     for arguments in [
@@ -273,6 +276,7 @@ fn names_in_two_files_steer_no_terminal() {
         &["--diff", &path, &path, "--top", "0", "--by", &by],
         &["--diff", &path, &path, "--json"],
         &["--diff", &path, &path, "--function", "x"],
+        &["--diff", &path, &other],
         &["-", "--top", "0"],
     ] {
         let output = on(&file.written(), arguments);
