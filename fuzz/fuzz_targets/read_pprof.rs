@@ -1,4 +1,5 @@
-//! Any bytes, as a pprof file: an error, or a profile that every encoder can write, that adds up, and that comes back.
+//! Any bytes, as a pprof file: an error, or a profile that every encoder can write, that adds up, and that comes back; or the difference
+//! of two, which can be shown.
 
 #![no_main]
 
@@ -6,7 +7,8 @@ use std::io;
 
 use libfuzzer_sys::fuzz_target;
 use pertask_profile::{
-    Filter, FlamegraphOptions, GroupBy, Profile, ReadLimits, RootBy, SummaryStyle, Weight,
+    Comparison, Filter, FlamegraphOptions, GroupBy, Part, PprofFile, Profile, ReadLimits, RootBy,
+    SummaryStyle, Weight,
 };
 
 fuzz_target!(|file: &[u8]| {
@@ -21,14 +23,32 @@ fuzz_target!(|file: &[u8]| {
         frames: 1 << 14,
         labels: 4_096,
     };
-    match Profile::from_pprof_within(file, &limits) {
-        Ok(profile) => use_it(&profile),
+    match PprofFile::read_within(file, &limits) {
+        Ok(PprofFile::Profile(profile)) => {
+            use_it(&profile);
+            compare(&Comparison::of(&profile, &profile));
+        }
+        Ok(PprofFile::Difference(two)) => compare(&two.comparison()),
         Err(error) => {
             let said = error.to_string();
             assert!(!said.chars().any(char::is_control), "{said:?}");
         }
     }
 });
+
+fn compare(comparison: &Comparison<'_>) {
+    let narrow = SummaryStyle { width: Some(60), ..SummaryStyle::default() };
+    for part in [Part::Own, Part::Total] {
+        let difference = comparison.difference(&GroupBy::Function, part);
+        for verdict in difference.rows.iter().flat_map(|row| [row.rate, row.share]).flatten() {
+            assert!((0.0..=1.0).contains(&verdict.p), "{verdict:?}");
+        }
+        let text = format!("{}{}", comparison.overview("", "", narrow), difference.table(narrow));
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    }
+    let growth = comparison.growth(RootBy::TaskName).profile;
+    growth.write_flamegraph(&FlamegraphOptions::default(), io::sink()).expect("memory");
+}
 
 fn use_it(profile: &Profile) {
     let mut written = Vec::new();

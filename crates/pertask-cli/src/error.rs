@@ -48,6 +48,10 @@ pub enum Error {
     Profile { place: String, why: String, remedy: &'static str },
     /// A file is not a profile, or is damaged or too large.
     Damaged { place: String, cause: ReadError },
+    /// Of two profiles that are to be compared, one is not of CPU time.
+    Incomparable { cpu: String, other: String, found: Vec<String> },
+    /// One of two profiles that are to be compared is the difference of two.
+    IsDifference { place: String },
     /// No sample of a profile meets the filters.
     NothingMatched { place: String, why: String },
     /// The demo's service gave wrong answers or none.
@@ -118,6 +122,15 @@ impl fmt::Display for Error {
                 "cannot read {place}: it has too many {what}, more than {limit}. If you trust the file, and have the memory, raise the limit: --limit {name}=NUMBER"
             ),
             Self::Damaged { place, cause } => write!(f, "{place}: {cause}"),
+            Self::Incomparable { cpu, other, found } => write!(
+                f,
+                "cannot compare {cpu}, which is of CPU time, with {other}, whose sample types ({}) do not include CPU time. Name two CPU profiles.",
+                printable(found)
+            ),
+            Self::IsDifference { place } => write!(
+                f,
+                "cannot compare {place}: it is the difference of two profiles itself. Name two profiles, or look at it alone: pertask report {place}"
+            ),
             Self::NothingMatched { place, why } => write!(f, "nothing in {place} matched: {why}"),
             Self::Requests { failed, total, first } => write!(
                 f,
@@ -126,6 +139,15 @@ impl fmt::Display for Error {
             ),
         }
     }
+}
+
+/// Returns names from a file in one short line.
+fn printable(names: &[String]) -> String {
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    let some: String = names.join(", ").chars().take(200).collect();
+    harmless(&some)
 }
 
 impl std::error::Error for Error {}

@@ -7,6 +7,7 @@
 //!   it for viewers.
 //! - [`Profile::summary`] adds the CPU time up by task, spawn site, function, thread, scope or label.
 //! - [`Profile::filtered`] returns a part of it.
+//! - [`Comparison`] says what has changed between two profiles, and what of that is noise.
 //!
 //! ```
 //! use pertask_profile::{
@@ -48,6 +49,7 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+mod compare;
 mod filter;
 #[cfg(feature = "firefox")]
 mod firefox;
@@ -69,6 +71,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 pub use builder::{Bounds, ProfileBuilder};
+pub use compare::{
+    Comparison, Difference, DifferenceRow, FALSE_DISCOVERIES, Growth, Measure, Part, Side, Verdict,
+    Whole,
+};
 pub use filter::Filter;
 #[cfg(feature = "flamegraph")]
 pub use flamegraph::FlamegraphOptions;
@@ -76,10 +82,10 @@ pub use folded::Weight;
 pub use frames::RootBy;
 pub use lost::Lost;
 #[cfg(feature = "pprof")]
-pub use pprof::{PprofWriter, ReadError, ReadLimits};
+pub use pprof::{PprofDifference, PprofFile, PprofWriter, ReadError, ReadLimits};
 pub use summary::{Amount, GroupBy, Subject, Summary, SummaryRow};
 #[cfg(feature = "table")]
-pub use table::{Overview, SummaryStyle, SummaryTable};
+pub use table::{ComparisonOverview, DifferenceTable, Overview, SummaryStyle, SummaryTable};
 
 /// The samples of a period of time.
 ///

@@ -267,7 +267,7 @@ impl Subject {
     }
 
     /// Returns what tells apart subjects of one name.
-    fn place(&self) -> (Option<u64>, Option<(&str, u32)>) {
+    pub(super) fn place(&self) -> (Option<u64>, Option<(&str, u32)>) {
         fn of(site: Option<&Site>) -> Option<(&str, u32)> {
             site.map(|site| (&*site.file, site.line))
         }

@@ -8,19 +8,19 @@ use std::{
     path::Path,
 };
 
-use pertask::profile::{Profile, ReadError, ReadLimits};
+use pertask::profile::{PprofFile, ReadError, ReadLimits};
 
 use super::{is_stdout as is_stdin, symbols::SymbolOptions};
 use crate::error::Error;
 
-/// Reads the profile at `path`, or from stdin if that is `-`, within the limits. A file of `perf record` needs the files that were mapped,
+/// Reads the profile or the difference of two at `path`, or from stdin if that is `-`, within the limits. A file of `perf record` needs the files that were mapped,
 /// which are looked for in the folders first.
 ///
 /// # Errors
 ///
 /// Returns [`Error::Profile`] if the file cannot be read, and [`Error::Damaged`] or [`Error::PerfData`] if it is not a profile or is too
 /// large.
-pub fn read(path: &Path, limits: &ReadLimits, symbols: &SymbolOptions) -> Result<Profile, Error> {
+pub fn read(path: &Path, limits: &ReadLimits, symbols: &SymbolOptions) -> Result<PprofFile, Error> {
     if !is_stdin(path) {
         let mut file = open(path).map_err(|cause| refused(path, &cause))?;
         return match is_of_perf(&mut file) {
@@ -48,7 +48,7 @@ fn is_of_perf(file: &mut File) -> bool {
 }
 
 /// Reads a file of `perf record`.
-fn of_perf(path: &Path, file: File, symbols: &SymbolOptions) -> Result<Profile, Error> {
+fn of_perf(path: &Path, file: File, symbols: &SymbolOptions) -> Result<PprofFile, Error> {
     let failed = |cause| Error::PerfData { place: place(path), cause };
     let options = symbols.of_perf_data();
     let read = || pertask_outside::read_perf_data(BufReader::new(file), &options);
@@ -58,7 +58,9 @@ fn of_perf(path: &Path, file: File, symbols: &SymbolOptions) -> Result<Profile, 
     let read = panic::catch_unwind(AssertUnwindSafe(read));
     panic::set_hook(hook);
     let damaged = || pertask_outside::Error::PerfData("it is damaged".to_owned());
-    read.unwrap_or_else(|_| Err(damaged())).map_err(failed)
+    read.unwrap_or_else(|_| Err(damaged()))
+        .map(|it| PprofFile::Profile(Box::new(it)))
+        .map_err(failed)
 }
 
 /// Returns the file's name for messages.
@@ -74,8 +76,8 @@ fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-fn parse(path: &Path, limits: &ReadLimits, reader: impl Read) -> Result<Profile, Error> {
-    Profile::from_pprof_within(reader, limits).map_err(|cause| match cause {
+fn parse(path: &Path, limits: &ReadLimits, reader: impl Read) -> Result<PprofFile, Error> {
+    PprofFile::read_within(reader, limits).map_err(|cause| match cause {
         ReadError::Read(cause) => refused(path, &cause),
         cause => Error::Damaged { place: place(path), cause },
     })

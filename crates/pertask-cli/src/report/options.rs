@@ -45,6 +45,17 @@ Reading the tables:
   have a row of their own, such as (outside tasks) or (tokio scheduler). Functions that only
   called others have rows with --top 0.
 
+Two profiles (--diff BEFORE, and files of `go tool pprof -diff_base`):
+    BEFORE, AFTER    CPU time per second of recording
+    CHANGE           how much more that is than before; new or gone if it is in one alone
+    BEFORE%, AFTER%  the share of all CPU time, or of what the filters selected
+    POINTS           by how many percentage points the share has grown
+    ~                marks a change that chance in sampling explains; rows with no other
+                     change are counted, and listed with --top 0
+  CHANGE is right if both had the same load, POINTS if not. Filters apply to both profiles.
+  Functions and scopes have a table of their own time, and one of all that they called.
+  Pictures and stacks show growth alone. How noise is judged: docs/SAMPLING.md.
+
 Groups (--by, separated by commas):
   site         spawn sites, with the names of their tasks
   task         individual tasks, with their number and their parent's; in a recording of another
@@ -76,6 +87,7 @@ Examples:
   pertask report huge.pb.gz --limit bytes=1000000000 --limit samples=10000000
   pertask report profile.pb.gz --json | jq '.tables[].rows[] | {name, self_cpu_ns}'
   pertask report profile.pb.gz --symbols target/release
+  pertask report --diff before.pb.gz after.pb.gz --by site,function
   curl -s localhost:6060/debug/pprof/profile | pertask report -
   perf record -F 999 --call-graph dwarf,16384 -p 4711 -- sleep 5; pertask report perf.data
 
@@ -90,6 +102,10 @@ Exit status:
 pub struct ReportOptions {
     /// The profile, a pprof file or a perf.data; - means stdin (pprof only)
     pub file: PathBuf,
+
+    /// Show what has changed since BEFORE, another profile, and what of that is noise
+    #[arg(long, value_name = "BEFORE")]
+    pub diff: Option<PathBuf>,
 
     /// The tables: site, task, function, thread, scope, label:KEY; may be repeated or separated
     /// by commas [default: site,function]
@@ -166,6 +182,9 @@ impl ReportOptions {
     /// Returns how the options contradict each other, if they do.
     pub fn conflict(&self) -> Option<&'static str> {
         let to_stdout = |path: &Option<PathBuf>| path.as_deref().is_some_and(is_stdout);
+        if to_stdout(&self.diff) && is_stdout(&self.file) {
+            return Some("stdin has room for one profile: give FILE or --diff a file");
+        }
         if to_stdout(&self.folded)
             && (to_stdout(&self.output) || self.json && self.output.is_none())
         {

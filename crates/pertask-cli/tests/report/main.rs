@@ -1,7 +1,11 @@
 //! `pertask report` as its users meet it: the built binary on files that the library wrote, and on files that nobody should.
 
+mod difference;
 mod memory;
 mod others;
+#[path = "../../../pertask-profile/tests/profile/protobuf.rs"]
+#[allow(dead_code, reason = "files of a few kinds are enough here")]
+mod protobuf;
 mod run;
 
 use std::{
@@ -420,9 +424,16 @@ fn usage_errors_exit_with_2_and_teach() {
 #[test]
 fn help_teaches_to_read_the_tables() {
     let help = text(&on(b"", &["--help"]));
-    for lesson in
-        ["SELF ", "TOTAL ", "recursion is counted once", "label:KEY", "Exit status", "--folded -"]
-    {
+    for lesson in [
+        "SELF ",
+        "TOTAL ",
+        "POINTS ",
+        "--diff before",
+        "recursion is counted once",
+        "label:KEY",
+        "Exit status",
+        "--folded -",
+    ] {
         assert!(help.contains(lesson), "{lesson}: {help}");
     }
 }

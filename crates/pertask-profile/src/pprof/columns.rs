@@ -45,19 +45,18 @@ impl Columns {
     }
 
     /// Returns a sample's count and CPU time. If the file has only counts, the CPU time follows from the period. A count that the
-    /// file does not have is 0: CPU time does not say how many samples it came from.
-    pub(super) fn values(&self, at: usize, values: &[i64]) -> Result<(u64, u64), ReadError> {
-        let value = |column: usize| match values.get(column).map(|value| u64::try_from(*value)) {
-            Some(Ok(value)) => Ok(value),
-            Some(Err(_)) => Err(ReadError::Difference),
+    /// file does not have is 0: CPU time does not say how many samples it came from. Both are negative in a difference.
+    pub(super) fn values(&self, at: usize, values: &[i64]) -> Result<[i128; 2], ReadError> {
+        let value = |column: usize| match values.get(column) {
+            Some(value) => Ok(i128::from(*value)),
             None => Err(malformed(&format!("sample {at}"), "a value is missing")),
         };
         let count = self.count.map_or(Ok(0), value)?;
         let cpu_ns = match self.cpu {
-            Some((column, unit)) => value(column)?.saturating_mul(unit),
-            None => count.saturating_mul(self.period_ns),
+            Some((column, unit)) => value(column)? * i128::from(unit),
+            None => count * i128::from(self.period_ns),
         };
-        Ok((count, cpu_ns))
+        Ok([count, cpu_ns])
     }
 }
 

@@ -12,6 +12,7 @@
 //! A comment says that we wrote the file. Labels have these meanings in such files alone.
 
 mod columns;
+mod difference;
 mod fields;
 mod foreign;
 mod labels;
@@ -31,6 +32,7 @@ use std::io::{self, Write};
 
 use super::{Location, MappingId, Profile};
 
+pub use difference::{PprofDifference, PprofFile};
 pub use limits::ReadLimits;
 pub use read_error::ReadError;
 pub use write::PprofWriter;

@@ -51,11 +51,12 @@ impl Pattern {
         &self,
         locations: &mut [Location],
         functions: &[Function],
-        samples: &mut [Sample],
+        samples: [&mut [Sample]; 2],
     ) -> usize {
         let matches: Vec<_> = functions.iter().map(|function| self.matches(function)).collect();
         let pruned: Vec<_> = locations.iter_mut().map(|it| shorten(it, &matches)).collect();
-        samples.iter_mut().filter_map(|sample| shorten_stack(sample, &pruned)).count()
+        let samples = samples.into_iter().flatten();
+        samples.filter_map(|sample| shorten_stack(sample, &pruned)).count()
     }
 
     fn matches(&self, function: &Function) -> bool {

@@ -23,7 +23,8 @@ impl Profile {
     ///
     /// # Errors
     ///
-    /// Returns an error if the file cannot be read, is damaged, is too large, or does not contain CPU time.
+    /// Returns an error if the file cannot be read, is damaged, is too large, does not contain CPU time, or is the difference of two
+    /// profiles, which [`PprofFile`](super::super::PprofFile) reads.
     pub fn from_pprof(reader: impl Read) -> Result<Self, ReadError> {
         Self::from_pprof_within(reader, &ReadLimits::default())
     }
@@ -32,12 +33,26 @@ impl Profile {
     ///
     /// # Errors
     ///
-    /// Returns an error if the file cannot be read, is damaged, exceeds a limit, or does not contain CPU time.
+    /// Returns an error if the file cannot be read, is damaged, exceeds a limit, does not contain CPU time, or is the difference of two
+    /// profiles, which [`PprofFile`](super::super::PprofFile) reads.
     pub fn from_pprof_within(reader: impl Read, limits: &ReadLimits) -> Result<Self, ReadError> {
-        let bytes = unpack::unpacked(reader, limits)?;
-        let tables = Tables::read(&bytes, limits)?;
-        Reader { tables: &tables, limits, remarks: Remarks::default() }.profile(&bytes)
+        let Signed { profile, less } = signed(reader, limits)?;
+        if less.is_empty() { Ok(profile) } else { Err(ReadError::Difference) }
     }
+}
+
+/// What a file holds: a profile, and samples whose numbers are negative there.
+pub(super) struct Signed {
+    pub(super) profile: Profile,
+    /// These samples, with numbers that are not negative. They use the profile's tables.
+    pub(super) less: Vec<Sample>,
+}
+
+/// Reads a profile or a difference of two.
+pub(super) fn signed(reader: impl Read, limits: &ReadLimits) -> Result<Signed, ReadError> {
+    let bytes = unpack::unpacked(reader, limits)?;
+    let tables = Tables::read(&bytes, limits)?;
+    Reader { tables: &tables, limits, remarks: Remarks::default() }.signed(&bytes)
 }
 
 struct Reader<'a> {
@@ -56,7 +71,7 @@ struct Remarks {
 }
 
 impl Reader<'_> {
-    fn profile(mut self, bytes: &[u8]) -> Result<Profile, ReadError> {
+    fn signed(mut self, bytes: &[u8]) -> Result<Signed, ReadError> {
         let origin = Origin::of(self.tables)?;
         let columns = self.columns()?;
         let duration_ns = self.unsigned(self.tables.head.duration_nanos, "duration");
@@ -65,10 +80,10 @@ impl Reader<'_> {
         let mappings = each(&self.tables.mappings.items, "mapping", |it| self.mapping(it))?;
         let labels = Labels::of_file(origin.is_ours);
         let mut reader = Samples::new(self.tables, &locations, &columns, self.limits, labels);
-        let mut samples = reader.read(bytes)?;
+        let (mut samples, mut less) = reader.read(bytes)?;
         let lost = lost(origin.lost, reader.lost, self.tables.cut.len() as u64);
-        self.drop_frames(&mut locations, &functions, &mut samples)?;
-        Ok(Profile {
+        self.drop_frames(&mut locations, &functions, [&mut samples, &mut less])?;
+        let profile = Profile {
             start: start(self.tables.head.time_nanos.unwrap_or(0))?,
             duration_ns,
             mechanism: origin.mechanism,
@@ -81,7 +96,8 @@ impl Reader<'_> {
             lost,
             remarks: self.remarks.before(origin.remarks),
             task_root: origin.task_root.filter(|_| origin.is_ours),
-        })
+        };
+        Ok(Signed { profile, less })
     }
 
     fn columns(&mut self) -> Result<Columns, ReadError> {
@@ -143,7 +159,7 @@ impl Reader<'_> {
         &mut self,
         locations: &mut [Location],
         functions: &[Function],
-        samples: &mut [Sample],
+        samples: [&mut [Sample]; 2],
     ) -> Result<(), ReadError> {
         let string =
             |index, what| self.tables.string(index).map_err(|why: String| malformed(what, &why));

@@ -76,7 +76,7 @@ impl fmt::Display for ReadError {
             ),
             Self::NotPprof { what, remedy } => write!(f, "it is not pprof, but {what}; {remedy}"),
             Self::Difference => f.write_str(
-                "it is the difference of two profiles, with negative CPU time or counts; read each of the two alone, or see the difference with go tool pprof -top FILE",
+                "it is the difference of two profiles, with negative CPU time or counts; read it as one (PprofFile), or see it with pertask report FILE",
             ),
             Self::Several => f.write_str(
                 "it holds several profiles, one after another; read each alone, or add up the files that they came from: go tool pprof -proto FILE FILE > sum.pb.gz",

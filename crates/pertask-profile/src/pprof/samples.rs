@@ -55,17 +55,35 @@ impl<'a> Samples<'a> {
         Self { tables, locations, columns, limits, labels, lost, frames: 0, sum: (0, 0), numbers }
     }
 
-    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<Vec<Sample>, ReadError> {
-        let mut samples = Vec::new();
+    /// Returns the samples, and those whose numbers are negative. A sample with numbers of both kinds becomes two.
+    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<(Vec<Sample>, Vec<Sample>), ReadError> {
+        let (mut samples, mut less) = (Vec::new(), Vec::new());
         let mut parts = Parts::default();
-        for field in Fields(bytes) {
-            let Ok((2, Field::Bytes(part))) = field else { continue };
-            samples.push(self.sample(samples.len(), part, &mut parts)?);
+        let fields = Fields(bytes).filter_map(|field| match field {
+            Ok((2, Field::Bytes(part))) => Some(part),
+            _ => None,
+        });
+        for (at, part) in fields.enumerate() {
+            let (sample, signs) = self.sample(at, part, &mut parts)?;
+            if signs.iter().all(|sign| *sign >= 0) {
+                samples.push(sample);
+            } else if signs.iter().all(|sign| *sign <= 0) {
+                less.push(sample);
+            } else {
+                samples.push(only(&sample, signs.map(|sign| sign > 0)));
+                less.push(only(&sample, signs.map(|sign| sign < 0)));
+            }
         }
-        Ok(samples)
+        Ok((samples, less))
     }
 
-    fn sample(&mut self, at: usize, part: &[u8], parts: &mut Parts) -> Result<Sample, ReadError> {
+    /// Returns a sample without the signs of its count and its CPU time, and those.
+    fn sample(
+        &mut self,
+        at: usize,
+        part: &[u8],
+        parts: &mut Parts,
+    ) -> Result<(Sample, [i128; 2]), ReadError> {
         let wrong = |why: &str| malformed(&format!("sample {at}"), why);
         parts.clear();
         let mut sample = self.fields(part, parts, wrong)?;
@@ -74,13 +92,15 @@ impl<'a> Samples<'a> {
             let why = format!("it needs a value for each sample type ({types}), and has {values}");
             return Err(wrong(&why));
         }
-        (sample.count, sample.cpu_ns) = self.columns.values(at, &parts.values)?;
+        let values = self.columns.values(at, &parts.values)?;
+        let size = |value: i128| u64::try_from(value.unsigned_abs()).unwrap_or(u64::MAX);
+        [sample.count, sample.cpu_ns] = values.map(size);
         self.count(&mut sample, parts).map_err(wrong)?;
         self.frames += parts.depth;
         let limit = self.limits.frames;
         Bound { what: "frames in all stacks", name: "frames", limit }.holds(self.frames)?;
         sample.stack = parts.stack.as_slice().into();
-        Ok(sample)
+        Ok((sample, values.map(i128::signum)))
     }
 
     /// Reads the fields of a sample: its labels, and its numbers as parts.
@@ -200,6 +220,14 @@ impl Parts {
         }
         Ok(())
     }
+}
+
+/// Returns the sample with its count, its CPU time, both or neither.
+fn only(sample: &Sample, [count, cpu]: [bool; 2]) -> Sample {
+    let mut only = sample.clone();
+    only.count *= u64::from(count);
+    only.cpu_ns *= u64::from(cpu);
+    only
 }
 
 /// Calls `take` with each number of a field that is packed or not.

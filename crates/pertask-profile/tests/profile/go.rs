@@ -57,12 +57,28 @@ pub fn stack(test: &str, file: &[u8]) -> Option<Vec<String>> {
     Some(frames.map(|line| name(line).replace(" (inline)", "")).collect())
 }
 
-/// Returns what `go tool pprof` prints of the example. Without Go, says so and returns `None`.
+/// Returns what `go tool pprof` prints of the example.
 fn go_pprof(test: &str, arguments: &[&str]) -> Option<String> {
     go_pprof_of(&pprof(&example::profile()), test, arguments)
 }
 
 fn go_pprof_of(profile: &[u8], test: &str, arguments: &[&str]) -> Option<String> {
+    let out = go_pprof_in(test, &[("profile.pb.gz", profile)], arguments)?;
+    Some(String::from_utf8_lossy(&out).into_owned())
+}
+
+/// Returns the files of the difference of two profiles that `go tool pprof` writes: with `-diff_base`, and with `-base`.
+pub fn differences(before: &[u8], after: &[u8]) -> Option<[Vec<u8>; 2]> {
+    let files = [("before.pb.gz", before), ("profile.pb.gz", after)];
+    let of = |base: &str| {
+        let base = format!("{base}=before.pb.gz");
+        go_pprof_in("difference", &files, &["-proto", "-output=/dev/stdout", &base])
+    };
+    Some([of("-diff_base")?, of("-base")?])
+}
+
+/// Returns what `go tool pprof` prints of `profile.pb.gz`, one of the files. Without Go, says so and returns `None`.
+fn go_pprof_in(test: &str, files: &[(&str, &[u8])], arguments: &[&str]) -> Option<Vec<u8>> {
     if Command::new("go").arg("version").output().is_err() {
         // Not by eprintln!, which the test harness swallows.
         let _ =
@@ -71,18 +87,17 @@ fn go_pprof_of(profile: &[u8], test: &str, arguments: &[&str]) -> Option<String>
     }
     let dir = env::temp_dir().join(format!("pertask-go-{test}-{}", std::process::id()));
     fs::create_dir_all(&dir).expect("a directory");
-    let file = dir.join("profile.pb.gz");
-    fs::write(&file, profile).expect("a file");
+    for (name, file) in files {
+        fs::write(dir.join(name), file).expect("a file");
+    }
     let mut command = Command::new("go");
-    command.args(["tool", "pprof"]).args(arguments).arg(&file);
+    command.args(["tool", "pprof"]).args(arguments).arg("profile.pb.gz").current_dir(&dir);
     // Its files belong below ours; and it looks for programs by build id, of which there are none.
     let output = command.env("HOME", &dir).env("PPROF_TMPDIR", &dir).env("PPROF_BINARY_PATH", &dir);
     let output = output.output().expect("go tool pprof");
     fs::remove_dir_all(&dir).expect("the directory again");
-    let (out, err) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{err}");
-    Some(out.into_owned())
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(output.stdout)
 }
 
 /// The line about `name`, without the blanks around it.

@@ -4,12 +4,13 @@ use std::io::{self, Read, Write};
 
 use flate2::{Compression, write::GzEncoder};
 use pertask_profile::{
-    Amount, Filter, GroupBy, Profile, ReadError, ReadLimits, RootBy, SummaryStyle, Weight,
+    Amount, Comparison, DifferenceRow, Filter, GroupBy, Part, PprofFile, Profile, ReadError,
+    ReadLimits, RootBy, SummaryStyle, Weight,
 };
 use proptest::prelude::*;
 
 use crate::example::{self, pprof};
-use crate::protobuf::{bytes, number, packed};
+use crate::protobuf::{File, Value, bytes, number, packed};
 
 #[test]
 fn each_beginning_of_a_good_file_is_an_error() {
@@ -218,6 +219,25 @@ proptest! {
                 file[at] ^= 1 << (bit % 8);
             }
             use_it(Profile::from_pprof(&file[..]));
+            if let Ok(PprofFile::Difference(two)) = PprofFile::read(&file[..]) {
+                compare(&two.comparison());
+            }
+        }
+    }
+
+    /// Any numbers, with both signs.
+    #[test]
+    fn no_difference_panics(values in prop::collection::vec((any::<i64>(), any::<i64>(), 0..64u32, any::<bool>()), 1..6)) {
+        let mut file = File::usual();
+        let work = [file.location(&["work"]), file.location(&["main"])];
+        for (count, cpu, shift, is_base) in values {
+            let base = [("pprof::base", Value::Text("true"))];
+            file.sample(&work, &[count >> shift, cpu >> shift], if is_base { &base } else { &[] });
+        }
+        match PprofFile::read(&file.written()[..]) {
+            Ok(PprofFile::Difference(two)) => compare(&two.comparison()),
+            Ok(PprofFile::Profile(profile)) => compare(&Comparison::of(&profile, &profile)),
+            Err(_) => (),
         }
     }
 
@@ -241,6 +261,26 @@ fn use_it(read: Result<Profile, ReadError>) {
             add_up(&profile);
         }
     }
+}
+
+/// Its differences add up, and are text for a terminal.
+fn compare(comparison: &Comparison<'_>) {
+    let style = SummaryStyle { width: Some(60), max_rows: usize::MAX, ..SummaryStyle::default() };
+    let wholes = [comparison.before, comparison.after].map(|side| side.whole.whole());
+    for by in [GroupBy::Site, GroupBy::Function, GroupBy::Thread] {
+        let difference = comparison.difference(&by, Part::Own);
+        let sum = |of: fn(&DifferenceRow) -> Amount| {
+            difference.rows.iter().map(of).fold(Amount::default(), Amount::plus)
+        };
+        assert_eq!([sum(|row| row.before), sum(|row| row.after)], wholes, "{by:?}");
+        for verdict in difference.rows.iter().flat_map(|row| [row.rate, row.share]).flatten() {
+            assert!((0.0..=1.0).contains(&verdict.p), "{verdict:?}");
+        }
+        let text = format!("{}\n{}", comparison.overview("a", "b", style), difference.table(style));
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    }
+    let growth = comparison.growth(RootBy::TaskName).profile;
+    growth.write_flamegraph(&Default::default(), io::sink()).expect("a picture");
 }
 
 /// Its summaries add up, and are text for a terminal.

@@ -1,6 +1,8 @@
 //! Profiles: what a user reads in each format, what comes back from a file, and what a bad file does.
 
 mod builder;
+mod compare;
+mod difference;
 mod example;
 mod filter;
 mod firefox;

@@ -249,7 +249,7 @@ fn a_difference_of_two_profiles_is_said_to_be_one() {
         file.sample(&[1], &values, &[]);
         let said = Profile::from_pprof(&file.written()[..]).expect_err("it is one");
         assert!(matches!(said, ReadError::Difference), "{said}");
-        assert!(said.to_string().contains("go tool pprof -top FILE"), "{said}");
+        assert!(said.to_string().contains("pertask report FILE"), "{said}");
     }
     // What is not shown may be anything.
     let profile = read(&one_sample(&["samples/count", "cpu/ns", "wall/ns"], &[3, 30, -5]));

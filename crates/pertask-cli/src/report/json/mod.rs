@@ -1,5 +1,7 @@
 //! The tables as JSON, with the fields that `docs/PROFILE.md` describes.
 
+mod difference;
+
 use std::{
     io::{self, Write},
     time::UNIX_EPOCH,
@@ -9,6 +11,7 @@ use pertask::profile::{GroupBy, Lost, Profile, Subject, Summary, SummaryRow};
 use serde::Serialize;
 
 use super::{Shown, harmless_json::Harmless};
+pub use difference::report as difference;
 
 /// The name and version of the schema.
 const SCHEMA: &str = "pertask.profile/1";
@@ -16,6 +19,14 @@ const SCHEMA: &str = "pertask.profile/1";
 #[derive(Serialize)]
 struct Report<'a> {
     schema: &'static str,
+    #[serde(flatten)]
+    head: Head<'a>,
+    tables: Vec<Table<'a>>,
+}
+
+/// What a profile says of itself.
+#[derive(Serialize)]
+struct Head<'a> {
     start_unix_ns: Option<i64>,
     duration_ns: u64,
     mechanism: &'a str,
@@ -27,7 +38,6 @@ struct Report<'a> {
     remarks: &'a [String],
     matched: Option<Matched>,
     label_keys: Vec<String>,
-    tables: Vec<Table<'a>>,
 }
 
 #[derive(Serialize)]
@@ -60,6 +70,17 @@ struct Table<'a> {
 
 #[derive(Serialize)]
 struct Row<'a> {
+    #[serde(flatten)]
+    subject: Named<'a>,
+    self_cpu_ns: u64,
+    total_cpu_ns: u64,
+    self_samples: Option<u64>,
+    total_samples: Option<u64>,
+}
+
+/// The subject of a row.
+#[derive(Serialize)]
+struct Named<'a> {
     kind: &'static str,
     name: Option<&'a str>,
     file: Option<&'a str>,
@@ -68,10 +89,6 @@ struct Row<'a> {
     parent: Option<u64>,
     future_type: Option<&'a str>,
     tid: Option<u32>,
-    self_cpu_ns: u64,
-    total_cpu_ns: u64,
-    self_samples: Option<u64>,
-    total_samples: Option<u64>,
 }
 
 /// Writes the tables as indented JSON, each with at most `most_rows` rows.
@@ -86,21 +103,28 @@ pub fn report(
     most_rows: usize,
 ) -> io::Result<()> {
     let summaries: Vec<_> = by.iter().map(|by| shown.profile().summary(by)).collect();
+    let tables = summaries.iter().map(|summary| table(shown, summary, most_rows)).collect();
+    write(to, &Report { schema: SCHEMA, head: head(shown), tables })
+}
+
+fn write(to: &mut dyn Write, report: &impl Serialize) -> io::Result<()> {
+    report.serialize(&mut serde_json::Serializer::with_formatter(&mut *to, Harmless::default()))?;
+    to.write_all(b"\n")
+}
+
+fn head<'a>(shown: &Shown<'a>) -> Head<'a> {
     let whole = shown.whole;
     let amount = whole.whole();
     let complete = whole.samples.iter().filter(|it| it.complete && !it.stack.is_empty());
-    let report = Report {
-        schema: SCHEMA,
+    let complete = complete.map(|sample| sample.count).fold(0, u64::saturating_add);
+    Head {
         start_unix_ns: start(shown),
         duration_ns: whole.duration_ns,
         mechanism: &whole.mechanism,
         period_ns: whole.period_ns,
         cpu_ns: amount.cpu_ns,
         samples: known(whole, amount.samples),
-        samples_whole: known(
-            whole,
-            complete.map(|sample| sample.count).fold(0, u64::saturating_add),
-        ),
+        samples_whole: known(whole, complete),
         lost: losses(whole.lost),
         remarks: &whole.remarks,
         matched: shown.part.map(|(part, filter)| Matched {
@@ -109,10 +133,7 @@ pub fn report(
             conditions: filter.conditions().iter().map(ToString::to_string).collect(),
         }),
         label_keys: whole.label_keys().iter().map(ToString::to_string).collect(),
-        tables: summaries.iter().map(|summary| table(shown, summary, most_rows)).collect(),
-    };
-    report.serialize(&mut serde_json::Serializer::with_formatter(&mut *to, Harmless::default()))?;
-    to.write_all(b"\n")
+    }
 }
 
 /// Returns a number of samples, or `None` if the profile does not say how many there are.
@@ -122,7 +143,15 @@ fn known(profile: &Profile, samples: u64) -> Option<u64> {
 
 fn table<'a>(shown: &Shown<'_>, summary: &'a Summary, most_rows: usize) -> Table<'a> {
     let (profile, rows) = (shown.profile(), &summary.rows);
-    let (by, label_key) = match &summary.by {
+    let (by, label_key) = group(&summary.by);
+    let rows_left_out = rows.len().saturating_sub(most_rows);
+    let rows = rows.iter().take(most_rows).map(|it| row(profile, it)).collect();
+    Table { by, label_key, rows, rows_left_out }
+}
+
+/// Returns the name of a group, and its label's key.
+fn group(by: &GroupBy) -> (&'static str, Option<&str>) {
+    match by {
         GroupBy::Site => ("site", None),
         GroupBy::Task => ("task", None),
         GroupBy::Function => ("function", None),
@@ -130,14 +159,21 @@ fn table<'a>(shown: &Shown<'_>, summary: &'a Summary, most_rows: usize) -> Table
         GroupBy::Scope => ("scope", None),
         GroupBy::Label(key) => ("label", Some(&**key)),
         _ => ("other", None),
-    };
-    let rows_left_out = rows.len().saturating_sub(most_rows);
-    let rows = rows.iter().take(most_rows).map(|it| row(profile, it)).collect();
-    Table { by, label_key, rows, rows_left_out }
+    }
 }
 
 fn row<'a>(profile: &Profile, row: &'a SummaryRow) -> Row<'a> {
-    let mut out = Row {
+    Row {
+        subject: named(&row.subject),
+        self_cpu_ns: row.own.cpu_ns,
+        total_cpu_ns: row.total.cpu_ns,
+        self_samples: known(profile, row.own.samples),
+        total_samples: known(profile, row.total.samples),
+    }
+}
+
+fn named(subject: &Subject) -> Named<'_> {
+    let mut out = Named {
         kind: "other",
         name: None,
         file: None,
@@ -146,12 +182,8 @@ fn row<'a>(profile: &Profile, row: &'a SummaryRow) -> Row<'a> {
         parent: None,
         future_type: None,
         tid: None,
-        self_cpu_ns: row.own.cpu_ns,
-        total_cpu_ns: row.total.cpu_ns,
-        self_samples: known(profile, row.own.samples),
-        total_samples: known(profile, row.total.samples),
     };
-    match &row.subject {
+    match subject {
         Subject::Site { name, site } => {
             out.kind = "site";
             out.name = name.as_deref();
