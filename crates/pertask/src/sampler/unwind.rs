@@ -54,12 +54,16 @@ impl Interrupted {
         // SAFETY: by the caller's contract, the kernel has written a `ucontext_t` there.
         let machine = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext };
         let (frame, link) = (machine.regs[29], machine.regs[30]);
-        // Return addresses may be signed, in the bits that user-space addresses do not use.
-        const ADDRESS_BITS: u64 = (1 << 48) - 1;
-        let mask = framehop::aarch64::PtrAuthMask(ADDRESS_BITS);
-        let registers = UnwindRegsNative::new_with_ptr_auth_mask(mask, link, machine.sp, frame);
+        let registers =
+            UnwindRegsNative::new_with_ptr_auth_mask(address_bits(), link, machine.sp, frame);
         Self { instruction: machine.pc, stack: machine.sp, registers }
     }
+}
+
+/// The bits of a return address that are the address. It may be signed, in the bits that user-space addresses do not use.
+#[cfg(target_arch = "aarch64")]
+pub(super) fn address_bits() -> framehop::aarch64::PtrAuthMask {
+    framehop::aarch64::PtrAuthMask((1 << 48) - 1)
 }
 
 /// Walks the stack up to the root, and calls `found` with each address: first where the thread was interrupted, then where each
