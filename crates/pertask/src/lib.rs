@@ -108,8 +108,9 @@ pub use pmus::cpu_time::{CpuTime, CpuTimeCount, CpuTimeCpu, CpuTimeData};
 pub use pmus::wake::{Latencies, WakeData, WakeLatency};
 pub use report::derived::{Ratio, ipc, mpki};
 pub use report::{
-    BlockedLabel, BlockedReport, BlockedRow, BlockedState, LabelReport, LabelValueReport, Lost, Report, SCHEMA, SiteReport, SpawnSite, StackFrame,
-    TaskReport, ThreadReport, TreeReport, Usage, WakeBucket, WakeReport,
+    BlockedLabel, BlockedReport, BlockedRow, BlockedState, LabelReport, LabelValueReport, Lost,
+    Report, SCHEMA, SiteReport, SpawnSite, StackFrame, TaskReport, ThreadReport, TreeReport, Usage,
+    WakeBucket, WakeReport,
 };
 #[cfg(feature = "table")]
 pub use report::{Table, TableStyle};

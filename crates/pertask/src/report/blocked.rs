@@ -56,8 +56,7 @@ pub struct BlockedRow {
     /// The frame of the stack that is the program's own: the innermost that is neither of the standard library nor of libc. `None` if
     /// there is none, or where functions have no names.
     pub place: Option<StackFrame>,
-    /// The stack of that worker when it was caught, from the innermost frame to the one that polls the task. Empty if it is not
-    /// known.
+    /// The stack of that worker when it was caught, from the innermost frame to the outermost of the task. Empty if it is not known.
     pub stack: Vec<StackFrame>,
     /// Whether the stack is known as far as that.
     pub stack_complete: bool,

@@ -243,8 +243,7 @@ impl Timer {
         event.sigev_signo = signal;
         event.sigev_notify_thread_id = thread.cast_signed();
         // A number, in the field for a pointer.
-        event.sigev_value.sival_ptr =
-            std::ptr::without_provenance_mut(number as usize);
+        event.sigev_value.sival_ptr = std::ptr::without_provenance_mut(number as usize);
         let mut timer = MaybeUninit::uninit();
         let clock = clock::clock_of_thread(thread);
         // SAFETY: the kernel reads the event and writes the timer's number, both memory of this function's own.

@@ -332,7 +332,6 @@ unsafe fn walk(own: &mut Own, from: Interrupted) {
         count += 1;
     };
     // SAFETY: by the caller's contract.
-    let (end, good) =
-        unsafe { unwind::walk(walker, cache, from, &mut ground, MOST_FRAMES, found) };
+    let (end, good) = unsafe { unwind::walk(walker, cache, from, &mut ground, MOST_FRAMES, found) };
     (*length, *complete) = (good, matches!(end, End::Root | End::FiberRoot));
 }

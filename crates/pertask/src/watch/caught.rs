@@ -191,14 +191,13 @@ mod tests {
     #[test]
     fn the_length_of_a_poll_is_exact_where_its_end_can_be_told() {
         let seen = PollTimes { wall_ns: 30, cpu_ns: 5, at_least: false };
-        let used = |polls, wall_ns, longest_poll_ns| CpuTimeCount {
-            polls,
-            wall_ns,
-            cpu_ns: 9,
-            longest_poll_ns,
-            ..CpuTimeCount::default()
+        let used = |polls, wall_ns, longest_poll_ns| {
+            let mut used = CpuTimeCount::default();
+            (used.polls, used.wall_ns, used.longest_poll_ns) = (polls, wall_ns, longest_poll_ns);
+            used.cpu_ns = 9;
+            used
         };
-        let last = |used| last_times(seen, 4, used);
+        let last = |used: Option<&CpuTimeCount>| last_times(seen, 4, used);
         let exact = |wall_ns, cpu_ns| PollTimes { wall_ns, cpu_ns, at_least: false };
         assert_eq!(last(Some(&used(0, 28, None))), exact(32, 9));
         assert_eq!(last(Some(&used(3, 90, Some(33)))), exact(33, 5));

@@ -1,10 +1,11 @@
 //! The looks: at each, a poll that has gone on since the last one becomes older, and is caught if it has lasted longer than the
 //! threshold.
 
+use super::allowance::Allowance;
 use super::caught::{Caught, Place};
-use super::kernel;
 use super::kept::Kept;
-use super::options::{Allowance, WatchOptions};
+use super::kernel;
+use super::options::WatchOptions;
 use super::verdict::{self, Times};
 use crate::os::clock;
 use crate::pmus::cpu_time::{CpuTime, CpuTimeCount};
@@ -161,7 +162,7 @@ impl Looks {
         let state = verdict::state(now.since(then), may_run);
         let mut caught = Box::new(Caught::new(place, &task, state, stint, self.handle));
         caught.note_call(inside);
-        let is_allowed = self.allowance.take(clock::monotonic_ns());
+        let is_allowed = self.allowance.take(clock::monotonic_ns(), (task.site().id(), state));
         (caught.wants_stack, caught.is_told) = (is_allowed, is_allowed);
         if is_allowed && self.catcher.refresh() {
             kept.set_code(&self.catcher);

@@ -41,6 +41,7 @@
 //! from there on. Closures that run on threads of their own ([`run`](crate::run), [`Job`](crate::Job), `pertask::tokio::spawn_blocking`)
 //! may take as long as they like, and are not caught.
 
+mod allowance;
 mod calls;
 mod caught;
 mod kept;

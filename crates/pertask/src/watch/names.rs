@@ -95,9 +95,8 @@ impl Known {
     }
 
     fn is_of_c_library(&self, address: u64) -> bool {
-        let holds = |module: &&Module| {
-            module.ranges.iter().any(|range| range.addresses.contains(&address))
-        };
+        let holds =
+            |module: &&Module| module.ranges.iter().any(|range| range.addresses.contains(&address));
         let path = self.modules.iter().find(holds).map_or("", |module| &*module.path);
         let name = path.rsplit('/').next().unwrap_or_default();
         ["libc.", "libc-", "libpthread", "ld-linux", "ld-musl", "[vdso]"]
@@ -146,7 +145,11 @@ mod tests {
             file: file.map(str::to_owned),
             ..StackFrame::default()
         };
-        for own in ["demo::routes::blocking", "<demo::A as std::fmt::Display>::fmt", "demo::f<std::fs::File>"] {
+        for own in [
+            "demo::routes::blocking",
+            "<demo::A as std::fmt::Display>::fmt",
+            "demo::f<std::fs::File>",
+        ] {
             assert!(known.is_own(&frame(own, None)), "{own}");
             assert!(!known.is_own(&frame(own, Some("/rustc/abc/library/std/src/fs.rs"))), "{own}");
         }

@@ -23,17 +23,14 @@ pub struct WatchOptions {
     pub most_rows: usize,
     /// The most polls in a second whose stacks are taken, and of which the program is told. The default is 16.
     ///
-    /// Of a poll beyond them the duration and the CPU time are known.
+    /// Half of them are for polls that are unlike those of that second so far: of another site, or blocked in another way. Of a poll
+    /// beyond them the duration and the CPU time are known.
     pub most_stacks_a_second: u32,
 }
 
 impl Default for WatchOptions {
     fn default() -> Self {
-        Self {
-            threshold: Duration::from_millis(10),
-            most_rows: 256,
-            most_stacks_a_second: 16,
-        }
+        Self { threshold: Duration::from_millis(10), most_rows: 256, most_stacks_a_second: 16 }
     }
 }
 
@@ -45,47 +42,9 @@ impl WatchOptions {
     }
 }
 
-/// How many stacks may be taken now.
-#[derive(Debug)]
-pub(super) struct Allowance {
-    a_second: u32,
-    left: f64,
-    at_ns: u64,
-}
-
-impl Allowance {
-    pub(super) fn new(a_second: u32) -> Self {
-        Self { a_second, left: a_second.into(), at_ns: 0 }
-    }
-
-    /// Takes one, if there is one.
-    pub(super) fn take(&mut self, now_ns: u64) -> bool {
-        let most = f64::from(self.a_second);
-        let since = now_ns.saturating_sub(self.at_ns) as f64 / 1e9;
-        self.left = (self.left + since * most).min(most);
-        self.at_ns = now_ns;
-        let is_there = self.left >= 1.0;
-        if is_there {
-            self.left -= 1.0;
-        }
-        is_there
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn no_more_are_taken_than_a_second_allows() {
-        let mut allowance = Allowance::new(4);
-        let mut taken = |at_ms: u64| (0..100).filter(|_| allowance.take(at_ms * 1_000_000)).count();
-        assert_eq!(taken(5_000), 4);
-        assert_eq!(taken(5_250), 1);
-        assert_eq!(taken(5_300), 0);
-        assert_eq!(taken(60_000), 4);
-        assert!(!Allowance::new(0).take(1));
-    }
 
     #[test]
     fn a_threshold_is_not_too_short() {

@@ -106,7 +106,7 @@ impl BlockingPoll {
         &self.facts.stack
     }
 
-    /// The functions of the stack, from the innermost to the one that polls the task.
+    /// The functions of the stack, from the innermost to the outermost of the task.
     ///
     /// With the feature `symbols` they have names. To find the names of new addresses takes some time, of the order of 100 ms with
     /// full debug information, during which the watch does not look.

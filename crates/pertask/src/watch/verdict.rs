@@ -47,9 +47,8 @@ mod tests {
 
     #[test]
     fn what_took_the_most_time_is_what_is_told() {
-        let of = |cpu_ns, waited_ns, may_run| {
-            state(Times { wall_ns: 10, cpu_ns, waited_ns }, may_run)
-        };
+        let of =
+            |cpu_ns, waited_ns, may_run| state(Times { wall_ns: 10, cpu_ns, waited_ns }, may_run);
         assert_eq!(of(10, 0, true), BlockedState::Computing);
         assert_eq!(of(6, 1, true), BlockedState::Computing);
         assert_eq!(of(6, 0, false), BlockedState::Computing, "it has just gone to sleep");

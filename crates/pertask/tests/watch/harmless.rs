@@ -34,17 +34,21 @@ fn no_sleep_is_ended() {
 #[test]
 fn a_thread_that_blocks_all_signals_is_watched_like_others() {
     let _alone = alone();
-    let row = caught("deaf", |_| true, |over| {
-        // SAFETY: the set is this function's own, and filled before it is used.
-        unsafe {
-            let mut all = std::mem::zeroed();
-            libc::sigfillset(&raw mut all);
-            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut());
-        }
-        while !over.load(Ordering::Relaxed) {
-            std::hint::spin_loop();
-        }
-    });
+    let row = caught(
+        "deaf",
+        |_| true,
+        |over| {
+            // SAFETY: the set is this function's own, and filled before it is used.
+            unsafe {
+                let mut all = std::mem::zeroed();
+                libc::sigfillset(&raw mut all);
+                libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut());
+            }
+            while !over.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        },
+    );
     assert!(row.stack.is_empty(), "nothing can ask it: {row:#?}");
 }
 

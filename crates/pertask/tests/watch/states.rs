@@ -48,11 +48,15 @@ fn a_poll_without_a_cpu_is_told_as_not_scheduled() {
                 black_box(0);
             }
         });
-        let row = caught("starves", |_| true, |over| {
-            stay_on_one_cpu();
-            leave_the_cpu_to_others();
-            compute(over);
-        });
+        let row = caught(
+            "starves",
+            |_| true,
+            |over| {
+                stay_on_one_cpu();
+                leave_the_cpu_to_others();
+                compute(over);
+            },
+        );
         done.store(true, Ordering::Relaxed);
         row
     });

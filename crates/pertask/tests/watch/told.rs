@@ -48,7 +48,10 @@ fn the_program_is_told_while_the_poll_lasts_and_when_it_is_over() {
     assert_eq!((&*row.labels[0].key, &*row.labels[0].value), ("tenant", "acme"));
     let line = first.to_string();
     assert!(line.starts_with("told blocks its worker for "), "{line}");
-    assert!(line.contains(" ms, blocked in clock_nanosleep at ") && line.contains("told.rs:"), "{line}");
+    assert!(
+        line.contains(" ms, blocked in clock_nanosleep at ") && line.contains("told.rs:"),
+        "{line}"
+    );
     assert!(last.to_string().starts_with("told blocked its worker for "), "{last}");
 }
 

@@ -4,6 +4,7 @@
 //! row. Rows beyond a maximum are counted.
 
 mod advice;
+mod blocked;
 mod counters;
 mod labels;
 mod lost;
@@ -90,6 +91,7 @@ impl fmt::Display for Table<'_> {
             if self.style.tree { self.list(tree, max_sites) } else { self.list(sites, max_sites) },
             self.counts(sites, self.style.max_sites),
             self.waits(sites),
+            self.blocked(),
             self.list(tasks, self.style.max_tasks),
             self.counts(tasks, self.style.max_tasks),
         ];
@@ -171,6 +173,15 @@ impl Table<'_> {
     fn waits(&self, sites: &[SiteReport]) -> Vec<String> {
         let waits = |site| Waits::of(site).filter(|row| row.waits.count > 0);
         self.list(&sites.iter().filter_map(waits).collect::<Vec<_>>(), self.style.max_sites)
+    }
+
+    fn blocked(&self) -> Vec<String> {
+        let Some(blocked) = &self.report.blocked else { return Vec::new() };
+        let most = self.style.max_sites;
+        let mut lines = blocked::lines(blocked, most, self.max_width(), self.ink());
+        let remarks = blocked::remarks(blocked);
+        lines.extend(remarks.iter().flat_map(|remark| self.prose(remark, Tint::Secondary)));
+        lines
     }
 
     fn label(&self, label: &LabelReport) -> Vec<String> {
