@@ -96,17 +96,11 @@ mod x86_64 {
             [.., 0xe8, _, _, _, _] => Some(Call::To(relative(&bytes, back)?)),
             [_, 0xff, 0x15, _, _, _, _] => Some(Call::To(word_at(sight, relative(&bytes, back)?)?)),
             // With a register, alone or in an address, with an offset of one byte or four.
-            [.., 0xff, how] if matches!(how, 0xd0..=0xd7 | 0x10..=0x13 | 0x16..=0x17) => {
-                Some(Call::Anywhere)
-            }
-            [.., 0xff, how, _] if matches!(how, 0x50..=0x53 | 0x55..=0x57 | 0x14) => {
-                Some(Call::Anywhere)
-            }
-            [.., 0xff, 0x54, _, _] => Some(Call::Anywhere),
-            [_, 0xff, how, _, _, _, _] if matches!(how, 0x90..=0x93 | 0x95..=0x97) => {
-                Some(Call::Anywhere)
-            }
-            [0xff, 0x94, _, _, _, _, _] => Some(Call::Anywhere),
+            [.., 0xff, 0xd0..=0xd7 | 0x10..=0x13 | 0x16..=0x17]
+            | [.., 0xff, 0x50..=0x53 | 0x55..=0x57 | 0x14, _]
+            | [.., 0xff, 0x54, _, _]
+            | [_, 0xff, 0x90..=0x93 | 0x95..=0x97, _, _, _, _]
+            | [0xff, 0x94, _, _, _, _, _] => Some(Call::Anywhere),
             _ => None,
         }
     }

@@ -57,6 +57,11 @@ impl Kept {
         }
     }
 
+    /// Counts a poll of which no more is known.
+    pub(super) fn count_unknown(&self, wall_ns: u64) {
+        self.lock().ended.add_unknown(wall_ns);
+    }
+
     /// Tells the program of a poll that goes on, once.
     pub(super) fn tell(&self, caught: &mut Caught) {
         if caught.is_told && !caught.was_told {

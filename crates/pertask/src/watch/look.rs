@@ -1,7 +1,7 @@
 //! The looks: at each, a poll that has gone on since the last one becomes older, and is caught if it has lasted longer than the
 //! threshold.
 
-use super::allowance::Allowance;
+use super::allowance::{Allowance, Quota};
 use super::caught::{Caught, Place};
 use super::kept::Kept;
 use super::kernel;
@@ -19,6 +19,9 @@ use std::time::Duration;
 /// The shortest time between two looks.
 const LEAST: Duration = Duration::from_millis(1);
 
+/// The most polls in a second of which more is known than that they were there.
+const SEARCHES_A_SECOND: usize = 200;
+
 /// How long the program waits to be told of a poll whose stack has not come.
 const PATIENCE_NS: u64 = 20_000_000;
 
@@ -27,7 +30,9 @@ pub(super) struct Looks {
     threshold_ns: u64,
     handle: PmuHandle<CpuTime>,
     catcher: Catcher,
-    allowance: Allowance,
+    /// The tasks that may be looked for: each search looks at all live tasks.
+    searches: Quota,
+    stacks: Allowance,
     /// What was seen of each CPU, by its number.
     seen: HashMap<u32, Seen>,
     /// The time until something is due.
@@ -60,7 +65,8 @@ impl Looks {
             threshold_ns: options.threshold_ns(),
             handle,
             catcher,
-            allowance: Allowance::new(options.most_stacks_a_second),
+            searches: Quota::new(SEARCHES_A_SECOND),
+            stacks: Allowance::new(options.most_stacks_a_second),
             seen: HashMap::new(),
             due_ns: 0,
         }
@@ -150,6 +156,11 @@ impl Looks {
         place: Place,
         kept: &Kept,
     ) -> Age {
+        let now_ns = clock::monotonic_ns();
+        if !self.searches.take(now_ns) {
+            kept.count_unknown(stint.wall_ns);
+            return Age::Ignored;
+        }
         let task = place.cpu.current_id().and_then(|id| System::global().find_task(id));
         let Some(task) = task.filter(|task| !standing::is_standing(task.site())) else {
             return Age::Ignored;
@@ -162,7 +173,7 @@ impl Looks {
         let state = verdict::state(now.since(then), may_run);
         let mut caught = Box::new(Caught::new(place, &task, state, stint, self.handle));
         caught.note_call(inside);
-        let is_allowed = self.allowance.take(clock::monotonic_ns(), (task.site().id(), state));
+        let is_allowed = self.stacks.take(now_ns, (task.site().id(), state));
         (caught.wants_stack, caught.is_told) = (is_allowed, is_allowed);
         if is_allowed && self.catcher.refresh() {
             kept.set_code(&self.catcher);

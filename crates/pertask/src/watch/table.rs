@@ -62,6 +62,13 @@ impl Table {
         }
     }
 
+    /// Adds a poll that has lasted so long when it was caught, and of which no more is known.
+    pub(super) fn add_unknown(&mut self, wall_ns: u64) {
+        self.polls += 1;
+        self.total_ns += wall_ns;
+        (self.without_row, self.without_stack) = (self.without_row + 1, self.without_stack + 1);
+    }
+
     /// Forgets all polls.
     pub(super) fn clear(&mut self) {
         *self = Self::new(self.most_rows);
@@ -188,6 +195,9 @@ mod tests {
         let report = table.report(&Names::default(), 10);
         assert_eq!((report.rows.len(), report.polls_without_row), (3, 997));
         assert_eq!((report.polls, report.total_ns), (1_001, 10_010));
+        table.add_unknown(5);
+        let report = table.report(&Names::default(), 10);
+        assert_eq!((report.polls, report.total_ns, report.polls_without_row), (1_002, 10_015, 998));
         table.clear();
         assert_eq!(table.report(&Names::default(), 10).polls, 0);
     }

@@ -47,7 +47,7 @@ pub(super) fn remarks(blocked: &BlockedReport) -> Vec<String> {
         }
     };
     line(*polls_without_stack, "without a stack: over too soon, or stacks are taken no more often");
-    line(*polls_without_row, "in no row: the table was full");
+    line(*polls_without_row, "in no row: too many at a time, or of too many kinds");
     if blocked.rows.iter().any(|row| row.at_least) {
         lines.push("> a poll whose end nobody saw: it may have lasted longer".to_owned());
     }
