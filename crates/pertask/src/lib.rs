@@ -69,6 +69,12 @@ mod tasks;
 mod report;
 mod sessions;
 
+#[cfg(feature = "sampler")]
+pub mod sampler;
+
+#[cfg(feature = "sampler")]
+pub mod watch;
+
 #[cfg(feature = "metrics")]
 pub mod metrics;
 
@@ -77,12 +83,6 @@ pub mod otel;
 
 #[cfg(feature = "agent")]
 pub mod agent;
-
-#[cfg(feature = "sampler")]
-pub mod sampler;
-
-#[cfg(feature = "sampler")]
-pub mod watch;
 
 #[allow(unsafe_code)]
 mod machine;

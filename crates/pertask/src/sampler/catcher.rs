@@ -15,6 +15,7 @@ use pertask_core::CpuRecord;
 use pertask_symbols::{MappedElf, Memory, Module};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The addresses of a stack: where the thread was, and then where each caller continues.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,9 @@ pub(crate) struct Stack {
 pub(crate) struct Catcher {
     memory: Option<Memory>,
     code: Code,
+    /// The mappings as they were last read, and when they may be read again.
+    stacks: Stacks,
+    next_look: Instant,
     cache: Box<Cache>,
     /// Or why threads cannot be summoned.
     summoner: Result<Summoner, String>,
@@ -64,7 +68,8 @@ impl Catcher {
             memory.as_ref().err().map(|why| format!("no stacks of blocked threads: {why}")),
         );
         let (cache, code) = (Box::default(), Code::default());
-        let mut catcher = Self { memory: memory.ok(), code, cache, summoner, remarks };
+        let (memory, stacks, next_look) = (memory.ok(), Stacks::default(), Instant::now());
+        let mut catcher = Self { memory, code, stacks, next_look, cache, summoner, remarks };
         catcher.refresh();
         catcher
     }
@@ -97,7 +102,8 @@ impl Catcher {
     /// The stack of a thread that is blocked in the kernel, and will go on at this instruction with this stack pointer. Whoever asks
     /// must check afterwards that the thread has not run meanwhile.
     pub(crate) fn of_blocked(&mut self, instruction: u64, stack: u64) -> Option<Stack> {
-        let mapped = Stacks::read()?.mapping(stack)?;
+        self.look_at_mappings();
+        let mapped = self.stacks.mapping(stack)?;
         let view = View {
             memory: self.memory.as_ref()?,
             functions: &self.code.functions,
@@ -115,10 +121,10 @@ impl Catcher {
         cpu: &'static CpuRecord,
         switches: u64,
     ) -> Option<Asked> {
+        self.look_at_mappings();
         let summoner = self.summoner.as_ref().ok()?;
-        let stacks = Stacks::read()?;
-        let walker = Walker::new(Arc::clone(&self.code.unwinder), &stacks);
-        let with = (walker, stacks.of(thread));
+        let walker = Walker::new(Arc::clone(&self.code.unwinder), &self.stacks);
+        let with = (walker, self.stacks.of(thread));
         match collector::undisturbed(|| summoner.summon(thread, cpu, switches, with))? {
             Ok(summons) => Some(Asked(summons)),
             Err(why) => {
@@ -126,6 +132,19 @@ impl Catcher {
                 None
             }
         }
+    }
+
+    /// Reads the mappings again, but not too often: that takes time in proportion to their number.
+    fn look_at_mappings(&mut self) {
+        const REST: u32 = 50;
+        let start = Instant::now();
+        if start < self.next_look {
+            return;
+        }
+        if let Some(stacks) = Stacks::read() {
+            self.stacks = stacks;
+        }
+        self.next_look = start + start.elapsed() * REST;
     }
 
     /// What people should know of stacks that are missing.

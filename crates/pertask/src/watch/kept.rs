@@ -3,6 +3,8 @@
 use super::caught::Caught;
 use super::names::Names;
 use super::poll::{BlockingPoll, Facts, PollTimes};
+#[cfg(feature = "metrics")]
+use super::table::BlockedSite;
 use super::table::Table;
 use crate::report::BlockedReport;
 use crate::sampler::Catcher;
@@ -28,6 +30,15 @@ struct State {
     under_way: BTreeMap<u32, (Arc<Facts>, PollTimes)>,
     remarks: Vec<String>,
     panics: u64,
+}
+
+impl State {
+    /// The polls that have ended, and those that go on.
+    fn all(&self) -> Table {
+        let mut table = self.ended.clone();
+        self.under_way.values().for_each(|(facts, times)| table.add(facts, *times, true));
+        table
+    }
 }
 
 impl Kept {
@@ -93,11 +104,16 @@ impl Kept {
         self.names.set_modules(catcher.modules());
     }
 
+    /// All polls so far, by site.
+    #[cfg(feature = "metrics")]
+    pub(super) fn by_site(&self) -> Vec<BlockedSite> {
+        self.lock().all().by_site()
+    }
+
     /// The report of all polls so far.
     pub(super) fn report(&self) -> BlockedReport {
         let state = self.lock();
-        let mut table = state.ended.clone();
-        state.under_way.values().for_each(|(facts, times)| table.add(facts, *times, true));
+        let table = state.all();
         let (mut remarks, panics) = (state.remarks.clone(), state.panics);
         // To find names may take a while.
         drop(state);

@@ -51,10 +51,16 @@ mod names;
 mod options;
 mod poll;
 mod table;
+#[cfg(feature = "tracing")]
+mod trace;
 mod verdict;
 
 pub use options::WatchOptions;
 pub use poll::BlockingPoll;
+#[cfg(feature = "metrics")]
+pub(crate) use table::BlockedSite;
+#[cfg(feature = "tracing")]
+pub use trace::trace;
 
 use self::kept::{Kept, Tell};
 use self::look::Looks;
@@ -144,6 +150,12 @@ impl Watch {
             return BlockedReport::default();
         }
         self.shared.kept.report()
+    }
+
+    /// All polls so far, by site, without names of functions.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn by_site(&self) -> Vec<BlockedSite> {
+        if self.is_anothers() { Vec::new() } else { self.shared.kept.by_site() }
     }
 
     /// Puts the polls so far into a session's report: [`Report::blocked`].

@@ -11,10 +11,22 @@ use std::sync::Arc;
 pub(super) struct Table {
     most_rows: usize,
     rows: HashMap<Key, Row>,
+    /// All polls, by the number of their site. There are at most 4097 sites.
+    #[cfg(feature = "metrics")]
+    sites: HashMap<u32, BlockedSite>,
     polls: u64,
     total_ns: u64,
     without_row: u64,
     without_stack: u64,
+}
+
+/// All polls of a site.
+#[cfg(feature = "metrics")]
+#[derive(Clone, Debug)]
+pub(crate) struct BlockedSite {
+    pub(crate) site: SpawnSite,
+    pub(crate) polls: u64,
+    pub(crate) total_ns: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -46,6 +58,8 @@ impl Table {
         self.polls += 1;
         self.total_ns += times.wall_ns;
         self.without_stack += u64::from(facts.stack.is_empty());
+        #[cfg(feature = "metrics")]
+        self.add_to_site(facts.site.id(), || SpawnSite::of(facts.site), times.wall_ns);
         let key = Key::of(facts);
         if !self.rows.contains_key(&key) && self.rows.len() >= self.most_rows {
             self.without_row += 1;
@@ -67,6 +81,22 @@ impl Table {
         self.polls += 1;
         self.total_ns += wall_ns;
         (self.without_row, self.without_stack) = (self.without_row + 1, self.without_stack + 1);
+        // Together with those of the site that stands for all without a place of their own.
+        #[cfg(feature = "metrics")]
+        self.add_to_site(0, SpawnSite::default, wall_ns);
+    }
+
+    #[cfg(feature = "metrics")]
+    fn add_to_site(&mut self, id: u32, site: impl FnOnce() -> SpawnSite, wall_ns: u64) {
+        let new = || BlockedSite { site: site(), polls: 0, total_ns: 0 };
+        let site = self.sites.entry(id).or_insert_with(new);
+        (site.polls, site.total_ns) = (site.polls + 1, site.total_ns + wall_ns);
+    }
+
+    /// All polls, by site.
+    #[cfg(feature = "metrics")]
+    pub(super) fn by_site(self) -> Vec<BlockedSite> {
+        self.sites.into_values().collect()
     }
 
     /// Forgets all polls.

@@ -76,3 +76,55 @@ fn a_panic_of_the_programs_function_ends_there_and_is_counted() {
     let counted = "the function that is told of blocking polls panicked 4 times";
     assert!(report.remarks.iter().any(|remark| remark == counted), "{:?}", report.remarks);
 }
+
+#[cfg(feature = "tracing")]
+#[test]
+fn tracing_is_told() {
+    use pertask::watch::trace;
+    use std::fmt::Debug;
+    use tracing::field::{Field, Visit};
+    use tracing_subscriber::layer::{Context, SubscriberExt};
+    use tracing_subscriber::{Layer, Registry};
+
+    #[derive(Default)]
+    struct Fields(Vec<(String, String)>);
+    impl Visit for Fields {
+        fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+            self.0.push((field.name().to_owned(), format!("{value:?}")));
+        }
+    }
+    struct Told(Arc<AtomicBool>, Arc<Mutex<Vec<Fields>>>);
+    impl Layer<Registry> for Told {
+        fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, Registry>) {
+            if event.metadata().target() == "pertask::watch" {
+                let mut fields = Fields::default();
+                event.record(&mut fields);
+                self.1.lock().unwrap().push(fields);
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    let _alone = alone();
+    let (told, events) = (Arc::new(AtomicBool::new(false)), Arc::default());
+    let layer = Told(Arc::clone(&told), Arc::clone(&events));
+    let subscriber = tracing_subscriber::registry().with(layer);
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    let watch = Watch::start_with(options(), trace).unwrap();
+    support::run(async { block_until_told(&told) }.task("traced"));
+    drop(watch);
+    let events = events.lock().unwrap();
+    assert_eq!(events.len(), 2, "while it lasts, and when it is over");
+    let has = |name: &str, text: &str| {
+        let fields = events[0].0.iter();
+        let text = text.to_owned();
+        assert!(fields.clone().any(|(known, it)| known == name && it.contains(&text)), "{name}");
+    };
+    has("message", "traced blocks its worker for");
+    has("name", "traced");
+    has("state", "blocked");
+    has("call", "clock_nanosleep");
+    has("ended", "false");
+    has("at", "told.rs:");
+    has("duration_ms", ".");
+}
