@@ -34,7 +34,10 @@ pub(super) fn find(_: &mut impl Sight, _: u64, _: u64) -> Option<u64> {
     None
 }
 
-#[cfg(any(target_arch = "x86_64", test))]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "it reads this processor's code")
+)]
 mod x86_64 {
     use super::{Range, Sight};
 
