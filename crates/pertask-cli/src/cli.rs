@@ -7,6 +7,7 @@ use pertask::{CounterEvent, UnknownEvent, sampler::SamplerOptions};
 
 use crate::{
     agent::{PsOptions, StatOptions, TasksOptions, TopOptions, help},
+    blocked::BlockedOption,
     duration,
     profile_file::ProfilePath,
     record::{self, RecordOptions},
@@ -240,9 +241,8 @@ pub struct DemoOptions {
     #[arg(long)]
     pub wake_latency: bool,
 
-    /// Catch polls that block their worker for TIME or longer, and show where
-    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "10ms", value_parser = duration::parse)]
-    pub blocked: Option<Duration>,
+    #[command(flatten)]
+    pub blocked: BlockedOption,
 
     /// The number of HTTP clients for each route
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]

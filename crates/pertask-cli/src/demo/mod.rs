@@ -118,7 +118,7 @@ fn start_sampler(options: &DemoOptions) -> Result<Option<Sampler>, Error> {
 /// Starts to watch for blocked workers if the options ask for it.
 fn start_watch(options: &DemoOptions) -> Result<Option<Watch>, Error> {
     let start = |threshold| Watch::start(WatchOptions { threshold, ..WatchOptions::default() });
-    options.blocked.map(start).transpose().map_err(Error::Measure)
+    options.blocked.blocked.map(start).transpose().map_err(Error::Measure)
 }
 
 /// Writes the profile to each file, even if another one fails.
