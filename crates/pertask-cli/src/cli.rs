@@ -7,6 +7,7 @@ use pertask::{CounterEvent, UnknownEvent, sampler::SamplerOptions};
 
 use crate::{
     agent::{PsOptions, StatOptions, TasksOptions, TopOptions, help},
+    blocked::BlockedOption,
     duration,
     profile_file::ProfilePath,
     record::{self, RecordOptions},
@@ -92,6 +93,7 @@ Reading the report:
                ON CPU and BLOCKED in their polls, READY from wake to poll, WAITING for what they
                await, INSIDE while a task ran that they polled themselves, NEW before the first
                poll, UNKNOWN where nothing tells whether they were ready or waiting
+    WORKER, AT what a worker did in polls that blocked it, and the line of code (--blocked)
     TASK       the name given with .task(\"...\"), or - if there is none
     SITE       the line of code that made the task
   Live tasks are listed with their numbers, and threads with the share of their time IN TASKS; a
@@ -115,6 +117,7 @@ Examples:
   pertask demo --duration 30s --clients 8
   pertask demo --tree
   pertask demo --life                           on the CPU, blocked, ready or waiting
+  pertask demo --blocked                        where do polls block their worker?
   pertask demo -e cycles,instructions,page-faults
   pertask demo --json | jq '.sites[] | {name, cpu_ns, max_poll_ns}'
   pertask demo -o profile.pb.gz -o profile.svg  sample too; then: pertask report profile.pb.gz
@@ -223,12 +226,12 @@ pub struct DemoOptions {
 
     /// Run the same service without pertask, in a process of its own, and record it as
     /// `pertask record` does
-    #[arg(long, conflicts_with_all = ["tree", "wake_latency", "life", "json", "events"])]
+    #[arg(long, conflicts_with_all = ["tree", "wake_latency", "life", "blocked", "json", "events"])]
     pub plain: bool,
 
     /// Serve until Ctrl-C, with an agent, for `pertask top`, `stat`, `tasks` and `record` in another
     /// terminal
-    #[arg(long, conflicts_with_all = ["plain", "tree", "wake_latency", "life", "json", "events", "duration", "output", "frequency"])]
+    #[arg(long, conflicts_with_all = ["plain", "tree", "wake_latency", "life", "blocked", "json", "events", "duration", "output", "frequency"])]
     pub serve: bool,
 
     /// The process that `--plain` records
@@ -246,6 +249,9 @@ pub struct DemoOptions {
     /// Measure how long tasks are on the CPU, blocked, ready and waiting
     #[arg(long)]
     pub life: bool,
+
+    #[command(flatten)]
+    pub blocked: BlockedOption,
 
     /// The number of HTTP clients for each route
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]

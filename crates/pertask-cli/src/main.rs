@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod agent;
+mod blocked;
 mod cli;
 mod demo;
 mod doctor;

@@ -479,6 +479,7 @@ fn what_cannot_be_asked_for_is_refused_with_the_reason() {
         ("/v1/report?task=999999999", "alive"),
         ("/v1/report?events=nonsense", "nonsense"),
         ("/v1/report?seconds=nan", "seconds"),
+        ("/v1/report?blocked_ms=0", "blocked_ms"),
         ("/v1/profile?hz=0", "hz"),
         ("/v1/stop", "POST"),
     ] {
@@ -496,6 +497,20 @@ fn what_cannot_be_asked_for_is_refused_with_the_reason() {
     for name in names("sites").into_iter().chain(names("tasks")) {
         assert_eq!(name, "GET /hash");
     }
+}
+
+#[test]
+fn blocked_workers_are_told_to_those_who_ask() {
+    let demo = Demo::start("blocked");
+    let blocked = |path: &str| {
+        let (_, report) = demo.get(path);
+        json(&String::from_utf8_lossy(&report))["blocked"].clone()
+    };
+    assert!(blocked("/v1/report?seconds=0").is_null());
+    let blocked = blocked("/v1/report?seconds=2&blocked_ms=5");
+    assert_eq!(blocked["threshold_ns"], 5_000_000);
+    let rows = blocked["rows"].as_array().expect("rows");
+    assert!(rows.iter().any(|row| row["name"] == "GET /blocking"), "{blocked:#}");
 }
 
 #[test]

@@ -206,6 +206,28 @@ fn lives_are_shown_to_those_who_ask() {
 }
 
 #[test]
+fn blocked_workers_are_shown_to_those_who_ask() {
+    let report = json(&demo(3, &["--blocked=5ms", "--json"]));
+    let blocked = &report["blocked"];
+    assert_eq!(number(blocked, "threshold_ns"), 5_000_000);
+    let rows = blocked["rows"].as_array().expect("rows");
+    let of_route = |row: &&Value| row["name"] == "GET /blocking" && row["state"] == "blocked";
+    let row = rows.iter().find(of_route).unwrap_or_else(|| panic!("no such row: {blocked:#}"));
+    assert_eq!(row["call"], "clock_nanosleep", "{row:#}");
+    let has_place = |row: &&Value| of_route(row) && !row["place"].is_null();
+    let row = rows.iter().find(has_place).unwrap_or_else(|| panic!("no place: {blocked:#}"));
+    let place = &row["place"];
+    let (file, function) = (place["file"].as_str(), place["function"].as_str());
+    assert!(file.is_some_and(|file| file.ends_with("src/demo/routes.rs")), "{row:#}");
+    assert!(function.is_some_and(|function| function.contains("blocking")), "{row:#}");
+    let output = demo(3, &["--blocked"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("Polls that blocked their worker for 10.0 ms or longer"), "{text}");
+    let output = demo(3, &["--json"]);
+    assert!(json(&output)["blocked"].is_null());
+}
+
+#[test]
 fn help_teaches() {
     for (arguments, lessons) in [
         (&["--help"][..], ["pertask demo", "pertask::Session::start()", "Exit status"]),

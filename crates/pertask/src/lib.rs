@@ -21,6 +21,7 @@
 //! - `pertask::tokio` (feature `tokio`) has tokio's spawn functions, with tokio's return types.
 //! - `pertask::tracing` (feature `tracing`) turns spans into scopes.
 //! - `pertask::sampler` (feature `sampler`) samples where in the code each thread and task spends its CPU time.
+//! - `pertask::watch` (feature `sampler`) catches polls that block their worker, while they last.
 //! - `pertask::agent` (feature `agent`) lets a terminal and other tools do all of it while the program runs.
 //! - `pertask::profile` (feature `profile`) is a sampled profile. It writes pprof, folded stacks, flamegraphs, the
 //!   Firefox Profiler's format and speedscope's.
@@ -39,7 +40,7 @@
 //! | `otel` | `pertask::otel`: OpenTelemetry's thread context, for profilers outside the process |
 //! | `tokio` | `pertask::tokio`; with `--cfg tokio_unstable` it sees every task of a runtime |
 //! | `tracing` | `pertask::tracing` |
-//! | `sampler` | `pertask::sampler`, whose samples hold addresses |
+//! | `sampler` | `pertask::sampler`, whose samples hold addresses, and `pertask::watch` |
 //! | `profiler` | `sampler`, `symbols`, and `profile` with each of its formats (`pprof`, `flamegraph`, `firefox`, `speedscope`) |
 //!
 //! # Guides
@@ -68,6 +69,12 @@ mod tasks;
 mod report;
 mod sessions;
 
+#[cfg(feature = "sampler")]
+pub mod sampler;
+
+#[cfg(feature = "sampler")]
+pub mod watch;
+
 #[cfg(feature = "metrics")]
 pub mod metrics;
 
@@ -76,9 +83,6 @@ pub mod otel;
 
 #[cfg(feature = "agent")]
 pub mod agent;
-
-#[cfg(feature = "sampler")]
-pub mod sampler;
 
 #[allow(unsafe_code)]
 mod machine;
@@ -105,8 +109,9 @@ pub use pmus::life::{Life, LifeCount, LifeData};
 pub use pmus::wake::{Latencies, WakeData, WakeLatency};
 pub use report::derived::{Ratio, ipc, mpki};
 pub use report::{
-    LabelReport, LabelValueReport, LifeReport, Lost, Report, SCHEMA, SiteReport, SpawnSite,
-    TaskReport, ThreadReport, TreeReport, Usage, WakeBucket, WakeReport,
+    BlockedLabel, BlockedReport, BlockedRow, BlockedState, LabelReport, LabelValueReport,
+    LifeReport, Lost, Report, SCHEMA, SiteReport, SpawnSite, StackFrame, TaskReport, ThreadReport,
+    TreeReport, Usage, WakeBucket, WakeReport,
 };
 #[cfg(feature = "table")]
 pub use report::{Table, TableStyle};

@@ -16,6 +16,7 @@ use tokio::runtime::Runtime;
 
 use super::{Agent, Question};
 use crate::{
+    blocked::BlockedOption,
     duration,
     error::Error,
     output::{harmless_json, note, print_to_reader, stdout_style},
@@ -44,6 +45,7 @@ Examples:
   pertask stat --pid 4711 -e instructions,cycles,page-faults -d 5s
   pertask stat --pid 4711 --tree -d 5s         which task spawned which
   pertask stat --pid 4711 --life -d 5s         on the CPU, blocked, ready or waiting
+  pertask stat --pid 4711 --blocked -d 10s     which polls block their worker, and where
   pertask stat --pid 4711 --task 17 --descendants -d 5s
   pertask stat --pid 4711 -I 1000 --json | jq -c '.sites[0] | {name, cpu_ns}'
   pertask stat -- ./target/release/server --port 80";
@@ -78,6 +80,9 @@ pub struct StatOptions {
     /// Measure how long tasks are on the CPU, blocked, ready and waiting
     #[arg(long)]
     pub life: bool,
+
+    #[command(flatten)]
+    pub blocked: BlockedOption,
 
     /// Only tasks with this name, or spawned at this place (FILE:LINE)
     #[arg(long, value_name = "NAME|FILE:LINE")]
@@ -218,6 +223,7 @@ impl StatOptions {
             .with_some("events", Some(&*events.join(",")).filter(|events| !events.is_empty()))
             .with_flag("wake_latency", self.wake_latency)
             .with_flag("life", self.life)
+            .with_some("blocked_ms", self.blocked.milliseconds().as_deref())
             .with_some("site", self.site.as_deref())
             .with_some("task", task.as_deref())
             .with_flag("descendants", self.descendants)

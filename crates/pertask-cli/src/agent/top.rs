@@ -17,6 +17,7 @@ use pertask::{
 
 use super::{Agent, Question};
 use crate::{
+    blocked::BlockedOption,
     error::Error,
     record::{Files, Samples},
     report::SymbolOptions,
@@ -42,6 +43,7 @@ Examples:
   pertask top                     the only process that has an agent
   pertask top --pid 4711
   pertask top --pid 4711 --wake-latency
+  pertask top --pid 4711 --blocked  which polls block their worker, and where
   pertask top --pid 4711 --outside";
 
 /// The options of `pertask top`.
@@ -58,6 +60,9 @@ pub struct TopOptions {
     /// Measure how long tasks wait between being woken and being polled
     #[arg(long)]
     pub wake_latency: bool,
+
+    #[command(flatten)]
+    pub blocked: BlockedOption,
 
     /// Sample from outside, also if the program has an agent
     #[arg(long)]
@@ -102,6 +107,7 @@ impl TopOptions {
             .with("interval_ms", &self.interval.to_string())
             .with("max_tasks", MOST_TASKS)
             .with_flag("wake_latency", self.wake_latency)
+            .with_some("blocked_ms", self.blocked.milliseconds().as_deref())
     }
 }
 

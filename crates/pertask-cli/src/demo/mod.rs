@@ -14,6 +14,7 @@ use std::{
 use pertask::{
     CounterEvent, Report, SessionOptions,
     sampler::{RawProfile, Sampler, SamplerOptions},
+    watch::{Watch, WatchOptions},
 };
 use pertask_text::human::{self, counted};
 use tokio::{runtime::Runtime, time};
@@ -85,6 +86,7 @@ async fn serve_and_measure(options: &DemoOptions) -> Result<Seen, Error> {
         ..SessionOptions::default()
     };
     let sampler = start_sampler(options)?;
+    let watched = start_watch(options)?;
     let session = measured.start().map_err(Error::Measure)?; // pertask 3/3: measure every task of the process
     note(format_args!(
         "measuring {} for {:?} (Ctrl-C ends it early)",
@@ -92,7 +94,8 @@ async fn serve_and_measure(options: &DemoOptions) -> Result<Seen, Error> {
         options.duration
     ));
     watch(&clients, options.duration, &mut stop).await;
-    let report = session.stop();
+    let mut report = session.stop();
+    report.blocked = watched.map(Watch::stop);
     let sampled = sampler.map(Sampler::stop);
     let during = clients.tally().since(&before);
 
@@ -111,6 +114,12 @@ fn start_sampler(options: &DemoOptions) -> Result<Option<Sampler>, Error> {
     let mut wanted = SamplerOptions::default();
     wanted.frequency_hz = options.frequency.unwrap_or(wanted.frequency_hz);
     Sampler::start(wanted).map(Some).map_err(Error::Measure)
+}
+
+/// Starts to watch for blocked workers if the options ask for it.
+fn start_watch(options: &DemoOptions) -> Result<Option<Watch>, Error> {
+    let start = |threshold| Watch::start(WatchOptions { threshold, ..WatchOptions::default() });
+    options.blocked.blocked.map(start).transpose().map_err(Error::Measure)
 }
 
 /// Writes the profile to each file, even if another one fails.

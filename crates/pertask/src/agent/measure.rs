@@ -1,7 +1,9 @@
 //! A session as a caller wants it: of which tasks, and what is measured of them.
 
 use super::asked::{Asked, Parameter, Refusal};
+use super::blocked;
 use super::limits::{self, Permit};
+use crate::watch::Watch;
 use crate::{CounterEvent, Inherit, Report, Session, SessionOptions, SpawnSite};
 use pertask_core::{System, Task};
 use std::sync::Arc;
@@ -19,6 +21,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     Parameter { name: "events", meaning: "perf events to count, separated by commas" },
     Parameter { name: "wake_latency", meaning: "true: measure waits between wake and poll" },
     Parameter { name: "life", meaning: "true: measure how long tasks are in each of their states" },
+    blocked::PARAMETER,
     Parameter { name: "max_tasks", meaning: "the most live tasks to list [default: 20]" },
     Parameter { name: "max_label_values", meaning: "the most values of each label [default: 100]" },
 ];
@@ -29,6 +32,7 @@ const MOST_ROWS: usize = 10_000;
 /// A session, and what its reports list.
 pub(super) struct Measuring {
     session: Session,
+    watch: Option<Watch>,
     how: How,
     _permit: Permit,
 }
@@ -46,7 +50,8 @@ impl Measuring {
     pub(super) fn begin(asked: &Asked<'_>) -> Result<Self, Refusal> {
         let how = How::of(asked)?;
         let _permit = limits::SESSIONS.take()?;
-        Ok(Self { session: how.start()?, how, _permit })
+        let watch = blocked::watch(asked)?;
+        Ok(Self { session: how.start()?, watch, how, _permit })
     }
 
     pub(super) fn is_of_a_task(&self) -> bool {
@@ -55,7 +60,7 @@ impl Measuring {
 
     /// The report so far.
     pub(super) fn report(&self) -> Report {
-        self.how.shown(self.session.snapshot())
+        self.shown(self.session.snapshot())
     }
 
     /// The report since the one before. `None` if measuring cannot go on.
@@ -63,7 +68,14 @@ impl Measuring {
         // First the new session and then the old one's end: nothing is missed, and little is in both.
         let next = self.how.start().ok()?;
         let last = std::mem::replace(&mut self.session, next);
-        Some(self.how.shown(last.stop()))
+        let report = self.shown(last.stop());
+        self.watch.iter().for_each(Watch::clear);
+        Some(report)
+    }
+
+    fn shown(&self, mut report: Report) -> Report {
+        self.watch.iter().for_each(|watch| watch.fill(&mut report));
+        self.how.shown(report)
     }
 }
 
@@ -101,6 +113,10 @@ impl How {
             report.tree.retain(|row| is_at(&row.site, wanted));
             report.tasks.retain(|row| is_at(&row.site, wanted));
             report.tasks.truncate(self.max_tasks);
+            report
+                .blocked
+                .iter_mut()
+                .for_each(|blocked| blocked.rows.retain(|row| is_at(&row.site, wanted)));
             // They are those of all tasks.
             report.labels.clear();
         }

@@ -28,6 +28,7 @@
 
 mod about;
 mod asked;
+mod blocked;
 mod door;
 mod limits;
 mod measure;

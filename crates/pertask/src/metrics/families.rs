@@ -16,6 +16,9 @@ pub(super) fn page(format: Format, figures: &Figures) -> String {
     if figures.measures_waits {
         of_waits(&mut page, &figures.sites);
     }
+    if figures.counts_blocked {
+        of_blocked(&mut page, &figures.sites);
+    }
     of_process(&mut page, figures);
     of_threads(&mut page, &figures.threads);
     of_pertask(&mut page, figures);
@@ -87,6 +90,23 @@ fn of_waits(page: &mut Exposition, sites: &Sites) {
             page.histogram(&series.labels, waits.cumulative());
         }
     }
+}
+
+const BLOCKING: Family = counter(
+    "pertask_task_blocking_polls",
+    "Polls that blocked their worker for longer than a threshold, by name and spawn site.",
+);
+
+const BLOCKING_TIME: Family = in_seconds(counter(
+    "pertask_task_blocking_poll_seconds",
+    "Wall time of polls that blocked their worker for longer than a threshold, by name and spawn site.",
+));
+
+fn of_blocked(page: &mut Exposition, sites: &Sites) {
+    page.family(&BLOCKING);
+    sites.series().for_each(|it| page.sample(&it.labels, it.blocking_polls.get()));
+    page.family(&BLOCKING_TIME);
+    sites.series().for_each(|it| page.sample(&it.labels, Seconds(it.blocking_ns.get())));
 }
 
 const PROCESS_CPU: Family = in_seconds(counter(

@@ -1,5 +1,6 @@
 //! What the answers of one [`Metrics`](super::Metrics) show, and what they have shown.
 
+use super::blocked::BlockedPolls;
 use super::shown::Shown;
 use super::sites::Sites;
 use super::threads::ThreadTimes;
@@ -13,6 +14,8 @@ pub(super) struct Figures {
     pub(super) started: Duration,
     /// Whether waits are measured.
     pub(super) measures_waits: bool,
+    /// Whether polls that block their worker are counted.
+    pub(super) counts_blocked: bool,
     pub(super) sites: Sites,
     pub(super) process_cpu_ns: Shown,
     pub(super) unknown_cpu_ns: Shown,
@@ -32,6 +35,7 @@ impl Figures {
         Self {
             started: started.unwrap_or_default(),
             measures_waits,
+            counts_blocked: false,
             sites: Sites::new(max_sites),
             process_cpu_ns: Shown::default(),
             unknown_cpu_ns: Shown::default(),
@@ -42,8 +46,8 @@ impl Figures {
         }
     }
 
-    pub(super) fn update(&mut self, report: &Report) {
-        self.sites.update(&report.sites);
+    pub(super) fn update(&mut self, report: &Report, blocked: &[BlockedPolls]) {
+        self.sites.update(&report.sites, blocked);
         self.process_cpu_ns.raise(report.process_cpu_ns);
         self.unknown_cpu_ns.raise(report.unknown_cpu_ns);
         self.threads.update(report);
@@ -135,12 +139,12 @@ mod tests {
     fn what_falls_or_goes_is_shown_as_it_was() {
         let mut figures = Figures::new(9, false);
         let a = r#"name="a",site="a.rs:1""#;
-        figures.update(&report(vec![site("a", 1, 5)], vec![]));
-        figures.update(&report(vec![site("a", 1, 3)], vec![]));
+        figures.update(&report(vec![site("a", 1, 5)], vec![]), &[]);
+        figures.update(&report(vec![site("a", 1, 3)], vec![]), &[]);
         assert_eq!(shown(&figures), [row(a, 5, 3)]);
-        figures.update(&report(vec![], vec![]));
+        figures.update(&report(vec![], vec![]), &[]);
         assert_eq!(shown(&figures), [row(a, 5, 0)]);
-        figures.update(&report(vec![site("a", 1, 6)], vec![]));
+        figures.update(&report(vec![site("a", 1, 6)], vec![]), &[]);
         assert_eq!(shown(&figures), [row(a, 6, 6)]);
     }
 
@@ -152,8 +156,8 @@ mod tests {
             let empty = report(vec![], vec![]);
             Report { process_cpu_ns: amount, unknown_cpu_ns: amount, lost, ..empty }
         };
-        figures.update(&with(5));
-        figures.update(&with(4));
+        figures.update(&with(5), &[]);
+        figures.update(&with(4), &[]);
         let shown = [figures.process_cpu_ns, figures.unknown_cpu_ns, figures.lost[0].1];
         assert_eq!(shown.map(Shown::get), [5, 5, 5]);
     }
@@ -162,22 +166,40 @@ mod tests {
     fn rows_of_one_name_and_line_are_one_series() {
         let mut figures = Figures::new(9, false);
         let rows = vec![site("a", 1, 5), site("a", 1, 5), site("a", 2, 1)];
-        figures.update(&report(rows, vec![]));
+        figures.update(&report(rows, vec![]), &[]);
         let series: Vec<_> = figures.sites.series().collect();
         let polls: Vec<_> = series.iter().map(|it| it.polls.get()).collect();
         assert_eq!((polls, series[0].longest_poll_ns.get()), (vec![10, 1], 5));
     }
 
     #[test]
+    fn blocking_polls_are_those_of_their_site_and_do_not_fall() {
+        let mut figures = Figures::new(1, false);
+        let of = |line, polls| BlockedPolls {
+            site: site("a", line, 0).site,
+            polls,
+            total_ns: 10 * polls,
+        };
+        let mut shown = |polls: &[BlockedPolls]| {
+            figures.update(&report(vec![site("a", 1, 1)], vec![]), polls);
+            let series = figures.sites.series();
+            series.map(|it| (it.blocking_polls.get(), it.blocking_ns.get())).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(&[of(1, 3), of(2, 5), of(3, 1)]), [(3, 30), (6, 60)]);
+        assert_eq!(shown(&[of(1, 2)]), [(3, 30), (6, 60)]);
+        assert_eq!(figures.sites.folded(), 0, "that is of the sites of the report");
+    }
+
+    #[test]
     fn a_site_keeps_the_series_that_it_came_to() {
         let mut figures = Figures::new(1, false);
         let other = r#"name="(other)",site="""#;
-        figures.update(&report(vec![site("a", 1, 1)], vec![]));
-        figures.update(&report(vec![site("b", 1, 9), site("a", 1, 2)], vec![]));
+        figures.update(&report(vec![site("a", 1, 1)], vec![]), &[]);
+        figures.update(&report(vec![site("b", 1, 9), site("a", 1, 2)], vec![]), &[]);
         assert_eq!(shown(&figures), [row(r#"name="a",site="a.rs:1""#, 2, 2), row(other, 9, 9)]);
         // Where the core has no place, the site has no file.
         let beyond = SiteReport { site: SpawnSite::default(), ..site("(other)", 0, 9) };
-        figures.update(&report(vec![beyond, site("b", 1, 9)], vec![]));
+        figures.update(&report(vec![beyond, site("b", 1, 9)], vec![]), &[]);
         let series: Vec<_> = figures.sites.series().collect();
         assert_eq!((series[1].polls.get(), series[1].live), (18, 18));
         assert_eq!((figures.sites.own(), figures.sites.folded()), (1, 1));
@@ -187,7 +209,7 @@ mod tests {
     fn a_thread_takes_along_nothing_when_it_becomes_a_worker() {
         let mut figures = Figures::new(9, false);
         let mut after = |threads: &[ThreadReport]| {
-            figures.update(&report(vec![], threads.to_vec()));
+            figures.update(&report(vec![], threads.to_vec()), &[]);
             let ThreadTimes { workers_ns, others_ns, workers, others, .. } = figures.threads;
             (workers_ns.get(), others_ns.get(), workers, others)
         };

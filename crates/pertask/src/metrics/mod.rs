@@ -9,6 +9,7 @@
 //!
 //! `docs/METRICS.md` describes each metric.
 
+mod blocked;
 mod exposition;
 mod families;
 mod figures;
@@ -18,12 +19,15 @@ mod sites;
 mod threads;
 mod waits;
 
+use self::blocked::Watching;
 use self::figures::Figures;
 use self::format::Format;
 use crate::error::Error;
 use crate::os::clock;
 use crate::sessions::{Session, SessionOptions};
 use std::sync::{Mutex, PoisonError};
+#[cfg(feature = "sampler")]
+use std::time::Duration;
 
 /// Counts for all tasks from its [`start`](Self::start) on, and answers scrapes.
 ///
@@ -42,6 +46,7 @@ use std::sync::{Mutex, PoisonError};
 #[derive(Debug)]
 pub struct Metrics {
     session: Session,
+    watching: Option<Watching>,
     figures: Mutex<Figures>,
 }
 
@@ -52,10 +57,15 @@ pub struct MetricsOptions {
     ///
     /// By default this is off. See [`SessionOptions::wake_latency`] for what it does to tasks.
     pub wake_latency: bool,
+    /// Whether to count polls that block their worker, and how long those last (feature `sampler`).
+    ///
+    /// By default they are not counted. If they are, a thread looks at the workers twice in that time: see [`watch`](crate::watch).
+    #[cfg(feature = "sampler")]
+    pub blocked: Option<Duration>,
     /// The number of sites that have series of their own. A site is a name and a place in the source.
     ///
     /// The sites that are seen first have them, and keep them. All later sites share the series `(other)`. The default is 1,000.
-    /// A site has 6 series, and 14 more if waits are measured.
+    /// A site has 6 series, 14 more if waits are measured, and 2 more if blocking polls are counted.
     pub max_sites: usize,
 }
 
@@ -70,7 +80,12 @@ pub struct MetricsAnswer {
 
 impl Default for MetricsOptions {
     fn default() -> Self {
-        Self { wake_latency: false, max_sites: 1_000 }
+        Self {
+            wake_latency: false,
+            #[cfg(feature = "sampler")]
+            blocked: None,
+            max_sites: 1_000,
+        }
     }
 }
 
@@ -80,7 +95,8 @@ impl MetricsOptions {
     /// Like [`SessionOptions::start`], the first call of a process keeps its caller for some tens of milliseconds.
     ///
     /// # Errors
-    /// Returns [`Error::Attach`] if the core refuses the attach.
+    /// Returns [`Error::Attach`] if the core refuses the attach, and [`Error::CannotSample`] if blocking polls are to be counted and there
+    /// is no thread for that.
     pub fn start(self) -> Result<Metrics, Error> {
         // Metrics show no single tasks, and no values of labels.
         let session = SessionOptions {
@@ -90,8 +106,13 @@ impl MetricsOptions {
             wake_latency: self.wake_latency,
             life: false,
         };
-        let figures = Figures::new(self.max_sites, self.wake_latency);
-        Ok(Metrics { session: session.start()?, figures: Mutex::new(figures) })
+        #[cfg(feature = "sampler")]
+        let watching = Watching::begin(&self)?;
+        #[cfg(not(feature = "sampler"))]
+        let watching = None;
+        let mut figures = Figures::new(self.max_sites, self.wake_latency);
+        figures.counts_blocked = watching.is_some();
+        Ok(Metrics { session: session.start()?, watching, figures: Mutex::new(figures) })
     }
 }
 
@@ -116,7 +137,8 @@ impl Metrics {
         // The lock is held during the snapshot, so that the snapshots of two callers are shown in the order they were taken in.
         let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
         let began_ns = clock::thread_cpu_ns();
-        figures.update(&self.session.snapshot());
+        let blocked = self.watching.as_ref().map(Watching::by_site).unwrap_or_default();
+        figures.update(&self.session.snapshot(), &blocked);
         let body = families::page(format, &figures);
         figures.add_scrape(clock::thread_cpu_ns().saturating_sub(began_ns));
         MetricsAnswer { content_type: format.content_type(), body }

@@ -1,5 +1,6 @@
 //! The sites that have series, and what their series show.
 
+use super::blocked::BlockedPolls;
 use super::exposition::labels;
 use super::shown::Shown;
 use super::waits::{Waits, WaitsNow};
@@ -33,6 +34,8 @@ pub(super) struct Series {
     pub(super) started: Shown,
     pub(super) live: u64,
     pub(super) longest_poll_ns: Shown,
+    pub(super) blocking_polls: Shown,
+    pub(super) blocking_ns: Shown,
     /// `None` until a wait of these tasks could be measured.
     pub(super) waits: Option<Waits>,
     now: Now,
@@ -47,6 +50,8 @@ struct Now {
     started: u64,
     live: u64,
     longest_poll_ns: u64,
+    blocking_polls: u64,
+    blocking_ns: u64,
     waits: Option<WaitsNow>,
 }
 
@@ -59,12 +64,19 @@ impl Sites {
         Self { max, own: Vec::new(), places: HashMap::new(), other, has_other: false, folded: 0 }
     }
 
-    /// Adds up the rows of a report, and shows the sums.
-    pub(super) fn update(&mut self, rows: &[SiteReport]) {
+    /// Adds up the rows of a report and the polls that blocked their worker, and shows the sums.
+    pub(super) fn update(&mut self, rows: &[SiteReport], blocked: &[BlockedPolls]) {
         self.folded = 0;
         for row in rows {
             self.series_of(&row.site).now.add(row);
         }
+        let folded = self.folded;
+        for BlockedPolls { site, polls, total_ns } in blocked {
+            let now = &mut self.series_of(site).now;
+            (now.blocking_polls, now.blocking_ns) =
+                (now.blocking_polls + polls, now.blocking_ns + total_ns);
+        }
+        self.folded = folded;
         for series in self.own.iter_mut().chain([&mut self.other]) {
             series.show();
         }
@@ -120,6 +132,8 @@ impl Series {
             started: Shown::default(),
             live: 0,
             longest_poll_ns: Shown::default(),
+            blocking_polls: Shown::default(),
+            blocking_ns: Shown::default(),
             waits: None,
             now: Now::default(),
         }
@@ -134,6 +148,8 @@ impl Series {
         self.started.raise(now.started);
         self.live = now.live;
         self.longest_poll_ns.raise(now.longest_poll_ns);
+        self.blocking_polls.raise(now.blocking_polls);
+        self.blocking_ns.raise(now.blocking_ns);
         if let Some(now) = &now.waits {
             self.waits.get_or_insert_default().raise(now);
         }

@@ -47,6 +47,7 @@ mod tests {
 
     use crate::pmus::counters::{Counter, CounterSource};
 
+    use super::super::{BlockedLabel, BlockedReport, BlockedRow, BlockedState, StackFrame};
     use super::super::{
         LabelReport, LabelValueReport, LifeReport, Lost, SCHEMA, SiteReport, SpawnSite, TaskReport,
         ThreadReport, TreeReport, Usage, WakeBucket, WakeReport,
@@ -54,7 +55,7 @@ mod tests {
     use super::*;
 
     /// The documented objects: the heading in `docs/REPORT.md`, and the pointer to an example in the JSON.
-    const OBJECTS: [(&str, &str); 13] = [
+    const OBJECTS: [(&str, &str); 17] = [
         ("The report", ""),
         ("A source of counts", "/counters/0"),
         ("A site", "/sites/0"),
@@ -67,6 +68,10 @@ mod tests {
         ("A label", "/labels/0"),
         ("A label's value", "/labels/0/values/0"),
         ("A thread", "/threads/0"),
+        ("Blocking polls", "/blocked"),
+        ("A row of blocking polls", "/blocked/rows/0"),
+        ("A label of a task", "/blocked/rows/0/labels/0"),
+        ("A frame of a stack", "/blocked/rows/0/stack/0"),
         ("Lost", "/lost"),
     ];
 
@@ -87,9 +92,11 @@ mod tests {
     #[test]
     fn exactly_the_fields_documented_as_nullable_can_be_null() {
         let json = parsed(&unknowns());
+        let blocked = parsed(&Report { blocked: Some(unknown_blocked()), ..unknowns() });
         for (heading, pointer) in OBJECTS {
+            let json = if pointer.starts_with("/blocked") { &blocked } else { &json };
             for field in documented(heading) {
-                let null = object(&json, pointer)[&field.name].is_null();
+                let null = object(json, pointer)[&field.name].is_null();
                 assert_eq!(null, field.null != "never", "{heading}: {}", field.name);
             }
         }
@@ -200,6 +207,7 @@ mod tests {
             tasks: vec![task()],
             labels: vec![tenant()],
             threads: vec![worker(), ended_threads()],
+            blocked: Some(blocked()),
             lost: Lost { polls_untracked: 1, ..Lost::default() },
         }
     }
@@ -230,8 +238,57 @@ mod tests {
                 ..task()
             }],
             threads: vec![ended_threads()],
+            blocked: None,
             ..example()
         }
+    }
+
+    fn blocked() -> BlockedReport {
+        BlockedReport {
+            threshold_ns: 10_000_000,
+            polls: 2,
+            total_ns: 153_512_804,
+            rows: vec![blocked_row()],
+            polls_without_row: 0,
+            polls_without_stack: 0,
+            remarks: vec![],
+        }
+    }
+
+    fn blocked_row() -> BlockedRow {
+        BlockedRow {
+            site: resize_image(),
+            state: BlockedState::Blocked,
+            call: Some("fsync".into()),
+            polls: 2,
+            under_way: 0,
+            total_ns: 153_512_804,
+            max_ns: 141_204_551,
+            at_least: false,
+            cpu_ns: 1_204_551,
+            task: 18_412,
+            tid: 41_203,
+            labels: vec![BlockedLabel { key: "tenant".into(), value: "acme".into() }],
+            place: Some(store()),
+            stack: vec![store()],
+            stack_complete: true,
+        }
+    }
+
+    fn store() -> StackFrame {
+        StackFrame {
+            address: 94_072_306_140_210,
+            function: Some("image_service::handlers::image::store".into()),
+            file: Some("src/handlers/image.rs".into()),
+            line: Some(131),
+        }
+    }
+
+    fn unknown_blocked() -> BlockedReport {
+        let frame = StackFrame { function: None, file: None, line: None, ..store() };
+        let (site, stack) = (nameless(resize_image()), vec![frame]);
+        let row = BlockedRow { site, call: None, place: None, stack, ..blocked_row() };
+        BlockedReport { rows: vec![row], ..blocked() }
     }
 
     fn tenant() -> LabelReport {

@@ -3,6 +3,7 @@
 //! A `Session` makes a [`Report`], and rendering never changes it. Its fields *are* the JSON schema: a new field is a minor
 //! change; to rename or remove a field raises [`SCHEMA`].
 
+mod blocked;
 pub(crate) mod derived;
 #[cfg(feature = "json")]
 mod json;
@@ -16,6 +17,7 @@ use crate::pmus::wake::Latencies;
 use pertask_core::Site;
 use std::borrow::Cow;
 
+pub use blocked::{BlockedLabel, BlockedReport, BlockedRow, BlockedState, StackFrame};
 #[cfg(feature = "table")]
 pub use table::{Table, TableStyle};
 
@@ -68,6 +70,10 @@ pub struct Report {
     pub labels: Vec<LabelReport>,
     /// One row for each thread of the process, most CPU time first.
     pub threads: Vec<ThreadReport>,
+    /// The polls that blocked their worker, or `None` where nobody watched for them.
+    ///
+    /// A session does not watch. A `pertask::watch::Watch` (feature `sampler`) fills this in.
+    pub blocked: Option<BlockedReport>,
     /// What the session could not count.
     pub lost: Lost,
 }
@@ -90,6 +96,7 @@ impl Default for Report {
             tasks: Vec::new(),
             labels: Vec::new(),
             threads: Vec::new(),
+            blocked: None,
             lost: Lost::default(),
         }
     }

@@ -156,6 +156,11 @@ impl Arms {
         }
     }
 
+    /// Whether a signal's handler is installed, and removed at the end.
+    pub(super) fn handles(&self, signal: i32) -> bool {
+        self.way.signal == signal || self.beside && Mechanism::Timer.signal() == signal
+    }
+
     /// Why sampling must not go on, if so. The collector asks many times a second.
     pub(super) fn disturbed(&self, seldom: bool) -> Option<&'static str> {
         let beside = || Mechanism::Timer.disturbed(Mechanism::Timer.signal(), seldom);

@@ -8,11 +8,12 @@ use super::profile::RawProfile;
 use super::record::Record;
 use super::roster::Roster;
 use super::signals;
+use super::summons::{self, Summoner};
 use super::way::Way;
 use super::workers;
 use crate::error::Error;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError, mpsc};
 use std::thread::JoinHandle;
 
 static STATE: Mutex<State> = Mutex::new(State { engine: None, roster: Roster::new(), sessions: 0 });
@@ -36,16 +37,49 @@ pub(super) struct Ticket {
     left: bool,
 }
 
-/// Begins a session.
-pub(super) fn join(options: SamplerOptions) -> Result<Ticket, Error> {
+/// Makes this process the one whose threads are interrupted.
+fn own() -> Result<(), String> {
     // A forked child has a copy of this state, but not its threads.
     let this = std::process::id();
     // Relaxed: the id refers to no other memory.
     let owner = OWNER.compare_exchange(0, this, Ordering::Relaxed, Ordering::Relaxed);
-    if owner.is_err_and(|owner| owner != this) {
-        let why = "this process was forked from one that has sampled itself".to_owned();
-        return Err(Error::CannotSample { refused: vec![why] });
+    match owner.is_err_and(|owner| owner != this) {
+        true => Err("this process was forked from one that has sampled itself".to_owned()),
+        false => Ok(()),
     }
+}
+
+/// Begins to summon threads. `Err` says why they cannot be.
+pub(super) fn summoner() -> Result<Summoner, String> {
+    own()?;
+    let _state = lock();
+    Summoner::new()
+}
+
+/// Calls `f` while no session begins or ends. `None` if one just does: that may take a while.
+pub(super) fn undisturbed<T>(f: impl FnOnce() -> T) -> Option<T> {
+    let _state = match STATE.try_lock() {
+        Ok(state) => state,
+        Err(TryLockError::Poisoned(state)) => state.into_inner(),
+        Err(TryLockError::WouldBlock) => return None,
+    };
+    Some(f())
+}
+
+/// Ends summoning threads, of which these may not have answered yet.
+pub(super) fn dismiss(summoner: Summoner, threads: impl Iterator<Item = u32>) {
+    let mut state = lock();
+    let engine = state.engine.as_mut();
+    let is_needed = engine.is_some_and(|engine| {
+        engine.lift_shield();
+        engine.arms.handles(summons::SIGNAL)
+    });
+    summoner.leave(is_needed, threads);
+}
+
+/// Begins a session.
+pub(super) fn join(options: SamplerOptions) -> Result<Ticket, Error> {
+    own().map_err(|why| Error::CannotSample { refused: vec![why] })?;
     workers::watch();
     let changes = Changes::now();
     let mut state = lock();

@@ -207,6 +207,11 @@ impl Engine {
         profile
     }
 
+    /// Gives the program's handlers their masks back until the next turn, so that others can, who had changed them before.
+    pub(super) fn lift_shield(&mut self) {
+        self.shield.lift();
+    }
+
     /// Stops the engine. Returns the collector thread, which the caller joins.
     pub(super) fn stop(mut self, roster: &mut Roster) -> Option<JoinHandle<()>> {
         let collector = self.collector.take();

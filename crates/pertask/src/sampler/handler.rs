@@ -8,6 +8,7 @@ use super::disposition;
 use super::ground::Ground;
 use super::record::{Own, Record};
 use super::ring::Writing;
+use super::summons;
 use super::unwind::{self, End, Interrupted};
 use super::walker::Walker;
 use crate::os::clock;
@@ -119,6 +120,8 @@ struct Notice {
     /// The record that the signal is for, or `None` if its event has been closed since, or the signal came on another thread
     /// than meant.
     record: Option<&'static Record>,
+    /// Which summons the signal is, if it is one.
+    summons: Option<u32>,
     overrun: u64,
     /// [`LATE`], or no flag.
     late: u64,
@@ -158,6 +161,9 @@ impl Notice {
                 let late = if info.third & TRAP_PERF_FLAG_ASYNC != 0 { LATE } else { 0 };
                 Self::marked(info.second, 0, late)
             }
+            SI_TIMER if urgent && let Some(number) = summons::number_in(info.second) => {
+                Some(Self { summons: Some(number), ..Self::of(None) })
+            }
             SI_TIMER if urgent => Self::marked(info.second, info.first >> 32, 0),
             code if urgent && FILES.contains(&code) => {
                 let descriptor = (info.second & u64::from(u32::MAX)) as usize;
@@ -165,8 +171,8 @@ impl Notice {
                 match OF_DESCRIPTOR.get(descriptor)?.load(Ordering::Acquire) {
                     0 => None,
                     // A closed event may have left a signal behind. It is ours, but there is nothing to sample for it.
-                    CLOSED => Some(Self { record: None, overrun: 0, late: 0 }),
-                    number => Some(Self { record: own(number - 1), overrun: 0, late: 0 }),
+                    CLOSED => Some(Self::of(None)),
+                    number => Some(Self::of(own(number - 1))),
                 }
             }
             _ => None,
@@ -176,7 +182,12 @@ impl Notice {
     /// The notice of a signal that carries this number, if the number has our mark.
     fn marked(number: u64, overrun: u64, late: u64) -> Option<Self> {
         let low = u64::from(u32::MAX);
-        (number & !low == MARK).then(|| Self { record: own((number & low) as u32), overrun, late })
+        let record = || own((number & low) as u32);
+        (number & !low == MARK).then(|| Self { overrun, late, ..Self::of(record()) })
+    }
+
+    fn of(record: Option<&'static Record>) -> Self {
+        Self { record, summons: None, overrun: 0, late: 0 }
     }
 }
 
@@ -208,9 +219,13 @@ unsafe fn has_room(context: *const libc::c_void) -> bool {
 /// `context` must be what the kernel has passed to the running handler, of which `notice` was read.
 #[inline(never)]
 unsafe fn take(notice: &Notice, context: *const libc::c_void) {
-    let Some(record) = notice.record else { return };
     // SAFETY: `context` is what the kernel has passed to the handler, by the caller's contract.
     let from = unsafe { Interrupted::from_context(context) };
+    if let Some(number) = notice.summons {
+        // SAFETY: this is a signal handler, which has interrupted its thread there.
+        unsafe { summons::answer(number, from) };
+    }
+    let Some(record) = notice.record else { return };
     let write = |own: &mut Own| {
         let Some(mut sample) = record.ring.begin(MOST_WORDS) else {
             return;

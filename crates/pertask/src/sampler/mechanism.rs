@@ -192,7 +192,7 @@ impl Mechanism {
                 handler::bind_descriptor(event.descriptor(), Some(record));
                 Ok(Source::Signal { event })
             }
-            Self::Timer => Timer::start(record, thread, period_ns, signal)
+            Self::Timer => Timer::start(handler::number_of(record), thread, period_ns, signal)
                 .map(|timer| Source::Timer { _timer: timer })
                 .map_err(|why| why.to_string()),
         }
@@ -225,15 +225,25 @@ pub(super) struct Timer(libc::timer_t);
 unsafe impl Send for Timer {}
 
 impl Timer {
-    fn start(record: &Record, thread: u32, period_ns: u64, signal: i32) -> io::Result<Self> {
+    /// Starts a timer whose signals carry a number: each time that the thread has used a period of CPU time.
+    fn start(number: u64, thread: u32, period_ns: u64, signal: i32) -> io::Result<Self> {
+        Self::new(number, thread, signal)
+            .and_then(|timer| timer.set(period_ns, period_ns).map(|()| timer))
+    }
+
+    /// Starts a timer whose signal carries a number: once, as soon as the kernel's tick finds the thread running.
+    pub(super) fn once(number: u64, thread: u32, signal: i32) -> io::Result<Self> {
+        Self::new(number, thread, signal).and_then(|timer| timer.set(1, 0).map(|()| timer))
+    }
+
+    fn new(number: u64, thread: u32, signal: i32) -> io::Result<Self> {
         // SAFETY: a `sigevent` has only numbers and a pointer, for which zero is a value.
         let mut event: libc::sigevent = unsafe { MaybeUninit::zeroed().assume_init() };
         event.sigev_notify = libc::SIGEV_THREAD_ID;
         event.sigev_signo = signal;
         event.sigev_notify_thread_id = thread.cast_signed();
         // A number, in the field for a pointer.
-        event.sigev_value.sival_ptr =
-            std::ptr::without_provenance_mut(handler::number_of(record) as usize);
+        event.sigev_value.sival_ptr = std::ptr::without_provenance_mut(number as usize);
         let mut timer = MaybeUninit::uninit();
         let clock = clock::clock_of_thread(thread);
         // SAFETY: the kernel reads the event and writes the timer's number, both memory of this function's own.
@@ -241,14 +251,15 @@ impl Timer {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the call has succeeded, so it has written the number.
-        let timer = Self(unsafe { timer.assume_init() });
-        timer.set(period_ns).map(|()| timer)
+        Ok(Self(unsafe { timer.assume_init() }))
     }
 
-    fn set(&self, period_ns: u64) -> io::Result<()> {
-        let (seconds, rest) = (period_ns / 1_000_000_000, period_ns % 1_000_000_000);
-        let period = libc::timespec { tv_sec: seconds.cast_signed(), tv_nsec: rest.cast_signed() };
-        let times = libc::itimerspec { it_interval: period, it_value: period };
+    fn set(&self, first_ns: u64, period_ns: u64) -> io::Result<()> {
+        let time = |ns: u64| libc::timespec {
+            tv_sec: (ns / 1_000_000_000).cast_signed(),
+            tv_nsec: (ns % 1_000_000_000).cast_signed(),
+        };
+        let times = libc::itimerspec { it_interval: time(period_ns), it_value: time(first_ns) };
         // SAFETY: `self` owns the timer, and the kernel only reads the times.
         let refused =
             unsafe { libc::timer_settime(self.0, 0, &raw const times, std::ptr::null_mut()) };

@@ -41,12 +41,15 @@ compile_error!("the feature `sampler` is for Linux on x86_64 and aarch64");
 mod area;
 mod arms;
 mod bell;
+mod catcher;
 mod census;
 mod collector;
 mod descriptors;
 #[allow(unsafe_code)]
 mod disposition;
 mod engine;
+mod frame_pointer;
+mod functions;
 #[allow(unsafe_code)]
 mod ground;
 #[allow(unsafe_code)]
@@ -58,6 +61,7 @@ mod modules;
 mod naming;
 mod next_search;
 mod options;
+mod outside;
 #[allow(unsafe_code)]
 mod own_thread;
 mod profile;
@@ -78,6 +82,8 @@ mod signals;
 mod stacks;
 #[allow(unsafe_code)]
 mod stat;
+#[allow(unsafe_code)]
+mod summons;
 #[cfg(feature = "profiler")]
 mod types;
 #[allow(unsafe_code)]
@@ -90,6 +96,7 @@ mod weigh;
 mod weigh_waits;
 mod workers;
 
+pub(crate) use catcher::{Asked, Catcher, Stack, leave_signals};
 pub use mechanism::Mechanism;
 pub use options::SamplerOptions;
 pub use pertask_symbols::{Module, ModuleRange};

@@ -105,7 +105,8 @@ impl Changes {
     }
 }
 
-fn unwinding(sections: UnwindSections) -> framehop::Module<Vec<u8>> {
+/// What the unwinder takes of a module.
+pub(super) fn unwinding(sections: UnwindSections) -> framehop::Module<Vec<u8>> {
     let UnwindSections { path, code, bias, frames, frames_bytes, index, index_bytes, .. } =
         sections;
     let sections = ExplicitModuleSectionInfo {

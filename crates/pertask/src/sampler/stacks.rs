@@ -38,6 +38,11 @@ impl Stacks {
         })
     }
 
+    /// The mapping in which an address is.
+    pub(super) fn mapping(&self, address: u64) -> Option<Range<u64>> {
+        self.mappings.iter().find(|mapping| mapping.contains(&address)).cloned()
+    }
+
     /// Where the stack of a thread is.
     pub(super) fn of(&self, thread: u32) -> Stack {
         // The first thread's control block is not on its stack.

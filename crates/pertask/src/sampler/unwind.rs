@@ -16,10 +16,6 @@ pub(super) struct Interrupted {
     registers: UnwindRegsNative,
 }
 
-/// Return addresses may be signed, in the bits that user-space addresses do not use.
-#[cfg(target_arch = "aarch64")]
-const ADDRESS_MASK: framehop::aarch64::PtrAuthMask = framehop::aarch64::PtrAuthMask((1 << 48) - 1);
-
 /// How a walk ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
@@ -59,7 +55,7 @@ impl Interrupted {
         let machine = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext };
         let (frame, link) = (machine.regs[29], machine.regs[30]);
         let registers =
-            UnwindRegsNative::new_with_ptr_auth_mask(ADDRESS_MASK, link, machine.sp, frame);
+            UnwindRegsNative::new_with_ptr_auth_mask(address_bits(), link, machine.sp, frame);
         Self { instruction: machine.pc, stack: machine.sp, registers }
     }
 }
@@ -105,9 +101,16 @@ impl Interrupted {
                 options(nomem, nostack, preserves_flags)
             );
         }
-        let registers = UnwindRegsNative::new_with_ptr_auth_mask(ADDRESS_MASK, link, stack, frame);
+        let registers =
+            UnwindRegsNative::new_with_ptr_auth_mask(address_bits(), link, stack, frame);
         Self { instruction, stack, registers }
     }
+}
+
+/// The bits of a return address that are the address. It may be signed, in the bits that user-space addresses do not use.
+#[cfg(target_arch = "aarch64")]
+pub(super) fn address_bits() -> framehop::aarch64::PtrAuthMask {
+    framehop::aarch64::PtrAuthMask((1 << 48) - 1)
 }
 
 /// Walks the stack up to the root, and calls `found` with each address: first where the thread was interrupted, then where each

@@ -24,6 +24,11 @@ pub(super) struct Walker {
 }
 
 impl Walker {
+    pub(super) fn new(unwinder: Arc<Unwinder>, stacks: &Stacks) -> Self {
+        let Stacks { mappings, code, .. } = stacks;
+        Self { unwinder, mappings: Arc::clone(mappings), code: Arc::clone(code) }
+    }
+
     /// The mapping for stacks in which an address is.
     pub(super) fn mapping(&self, address: u64) -> Option<Range<u64>> {
         find(&self.mappings, address).cloned()
@@ -101,8 +106,6 @@ impl Walkers {
     }
 
     fn publish(&mut self) {
-        let Stacks { mappings, code, .. } = &self.stacks;
-        let (mappings, code) = (Arc::clone(mappings), Arc::clone(code));
-        self.replaced.publish(Walker { unwinder: Arc::clone(&self.unwinder), mappings, code });
+        self.replaced.publish(Walker::new(Arc::clone(&self.unwinder), &self.stacks));
     }
 }

@@ -8,6 +8,7 @@ use super::options::SamplerOptions;
 use super::record::Record;
 use super::signals;
 use super::stat::Stat;
+use super::summons;
 use crate::error::Error;
 use crate::os::threads;
 use std::thread;
@@ -132,9 +133,9 @@ fn all_block(threads: &[u32], signal: i32) -> bool {
 }
 
 /// Removes our handler when none of our signals is under way any more. If a signal stays under way, on a thread that blocks it,
-/// the handler stays, because the signal is harmless to it.
+/// the handler stays, because the signal is harmless to it. It also stays while threads may be summoned.
 pub(super) fn withdraw(signal: i32, threads: impl Iterator<Item = u32>) {
-    if signals::settle(signal, threads, PATIENCE) {
+    if !summons::expects(signal) && signals::settle(signal, threads, PATIENCE) {
         handler::forget_closed(signal);
         disposition::restore(signal, handler::on_signal);
     }

@@ -15,4 +15,6 @@ mod tree;
 pub(crate) use clocked::Clocked;
 #[cfg(feature = "agent")]
 pub(crate) use reading::TaskUsage;
+#[cfg(feature = "sampler")]
+pub(crate) use session::adopt_running;
 pub use session::{Session, SessionOptions};

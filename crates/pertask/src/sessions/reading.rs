@@ -204,6 +204,7 @@ impl Reading {
                 most.label_values,
             ),
             threads,
+            blocked: None,
             lost: self.lost_since(base),
         }
     }

@@ -285,7 +285,7 @@ impl Attachment {
 }
 
 /// Starts to count for the tasks that run at this moment.
-fn adopt_running<P: Stints>(handle: PmuHandle<P>) {
+pub(crate) fn adopt_running<P: Stints>(handle: PmuHandle<P>) {
     // Only one thread adopts stints at a time: two would overwrite each other's starts.
     static ADOPTING: Mutex<()> = Mutex::new(());
     let _adopting = ADOPTING.lock().unwrap_or_else(PoisonError::into_inner);

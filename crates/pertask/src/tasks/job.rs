@@ -3,6 +3,7 @@
 use super::accounts::{self, Held};
 use super::label_set::Labels;
 use super::run::{fork, run_as};
+use super::standing;
 use pertask_core::{OwnedTask, Task};
 use std::panic::Location;
 use std::sync::Arc;
@@ -84,6 +85,7 @@ impl Job {
     /// # Panics
     /// If the closure panics. The job can be run again.
     pub fn run<R>(&mut self, f: impl FnOnce() -> R) -> R {
+        standing::note_run(self.task.handle_ref().site());
         run_as(&mut self.task, f)
     }
 

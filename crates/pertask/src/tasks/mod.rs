@@ -7,6 +7,7 @@ pub(crate) mod label_set;
 pub(crate) mod labels;
 pub(crate) mod past;
 pub(crate) mod run;
+pub(crate) mod standing;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 #[cfg(feature = "tracing")]

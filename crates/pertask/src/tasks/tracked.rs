@@ -70,11 +70,11 @@ impl<F: UnwindSafe> UnwindSafe for Tracked<F> {}
 impl<F: RefUnwindSafe> RefUnwindSafe for Tracked<F> {}
 
 /// The source file of the code below, as debug information names it.
-#[cfg(feature = "profiler")]
+#[cfg(feature = "symbols")]
 pub(crate) const FILE: &str = file!();
 
 /// How the names of the wrapper's functions begin, as debug information has them.
-#[cfg(feature = "profiler")]
+#[cfg(feature = "symbols")]
 pub(crate) const FUNCTIONS: &str = concat!("<", module_path!(), "::Tracked<");
 
 impl<F> Tracked<F> {

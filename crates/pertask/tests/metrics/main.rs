@@ -352,10 +352,14 @@ fn manual() -> String {
 #[test]
 fn the_manual_has_each_family_and_no_other() {
     let _turn = alone();
-    let metrics = with_waits();
+    let options = MetricsOptions { wake_latency: true, ..MetricsOptions::default() };
+    #[cfg(feature = "sampler")]
+    let options = MetricsOptions { blocked: Some(Duration::from_secs(3600)), ..options };
+    let metrics = options.start().unwrap();
     polls("plain", 3);
     let manual = manual();
-    let rows = manual.lines().filter_map(|line| line.strip_prefix("| `pertask"));
+    let is_here = |line: &&str| cfg!(feature = "sampler") || !line.contains("blocking");
+    let rows = manual.lines().filter(is_here).filter_map(|line| line.strip_prefix("| `pertask"));
     let documented: BTreeMap<String, String> = rows
         .map(|row| {
             let mut cells = row.split('|').map(str::trim);
@@ -377,6 +381,31 @@ fn the_manual_has_each_family_and_no_other() {
         })
         .collect();
     assert_eq!(documented, written);
+}
+
+#[cfg(feature = "sampler")]
+#[test]
+fn polls_that_block_their_worker_are_counted_where_that_is_wanted() {
+    let _turn = alone();
+    let blocked = Some(Duration::from_millis(5));
+    let metrics = MetricsOptions { blocked, ..MetricsOptions::default() }.start().unwrap();
+    let counted = |what: &str| {
+        let page = Page::of(&metrics.answer(OPEN_METRICS));
+        let mut values = page.samples.iter().filter(|((name, labels), _)| {
+            name == what && labels.get("name").is_some_and(|it| it == "blocks")
+        });
+        values.next().map_or(0.0, |(_, value)| *value)
+    };
+    let polls = || counted("pertask_task_blocking_polls_total");
+    // However busy the machine is, the watch sees it at some time.
+    let blocks = async {
+        while polls() == 0.0 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    support::run(blocks.task("blocks"));
+    assert_eq!(polls(), 1.0);
+    assert!(counted("pertask_task_blocking_poll_seconds_total") >= 0.005);
 }
 
 /// What a scrape costs. Not a test: `cargo test --release … -- --ignored --nocapture`.

@@ -8,7 +8,7 @@ use pertask_text::{
 use ratatui::text::{Line, Span};
 
 use crate::{
-    lost,
+    blocked, lost,
     top::{
         TopOptions,
         state::{Busy, Figures, State, Value},
@@ -39,6 +39,7 @@ pub fn lines(
     lines.extend(header.shares().map(|line| (3, line)));
     lines.extend(header.workers().map(|line| (4, line)));
     lines.extend(header.ended().map(|line| (1, line)));
+    lines.extend(header.blocked().map(|line| (2, line)));
     lines.extend(header.lost().map(|line| (2, line)));
     lines.extend(header.estimates().into_iter().map(|line| (2, line)));
     lines.extend(header.clock().map(|line| (5, line)));
@@ -158,6 +159,12 @@ impl Header<'_> {
         let reason = self.state.ended()?;
         let text = format!("{}: these are the last figures. q leaves", cell::safe(reason));
         Some(Line::styled(cut_end(&text, self.width), self.palette.warning()))
+    }
+
+    /// The polls that blocked their worker, where those are asked for.
+    fn blocked(&self) -> Option<Line<'static>> {
+        let text = blocked::in_few_words(self.figures.report()?.blocked.as_ref()?)?;
+        Some(Line::styled(cut_end(&cell::safe(&text), self.width), self.palette.warning()))
     }
 
     fn lost(&self) -> Option<Line<'static>> {

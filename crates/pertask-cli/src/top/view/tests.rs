@@ -309,3 +309,34 @@ fn many_workers_are_a_character_each() {
     let screen = screen(&mut state, USUAL);
     assert!(screen[2].starts_with("64 workers  ") && screen[2].contains('▇'), "{}", screen[2]);
 }
+
+#[test]
+fn blocked_workers_have_a_line_where_they_are_asked_for() {
+    let mut state = running();
+    assert!(!text(&mut state, LARGE).contains("blocked workers"));
+    let row = |name: &str| pertask::BlockedRow {
+        site: SpawnSite { name: Some(name.to_owned()), ..SpawnSite::default() },
+        state: pertask::BlockedState::Blocked,
+        call: Some("fsync".to_owned()),
+        polls: 2,
+        under_way: 0,
+        total_ns: 30_000_000,
+        max_ns: 20_000_000,
+        at_least: false,
+        cpu_ns: 0,
+        task: 1,
+        tid: 2,
+        labels: Vec::new(),
+        place: None,
+        stack: Vec::new(),
+        stack_complete: true,
+    };
+    let mut report = example(6);
+    let (threshold_ns, rows) = (10_000_000, vec![row("GET /\u{1b}[31m")]);
+    let blocked = pertask::BlockedReport { threshold_ns, polls: 2, rows, ..Default::default() };
+    report.blocked = Some(blocked);
+    apply(&mut state, report);
+    let screen = text(&mut state, LARGE);
+    let line = "blocked workers: 2 polls of 10.0 ms or longer; the longest 20.0 ms by GET /";
+    assert!(screen.contains(line) && !screen.contains('\u{1b}'), "{screen}");
+}

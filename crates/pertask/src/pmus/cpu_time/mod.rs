@@ -150,6 +150,14 @@ impl Count for CpuTimeCount {
     }
 }
 
+#[cfg(feature = "sampler")]
+impl CpuTimeCount {
+    /// Wall time of a task's poll under way up to its last switch.
+    pub(crate) fn under_way_ns(&self) -> u64 {
+        self.under_way_ns
+    }
+}
+
 static HANDLE: OnceLock<Result<PmuHandle<CpuTime>, Error>> = OnceLock::new();
 
 thread_local! {

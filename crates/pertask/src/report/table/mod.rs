@@ -4,6 +4,7 @@
 //! row. Rows beyond a maximum are counted.
 
 mod advice;
+mod blocked;
 mod counters;
 mod labels;
 mod life;
@@ -93,6 +94,7 @@ impl fmt::Display for Table<'_> {
             self.counts(sites, self.style.max_sites),
             self.waits(sites),
             self.lives(sites, self.style.max_sites),
+            self.blocked(),
             self.list(tasks, self.style.max_tasks),
             self.counts(tasks, self.style.max_tasks),
             self.lives(tasks, self.style.max_tasks),
@@ -185,6 +187,15 @@ impl Table<'_> {
         let mut lines = vec![self.ink().paint(R::LIVED, Tint::Title)];
         lines.extend(Grid::new(&columns, cells).lines(self.max_width(), self.ink()));
         lines.extend(self.prose(&life::legend(), Tint::Secondary));
+        lines
+    }
+
+    fn blocked(&self) -> Vec<String> {
+        let Some(blocked) = &self.report.blocked else { return Vec::new() };
+        let most = self.style.max_sites;
+        let mut lines = blocked::lines(blocked, most, self.max_width(), self.ink());
+        let remarks = blocked::remarks(blocked);
+        lines.extend(remarks.iter().flat_map(|remark| self.prose(remark, Tint::Secondary)));
         lines
     }
 

@@ -257,12 +257,15 @@ pub(super) fn duration(ns: Option<u64>) -> Cell {
 }
 
 fn longest_poll(ns: u64) -> Cell {
-    let tint = match ns {
+    duration((ns > 0).then_some(ns)).tint(poll_tint(ns))
+}
+
+pub(super) fn poll_tint(ns: u64) -> Tint {
+    match ns {
         STUCK_POLL_NS.. => Tint::Alarm,
         SLOW_POLL_NS.. => Tint::Warning,
         _ => Tint::Plain,
-    };
-    duration((ns > 0).then_some(ns)).tint(tint)
+    }
 }
 
 /// `name`, indented by its depth.
@@ -275,7 +278,7 @@ fn indented(depth: u32, name: &str) -> String {
 }
 
 /// `file:line`, or the file alone where no line is known.
-fn location(file: &str, line: u32) -> String {
+pub(super) fn location(file: &str, line: u32) -> String {
     match line {
         0 => file.to_owned(),
         _ => format!("{file}:{line}"),

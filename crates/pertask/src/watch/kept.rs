@@ -1,0 +1,135 @@
+//! What the watch's thread keeps, for whoever asks: the polls that were caught, and those of them that go on.
+
+use super::caught::Caught;
+use super::names::Names;
+use super::poll::{BlockingPoll, Facts, PollTimes};
+#[cfg(feature = "metrics")]
+use super::table::BlockedSite;
+use super::table::Table;
+use crate::report::BlockedReport;
+use crate::sampler::Catcher;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Tells the program of a poll.
+pub(super) type Tell = Box<dyn Fn(&BlockingPoll) + Send + Sync>;
+
+/// What is kept. The watch's thread writes it.
+pub(super) struct Kept {
+    threshold_ns: u64,
+    tell: Option<Tell>,
+    names: Arc<Names>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// The polls that have ended.
+    ended: Table,
+    /// Those that go on, by CPU.
+    under_way: BTreeMap<u32, (Arc<Facts>, PollTimes)>,
+    remarks: Vec<String>,
+    panics: u64,
+}
+
+impl State {
+    /// The polls that have ended, and those that go on.
+    fn all(&self) -> Table {
+        let mut table = self.ended.clone();
+        self.under_way.values().for_each(|(facts, times)| table.add(facts, *times, true));
+        table
+    }
+}
+
+impl Kept {
+    pub(super) fn new(threshold_ns: u64, most_rows: usize, tell: Option<Tell>) -> Self {
+        let state = State {
+            ended: Table::new(most_rows),
+            under_way: BTreeMap::new(),
+            remarks: Vec::new(),
+            panics: 0,
+        };
+        Self { threshold_ns, tell, names: Arc::default(), state: Mutex::new(state) }
+    }
+
+    /// Notes how far a poll has come.
+    pub(super) fn set_under_way(&self, cpu: u32, caught: &Caught) {
+        self.lock().under_way.insert(cpu, (Arc::clone(&caught.facts), caught.times));
+    }
+
+    /// Notes the end of a poll, and tells the program of it.
+    pub(super) fn end(&self, cpu: u32, caught: &mut Caught) {
+        let mut state = self.lock();
+        state.under_way.remove(&cpu);
+        state.ended.add(&caught.facts, caught.times, false);
+        drop(state);
+        if caught.is_told {
+            self.call(caught, true);
+        }
+    }
+
+    /// Counts a poll of which no more is known.
+    pub(super) fn count_unknown(&self, wall_ns: u64) {
+        self.lock().ended.add_unknown(wall_ns);
+    }
+
+    /// Tells the program of a poll that goes on, once.
+    pub(super) fn tell(&self, caught: &mut Caught) {
+        if caught.is_told && !caught.was_told {
+            caught.was_told = true;
+            self.call(caught, false);
+        }
+    }
+
+    /// Calls the program's function. A panic in it ends there.
+    fn call(&self, caught: &Caught, ended: bool) {
+        let Some(tell) = &self.tell else { return };
+        let (facts, names) = (Arc::clone(&caught.facts), Arc::clone(&self.names));
+        let poll = BlockingPoll { facts, times: caught.times, ended, names };
+        if catch_unwind(AssertUnwindSafe(|| tell(&poll))).is_err() {
+            self.lock().panics += 1;
+        }
+    }
+
+    /// Notes what people should know.
+    pub(super) fn set_remarks(&self, remarks: &[String]) {
+        let mut state = self.lock();
+        if state.remarks.len() != remarks.len() {
+            state.remarks = remarks.to_vec();
+        }
+    }
+
+    /// Notes what code is mapped now.
+    pub(super) fn set_code(&self, catcher: &Catcher) {
+        self.names.set_modules(catcher.modules());
+    }
+
+    /// All polls so far, by site.
+    #[cfg(feature = "metrics")]
+    pub(super) fn by_site(&self) -> Vec<BlockedSite> {
+        self.lock().all().by_site()
+    }
+
+    /// The report of all polls so far.
+    pub(super) fn report(&self) -> BlockedReport {
+        let state = self.lock();
+        let table = state.all();
+        let (mut remarks, panics) = (state.remarks.clone(), state.panics);
+        // To find names may take a while.
+        drop(state);
+        if panics > 0 {
+            let times = if panics == 1 { "once".to_owned() } else { format!("{panics} times") };
+            remarks.push(format!("the function that is told of blocking polls panicked {times}"));
+        }
+        BlockedReport { remarks, ..table.report(&self.names, self.threshold_ns) }
+    }
+
+    /// Forgets the polls that have ended.
+    pub(super) fn clear(&self) {
+        self.lock().ended.clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,204 @@
+//! The looks: at each, a poll that has gone on since the last one becomes older, and is caught if it has lasted longer than the
+//! threshold.
+
+use super::allowance::{Allowance, Quota};
+use super::caught::{Caught, Place};
+use super::kept::Kept;
+use super::kernel;
+use super::options::WatchOptions;
+use super::verdict::{self, Times};
+use crate::os::clock;
+use crate::pmus::cpu_time::{CpuTime, CpuTimeCount};
+use crate::pmus::stint::Stints;
+use crate::sampler::Catcher;
+use crate::tasks::standing;
+use pertask_core::{CpuRecord, PmuHandle, System};
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// The shortest time between two looks.
+const LEAST: Duration = Duration::from_millis(1);
+
+/// The most polls in a second of which more is known than that they were there.
+const SEARCHES_A_SECOND: usize = 200;
+
+/// How long the program waits to be told of a poll whose stack has not come.
+const PATIENCE_NS: u64 = 20_000_000;
+
+/// Looks at the CPUs, one after the other.
+pub(super) struct Looks {
+    threshold_ns: u64,
+    handle: PmuHandle<CpuTime>,
+    catcher: Catcher,
+    /// The tasks that may be looked for: each search looks at all live tasks.
+    searches: Quota,
+    stacks: Allowance,
+    /// What was seen of each CPU, by its number.
+    seen: HashMap<u32, Seen>,
+    /// The time until something is due.
+    due_ns: u64,
+}
+
+/// What was seen of a CPU: the poll that ran there, by the CPU's switches, and how old it was.
+struct Seen {
+    switches: u64,
+    age: Age,
+}
+
+enum Age {
+    /// It was seen once.
+    New,
+    /// It was seen to go on. Its times at that look.
+    Older(Times),
+    Caught(Box<Caught>),
+    /// It may take as long as it likes, or is none of ours.
+    Ignored,
+}
+
+impl Looks {
+    pub(super) fn new(options: &WatchOptions, handle: PmuHandle<CpuTime>) -> Self {
+        let mut catcher = Catcher::new();
+        if let Err(why) = kernel::tells_of_calls() {
+            catcher.remark(format!("no stacks and system calls of blocked threads: {why}"));
+        }
+        Self {
+            threshold_ns: options.threshold_ns(),
+            handle,
+            catcher,
+            searches: Quota::new(SEARCHES_A_SECOND),
+            stacks: Allowance::new(options.most_stacks_a_second),
+            seen: HashMap::new(),
+            due_ns: 0,
+        }
+    }
+
+    /// Reads what code is mapped, so that the first poll need not wait for it.
+    pub(super) fn prepare(&self, kept: &Kept) {
+        kept.set_code(&self.catcher);
+    }
+
+    /// Looks once. Returns the time until the next look.
+    pub(super) fn look(&mut self, kept: &Kept) -> Duration {
+        self.due_ns = self.threshold_ns / 2;
+        System::global().for_each_cpu(|cpu| {
+            self.look_at(cpu, kept);
+        });
+        kept.set_remarks(self.catcher.remarks());
+        Duration::from_nanos(self.due_ns).max(LEAST)
+    }
+
+    /// Ends the looks. Polls under way are kept as far as they have come.
+    pub(super) fn end(mut self, kept: &Kept) {
+        let mut owing = Vec::new();
+        for (cpu, seen) in std::mem::take(&mut self.seen) {
+            if let Age::Caught(caught) = seen.age {
+                owing.extend(caught.owes_answer());
+                kept.set_under_way(cpu, &caught);
+            }
+        }
+        self.catcher.end(owing.into_iter());
+    }
+
+    fn look_at(&mut self, cpu: &'static CpuRecord, kept: &Kept) {
+        let switches = cpu.switches();
+        let fresh = Seen { switches, age: Age::New };
+        let Some(seen) = self.seen.get_mut(&cpu.index()) else {
+            self.seen.insert(cpu.index(), fresh);
+            return;
+        };
+        if seen.switches != switches {
+            if let Age::Caught(mut caught) = std::mem::replace(seen, fresh).age {
+                caught.end(&self.catcher);
+                kept.end(cpu.index(), &mut caught);
+            }
+            return;
+        }
+        let Some(thread) = cpu.thread() else { return };
+        if matches!(seen.age, Age::Ignored) || cpu.current_id().is_none() {
+            return;
+        }
+        let Some(data) = self.handle.cpu_data(cpu) else { return };
+        let Some(stint) = self.handle.pmu().running(cpu, data, switches) else { return };
+        let age = std::mem::replace(&mut seen.age, Age::Ignored);
+        let age = self.grown(age, &stint, Place { cpu, thread, switches }, kept);
+        if let Some(seen) = self.seen.get_mut(&cpu.index()) {
+            seen.age = age;
+        }
+    }
+
+    /// What becomes of a poll that goes on.
+    fn grown(&mut self, age: Age, stint: &CpuTimeCount, place: Place, kept: &Kept) -> Age {
+        let left_ns = self.threshold_ns.saturating_sub(stint.wall_ns);
+        match age {
+            Age::New | Age::Older(_) if left_ns > 0 => {
+                self.due_ns = self.due_ns.min(left_ns);
+                match age {
+                    Age::New => Age::Older(times(stint, place)),
+                    older => older,
+                }
+            }
+            Age::New => self.catch(None, stint, place, kept),
+            Age::Older(then) => self.catch(Some(then), stint, place, kept),
+            Age::Caught(mut caught) => {
+                caught.note(stint);
+                self.follow(&mut caught, place, kept);
+                Age::Caught(caught)
+            }
+            Age::Ignored => Age::Ignored,
+        }
+    }
+
+    /// Catches a poll, whose times a while ago were these.
+    fn catch(
+        &mut self,
+        then: Option<Times>,
+        stint: &CpuTimeCount,
+        place: Place,
+        kept: &Kept,
+    ) -> Age {
+        let now_ns = clock::monotonic_ns();
+        if !self.searches.take(now_ns) {
+            kept.count_unknown(stint.wall_ns);
+            return Age::Ignored;
+        }
+        let task = place.cpu.current_id().and_then(|id| System::global().find_task(id));
+        let Some(task) = task.filter(|task| !standing::is_standing(task.site())) else {
+            return Age::Ignored;
+        };
+        let inside = kernel::inside(place.thread).ok().flatten();
+        // A thread may be in the kernel and yet wait for a CPU.
+        let may_run = kernel::may_run(place.thread).unwrap_or(inside.is_none());
+        let now = times(stint, place);
+        let then = then.unwrap_or(Times { waited_ns: now.waited_ns, ..Times::default() });
+        let state = verdict::state(now.since(then), may_run);
+        let mut caught = Box::new(Caught::new(place, &task, state, stint, self.handle));
+        caught.note_call(inside);
+        let is_allowed = self.stacks.take(now_ns, (task.site().id(), state));
+        (caught.wants_stack, caught.is_told) = (is_allowed, is_allowed);
+        if is_allowed && self.catcher.refresh() {
+            kept.set_code(&self.catcher);
+        }
+        self.follow(&mut caught, place, kept);
+        Age::Caught(caught)
+    }
+
+    /// Follows a poll that was caught: takes its stack, and tells the program of it.
+    fn follow(&mut self, caught: &mut Caught, place: Place, kept: &Kept) {
+        if caught.wants_stack {
+            caught.take_stack(place, &mut self.catcher);
+        }
+        if caught.wants_stack {
+            self.due_ns = self.due_ns.min(LEAST.as_nanos() as u64);
+        }
+        kept.set_under_way(place.cpu.index(), caught);
+        let is_late = caught.times.wall_ns > self.threshold_ns.saturating_add(PATIENCE_NS);
+        if !caught.wants_stack || is_late {
+            kept.tell(caught);
+        }
+    }
+}
+
+fn times(stint: &CpuTimeCount, place: Place) -> Times {
+    let waited_ns = kernel::waited_ns(place.thread).unwrap_or(0);
+    Times { wall_ns: stint.wall_ns, cpu_ns: stint.cpu_ns, waited_ns }
+}

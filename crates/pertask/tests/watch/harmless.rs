@@ -1,0 +1,152 @@
+//! A watch disturbs nobody: it ends no sleep, leaves no thread behind, and a fork does not hang.
+
+use super::support::{self, alone, thread_number};
+use super::{caught, has_stack, rows, wait_for, watch};
+use pertask::TaskExt;
+use pertask::watch::{Watch, WatchOptions};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// Sleeps by the system call itself, which says when a signal has ended the sleep. Returns whether one has.
+fn is_disturbed(milliseconds: i64) -> bool {
+    let time = libc::timespec { tv_sec: 0, tv_nsec: milliseconds * 1_000_000 };
+    // SAFETY: the kernel only reads the time.
+    unsafe { libc::nanosleep(&raw const time, std::ptr::null_mut()) != 0 }
+}
+
+#[test]
+fn no_sleep_is_ended() {
+    let _alone = alone();
+    let disturbed = AtomicU32::new(0);
+    for _ in 0..10 {
+        caught("sleeper", has_stack, |over| {
+            while !over.load(Ordering::Relaxed) {
+                // It works a little, so that it is caught at work as well.
+                support::spin(1);
+                disturbed.fetch_add(is_disturbed(30).into(), Ordering::Relaxed);
+            }
+        });
+    }
+    assert_eq!(disturbed.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_thread_that_blocks_all_signals_is_watched_like_others() {
+    let _alone = alone();
+    let row = caught(
+        "deaf",
+        |_| true,
+        |over| {
+            // SAFETY: the set is this function's own, and filled before it is used.
+            unsafe {
+                let mut all = std::mem::zeroed();
+                libc::sigfillset(&raw mut all);
+                libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut());
+            }
+            while !over.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        },
+    );
+    assert!(row.stack.is_empty(), "nothing can ask it: {row:#?}");
+}
+
+#[test]
+fn the_watchs_thread_ends_with_it_and_takes_no_signal() {
+    let _alone = alone();
+    let is_watch = |thread: &u32| {
+        let name = std::fs::read_to_string(format!("/proc/self/task/{thread}/comm"));
+        name.is_ok_and(|name| name.trim() == "pertask-watch")
+    };
+    let threads = || {
+        let all = std::fs::read_dir("/proc/self/task").unwrap();
+        let numbers = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        numbers.filter(is_watch).collect::<Vec<u32>>()
+    };
+    let watch = watch();
+    let [thread] = threads()[..] else { panic!("{:?}", threads()) };
+    let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/status")).unwrap();
+    let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+    let blocked = u64::from_str_radix(blocked.trim(), 16).unwrap();
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGCHLD, libc::SIGUSR1, libc::SIGURG] {
+        assert_ne!(blocked >> (signal - 1) & 1, 0, "{signal}");
+    }
+    let _ = watch.stop();
+    support::wait_until_reaped(thread);
+    assert_eq!(threads(), Vec::<u32>::new());
+}
+
+#[test]
+fn the_handler_is_gone_when_the_last_watch_is() {
+    let _alone = alone();
+    let handler = || {
+        // SAFETY: the kernel writes the action, of which zero is a value.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            assert_eq!(libc::sigaction(libc::SIGURG, std::ptr::null(), &raw mut action), 0);
+            action.sa_sigaction
+        }
+    };
+    let before = handler();
+    let (one, other) = (watch(), watch());
+    assert_ne!(handler(), before);
+    drop(one);
+    assert_ne!(handler(), before);
+    drop(other);
+    assert_eq!(handler(), before);
+}
+
+#[test]
+fn a_forked_child_has_no_watch_and_does_not_hang() {
+    let _alone = alone();
+    let watch = watch();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let task = async {
+            while !over.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(20));
+            }
+        };
+        let worker = scope.spawn(|| support::run(task.task("parent")));
+        wait_for(&watch, "parent", has_stack);
+        // SAFETY: the child ends at once after calls that wait for no other thread, which is what the test is about.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let is_empty = watch.report().polls == 0;
+            drop(watch);
+            // SAFETY: it ends this process.
+            unsafe { libc::_exit(if is_empty { 0 } else { 1 }) };
+        }
+        let mut status = -1;
+        // SAFETY: the kernel writes the status.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(status, 0);
+        over.store(true, Ordering::Relaxed);
+        worker.join().unwrap();
+        assert_eq!(rows(&watch.stop(), "parent").len(), 1);
+    });
+}
+
+#[test]
+fn two_watches_and_a_sampler_see_the_same_poll() {
+    use pertask::sampler::{Sampler, SamplerOptions};
+    let _alone = alone();
+    let sampler = Sampler::start(SamplerOptions::default());
+    let (one, other) = (watch(), Watch::start(WatchOptions::default()).unwrap());
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let task = async {
+            while !over.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+            thread_number()
+        };
+        let worker = scope.spawn(|| support::run(task.task("seen twice")));
+        wait_for(&one, "seen twice", has_stack);
+        drop(sampler);
+        wait_for(&other, "seen twice", has_stack);
+        over.store(true, Ordering::Relaxed);
+        worker.join().unwrap();
+    });
+}

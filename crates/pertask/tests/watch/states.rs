@@ -1,0 +1,91 @@
+//! What a worker does in a poll that blocks it: it computes, is blocked, or has no CPU.
+
+use super::support::alone;
+use super::{caught, has_stack};
+use pertask::BlockedState;
+use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+#[test]
+fn a_poll_that_sleeps_is_blocked_in_its_call() {
+    let _alone = alone();
+    let row = caught("sleeps", has_stack, |over| {
+        while !over.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(200));
+        }
+    });
+    assert_eq!(row.state, BlockedState::Blocked, "{row:#?}");
+    assert_eq!(row.call.as_deref(), Some("clock_nanosleep"), "{row:#?}");
+    assert!(row.cpu_ns < row.max_ns / 2, "{row:#?}");
+}
+
+#[test]
+fn a_poll_that_computes_is_told_as_computing() {
+    let _alone = alone();
+    // On a busy machine it may lack a CPU for most of the poll. Then the next one is tried.
+    for _ in 0..50 {
+        let row = caught("computes", has_stack, compute);
+        if row.state == BlockedState::Computing {
+            assert_eq!(row.call, None, "{row:#?}");
+            assert!(row.cpu_ns > 0);
+            return;
+        }
+        assert_eq!(row.state, BlockedState::NotScheduled, "{row:#?}");
+    }
+    super::support::loudly("this machine has no CPU for a poll of five milliseconds");
+}
+
+#[test]
+fn a_poll_without_a_cpu_is_told_as_not_scheduled() {
+    let _alone = alone();
+    let done = AtomicBool::new(false);
+    let row = thread::scope(|scope| {
+        scope.spawn(|| {
+            stay_on_one_cpu();
+            while !done.load(Ordering::Relaxed) {
+                black_box(0);
+            }
+        });
+        let row = caught(
+            "starves",
+            |_| true,
+            |over| {
+                stay_on_one_cpu();
+                leave_the_cpu_to_others();
+                compute(over);
+            },
+        );
+        done.store(true, Ordering::Relaxed);
+        row
+    });
+    assert_eq!((row.state, row.call.as_deref()), (BlockedState::NotScheduled, None), "{row:#?}");
+}
+
+#[inline(never)]
+fn compute(over: &AtomicBool) {
+    while !over.load(Ordering::Relaxed) {
+        black_box((0..1_000_u64).map(black_box).sum::<u64>());
+    }
+}
+
+/// Binds the calling thread to the first CPU that it may use.
+fn stay_on_one_cpu() {
+    // SAFETY: the kernel fills the set, of which zero is a value, and reads another one.
+    unsafe {
+        let mut all: libc::cpu_set_t = std::mem::zeroed();
+        assert_eq!(libc::sched_getaffinity(0, size_of_val(&all), &raw mut all), 0);
+        let first = (0..1024).find(|cpu| libc::CPU_ISSET(*cpu, &all)).unwrap();
+        let mut one: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(first, &mut one);
+        assert_eq!(libc::sched_setaffinity(0, size_of_val(&one), &raw const one), 0);
+    }
+}
+
+/// Lets the calling thread run only where no other thread wants the CPU, or nearly so.
+fn leave_the_cpu_to_others() {
+    let priority = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the kernel only reads the priority.
+    assert_eq!(unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const priority) }, 0);
+}
