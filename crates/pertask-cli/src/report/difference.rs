@@ -130,13 +130,14 @@ fn pictures(options: &ReportOptions, comparison: &Comparison<'_>) -> Result<(), 
     let root = options.root.into();
     let growth = comparison.growth(root);
     note(format_args!("pertask: pictures and stacks show {}", growth.profile.mechanism));
-    let title = match root {
-        RootBy::Site => "Growth of CPU time by spawn site",
-        RootBy::Thread => "Growth of CPU time by thread",
-        _ => "Growth of CPU time by task",
+    let by = match root {
+        RootBy::Site => "spawn site",
+        RootBy::Thread => "thread",
+        _ => "task",
     };
+    let title = format!("Growth of {} by {by}", comparison.measure.name());
     let drawing = FlamegraphOptions {
-        title: Some(title.to_owned()),
+        title: Some(title),
         subtitle: Some(growth.profile.mechanism.clone()),
         ..FlamegraphOptions::default()
     };

@@ -129,6 +129,34 @@ fn of_many_rows_one_is_unlikely_by_chance() {
     assert_eq!(differs(of(&rows, "f59")), [Some(true), Some(true)]);
 }
 
+/// Two hundred pairs of recordings of a program that has not changed, of different lengths. Each has two columns, in which one pair in a
+/// hundred may differ by chance.
+#[test]
+fn chance_alone_is_almost_always_noise() {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = |below: u64| {
+        // Xorshift, of which the high bits are good.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) % below
+    };
+    let names: Vec<_> = (0..40).map(|at| format!("f{at}")).collect();
+    let mut recorded = |seconds: u64| {
+        let mut counts = vec![0; names.len()];
+        // The first functions have most of the samples.
+        (0..seconds * 500).for_each(|_| counts[(random(40) * random(40) / 40) as usize] += 1);
+        let counts: Vec<_> = names.iter().map(String::as_str).zip(counts).collect();
+        functions(seconds, 1_000, &counts)
+    };
+    let differ = |_: &u32| {
+        let rows = own(&recorded(2), &recorded(5), &GroupBy::Function);
+        rows.iter().any(|row| !row.is_noise())
+    };
+    let differ = (0..200).filter(differ).count();
+    assert!(differ <= 6, "{differ} of 200");
+}
+
 #[test]
 fn a_function_and_all_that_it_calls_are_two_tables() {
     let before = functions(1, 1_000, &[("hash", 500)]);
