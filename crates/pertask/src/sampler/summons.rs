@@ -196,6 +196,7 @@ impl Drop for Summons {
         self.timer = None;
         let slot = self.slot;
         loop {
+            // Relaxed: the exchange below finds a change.
             let word = slot.word.load(Ordering::Relaxed);
             let nobody = word & !STEPS | NOBODY;
             let done = |word: u64| word & STEPS != TAKING;
@@ -226,6 +227,7 @@ impl Slot {
 
     /// Makes a slot. The caller holds the lock of the free ones.
     fn new() -> Option<&'static Self> {
+        // Relaxed: the lock orders it.
         let number = SLOTS.iter().position(|place| place.load(Ordering::Relaxed).is_null())?;
         let own = Own {
             walker: None,
@@ -265,6 +267,7 @@ impl Slot {
         self.thread.store(thread, Ordering::Relaxed);
         self.cpu.store(ptr::from_ref(cpu).cast_mut(), Ordering::Relaxed);
         self.switches.store(switches, Ordering::Relaxed);
+        // Relaxed: nobody else changes a word that wants nobody.
         let count = (self.word.load(Ordering::Relaxed) >> STEP_BITS) + 1;
         // Release: pairs with the Acquire in `answer`.
         self.word.store(count << STEP_BITS | WANTED, Ordering::Release);

@@ -150,3 +150,44 @@ fn two_watches_and_a_sampler_see_the_same_poll() {
         worker.join().unwrap();
     });
 }
+
+/// What the watch's thread uses. Not a test: `cargo test --release … -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn what_a_watch_costs() {
+    use super::support::{loudly, spin};
+    let _alone = alone();
+    let of_watch = || {
+        let all = std::fs::read_dir("/proc/self/task").unwrap();
+        let stats = all.filter_map(|entry| {
+            let folder = entry.ok()?.path();
+            let name = std::fs::read_to_string(folder.join("comm")).ok()?;
+            let stat = std::fs::read_to_string(folder.join("schedstat")).ok()?;
+            (name.trim() == "pertask-watch").then(|| stat.split(' ').next()?.parse::<u64>().ok())?
+        });
+        stats.sum::<u64>()
+    };
+    for workers in [2, 16, 64] {
+        let (over, watch) = (AtomicBool::new(false), watch());
+        thread::scope(|scope| {
+            for worker in 0..workers {
+                let over = &over;
+                scope.spawn(move || {
+                    while !over.load(Ordering::Relaxed) {
+                        support::run(async { spin(0) }.task("short"));
+                        thread::sleep(Duration::from_millis(1 + worker % 7));
+                    }
+                });
+            }
+            thread::sleep(Duration::from_millis(300));
+            let before = of_watch();
+            thread::sleep(Duration::from_secs(3));
+            let used = of_watch() - before;
+            over.store(true, Ordering::Relaxed);
+            let share = used as f64 / 3e7;
+            loudly(&format!("{workers} workers, 5 ms: {share:.2} % of a CPU"));
+        });
+        let polls = watch.stop().polls;
+        loudly(&format!("{polls} polls were caught"));
+    }
+}
