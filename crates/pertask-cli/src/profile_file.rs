@@ -100,9 +100,9 @@ impl Format {
         match self {
             Self::Pprof => profile.write_pprof(to),
             Self::Flamegraph => profile.write_flamegraph(&FlamegraphOptions::default(), to),
-            Self::Folded => profile.write_folded(RootBy::TaskName, Weight::CpuNs, to),
+            Self::Folded => profile.write_folded(RootBy::TaskName, Weight::Time, to),
             Self::Speedscope => {
-                profile.write_speedscope("pertask", RootBy::TaskName, Weight::CpuNs, to)
+                profile.write_speedscope("pertask", RootBy::TaskName, Weight::Time, to)
             }
             Self::Firefox => profile.write_firefox("pertask", to),
         }

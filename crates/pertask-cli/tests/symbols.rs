@@ -174,7 +174,7 @@ fn of_file(path: &Path) -> Vec<u8> {
     let mapping = builder.mapping(mapping);
     let location = Location { address: 0x1040, mapping, ..Location::default() };
     let stack = vec![builder.location(location)];
-    builder.add(Sample { count: 1, cpu_ns: 1_000_000, stack, ..Sample::default() });
+    builder.add(Sample { count: 1, time_ns: 1_000_000, stack, ..Sample::default() });
     let mut bytes = Vec::new();
     builder.finish(Duration::from_secs(1)).write_pprof(&mut bytes).expect("memory");
     bytes

@@ -7,6 +7,7 @@
 //!   and a future, or is another part of a runtime.
 //! - [`Concrete::of`] looks through wrappers such as `Pin<Box<F>>` and `Instrumented<F>` to the future that a task is about.
 //! - [`future_type::words`] makes words for people of a type: `axum::serve::handle_connection`.
+//! - [`is_primitive`] says whether a function of a waiting task's stack belongs to a runtime or to a library of primitives.
 //! - [`future_type::of_body`] is the way back, from a future's own function to its type. It is for futures behind `dyn Future`.
 //!
 //! It works on demangled names, from either mangling scheme, and from debug information. Neither addresses nor files are read.
@@ -25,11 +26,13 @@
 
 mod concrete;
 pub mod future_type;
+mod leaves;
 mod name;
 mod role;
 mod tables;
 
 pub use concrete::Concrete;
+pub use leaves::is_primitive;
 pub use role::Role;
 
 /// The README's example compiles, too.

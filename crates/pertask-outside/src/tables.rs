@@ -113,13 +113,13 @@ impl Tables {
             let Some(share) = shares.get_mut(&met.thread) else { continue };
             let stack = places.stack(stacks[met.stack as usize], builder);
             let thread = Some(self.thread(met.thread, builder));
-            let (count, cpu_ns) = (*count, share.take(*count));
+            let (count, time_ns) = (*count, share.take(*count));
             // Its type is in the stack, for whoever has the names.
             let task = met.task.map(|id| TaskRef { id: Some(id), ..TaskRef::default() });
             let complete = met.is_complete;
             builder.add(Sample {
                 count,
-                cpu_ns,
+                time_ns,
                 stack,
                 task,
                 thread,
@@ -138,7 +138,7 @@ impl Tables {
             // Nobody knows in which task it was.
             let runtime = Some(builder.text(TASK_NOT_KNOWN));
             builder.add(Sample {
-                cpu_ns: share.rest_ns,
+                time_ns: share.rest_ns,
                 stack,
                 runtime,
                 thread,

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{
     Function, FunctionId, Line, Location, LocationId, Lost, Mapping, MappingId, Profile, Sample,
-    TaskRef,
+    State, TaskRef,
 };
 
 /// The most remarks of a profile.
@@ -151,7 +151,7 @@ impl ProfileBuilder {
     pub fn add(&mut self, mut sample: Sample) {
         let trimmed = self.trim(&mut sample);
         let amount =
-            Amount { count: mem::take(&mut sample.count), cpu_ns: mem::take(&mut sample.cpu_ns) };
+            Amount { count: mem::take(&mut sample.count), time_ns: mem::take(&mut sample.time_ns) };
         if !sample.complete {
             self.lost.stacks_incomplete = self.lost.stacks_incomplete.saturating_add(amount.count);
         }
@@ -170,10 +170,10 @@ impl ProfileBuilder {
     }
 
     /// Counts threads that could not be sampled, and CPU time that is not in the profile.
-    pub fn not_sampled(&mut self, threads: u64, cpu_ns: u64) {
+    pub fn not_sampled(&mut self, threads: u64, time_ns: u64) {
         let Lost { threads_not_sampled, unsampled_cpu_ns, .. } = &mut self.lost;
         *threads_not_sampled = threads_not_sampled.saturating_add(threads);
-        *unsampled_cpu_ns = unsampled_cpu_ns.saturating_add(cpu_ns);
+        *unsampled_cpu_ns = unsampled_cpu_ns.saturating_add(time_ns);
     }
 
     /// Adds a remark for people. The profile keeps the first hundred.
@@ -189,12 +189,15 @@ impl ProfileBuilder {
     /// Its samples are in the order in which they were first added.
     #[must_use]
     pub fn finish(self, duration: Duration) -> Profile {
+        let (samples, off_cpu) = Profile::by_cpu(self.samples.into_vec());
         Profile {
             start: self.start,
             duration_ns: u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX),
             mechanism: self.mechanism,
             period_ns: self.period_ns,
-            samples: self.samples.into_vec(),
+            samples,
+            state: State::OnCpu,
+            off_cpu,
             has_counts: true,
             locations: self.locations.into_vec(),
             functions: self.functions.into_vec(),
@@ -212,9 +215,10 @@ impl ProfileBuilder {
 
     /// Adds a sample in its reduced form, because there is no room for the whole.
     fn add_folded(&mut self, sample: Sample, amount: Amount) {
+        let state = sample.state;
         let room = self.bounds.samples.saturating_add(self.bounds.folded_samples);
         if self.samples.add(folded(sample), amount, room).is_some() {
-            let unknown = Sample { complete: false, ..Sample::default() };
+            let unknown = Sample { complete: false, state, ..Sample::default() };
             self.samples.add(unknown, amount, usize::MAX);
         }
     }
@@ -241,7 +245,7 @@ struct Samples(HashMap<Sample, (usize, Amount)>);
 #[derive(Clone, Copy, Debug)]
 struct Amount {
     count: u64,
-    cpu_ns: u64,
+    time_ns: u64,
 }
 
 impl Samples {
@@ -250,7 +254,7 @@ impl Samples {
         let order = self.0.len();
         if let Some((_, sum)) = self.0.get_mut(&sample) {
             sum.count = sum.count.saturating_add(amount.count);
-            sum.cpu_ns = sum.cpu_ns.saturating_add(amount.cpu_ns);
+            sum.time_ns = sum.time_ns.saturating_add(amount.time_ns);
         } else if order < room {
             self.0.insert(sample, (order, amount));
         } else {
@@ -262,7 +266,7 @@ impl Samples {
     fn into_vec(self) -> Vec<Sample> {
         let mut samples: Vec<_> = self.0.into_iter().collect();
         samples.sort_unstable_by_key(|(_, (order, _))| *order);
-        let whole = |(sample, (_, Amount { count, cpu_ns }))| Sample { count, cpu_ns, ..sample };
+        let whole = |(sample, (_, Amount { count, time_ns }))| Sample { count, time_ns, ..sample };
         samples.into_iter().map(whole).collect()
     }
 }

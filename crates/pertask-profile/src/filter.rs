@@ -79,6 +79,7 @@ impl Profile {
             filter.wants(sample) && places.iter().all(is_in)
         };
         let samples: Vec<_> = self.samples.iter().filter(wanted).cloned().collect();
+        let off_cpu = self.off_cpu.iter().filter(wanted).cloned().collect();
         let mut lost = self.lost;
         if !filter.is_empty() {
             let incomplete = samples.iter().filter(|sample| !sample.complete);
@@ -90,6 +91,8 @@ impl Profile {
             mechanism: self.mechanism.clone(),
             period_ns: self.period_ns,
             samples,
+            state: self.state,
+            off_cpu,
             has_counts: self.has_counts,
             locations: self.locations.clone(),
             functions: self.functions.clone(),

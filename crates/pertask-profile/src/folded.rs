@@ -14,7 +14,7 @@ use super::{Profile, RootBy, Sample};
 pub enum Weight {
     /// CPU time in nanoseconds.
     #[default]
-    CpuNs,
+    Time,
     /// Numbers of samples.
     Samples,
 }
@@ -57,7 +57,7 @@ fn line(to: &mut impl Write, stacks: &Stacks<'_>, sample: u32, weight: u64) -> i
 impl Weight {
     pub(super) fn of(self, sample: &Sample) -> u64 {
         match self {
-            Self::CpuNs => sample.cpu_ns,
+            Self::Time => sample.time_ns,
             Self::Samples => sample.count,
         }
     }

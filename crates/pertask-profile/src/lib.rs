@@ -25,7 +25,7 @@
 //! let task = TaskRef { id: Some(1), name: Some(builder.text("GET /")), site: Some(site), ..TaskRef::default() };
 //! builder.add(Sample {
 //!     count: 3,
-//!     cpu_ns: 3_000_000,
+//!     time_ns: 3_000_000,
 //!     stack: vec![location],
 //!     task: Some(task),
 //!     ..Sample::default()
@@ -42,7 +42,7 @@
 //!
 //! profile.write_flamegraph(&FlamegraphOptions::default(), &mut Vec::new())?;
 //! profile.write_firefox("app", &mut Vec::new())?;
-//! profile.write_speedscope("app", RootBy::TaskName, Weight::CpuNs, &mut Vec::new())?;
+//! profile.write_speedscope("app", RootBy::TaskName, Weight::Time, &mut Vec::new())?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -63,6 +63,7 @@ mod pprof;
 #[cfg(feature = "speedscope")]
 mod speedscope;
 mod stacks;
+mod state;
 mod summary;
 #[cfg(feature = "table")]
 mod table;
@@ -83,6 +84,7 @@ pub use frames::RootBy;
 pub use lost::Lost;
 #[cfg(feature = "pprof")]
 pub use pprof::{PprofDifference, PprofFile, PprofWriter, ReadError, ReadLimits};
+pub use state::State;
 pub use summary::{Amount, GroupBy, Subject, Summary, SummaryRow};
 #[cfg(feature = "table")]
 pub use table::{ComparisonOverview, DifferenceTable, Overview, SummaryStyle, SummaryTable};
@@ -100,10 +102,14 @@ pub struct Profile {
     pub duration_ns: u64,
     /// How the samples were taken, in words.
     pub mechanism: String,
-    /// The CPU time between two samples. What a sample really stands for is its `cpu_ns`.
+    /// The CPU time between two samples. What a sample really stands for is its [`time_ns`](Sample::time_ns).
     pub period_ns: u64,
-    /// The samples. Equal samples are one entry with a count.
+    /// The samples, all of which are in this [`state`](Self::state). Equal samples are one entry with a count.
     pub samples: Vec<Sample>,
+    /// What the samples are of. CPU time, unless [`in_state`](Self::in_state) has made this profile of another one.
+    pub state: State,
+    /// Samples of time off the CPU, in whatever state. [`in_state`](Self::in_state) makes profiles of them.
+    pub off_cpu: Vec<Sample>,
     /// Whether the number of samples is known. Some programs write their CPU time alone; the `count` of each sample is 0 then.
     pub has_counts: bool,
     /// Places in the code, indexed by [`LocationId`].
@@ -134,10 +140,12 @@ pub struct TaskRoot {
 /// One or more samples that are equal in everything: stack, task, thread, scopes and labels.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Sample {
-    /// The number of samples, or 0 if [`Profile::has_counts`] is false.
+    /// The number of samples, or 0 if [`Profile::has_counts`] is false. Of waiting time, it is about the number of waits.
     pub count: u64,
-    /// The CPU time that they stand for together.
-    pub cpu_ns: u64,
+    /// The time that they stand for together: CPU time, or the time in another [`state`](Self::state).
+    pub time_ns: u64,
+    /// What the task did in that time.
+    pub state: State,
     /// The call stack, from the function that ran to its outermost caller.
     pub stack: Vec<LocationId>,
     /// The task that ran, or `None` if none did.
@@ -159,7 +167,8 @@ impl Default for Sample {
     fn default() -> Self {
         Self {
             count: 0,
-            cpu_ns: 0,
+            time_ns: 0,
+            state: State::OnCpu,
             stack: Vec::new(),
             task: None,
             runtime: None,

@@ -208,7 +208,7 @@ impl File<'_> {
         S: Iterator<Item = (Option<u32>, &'s Stack<'s>)>,
     {
         let unit = match self.weight {
-            Weight::CpuNs => "nanoseconds",
+            Weight::Time => "nanoseconds",
             Weight::Samples => "none",
         };
         let end = stacks().fold(0, |sum: u64, (_, stack)| sum.saturating_add(stack.weight));

@@ -30,7 +30,7 @@ pub enum GroupBy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Amount {
     /// The CPU time in nanoseconds.
-    pub cpu_ns: u64,
+    pub time_ns: u64,
     /// The number of samples, or 0 if [`Profile::has_counts`] is false.
     pub samples: u64,
 }
@@ -121,8 +121,8 @@ impl Profile {
     ///     builder.location(Location { lines: vec![Line { function, line: 1 }], ..Location::default() })
     /// });
     /// // `walk` calls itself, and is counted once.
-    /// builder.add(Sample { count: 3, cpu_ns: 3_000_000, stack: vec![walk, walk, main], ..Sample::default() });
-    /// builder.add(Sample { count: 1, cpu_ns: 1_000_000, stack: vec![main], ..Sample::default() });
+    /// builder.add(Sample { count: 3, time_ns: 3_000_000, stack: vec![walk, walk, main], ..Sample::default() });
+    /// builder.add(Sample { count: 1, time_ns: 1_000_000, stack: vec![main], ..Sample::default() });
     /// let profile = builder.finish(std::time::Duration::from_secs(1));
     ///
     /// let summary = profile.summary(&GroupBy::Function);
@@ -234,14 +234,14 @@ impl Sample {
 
 impl Amount {
     pub(super) fn of(sample: &Sample) -> Self {
-        Self { cpu_ns: sample.cpu_ns, samples: sample.count }
+        Self { time_ns: sample.time_ns, samples: sample.count }
     }
 
     /// Returns the sum of both amounts, which stops at the largest integer.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
-            cpu_ns: self.cpu_ns.saturating_add(other.cpu_ns),
+            time_ns: self.time_ns.saturating_add(other.time_ns),
             samples: self.samples.saturating_add(other.samples),
         }
     }

@@ -53,7 +53,7 @@ fn below(profile: &Profile, function: &str) -> u64 {
     let row = profile.summary(&GroupBy::Function).rows.into_iter().find(
         |row| matches!(&row.subject, Subject::Function { name, .. } if name.ends_with(function)),
     );
-    row.map_or(0, |row| row.total.cpu_ns)
+    row.map_or(0, |row| row.total.time_ns)
 }
 
 /// A tenant whose requests are in the kernel and one whose requests compute, of one kind of request.
@@ -111,7 +111,7 @@ fn check_profile() {
     let by_tenant = profile.summary(&GroupBy::Label("tenant".into()));
     let of = |tenant: &str| {
         let is_meant = |subject: &Subject| matches!(subject, Subject::Label(it) if &**it == tenant);
-        by_tenant.rows.iter().find(|row| is_meant(&row.subject)).unwrap().own.cpu_ns
+        by_tenant.rows.iter().find(|row| is_meant(&row.subject)).unwrap().own.time_ns
     };
     let share = percent(of("writes"), of("writes") + of("computes"));
     let truly = percent(used[0], used[0] + used[1]);

@@ -77,7 +77,7 @@ fn functions<'p>(profile: &'p Profile, sample: &Sample) -> Vec<&'p str> {
 }
 
 fn cpu_ns<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> u64 {
-    samples.into_iter().map(|sample| sample.cpu_ns).sum()
+    samples.into_iter().map(|sample| sample.time_ns).sum()
 }
 
 fn of_function<'p>(profile: &'p Profile, function: &str) -> impl Iterator<Item = &'p Sample> {

@@ -182,7 +182,7 @@ fn row(profile: &Profile, wanted: &str) -> (u64, Vec<u32>) {
         if let Subject::Site { name: Some(name), site } = &row.subject
             && **name == *wanted
         {
-            cpu_ns += row.own.cpu_ns;
+            cpu_ns += row.own.time_ns;
             lines.extend(
                 site.iter()
                     .filter(|site| site.file.ends_with("tests/types.rs"))
@@ -222,7 +222,7 @@ fn tokios_tasks_have_the_types_of_their_futures() {
     check(&profile, "~types::on_tokio", 2 * SHARE_MS, None);
     let folded = |profile: &Profile| {
         let mut folded = Vec::new();
-        profile.write_folded(RootBy::TaskName, Weight::CpuNs, &mut folded).unwrap();
+        profile.write_folded(RootBy::TaskName, Weight::Time, &mut folded).unwrap();
         String::from_utf8(folded).unwrap()
     };
     let stacks = folded(&profile);
@@ -282,6 +282,6 @@ fn a_thread_that_runs_no_task_has_none() {
     let by_type = |subject: &Subject| matches!(subject, Subject::Site { .. } | Subject::Runtime(_));
     let rows = profile.summary(&GroupBy::Site).rows;
     let wrong: Vec<_> =
-        rows.iter().filter(|row| by_type(&row.subject) && row.own.cpu_ns > ms(5)).collect();
+        rows.iter().filter(|row| by_type(&row.subject) && row.own.time_ns > ms(5)).collect();
     assert!(wrong.is_empty(), "{wrong:?}");
 }

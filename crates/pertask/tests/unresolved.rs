@@ -103,7 +103,7 @@ fn content(profile: &Profile) -> BTreeMap<String, (u64, u64)> {
         let stack = functions(profile, sample);
         let key = format!("{stack:?} {task:?} {thread:?} {scopes:?} {labels:?} {complete}");
         let sum: &mut (u64, u64) = all.entry(key).or_default();
-        *sum = (sum.0 + sample.count, sum.1 + sample.cpu_ns);
+        *sum = (sum.0 + sample.count, sum.1 + sample.time_ns);
     }
     all
 }
@@ -168,7 +168,7 @@ fn with_too_little_memory_there_are_fewer_names_and_a_remark() {
     let mut options = ResolveOptions::default();
     options.memory_bytes = 1_000;
     let profile = raw.resolve_with(&options);
-    assert_eq!(profile.samples.iter().map(|it| it.cpu_ns).sum::<u64>(), raw.carried_cpu_ns());
+    assert_eq!(profile.samples.iter().map(|it| it.time_ns).sum::<u64>(), raw.carried_cpu_ns());
     let said = profile.remarks.iter().find(|it| it.contains("raise the limit"));
     assert!(said.is_some(), "{:?}", profile.remarks);
 }

@@ -177,14 +177,14 @@ fn functions(pid: u32, of: &Subject) -> Result<Vec<HotFunction>, Error> {
 pub fn hottest(profile: &Profile, of: &Subject) -> Vec<HotFunction> {
     let part = profile.filtered(&filter(of));
     let summary = part.summary(&GroupBy::Function);
-    let whole = summary.whole.cpu_ns.max(1) as f64;
-    let rows = summary.rows.into_iter().filter(|row| row.own.cpu_ns > 0).take(MOST_FUNCTIONS);
+    let whole = summary.whole.time_ns.max(1) as f64;
+    let rows = summary.rows.into_iter().filter(|row| row.own.time_ns > 0).take(MOST_FUNCTIONS);
     let function = |row: Row| match row {
         Row::Function { name, .. } => name.to_string(),
         other => other.to_string(),
     };
     rows.map(|row| HotFunction {
-        share: row.own.cpu_ns as f64 / whole,
+        share: row.own.time_ns as f64 / whole,
         function: function(row.subject),
     })
     .collect()

@@ -90,11 +90,11 @@ fn record(mut recorder: Recorder) -> (Profile, bool) {
 fn add(sampled: &mut Sampled, profile: &Profile) {
     let summary = profile.summary(&GroupBy::Site);
     sampled.duration_ns += profile.duration_ns;
-    sampled.process_cpu_ns += summary.whole.cpu_ns;
+    sampled.process_cpu_ns += summary.whole.time_ns;
     sampled.lost += profile.lost.samples_dropped;
     for SummaryRow { subject, own, .. } in summary.rows {
         if let Row::Site { .. } = subject {
-            sampled.tasks_cpu_ns += own.cpu_ns;
+            sampled.tasks_cpu_ns += own.time_ns;
         }
         let name = match &subject {
             Row::Site { name: Some(name), .. } => name.to_string(),
@@ -106,7 +106,7 @@ fn add(sampled: &mut Sampled, profile: &Profile) {
             sampled.types.len() - 1
         });
         let row = &mut sampled.types[at];
-        row.cpu_ns += own.cpu_ns;
+        row.cpu_ns += own.time_ns;
         row.samples += own.samples;
     }
 }

@@ -87,16 +87,14 @@ impl<'a> Pictures<'a> {
         }
         if let Some(path) = &options.speedscope {
             write(path, "speedscope profile", |to| {
-                profile.write_speedscope("pertask", root, Weight::CpuNs, to)
+                profile.write_speedscope("pertask", root, Weight::Time, to)
             })?;
         }
         let Some(path) = &options.folded else { return Ok(()) };
         if !is_stdout(path) {
-            return write(path, "folded stacks", |to| {
-                profile.write_folded(root, Weight::CpuNs, to)
-            });
+            return write(path, "folded stacks", |to| profile.write_folded(root, Weight::Time, to));
         }
-        print_with(|to| profile.write_folded(root, Weight::CpuNs, to))
+        print_with(|to| profile.write_folded(root, Weight::Time, to))
     }
 }
 

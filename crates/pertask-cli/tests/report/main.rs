@@ -447,7 +447,7 @@ fn a_profile_without_samples_is_no_error() {
 }
 
 fn amount(count: u64) -> Sample {
-    Sample { count, cpu_ns: count * 10_000_000, ..Sample::default() }
+    Sample { count, time_ns: count * 10_000_000, ..Sample::default() }
 }
 
 fn task(id: u64, name: Option<&str>, line: u32, parent: Option<u64>) -> TaskRef {

@@ -21,7 +21,7 @@ fn file() -> Vec<u8> {
     };
     for _ in 0..SAMPLES {
         let stack = (0..DEPTH).map(|_| any()).collect();
-        builder.add(Sample { count: 1, cpu_ns: 10_000_000, stack, ..Sample::default() });
+        builder.add(Sample { count: 1, time_ns: 10_000_000, stack, ..Sample::default() });
     }
     pprof(&builder.finish(Duration::from_secs(300)))
 }

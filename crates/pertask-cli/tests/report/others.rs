@@ -19,7 +19,7 @@ fn uncounted() -> Profile {
     let lines = vec![Line { function, line: 1 }];
     let work = builder.location(Location { lines, ..Location::default() });
     let thread = Some(ThreadRef { tid: 7, name: "".into() });
-    builder.add(Sample { cpu_ns: 30_000_000, stack: vec![work], thread, ..Sample::default() });
+    builder.add(Sample { time_ns: 30_000_000, stack: vec![work], thread, ..Sample::default() });
     let mut profile = builder.finish(Duration::from_secs(1));
     profile.has_counts = false;
     profile

@@ -16,14 +16,14 @@ impl Measure {
     #[must_use]
     pub fn of(self, amount: Amount) -> u64 {
         match self {
-            Self::Cpu => amount.cpu_ns,
+            Self::Cpu => amount.time_ns,
         }
     }
 
     /// Sets a sample's amount.
     pub(super) fn set(self, sample: &mut Sample, value: u64) {
         match self {
-            Self::Cpu => sample.cpu_ns = value,
+            Self::Cpu => sample.time_ns = value,
         }
     }
 

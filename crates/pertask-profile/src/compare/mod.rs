@@ -22,7 +22,7 @@ pub const FALSE_DISCOVERIES: f64 = 0.01;
 ///     let mut builder = ProfileBuilder::new("by hand", 1_000_000);
 ///     for (name, count) in counts {
 ///         let task = Some(TaskRef { name: Some(builder.text(name)), ..TaskRef::default() });
-///         builder.add(Sample { count, cpu_ns: count * 1_000_000, task, ..Sample::default() });
+///         builder.add(Sample { count, time_ns: count * 1_000_000, task, ..Sample::default() });
 ///     }
 ///     builder.finish(std::time::Duration::from_secs(1))
 /// };

@@ -62,13 +62,13 @@ impl Profile {
         let mut tracks: HashMap<Subject<'_>, Track> = HashMap::new();
         for (at, sample) in (0..).zip(&self.samples) {
             let track = tracks.entry(Subject::of(sample)).or_default();
-            track.cpu_ns = track.cpu_ns.saturating_add(sample.cpu_ns);
+            track.time_ns = track.time_ns.saturating_add(sample.time_ns);
             track.samples.push(at);
         }
         let ambiguous = ambiguous_names(tracks.keys().copied());
         let mut tracks: Vec<_> = tracks.into_iter().collect();
         tracks.sort_by(|(a, of_a), (b, of_b)| {
-            of_b.cpu_ns.cmp(&of_a.cpu_ns).then_with(|| a.key().cmp(&b.key()))
+            of_b.time_ns.cmp(&of_a.time_ns).then_with(|| a.key().cmp(&b.key()))
         });
         let most = if tracks.len() > MOST_TRACKS { MOST_TRACKS - 1 } else { MOST_TRACKS };
         let others = tracks.split_off(most.min(tracks.len()));
@@ -90,10 +90,10 @@ fn task_name(sample: &Sample) -> Option<Cow<'_, str>> {
 /// Returns one track for several.
 fn rest(tracks: Vec<(Subject<'_>, Track)>) -> Track {
     let name = format!("({} more, with little CPU time)", tracks.len());
-    let cpu_ns = tracks.iter().map(|(_, track)| track.cpu_ns).fold(0, u64::saturating_add);
+    let time_ns = tracks.iter().map(|(_, track)| track.time_ns).fold(0, u64::saturating_add);
     let mut samples: Vec<_> = tracks.into_iter().flat_map(|(_, track)| track.samples).collect();
     samples.sort_unstable();
-    Track { name, cpu_ns, samples }
+    Track { name, time_ns, samples }
 }
 
 /// Whose samples a track holds.
@@ -160,6 +160,6 @@ fn site_name(site: Option<&Site>) -> String {
 #[derive(Default)]
 struct Track {
     name: String,
-    cpu_ns: u64,
+    time_ns: u64,
     samples: Vec<u32>,
 }

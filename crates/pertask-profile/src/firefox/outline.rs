@@ -42,7 +42,7 @@ pub(super) fn of(profile: &Profile, product: &str, tracks: &[Track]) -> fx::Prof
         // No track is the main one: the Profiler would show it under the name of the process.
         let thread = out.add_thread(process, tid, began, false);
         out.set_thread_name(thread, &track.name);
-        out.set_thread_end_time(thread, Timestamp::from_nanos_since_reference(track.cpu_ns));
+        out.set_thread_end_time(thread, Timestamp::from_nanos_since_reference(track.time_ns));
         if tid == 1 {
             out.add_initial_selected_thread(thread);
         }

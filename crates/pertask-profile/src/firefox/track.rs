@@ -122,7 +122,7 @@ impl<'a, I: Iterator<Item = Track>> Writer<'a, I> {
             write!(to, "{}", milliseconds(now_ns) - milliseconds(before_ns))
         })?;
         to.write_all(br#"],"threadCPUDelta":["#)?;
-        let micros = samples.iter().map(|at| sample(at).cpu_ns / 1_000);
+        let micros = samples.iter().map(|at| sample(at).time_ns / 1_000);
         column(to, micros, |to, micros| write!(to, "{micros}"))?;
         to.write_all(b"]}")
     }
@@ -203,7 +203,7 @@ impl<'a, I: Iterator<Item = &'a Sample>> Iterator for Times<I> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let before_ns = self.now_ns;
-        self.now_ns = before_ns.saturating_add(self.samples.next()?.cpu_ns);
+        self.now_ns = before_ns.saturating_add(self.samples.next()?.time_ns);
         Some((before_ns, self.now_ns))
     }
 }

@@ -64,9 +64,9 @@ impl Head {
     fn of(frames: &Frames<'_>, tree: &Tree, options: &FlamegraphOptions, width: u32) -> Self {
         let chars = ((width - 2 * MARGIN) * 100 / CHAR_CENTIPX) as usize;
         let title = options.title.as_deref().unwrap_or(match (options.weight, options.root) {
-            (Weight::CpuNs, RootBy::TaskName) => "CPU time by task",
-            (Weight::CpuNs, RootBy::Site) => "CPU time by spawn site",
-            (Weight::CpuNs, RootBy::Thread) => "CPU time by thread",
+            (Weight::Time, RootBy::TaskName) => "CPU time by task",
+            (Weight::Time, RootBy::Site) => "CPU time by spawn site",
+            (Weight::Time, RootBy::Thread) => "CPU time by thread",
             (Weight::Samples, RootBy::TaskName) => "Samples by task",
             (Weight::Samples, RootBy::Site) => "Samples by spawn site",
             (Weight::Samples, RootBy::Thread) => "Samples by thread",
@@ -119,7 +119,7 @@ fn not_drawn(tree: &Tree, options: &FlamegraphOptions) -> Vec<String> {
 
 fn in_units(amount: Amount, weight: Weight) -> String {
     match weight {
-        Weight::CpuNs => human::duration_ns(saturated(amount.cpu_ns)),
+        Weight::Time => human::duration_ns(saturated(amount.time_ns)),
         Weight::Samples => counted(saturated(amount.samples), "sample"),
     }
 }
@@ -195,7 +195,7 @@ impl<W: Write> Picture<'_, W> {
     fn nothing(&mut self) -> io::Result<()> {
         let (x, y) = (self.width / 2, self.top);
         let words = match self.weight {
-            Weight::CpuNs => "(no CPU time: the profile has no samples that stand for any)",
+            Weight::Time => "(no CPU time: the profile has no samples that stand for any)",
             Weight::Samples if !self.frames.profile.has_counts => {
                 "(the profile does not say how many samples there are)"
             }
@@ -262,8 +262,8 @@ impl<W: Write> Picture<'_, W> {
             format!("{} ({part})", in_units(amount, self.weight))
         };
         let other = match self.weight {
-            Weight::CpuNs => Weight::Samples,
-            Weight::Samples => Weight::CpuNs,
+            Weight::Time => Weight::Samples,
+            Weight::Samples => Weight::Time,
         };
         let mut told = format!("total {}, own {}", share(node.total), share(own));
         if self.frames.profile.has_counts {

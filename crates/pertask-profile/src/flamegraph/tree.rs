@@ -17,7 +17,7 @@ use super::options::FlamegraphOptions;
 /// Samples: how many, and the CPU time that they stand for. No sum of a profile's overflows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Amount {
-    pub(super) cpu_ns: u128,
+    pub(super) time_ns: u128,
     pub(super) samples: u128,
 }
 
@@ -325,19 +325,19 @@ impl Entry {
 
 impl Amount {
     fn of(sample: &Sample) -> Self {
-        Self { cpu_ns: sample.cpu_ns.into(), samples: sample.count.into() }
+        Self { time_ns: sample.time_ns.into(), samples: sample.count.into() }
     }
 
     /// How much it is in units of the weight.
     pub(super) fn by(self, weight: Weight) -> u128 {
         match weight {
-            Weight::CpuNs => self.cpu_ns,
+            Weight::Time => self.time_ns,
             Weight::Samples => self.samples,
         }
     }
 
     fn without(self, part: Self) -> Self {
-        Self { cpu_ns: self.cpu_ns - part.cpu_ns, samples: self.samples - part.samples }
+        Self { time_ns: self.time_ns - part.time_ns, samples: self.samples - part.samples }
     }
 }
 
@@ -345,7 +345,7 @@ impl Add for Amount {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        Self { cpu_ns: self.cpu_ns + other.cpu_ns, samples: self.samples + other.samples }
+        Self { time_ns: self.time_ns + other.time_ns, samples: self.samples + other.samples }
     }
 }
 

@@ -4,14 +4,20 @@
 
 use std::sync::Arc;
 
+use super::super::State;
 use super::ReadError;
 use super::tables::malformed;
+use super::write::OFF_CPU;
 
 /// Which values of a sample are its count and its CPU time, the latter with its unit in nanoseconds.
 #[derive(Debug)]
 pub(super) struct Columns {
     count: Option<usize>,
     cpu: Option<(usize, u64)>,
+    /// The number of waits.
+    waits: Option<usize>,
+    /// Time off the CPU, by state, with its unit in nanoseconds.
+    off_cpu: Vec<(State, usize, u64)>,
     /// The CPU time between two samples, or 0.
     pub(super) period_ns: u64,
 }
@@ -30,6 +36,8 @@ impl Columns {
         let columns = Self {
             count: count_column(types),
             cpu: (0..).zip(types).find_map(|(at, of)| Some((at, cpu_unit_ns(of)?))),
+            waits: types.iter().position(|of| is(of, "waits") && of.1.starts_with("count")),
+            off_cpu: OFF_CPU.into_iter().filter_map(|state| off_cpu(types, state)).collect(),
             period_ns: period_unit.map_or(0, |unit| period.saturating_mul(unit)),
         };
         if columns.cpu.is_none() && (columns.count.is_none() || columns.period_ns == 0) {
@@ -47,17 +55,48 @@ impl Columns {
     /// Returns a sample's count and CPU time. If the file has only counts, the CPU time follows from the period. A count that the
     /// file does not have is 0: CPU time does not say how many samples it came from. Both are negative in a difference.
     pub(super) fn values(&self, at: usize, values: &[i64]) -> Result<[i128; 2], ReadError> {
-        let value = |column: usize| match values.get(column) {
-            Some(value) => Ok(i128::from(*value)),
-            None => Err(malformed(&format!("sample {at}"), "a value is missing")),
-        };
+        let value = |column: usize| value(at, values, column);
         let count = self.count.map_or(Ok(0), value)?;
-        let cpu_ns = match self.cpu {
+        let time_ns = match self.cpu {
             Some((column, unit)) => value(column)? * i128::from(unit),
             None => count * i128::from(self.period_ns),
         };
-        Ok([count, cpu_ns])
+        Ok([count, time_ns])
     }
+
+    /// Returns a sample's count and time for each state off the CPU in which it has any.
+    pub(super) fn off_cpu_values(
+        &self,
+        at: usize,
+        values: &[i64],
+    ) -> Result<Vec<(State, [i128; 2])>, ReadError> {
+        let mut found = Vec::new();
+        for (state, column, unit) in &self.off_cpu {
+            let time_ns = value(at, values, *column)? * i128::from(*unit);
+            let waits = self.waits.filter(|_| *state == State::Waiting);
+            let count = waits.map_or(Ok(0), |column| value(at, values, column))?;
+            if time_ns != 0 || count != 0 {
+                found.push((*state, [count, time_ns]));
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn value(at: usize, values: &[i64], column: usize) -> Result<i128, ReadError> {
+    match values.get(column) {
+        Some(value) => Ok(i128::from(*value)),
+        None => Err(malformed(&format!("sample {at}"), "a value is missing")),
+    }
+}
+
+fn is((kind, _): &Type, name: &str) -> bool {
+    plain(kind) == name
+}
+
+fn off_cpu(types: &[Type], state: State) -> Option<(State, usize, u64)> {
+    let at = types.iter().position(|of| is(of, state.name()))?;
+    Some((state, at, unit_ns(&types[at].1)?))
 }
 
 /// Returns the column of counts. Where a file counts other things, too, those of the CPU come first.
@@ -73,14 +112,17 @@ fn count_column(types: &[Type]) -> Option<usize> {
 
 fn cpu_unit_ns((kind, unit): &Type) -> Option<u64> {
     let is_cpu = matches!(&*plain(kind), "cpu" | "cputime" | "oncpu" | "oncputime" | "processcpu");
-    let unit = match &*plain(unit) {
+    unit_ns(unit).filter(|_| is_cpu)
+}
+
+fn unit_ns(unit: &str) -> Option<u64> {
+    Some(match &*plain(unit) {
         "ns" | "nanos" | "nanosecond" | "nanoseconds" => 1,
         "us" | "µs" | "μs" | "micros" | "microsecond" | "microseconds" => 1_000,
         "ms" | "millis" | "millisecond" | "milliseconds" => 1_000_000,
         "s" | "sec" | "secs" | "second" | "seconds" => 1_000_000_000,
         _ => return None,
-    };
-    is_cpu.then_some(unit)
+    })
 }
 
 /// Returns a name in lower case, without what separates its words: `CPU time`, `cpu-time` and `cpu_time` are one.

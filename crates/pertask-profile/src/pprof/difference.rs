@@ -70,12 +70,14 @@ impl PprofDifference {
     fn of(more: Profile, less: Vec<Sample>) -> Self {
         let mut after = more;
         // What is neither more nor less may be of either.
-        after.samples.retain(|sample| !is_base(sample) || sample.count > 0 || sample.cpu_ns > 0);
+        after.samples.retain(|sample| !is_base(sample) || sample.count > 0 || sample.time_ns > 0);
         let is_net = after.samples.iter().any(is_base) || !less.iter().all(is_base);
         after.start = UNIX_EPOCH;
         let lasted_ns = std::mem::take(&mut after.duration_ns);
         let lost = std::mem::take(&mut after.lost);
-        let mut before = Profile { samples: less, remarks: Vec::new(), ..after.clone() };
+        let (less, less_off_cpu) = Profile::by_cpu(less);
+        let mut before =
+            Profile { samples: less, off_cpu: less_off_cpu, remarks: Vec::new(), ..after.clone() };
         for sample in before.samples.iter_mut().chain(&mut after.samples) {
             sample.labels.retain(|(key, value)| (&**key, &**value) != BASE);
         }

@@ -9,6 +9,9 @@
 //! - the user's own labels. If a user's key is one of ours, it is written with `user.` before it, and read without. A label with
 //!   an empty key is left out.
 //!
+//! Its values are the number of samples and the CPU time. A file that has time off the CPU has four more: the number of waits, and the
+//! times of waiting, being ready and being blocked. Each sample has one of the four times.
+//!
 //! A comment says that we wrote the file. Labels have these meanings in such files alone.
 
 mod columns;
@@ -30,7 +33,7 @@ mod write;
 use std::collections::HashSet;
 use std::io::{self, Write};
 
-use super::{Location, MappingId, Profile};
+use super::{Location, MappingId, Profile, State};
 
 pub use difference::{PprofDifference, PprofFile};
 pub use limits::ReadLimits;
@@ -52,10 +55,9 @@ impl Profile {
     ///
     /// Returns the errors of `writer`.
     pub fn write_pprof(&self, writer: impl Write) -> io::Result<()> {
-        let mut writer = match self.has_counts {
-            true => PprofWriter::new(writer)?,
-            false => PprofWriter::without_counts(writer)?,
-        };
+        let all = || self.samples.iter().chain(&self.off_cpu);
+        let has_off_cpu = all().any(|sample| sample.state != State::OnCpu);
+        let mut writer = PprofWriter::begin(writer, self.has_counts, has_off_cpu)?;
         let named = |location: &Location| location.mapping.filter(|_| !location.lines.is_empty());
         let named: HashSet<_> = self.locations.iter().filter_map(named).collect();
         for (id, mapping) in (0..).zip(&self.mappings) {
@@ -66,7 +68,7 @@ impl Profile {
         }
         self.functions.iter().try_for_each(|it| writer.function(it).map(drop))?;
         self.locations.iter().try_for_each(|it| writer.location(it).map(drop))?;
-        self.samples.iter().try_for_each(|it| writer.sample(it))?;
+        all().try_for_each(|it| writer.sample(it))?;
         writer.finish(self).map(drop)
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::super::builder::MOST_REMARKS;
 use super::super::{
-    Function, FunctionId, Line, Location, Lost, Mapping, MappingId, Profile, Sample,
+    Function, FunctionId, Line, Location, Lost, Mapping, MappingId, Profile, Sample, State,
 };
 use super::columns::Columns;
 use super::labels::Labels;
@@ -83,12 +83,15 @@ impl Reader<'_> {
         let (mut samples, mut less) = reader.read(bytes)?;
         let lost = lost(origin.lost, reader.lost, self.tables.cut.len() as u64);
         self.drop_frames(&mut locations, &functions, [&mut samples, &mut less])?;
+        let (samples, off_cpu) = Profile::by_cpu(samples);
         let profile = Profile {
             start: start(self.tables.head.time_nanos.unwrap_or(0))?,
             duration_ns,
             mechanism: origin.mechanism,
             period_ns: columns.period_ns,
             samples,
+            state: State::OnCpu,
+            off_cpu,
             has_counts: columns.has_counts(),
             locations,
             functions,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use prost::Message;
 
-use super::super::{Location, LocationId, Lost, Sample};
+use super::super::{Location, LocationId, Lost, Sample, State};
 use super::columns::Columns;
 use super::fields::{Field, Fields};
 use super::labels::{Given, Labels, Taken};
@@ -64,26 +64,27 @@ impl<'a> Samples<'a> {
             _ => None,
         });
         for (at, part) in fields.enumerate() {
-            let (sample, signs) = self.sample(at, part, &mut parts)?;
-            if signs.iter().all(|sign| *sign >= 0) {
-                samples.push(sample);
-            } else if signs.iter().all(|sign| *sign <= 0) {
-                less.push(sample);
-            } else {
-                samples.push(only(&sample, signs.map(|sign| sign > 0)));
-                less.push(only(&sample, signs.map(|sign| sign < 0)));
+            for (sample, signs) in self.sample(at, part, &mut parts)? {
+                if signs.iter().all(|sign| *sign >= 0) {
+                    samples.push(sample);
+                } else if signs.iter().all(|sign| *sign <= 0) {
+                    less.push(sample);
+                } else {
+                    samples.push(only(&sample, signs.map(|sign| sign > 0)));
+                    less.push(only(&sample, signs.map(|sign| sign < 0)));
+                }
             }
         }
         Ok((samples, less))
     }
 
-    /// Returns a sample without the signs of its count and its CPU time, and those.
+    /// Returns a sample without the signs of its count and its time, and those: one for each state in which it has any time.
     fn sample(
         &mut self,
         at: usize,
         part: &[u8],
         parts: &mut Parts,
-    ) -> Result<(Sample, [i128; 2]), ReadError> {
+    ) -> Result<Vec<(Sample, [i128; 2])>, ReadError> {
         let wrong = |why: &str| malformed(&format!("sample {at}"), why);
         parts.clear();
         let mut sample = self.fields(part, parts, wrong)?;
@@ -92,15 +93,25 @@ impl<'a> Samples<'a> {
             let why = format!("it needs a value for each sample type ({types}), and has {values}");
             return Err(wrong(&why));
         }
-        let values = self.columns.values(at, &parts.values)?;
-        let size = |value: i128| u64::try_from(value.unsigned_abs()).unwrap_or(u64::MAX);
-        [sample.count, sample.cpu_ns] = values.map(size);
-        self.count(&mut sample, parts).map_err(wrong)?;
+        let on_cpu = self.columns.values(at, &parts.values)?;
+        let mut states = self.columns.off_cpu_values(at, &parts.values)?;
+        // A sample without any time is one of no CPU time.
+        if states.is_empty() || on_cpu != [0, 0] {
+            states.insert(0, (State::OnCpu, on_cpu));
+        }
         self.frames += parts.depth;
         let limit = self.limits.frames;
         Bound { what: "frames in all stacks", name: "frames", limit }.holds(self.frames)?;
         sample.stack = parts.stack.as_slice().into();
-        Ok((sample, values.map(i128::signum)))
+        let mut samples = Vec::with_capacity(states.len());
+        for (state, values) in states {
+            let size = |value: i128| u64::try_from(value.unsigned_abs()).unwrap_or(u64::MAX);
+            let [count, time_ns] = values.map(size);
+            let mut of_state = Sample { state, count, time_ns, ..sample.clone() };
+            self.count(&mut of_state, parts).map_err(wrong)?;
+            samples.push((of_state, values.map(i128::signum)));
+        }
+        Ok(samples)
     }
 
     /// Reads the fields of a sample: its labels, and its numbers as parts.
@@ -136,7 +147,7 @@ impl<'a> Samples<'a> {
             let sum = sum.checked_add(more).filter(|sum| i64::try_from(*sum).is_ok());
             sum.ok_or("its sum with the samples before it exceeds 64 bits")
         };
-        self.sum = (add(self.sum.0, sample.count)?, add(self.sum.1, sample.cpu_ns)?);
+        self.sum = (add(self.sum.0, sample.count)?, add(self.sum.1, sample.time_ns)?);
         if parts.is_cut {
             self.lost.stacks_cut += sample.count.max(1);
             self.lost.stacks_incomplete += if sample.complete { sample.count } else { 0 };
@@ -226,7 +237,7 @@ impl Parts {
 fn only(sample: &Sample, [count, cpu]: [bool; 2]) -> Sample {
     let mut only = sample.clone();
     only.count *= u64::from(count);
-    only.cpu_ns *= u64::from(cpu);
+    only.time_ns *= u64::from(cpu);
     only
 }
 

@@ -8,10 +8,13 @@ use flate2::{Compression, write::GzEncoder};
 use prost::Message;
 
 use super::super::{
-    Function, FunctionId, Line, Location, LocationId, Mapping, MappingId, Profile, Sample,
+    Function, FunctionId, Line, Location, LocationId, Mapping, MappingId, Profile, Sample, State,
 };
 use super::labels::{self, Value};
 use super::{LOST, MECHANISM, OURS, REMARK, TASK_ROOT, message};
+
+/// The states off the CPU, in the order of their values.
+pub(super) const OFF_CPU: [State; 3] = [State::Waiting, State::Ready, State::Blocked];
 
 /// Writes a profile as gzip'd pprof while its samples are still to come, so that it is never in memory as a whole.
 ///
@@ -26,7 +29,7 @@ use super::{LOST, MECHANISM, OURS, REMARK, TASK_ROOT, message};
 /// let program = Mapping { start: 0x1000, end: 0x2000, file: "/bin/app".into(), ..Mapping::default() };
 /// let mapping = Some(writer.mapping(&program)?);
 /// let place = writer.location(&Location { address: 0x1040, mapping, lines: Vec::new() })?;
-/// writer.sample(&Sample { count: 1, cpu_ns: 1_000_000, stack: vec![place], ..Sample::default() })?;
+/// writer.sample(&Sample { count: 1, time_ns: 1_000_000, stack: vec![place], ..Sample::default() })?;
 /// let head = ProfileBuilder::new("by hand", 1_000_000).finish(std::time::Duration::from_secs(1));
 /// let file = writer.finish(&head)?;
 /// assert_eq!(Profile::from_pprof(&file[..])?.samples[0].stack, [place]);
@@ -37,6 +40,7 @@ pub struct PprofWriter<W: Write> {
     gzip: GzEncoder<W>,
     strings: HashMap<Box<str>, i64>,
     has_counts: bool,
+    has_off_cpu: bool,
     mappings: u32,
     functions: u32,
     locations: u32,
@@ -51,19 +55,25 @@ impl<W: Write> PprofWriter<W> {
     ///
     /// Returns the errors of `writer`, as all methods do.
     pub fn new(writer: W) -> io::Result<Self> {
-        Self::begin(writer, true)
+        Self::begin(writer, true, false)
     }
 
-    /// Begins a file whose samples have CPU time and no numbers.
-    pub(super) fn without_counts(writer: W) -> io::Result<Self> {
-        Self::begin(writer, false)
+    /// Begins a file that has samples of time off the CPU, too.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of `writer`.
+    pub fn with_off_cpu(writer: W) -> io::Result<Self> {
+        Self::begin(writer, true, true)
     }
 
-    fn begin(writer: W, has_counts: bool) -> io::Result<Self> {
+    /// Begins a file whose samples have numbers or not, and time off the CPU or not.
+    pub(super) fn begin(writer: W, has_counts: bool, has_off_cpu: bool) -> io::Result<Self> {
         let mut new = Self {
             gzip: GzEncoder::new(writer, Compression::default()),
             strings: HashMap::new(),
             has_counts,
+            has_off_cpu,
             mappings: 0,
             functions: 0,
             locations: 0,
@@ -73,7 +83,13 @@ impl<W: Write> PprofWriter<W> {
         new.string("")?;
         let count = has_counts.then(|| new.value_type("samples", "count")).transpose()?;
         let cpu = new.value_type("cpu", "nanoseconds")?;
-        let sample_type = count.into_iter().chain([cpu]).collect();
+        let mut sample_type: Vec<_> = count.into_iter().chain([cpu]).collect();
+        if has_off_cpu {
+            sample_type.push(new.value_type("waits", "count")?);
+            for state in OFF_CPU {
+                sample_type.push(new.value_type(state.name(), "nanoseconds")?);
+            }
+        }
         new.write(&message::Profile { sample_type, ..message::Profile::default() })?;
         Ok(new)
     }
@@ -146,8 +162,7 @@ impl<W: Write> PprofWriter<W> {
         let location_id = sample.stack.iter().filter(known).map(|id| u64::from(id.0) + 1).collect();
         let labels = labels::of(sample).into_iter();
         let label = labels.map(|(key, value)| self.label(&key, value)).collect::<Result<_, _>>()?;
-        let count = self.has_counts.then(|| signed(sample.count));
-        let value = count.into_iter().chain([signed(sample.cpu_ns)]).collect();
+        let value = self.values(sample);
         let sample = vec![message::Sample { location_id, value, label }];
         self.write(&message::Profile { sample, ..message::Profile::default() })
     }
@@ -172,6 +187,20 @@ impl<W: Write> PprofWriter<W> {
         let mut writer = self.gzip.finish()?;
         writer.flush()?;
         Ok(writer)
+    }
+
+    /// The values of a sample. In a file of CPU time alone, a sample of another state has none.
+    fn values(&self, sample: &Sample) -> Vec<i64> {
+        let (count, time_ns) = (signed(sample.count), signed(sample.time_ns));
+        let of = |state: State, value: i64| if sample.state == state { value } else { 0 };
+        let mut values = Vec::with_capacity(6);
+        values.extend(self.has_counts.then(|| of(State::OnCpu, count)));
+        values.push(of(State::OnCpu, time_ns));
+        if self.has_off_cpu {
+            values.push(of(State::Waiting, count));
+            values.extend(OFF_CPU.map(|state| of(state, time_ns)));
+        }
+        values
     }
 
     fn add_mapping(&mut self, mapping: message::Mapping) -> io::Result<MappingId> {

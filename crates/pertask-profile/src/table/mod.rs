@@ -71,7 +71,7 @@ impl fmt::Display for SummaryTable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Summary { by, whole, has_counts, rows } = self.summary;
         let (shown, cut) = rows.split_at(self.shown_rows());
-        let of = human::duration_ns(whole.cpu_ns);
+        let of = human::duration_ns(whole.time_ns);
         let mut lines = self.style.prose(&format!("{} (% of {of})", title(by)), Tint::Title);
         if rows.is_empty() {
             lines.push(self.style.ink().paint("no samples", Tint::Secondary));
@@ -90,7 +90,7 @@ impl fmt::Display for SummaryTable<'_> {
             let own = cut.iter().fold(Amount::default(), |sum, row| sum.plus(row.own));
             let what = if is_nested(by) { "self" } else { "CPU" };
             let rows = counted(cut.len() as u64, "more row");
-            let more = format!("… and {rows}, {} {what}", human::duration_ns(own.cpu_ns));
+            let more = format!("… and {rows}, {} {what}", human::duration_ns(own.time_ns));
             lines.push(self.style.ink().paint(&more, Tint::Secondary));
         }
         f.write_str(&lines.join("\n"))
@@ -139,7 +139,7 @@ fn columns<'a>(by: &GroupBy, naming: &'a Naming<'_>) -> Vec<Column<'a>> {
 fn amounts(by: &GroupBy, row: &SummaryRow, whole: Amount, samples: Option<u64>) -> Vec<Cell> {
     let amounts = if is_nested(by) { vec![row.own, row.total] } else { vec![row.own] };
     let amounts = amounts.iter().flat_map(|amount| {
-        [human::percent(amount.cpu_ns, whole.cpu_ns), human::duration_ns(amount.cpu_ns)]
+        [human::percent(amount.time_ns, whole.time_ns), human::duration_ns(amount.time_ns)]
     });
     let mut cells: Vec<_> = amounts.map(|text| Cell::new(&text)).collect();
     let samples = samples.map_or(human::NONE.to_owned(), human::count);

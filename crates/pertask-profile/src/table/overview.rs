@@ -82,9 +82,9 @@ impl Overview<'_> {
     }
 
     fn totals(&self) -> String {
-        let Amount { cpu_ns, samples } = self.whole.whole();
+        let Amount { time_ns, samples } = self.whole.whole();
         let duration_ns = self.whole.duration_ns;
-        let mut sampled = format!("{} of CPU time", human::duration_ns(cpu_ns));
+        let mut sampled = format!("{} of CPU time", human::duration_ns(time_ns));
         sampled += &self.in_samples(samples);
         let unsampled_ns = self.whole.lost.unsampled_cpu_ns;
         if unsampled_ns > 0 {
@@ -95,7 +95,7 @@ impl Overview<'_> {
             _ => format!(
                 "{sampled} over {}: {:.2} CPUs busy",
                 human::duration_ns(duration_ns),
-                cpu_ns as f64 / duration_ns as f64
+                time_ns as f64 / duration_ns as f64
             ),
         }
     }
@@ -130,7 +130,7 @@ impl Overview<'_> {
         let (whole, all) = (whole.fold(Amount::default(), Amount::plus), self.whole.whole());
         let (part, all, what) = match self.whole.has_counts {
             true => (whole.samples, all.samples, "the stacks whole"),
-            false => (whole.cpu_ns, all.cpu_ns, "the CPU time in whole stacks"),
+            false => (whole.time_ns, all.time_ns, "the CPU time in whole stacks"),
         };
         (all > 0).then(|| match part == all {
             true => "all stacks whole".to_owned(),
@@ -173,8 +173,8 @@ impl Overview<'_> {
         let (part, whole) = (part.whole(), self.whole.whole());
         format!(
             "matched: {} ({}){}: {filter}",
-            human::duration_ns(part.cpu_ns),
-            human::percent(part.cpu_ns, whole.cpu_ns),
+            human::duration_ns(part.time_ns),
+            human::percent(part.time_ns, whole.time_ns),
             self.in_samples(part.samples),
         )
     }

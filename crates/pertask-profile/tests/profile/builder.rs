@@ -15,7 +15,7 @@ fn equal_samples_become_one() {
     builder.add(amount(1));
     let profile = builder.finish(Duration::ZERO);
     assert_eq!(profile.samples.len(), 2);
-    assert_eq!((profile.samples[0].count, profile.samples[0].cpu_ns), (6, 60_000_000));
+    assert_eq!((profile.samples[0].count, profile.samples[0].time_ns), (6, 60_000_000));
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn what_finds_no_place_loses_its_task_before_its_name_and_its_name_before_its_ti
     assert_eq!(seen, [(Some(1), "GET /", 1), (None, "GET /", 2), (None, "", 1)]);
     assert_eq!(profile.samples[1].stack, [main]);
     assert_eq!(profile.lost.samples_folded, 3);
-    assert_eq!(cpu_ns(&profile), 40_000_000);
+    assert_eq!(time_ns(&profile), 40_000_000);
 }
 
 #[test]
@@ -90,6 +90,6 @@ fn name(sample: &Sample) -> &str {
     sample.task.as_ref().and_then(|task| task.name.as_deref()).unwrap_or_default()
 }
 
-fn cpu_ns(profile: &Profile) -> u64 {
-    profile.samples.iter().map(|sample| sample.cpu_ns).sum()
+fn time_ns(profile: &Profile) -> u64 {
+    profile.samples.iter().map(|sample| sample.time_ns).sum()
 }

@@ -18,8 +18,8 @@ fn functions(seconds: u64, hz: u64, counts: &[(&str, u64)]) -> Profile {
     let main = location(&mut builder, "main", "src/main.rs");
     for (name, count) in counts {
         let stack = vec![location(&mut builder, name, "src/main.rs"), main];
-        let (count, cpu_ns) = (*count, count * period_ns);
-        builder.add(Sample { count, cpu_ns, stack, ..Sample::default() });
+        let (count, time_ns) = (*count, count * period_ns);
+        builder.add(Sample { count, time_ns, stack, ..Sample::default() });
     }
     builder.finish(Duration::from_secs(seconds))
 }
@@ -37,7 +37,7 @@ fn tasks(tasks: impl IntoIterator<Item = (TaskRef, ThreadRef)>) -> Profile {
         let (task, thread) = (Some(task), Some(thread));
         builder.add(Sample {
             count: 1_000,
-            cpu_ns: 1_000_000_000,
+            time_ns: 1_000_000_000,
             task,
             thread,
             ..Sample::default()
@@ -192,7 +192,7 @@ fn without_counts_there_is_no_noise_to_be_judged() {
 fn time_without_samples_is_judged_too() {
     let with_rest = |rest_ns| {
         let mut profile = functions(1, 1_000, &[("a", 400)]);
-        profile.samples.push(Sample { cpu_ns: rest_ns, ..Sample::default() });
+        profile.samples.push(Sample { time_ns: rest_ns, ..Sample::default() });
         profile
     };
     let rest = |after_ns| {
@@ -250,7 +250,7 @@ fn what_has_moved_is_one_subject() {
     let elsewhere = {
         let mut builder = ProfileBuilder::new("by hand", 1_000_000);
         let stack = vec![location(&mut builder, "hash", "/elsewhere/src/main.rs")];
-        builder.add(Sample { count: 7, cpu_ns: 7_000_000, stack, ..Sample::default() });
+        builder.add(Sample { count: 7, time_ns: 7_000_000, stack, ..Sample::default() });
         builder.finish(Duration::from_secs(1))
     };
     let rows = own(&functions(1, 1_000, &[("hash", 7)]), &elsewhere, &GroupBy::Function);
@@ -297,7 +297,7 @@ fn growth_is_what_pictures_show() {
     // 400 in a second are 800 in two.
     assert_eq!(growth.shrunk, 100_000_000);
     let mut folded = Vec::new();
-    growth.profile.write_folded(RootBy::TaskName, Weight::CpuNs, &mut folded).expect("memory");
+    growth.profile.write_folded(RootBy::TaskName, Weight::Time, &mut folded).expect("memory");
     let expected = "(outside tasks);main;b 300000000\n(outside tasks);main;d 50000000\n";
     assert_eq!(String::from_utf8(folded).expect("UTF-8"), expected);
     let told = growth.profile.overview(EVERYTHING).to_string();

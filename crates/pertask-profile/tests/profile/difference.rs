@@ -46,7 +46,7 @@ fn read(file: &[u8]) -> PprofDifference {
 
 fn amounts(rows: &[DifferenceRow]) -> Vec<(String, u64, u64)> {
     let amounts = |row: &DifferenceRow| {
-        (row.subject.to_string(), row.before.cpu_ns / 1_000_000, row.after.cpu_ns / 1_000_000)
+        (row.subject.to_string(), row.before.time_ns / 1_000_000, row.after.time_ns / 1_000_000)
     };
     rows.iter().map(amounts).collect()
 }
@@ -127,7 +127,7 @@ fn a_sample_may_have_become_more_and_less() {
     let mut file = net();
     file.sample(&[1], &[2, -7_000_000], &[]);
     let two = read(&file.written());
-    let sums = [&two.before, &two.after].map(|it| (it.whole().samples, it.whole().cpu_ns));
+    let sums = [&two.before, &two.after].map(|it| (it.whole().samples, it.whole().time_ns));
     assert_eq!(sums, [(10, 17_000_000), (32, 30_000_000)]);
 }
 
@@ -136,7 +136,7 @@ fn pictures_of_a_difference_show_what_has_become_more() {
     for file in [both(), net()] {
         let growth = read(&file.written()).comparison().growth(RootBy::TaskName);
         let mut folded = Vec::new();
-        growth.profile.write_folded(RootBy::TaskName, Weight::CpuNs, &mut folded).expect("memory");
+        growth.profile.write_folded(RootBy::TaskName, Weight::Time, &mut folded).expect("memory");
         assert_eq!(folded, b"(outside tasks);work 30000000\n");
         assert_eq!(growth.shrunk, 10_000_000);
     }
@@ -166,10 +166,10 @@ fn what_is_no_difference_is_a_profile() {
 fn what_go_writes_is_read() {
     let mut after = example::profile();
     after.samples[2].count += 20;
-    after.samples[2].cpu_ns += 200_000_000;
+    after.samples[2].time_ns += 200_000_000;
     // Without anything that is less, a file of differences alone is a profile.
     after.samples[0].count -= 1;
-    after.samples[0].cpu_ns -= 10_000_000;
+    after.samples[0].time_ns -= 10_000_000;
     let files = [pprof(&example::profile()), pprof(&after)];
     let Some([both, net]) = go::differences(&files[0], &files[1]) else { return };
     let (both, net) = (read(&both), read(&net));
@@ -180,7 +180,7 @@ fn what_go_writes_is_read() {
     for two in [&both, &net] {
         let rows = two.comparison().difference(&GroupBy::Site, Part::Own).rows;
         let hash = rows.iter().find(|row| row.subject.to_string() == "GET /hash").expect("a row");
-        assert_eq!(hash.after.cpu_ns - hash.before.cpu_ns, 200_000_000);
+        assert_eq!(hash.after.time_ns - hash.before.time_ns, 200_000_000);
     }
     // Twice the same file: nothing differs.
     let Some([both, _]) = go::differences(&files[0], &files[0]) else { return };

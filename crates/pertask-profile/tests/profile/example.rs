@@ -44,7 +44,7 @@ pub fn builder() -> ProfileBuilder {
 
 /// That many samples of 10 ms.
 pub fn amount(count: u64) -> Sample {
-    Sample { count, cpu_ns: count * 10_000_000, ..Sample::default() }
+    Sample { count, time_ns: count * 10_000_000, ..Sample::default() }
 }
 
 /// `main`, `handle` with `inlined` in it, `render`, `hash`, and one without a symbol in libc.

@@ -5,7 +5,7 @@ use pertask_profile::{Amount, Filter, GroupBy, Profile, Subject};
 use crate::example;
 
 fn ms(filter: &Filter) -> u64 {
-    example::profile().filtered(filter).whole().cpu_ns / 1_000_000
+    example::profile().filtered(filter).whole().time_ns / 1_000_000
 }
 
 fn task(task: &str) -> Filter {

@@ -23,8 +23,8 @@ fn each_task_name_has_a_track_the_busiest_first() {
 #[test]
 fn tracks_are_not_in_the_order_of_their_names() {
     let mut profile = example::profile();
-    profile.samples[2].cpu_ns = 60_000_000;
-    profile.samples[3].cpu_ns = 90_000_000;
+    profile.samples[2].time_ns = 60_000_000;
+    profile.samples[3].time_ns = 90_000_000;
     assert_eq!(tracks(&written(&profile)), [OUTSIDE, HASH, RENDER]);
 }
 
@@ -49,7 +49,7 @@ fn time_without_samples_has_its_weight_and_no_fraction_is_lost() {
     // Of two tasks, so that they are not one.
     for id in 0..4 {
         let task = Some(task(&mut builder, id, "GET /", 80));
-        builder.add(Sample { cpu_ns: 600_000, stack: vec![location], task, ..Sample::default() });
+        builder.add(Sample { time_ns: 600_000, stack: vec![location], task, ..Sample::default() });
     }
     let json = written(&builder.finish(Duration::ZERO));
     let weights = &threads(&json)[0]["samples"]["weight"];

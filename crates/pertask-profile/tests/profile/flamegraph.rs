@@ -132,7 +132,7 @@ fn widths_add_up() {
     // Weights of which no width is a whole number of pixels, and one thread's rest.
     let functions: Vec<_> = (0..97).map(|it| (format!("f{it}"), 1_000_003 * (it + 1))).collect();
     let functions: Vec<_> = functions.iter().map(|(name, ns)| (&**name, "", *ns)).collect();
-    for weight in [Weight::CpuNs, Weight::Samples] {
+    for weight in [Weight::Time, Weight::Samples] {
         let options = FlamegraphOptions { weight, ..FlamegraphOptions::default() };
         for profile in [profile_of(&functions), example::profile()] {
             let svg = svg(&profile, &options);
@@ -140,7 +140,7 @@ fn widths_add_up() {
             let whole = profile.whole();
             let expected = match weight {
                 Weight::Samples => whole.samples,
-                _ => whole.cpu_ns,
+                _ => whole.time_ns,
             };
             let root = boxes(&document).next().expect("all");
             assert_eq!(number(root, "data-total"), u128::from(expected));
@@ -470,7 +470,7 @@ fn sums_beyond_reason_are_drawn() {
     let mut builder = ProfileBuilder::new("", 0);
     for tid in [1, 2, 3] {
         let thread = Some(pertask_profile::ThreadRef { tid, name: "t".into() });
-        builder.add(Sample { count: u64::MAX, cpu_ns: u64::MAX, thread, ..Sample::default() });
+        builder.add(Sample { count: u64::MAX, time_ns: u64::MAX, thread, ..Sample::default() });
     }
     let profile = builder.finish(Duration::MAX);
     let options =
@@ -495,7 +495,7 @@ fn what_has_no_weight_is_not_drawn() {
 #[test]
 fn no_samples_is_a_picture_too() {
     let profile = ProfileBuilder::new("by hand", 1).finish(Duration::ZERO);
-    for (weight, said) in [(Weight::CpuNs, "(no CPU time"), (Weight::Samples, "(no samples)")] {
+    for (weight, said) in [(Weight::Time, "(no CPU time"), (Weight::Samples, "(no samples)")] {
         let svg = svg(&profile, &FlamegraphOptions { weight, ..Default::default() });
         assert_eq!(boxes(&parse(&svg)).count(), 0);
         assert!(texts(&svg).iter().any(|text| text.starts_with(said)), "{svg}");
@@ -506,14 +506,14 @@ fn no_samples_is_a_picture_too() {
 fn profile_of(functions: &[(&str, &str, u64)]) -> Profile {
     let mut builder = ProfileBuilder::new("by hand", 1);
     let mut samples = Vec::new();
-    for (name, file, cpu_ns) in functions {
+    for (name, file, time_ns) in functions {
         let (name, file) = (builder.text(name), builder.text(file));
         let function = builder.function(Function { name, file, ..Function::default() });
         let address = samples.len() as u64;
         let lines = vec![Line { function, line: 1 }];
         let stack = vec![builder.location(Location { address, lines, ..Location::default() })];
         let task = Some(task(&mut builder, 1, "t", 1));
-        samples.push(Sample { count: 1, cpu_ns: *cpu_ns, stack, task, ..Sample::default() });
+        samples.push(Sample { count: 1, time_ns: *time_ns, stack, task, ..Sample::default() });
     }
     samples.into_iter().for_each(|sample| builder.add(sample));
     builder.finish(Duration::ZERO)

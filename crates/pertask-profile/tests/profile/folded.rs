@@ -16,7 +16,7 @@ fn stacks_grow_from_what_the_caller_chooses() {
          GET /render;service::main;service::handle;service::inlined;service::render 5\n"
     );
     assert_eq!(
-        folded(&profile, RootBy::Site, Weight::CpuNs),
+        folded(&profile, RootBy::Site, Weight::Time),
         "(outside tasks);service::main;libc.so.6+0x244 10000000\n\
          src/service.rs:80;service::main;service::handle;service::inlined;service::render 50000000\n\
          src/service.rs:81;(incomplete stack);service::handle;service::inlined;service::hash 40000000\n"

@@ -256,7 +256,7 @@ fn use_it(read: Result<Profile, ReadError>) {
             assert_eq!(again.samples.len(), profile.samples.len());
             profile.write_flamegraph(&Default::default(), io::sink()).expect("a picture");
             profile.write_firefox("p", io::sink()).expect("JSON");
-            let (root, weight) = (RootBy::TaskName, Weight::CpuNs);
+            let (root, weight) = (RootBy::TaskName, Weight::Time);
             profile.write_speedscope("p", root, weight, io::sink()).expect("JSON");
             add_up(&profile);
         }
@@ -295,7 +295,7 @@ fn add_up(profile: &Profile) {
         assert_eq!(own, profile.whole(), "{by:?}");
         for row in &summary.rows {
             assert!(
-                row.own.cpu_ns <= row.total.cpu_ns && row.total.cpu_ns <= own.cpu_ns,
+                row.own.time_ns <= row.total.time_ns && row.total.time_ns <= own.time_ns,
                 "{row:?}"
             );
         }
@@ -304,7 +304,7 @@ fn add_up(profile: &Profile) {
     }
     for row in profile.summary(&GroupBy::Thread).rows {
         let filter = Filter { thread: Some(row.subject.to_string()), ..Filter::default() };
-        assert!(profile.filtered(&filter).whole().cpu_ns >= row.own.cpu_ns, "{filter}");
+        assert!(profile.filtered(&filter).whole().time_ns >= row.own.time_ns, "{filter}");
     }
 }
 

@@ -28,7 +28,7 @@ fn cpu_time_and_counts_have_many_names() {
     ];
     for (name, unit) in times {
         let profile = read(&one_sample(&[name, "samples/count"], &[7, 3]));
-        assert_eq!((profile.samples[0].cpu_ns, profile.samples[0].count), (7 * unit, 3), "{name}");
+        assert_eq!((profile.samples[0].time_ns, profile.samples[0].count), (7 * unit, 3), "{name}");
     }
     for name in ["sample/count", "samples/count", "cpu-samples/count", "count/count", "samples/"] {
         let profile = read(&one_sample(&["cpu/nanoseconds", name], &[7, 3]));
@@ -55,7 +55,7 @@ fn a_number_of_samples_that_the_file_does_not_say_is_not_made_up() {
     {
         let profile = read(file);
         assert!(!profile.has_counts);
-        assert_eq!((profile.whole().cpu_ns, profile.whole().samples), (999, 0));
+        assert_eq!((profile.whole().time_ns, profile.whole().samples), (999, 0));
         let style = SummaryStyle::default();
         let overview = profile.overview(style).to_string();
         assert!(overview.starts_with("999 ns of CPU time\n"), "{overview}");
@@ -158,15 +158,15 @@ fn each_value_of_a_label_is_found() {
     file.sample(&[work], &[1, 10], &[("k", Text("a")), ("k", Text("b"))]);
     file.sample(&[work], &[1, 10], &[("k", Text("b"))]);
     let profile = read(&file);
-    for (value, cpu_ns) in [("a", 10), ("b", 20), ("c", 0)] {
+    for (value, time_ns) in [("a", 10), ("b", 20), ("c", 0)] {
         let filter =
             Filter { labels: vec![("k".to_owned(), value.to_owned())], ..Filter::default() };
-        assert_eq!(profile.filtered(&filter).whole().cpu_ns, cpu_ns, "{value}");
+        assert_eq!(profile.filtered(&filter).whole().time_ns, time_ns, "{value}");
     }
     // Own time is a partition; in total, a sample is in each row that has a value of it.
     let rows = profile.summary(&GroupBy::Label("k".into())).rows;
     let row = |row: &pertask_profile::SummaryRow| match &row.subject {
-        Subject::Label(value) => (value.to_string(), row.own.cpu_ns, row.total.cpu_ns),
+        Subject::Label(value) => (value.to_string(), row.own.time_ns, row.total.time_ns),
         other => panic!("{other}"),
     };
     let rows: Vec<_> = rows.iter().map(row).collect();
@@ -182,7 +182,7 @@ fn what_is_wrong_beside_the_samples_is_a_remark() {
     file.field(number(10, u64::MAX));
     file.sample(&[work, main], &[3, 30], &[]);
     let profile = read(&file);
-    assert_eq!((profile.whole().cpu_ns, profile.whole().samples), (30, 3));
+    assert_eq!((profile.whole().time_ns, profile.whole().samples), (30, 3));
     assert_eq!((profile.period_ns, profile.duration_ns), (0, 0));
     assert_eq!(profile.locations[0].mapping, None);
     let said = profile.remarks.join("\n");

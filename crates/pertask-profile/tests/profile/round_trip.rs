@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pertask_profile::{
     Function, FunctionId, Line, Location, LocationId, Lost, Mapping, MappingId, Profile, RootBy,
-    Sample, Site, TaskRef, TaskRoot, ThreadRef, Weight,
+    Sample, Site, State, TaskRef, TaskRoot, ThreadRef, Weight,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -93,7 +93,7 @@ fn files_of_other_shapes_are_read() {
     ];
     let profile = Profile::from_pprof(&file.concat()[..]).expect("it is good");
     let sample = &profile.samples[0];
-    assert_eq!((sample.cpu_ns, profile.period_ns), (30_000_000, 10_000_000));
+    assert_eq!((sample.time_ns, profile.period_ns), (30_000_000, 10_000_000));
     assert!(!profile.has_counts);
     assert_eq!(sample.labels, [("size".into(), "4096 bytes".into())]);
     assert_eq!(sample.thread, Some(ThreadRef { tid: 0, name: "main".into() }));
@@ -113,7 +113,7 @@ fn samples_without_cpu_time_stand_for_the_period() {
         bytes(2, packed(2, &[3])),
     ];
     let profile = Profile::from_pprof(&file.concat()[..]).expect("it is good");
-    assert_eq!((profile.samples[0].count, profile.samples[0].cpu_ns), (3, 1_500));
+    assert_eq!((profile.samples[0].count, profile.samples[0].time_ns), (3, 1_500));
 }
 
 proptest! {
@@ -152,7 +152,9 @@ fn profiles() -> impl Strategy<Value = Profile> {
                 duration_ns: duration.into(),
                 mechanism,
                 period_ns: period.into(),
-                samples: tables.0.into_iter().map(|it| counted(it, has_counts)).collect(),
+                samples: tables.0.iter().cloned().map(|it| counted(it, has_counts)).collect(),
+                state: State::OnCpu,
+                off_cpu: tables.0.into_iter().filter_map(off_cpu).collect(),
                 has_counts,
                 locations: tables.1,
                 functions: tables.2.into_iter().map(function).collect(),
@@ -162,6 +164,13 @@ fn profiles() -> impl Strategy<Value = Profile> {
                 task_root: root.map(|(functions, file)| TaskRoot { functions, file }),
             },
         )
+}
+
+/// A sample of waiting, being ready or being blocked. Only waits have numbers, and no sample is of no time.
+fn off_cpu(sample: Sample) -> Option<Sample> {
+    let state = State::OFF_CPU[sample.time_ns as usize % 3];
+    let count = if state == State::Waiting { sample.count } else { 0 };
+    (sample.time_ns > 0).then(|| Sample { state, count, ..sample })
 }
 
 fn counted(sample: Sample, has_counts: bool) -> Sample {
@@ -177,9 +186,10 @@ fn samples() -> impl Strategy<Value = Sample> {
     let key = "[a-z.]{1,3}|user\\.task|task|task_type|runtime|site|stack|scope|thread|tid";
     let labels = vec((key, text()), 0..3);
     (amounts, stack, whose, thread, scopes, labels).prop_map(
-        |((count, cpu_ns, complete), stack, (task, runtime), thread, scopes, labels)| Sample {
+        |((count, time_ns, complete), stack, (task, runtime), thread, scopes, labels)| Sample {
             count: count.into(),
-            cpu_ns: cpu_ns.into(),
+            time_ns: time_ns.into(),
+            state: State::OnCpu,
             stack,
             task,
             runtime: runtime.map(Into::into),

@@ -9,7 +9,7 @@ use crate::example::{self, amount, task};
 
 #[test]
 fn all_tasks_come_first_and_then_each_the_busiest_first() {
-    let json = written(&example::profile(), RootBy::TaskName, Weight::CpuNs);
+    let json = written(&example::profile(), RootBy::TaskName, Weight::Time);
     assert_eq!(names(&json), ["All tasks", "GET /render", "GET /hash", "(outside tasks)"]);
     assert_eq!(json["name"], "service (by hand; 7 samples dropped, 4 stacks incomplete)");
     assert_eq!(json["activeProfileIndex"], 0);
@@ -25,7 +25,7 @@ fn all_tasks_come_first_and_then_each_the_busiest_first() {
 
 #[test]
 fn inlined_functions_are_in_the_stacks() {
-    let json = written(&example::profile(), RootBy::TaskName, Weight::CpuNs);
+    let json = written(&example::profile(), RootBy::TaskName, Weight::Time);
     let render = ["service::main", "service::handle", "service::inlined", "service::render"];
     assert_eq!(stack(&json, 0, 0), [&["GET /render"][..], &render].concat());
     assert_eq!(stack(&json, 1, 0), render);
@@ -61,7 +61,7 @@ fn a_function_is_one_frame_with_its_file_and_first_line() {
     {
         add(address, name, start_line, line);
     }
-    let json = written(&builder.finish(Duration::ZERO), RootBy::TaskName, Weight::CpuNs);
+    let json = written(&builder.finish(Duration::ZERO), RootBy::TaskName, Weight::Time);
     let frames: Vec<_> = json["shared"]["frames"].as_array().expect("frames").iter().collect();
     for frame in [
         json!({ "name": "known", "file": "src/a.rs", "line": 3 }),
@@ -99,7 +99,7 @@ fn any_name_is_a_string_and_no_samples_are_a_profile() {
         assert_eq!(names(&json), ["All tasks", name]);
     }
     let empty = ProfileBuilder::new("by hand", 1).finish(Duration::ZERO);
-    let json = written(&empty, RootBy::TaskName, Weight::CpuNs);
+    let json = written(&empty, RootBy::TaskName, Weight::Time);
     assert_eq!((names(&json), &json["profiles"][0]["samples"]), (vec!["All tasks"], &json!([])));
 }
 
@@ -110,7 +110,7 @@ fn sums_beyond_an_integer_are_its_end() {
         let thread = Some(pertask_profile::ThreadRef { tid, name: "t".into() });
         builder.add(Sample { thread, ..amount(u64::MAX / 10_000_000) });
     }
-    let json = written(&builder.finish(Duration::ZERO), RootBy::TaskName, Weight::CpuNs);
+    let json = written(&builder.finish(Duration::ZERO), RootBy::TaskName, Weight::Time);
     assert_eq!(json["profiles"][0]["endValue"], u64::MAX);
 }
 

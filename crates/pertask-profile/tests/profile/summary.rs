@@ -15,7 +15,7 @@ fn every_group() -> Vec<GroupBy> {
 
 /// Name, own and total CPU time in ms.
 fn rows(summary: &Summary) -> Vec<(String, u64, u64)> {
-    let ms = |amount: Amount| amount.cpu_ns / 1_000_000;
+    let ms = |amount: Amount| amount.time_ns / 1_000_000;
     let rows = summary.rows.iter();
     rows.map(|row| (row.subject.to_string(), ms(row.own), ms(row.total))).collect()
 }
@@ -33,7 +33,7 @@ fn own_amounts_add_up_to_the_whole_however_they_are_grouped() {
         let summary = profile.summary(&by);
         let own = summary.rows.iter().fold(Amount::default(), |sum, row| sum.plus(row.own));
         assert_eq!((own, summary.whole), (profile.whole(), profile.whole()), "{by:?}");
-        assert_eq!(own, Amount { cpu_ns: 100_000_000, samples: 10 });
+        assert_eq!(own, Amount { time_ns: 100_000_000, samples: 10 });
     }
 }
 
@@ -248,11 +248,11 @@ fn names_steer_no_terminal_and_wide_ones_are_aligned() {
 fn sums_have_an_end() {
     let mut profile = example::profile();
     for sample in &mut profile.samples {
-        (sample.count, sample.cpu_ns) = (u64::MAX, u64::MAX);
+        (sample.count, sample.time_ns) = (u64::MAX, u64::MAX);
     }
     for by in every_group() {
         let summary = profile.summary(&by);
-        assert_eq!(summary.whole, Amount { cpu_ns: u64::MAX, samples: u64::MAX });
+        assert_eq!(summary.whole, Amount { time_ns: u64::MAX, samples: u64::MAX });
         let _ = summary.table(SummaryStyle::default()).to_string();
     }
 }

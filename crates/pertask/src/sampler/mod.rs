@@ -215,6 +215,8 @@ fn weighed(profile: Option<RawProfile>, clocked: Option<Clocked>) -> RawProfile 
     if let Some(clocked) = clocked {
         profile.weigh(&clocked);
         weigh_waits::weigh(&mut profile.waits, &clocked.lives);
+        let blocked = clocked.lives.iter().map(|(path, life)| (*path, life.blocked_ns));
+        profile.blocked_ns = blocked.filter(|(_, ns)| *ns > 0).collect();
     }
     profile
 }

@@ -6,9 +6,10 @@
 //! A sample of no tracked task gets the type of the task that its stack shows.
 
 use super::types::{Mark, Owner, Type, Types};
+use pertask_executors::is_primitive;
 use pertask_profile::{
     Bounds, FunctionId, Line, Location, LocationId, MappingId, Profile, ProfileBuilder, Sample,
-    Site, TaskRef, TaskRoot,
+    Site, State, TaskRef, TaskRoot,
 };
 use pertask_symbols::{Declaration, Frame, Symbolizer};
 use std::sync::Arc;
@@ -39,6 +40,8 @@ struct Place {
     lines: Vec<Line>,
     /// What each line is to a task.
     marks: Vec<Mark>,
+    /// Whether each line is a function of a runtime's, or of a library of primitives.
+    primitive: Vec<bool>,
     /// The location in the new profile, if it has been needed whole.
     whole: Option<LocationId>,
 }
@@ -59,6 +62,7 @@ impl<'a> Naming<'a> {
             mapping: location.mapping.and_then(mapping),
             lines: Vec::new(),
             marks: Vec::new(),
+            primitive: Vec::new(),
             whole: None,
         });
         naming.places = places.collect();
@@ -81,6 +85,30 @@ impl<'a> Naming<'a> {
 
     /// Adds a sample of the profile whose locations were named. All samples have been looked at before.
     pub(super) fn add(&mut self, sample: &Sample) {
+        if matches!(sample.state, State::Waiting | State::Ready) {
+            return self.add_wait(sample);
+        }
+        self.add_whole(sample, 0);
+    }
+
+    /// Adds waits. Their stack begins at the outermost of the functions in which a runtime or a library waits.
+    fn add_wait(&mut self, sample: &Sample) {
+        let is_primitive = |id: &LocationId| {
+            let place = self.places.get(id.0 as usize);
+            place.map_or(&[][..], |place| &place.primitive).to_vec()
+        };
+        let frames = sample.stack.iter().enumerate().flat_map(|(at, id)| {
+            let lines = is_primitive(id).into_iter().enumerate();
+            lines.map(move |(line, is_primitive)| (at, line, is_primitive))
+        });
+        let leaf = frames.take_while(|(.., is_primitive)| *is_primitive).last();
+        let (at, line, _) = leaf.unwrap_or((0, 0, true));
+        let stack = sample.stack[at..].to_vec();
+        self.add_whole(&Sample { stack, ..sample.clone() }, line);
+    }
+
+    /// Adds a sample, without the first lines of its innermost location.
+    fn add_whole(&mut self, sample: &Sample, without: usize) {
         let tracked = !is_untyped(sample) && self.tables.task_root.is_some();
         let root = tracked.then(|| self.tracked_root(sample)).flatten();
         let (mut task, mut runtime) = (sample.task.clone(), sample.runtime.clone());
@@ -107,11 +135,23 @@ impl<'a> Naming<'a> {
             },
         };
         let complete = sample.complete || stack.is_some();
-        let stack = match stack {
+        let mut stack = match stack {
             Some(stack) => stack,
             None => sample.stack.iter().filter_map(|id| self.whole(*id)).collect(),
         };
+        if let (1.., Some(leaf)) = (without, sample.stack.first())
+            && stack.len() > 1
+        {
+            stack[0] = self.without(*leaf, without);
+        }
         self.builder.add(Sample { stack, task, runtime, complete, ..sample.clone() });
+    }
+
+    /// Returns a location without its first lines.
+    fn without(&mut self, id: LocationId, without: usize) -> LocationId {
+        let Place { address, mapping, ref lines, .. } = self.places[id.0 as usize];
+        let lines = lines.get(without..).unwrap_or_default().to_vec();
+        self.builder.location(Location { address, mapping, lines })
     }
 
     /// Says who ran in a sample of no tracked task.
@@ -183,10 +223,15 @@ impl<'a> Naming<'a> {
                 let frames = symbolizer.frames(location.address);
                 self.places[at].lines = frames.iter().map(|frame| self.line(frame)).collect();
                 self.places[at].marks = self.marks(location.address, &frames, symbolizer);
+                let primitive = frames.iter().map(|frame| is_primitive(&frame.function));
+                self.places[at].primitive = primitive.collect();
             } else {
                 let lines = location.lines.iter().filter_map(|line| self.same_line(*line));
                 self.places[at].lines = lines.collect();
                 self.places[at].marks = vec![Mark::Unnamed; self.places[at].lines.len()];
+                let name = |line: &Line| self.tables.function(line.function).map(|it| &it.name);
+                let primitive = |line| name(line).is_some_and(|name| is_primitive(name));
+                self.places[at].primitive = location.lines.iter().map(primitive).collect();
             }
         }
     }

@@ -184,6 +184,9 @@ pub struct RawProfile {
     pub samples: Vec<RawSample>,
     /// Where tasks waited, by place, the longest first. Empty without [`waits`](super::SamplerOptions::waits).
     pub waits: Vec<RawWait>,
+    /// How long tasks were polled without the CPU, by the number of their spawn path. Empty without
+    /// [`waits`](super::SamplerOptions::waits).
+    pub blocked_ns: BTreeMap<u32, u64>,
     /// CPU time without a sample, most time first: that of spawn paths and threads that had none, that of threads that block the
     /// signal, and time in the kernel where the mechanism sees user mode alone.
     ///
@@ -235,6 +238,7 @@ impl RawProfile {
             duration: Duration::ZERO,
             samples: Vec::new(),
             waits: Vec::new(),
+            blocked_ns: BTreeMap::new(),
             unmet: Vec::new(),
             cut_short: false,
             lost: SampleLosses::default(),

@@ -1,13 +1,13 @@
 //! A sampling session in the words of a profile: tasks and threads have their names, and code has addresses only.
 
 use super::RawProfile;
-use super::profile::{RawSample, Unmet};
+use super::profile::{RawSample, RawWait, Unmet};
 use crate::tasks::label_set::Labels;
 use crate::tasks::tracked;
 use pertask_core::System;
 use pertask_profile::{
     Function, FunctionId, Line, Location, LocationId, Mapping, MappingId, Profile, ProfileBuilder,
-    Sample, Site, TaskRef, TaskRoot, ThreadRef,
+    Sample, Site, State, TaskRef, TaskRoot, ThreadRef,
 };
 use pertask_symbols::{GeneratedCode, Module, Symbolizer};
 use std::collections::HashMap;
@@ -29,8 +29,22 @@ const UNKNOWN_TASK: &str = "(unknown task)";
 /// The root of a stack that is a fiber's. Where the fiber polls the task, the stack ends there, as others do.
 const FIBER_ROOT: &str = "[fiber]";
 
+/// The stack of waiting time of which nobody saw where.
+const WAIT_NOT_SEEN: &str = "(wait not seen)";
+
+/// And of time in polls off the CPU.
+const OFF_CPU_IN_POLL: &str = "(off the CPU in a poll)";
+
 /// The locations that stand for no code. Their names say why. They come before all others.
-const WORDS: [&str; 5] = [NOT_SAMPLED_YET, NO_SAMPLE, IN_KERNEL, UNKNOWN_TASK, FIBER_ROOT];
+const WORDS: [&str; 7] = [
+    NOT_SAMPLED_YET,
+    NO_SAMPLE,
+    IN_KERNEL,
+    UNKNOWN_TASK,
+    FIBER_ROOT,
+    WAIT_NOT_SEEN,
+    OFF_CPU_IN_POLL,
+];
 
 /// A session that is being described.
 pub(super) struct Recording<'a> {
@@ -93,7 +107,8 @@ impl<'a> Recording<'a> {
         let root = raw.fiber.then(|| word(FIBER_ROOT));
         Sample {
             count: 1,
-            cpu_ns: raw.cpu_ns,
+            time_ns: raw.cpu_ns,
+            state: State::OnCpu,
             stack: stack.into_iter().chain(root).collect(),
             task: raw.task.map(|id| self.task(Some(id), raw.parent, raw.path)),
             runtime: None,
@@ -112,11 +127,44 @@ impl<'a> Recording<'a> {
             _ => NO_SAMPLE,
         };
         Sample {
-            cpu_ns: unmet.cpu_ns,
+            time_ns: unmet.cpu_ns,
             stack: vec![word(why)],
             task: unmet.path.map(|path| self.task(None, None, Some(path))),
             thread: unmet.thread.map(|thread| self.thread(thread)),
             labels: self.labels(&unmet.labels),
+            ..Sample::default()
+        }
+    }
+
+    /// Describes waits: the time of waiting, and that of being ready, at the same place.
+    pub(super) fn waits(&mut self, raw: &RawWait) -> impl Iterator<Item = Sample> + use<> {
+        let (stack, complete) = match raw.stack.is_empty() {
+            true => (vec![word(WAIT_NOT_SEEN)], true),
+            false => (self.stack(&raw.stack), raw.complete && !self.has_generated(&raw.stack)),
+        };
+        let root = raw.fiber.then(|| word(FIBER_ROOT));
+        let waiting = Sample {
+            count: raw.count,
+            time_ns: raw.waiting_ns,
+            state: State::Waiting,
+            stack: stack.into_iter().chain(root).collect(),
+            task: Some(self.task(None, None, Some(raw.path))),
+            labels: self.labels(&raw.labels),
+            complete,
+            ..Sample::default()
+        };
+        let ready =
+            Sample { count: 0, time_ns: raw.ready_ns, state: State::Ready, ..waiting.clone() };
+        [waiting, ready].into_iter().filter(|sample| sample.time_ns > 0)
+    }
+
+    /// Describes the time that tasks of a path were polled without the CPU.
+    pub(super) fn blocked(&mut self, path: u32, time_ns: u64) -> Sample {
+        Sample {
+            time_ns,
+            state: State::Blocked,
+            stack: vec![word(OFF_CPU_IN_POLL)],
+            task: Some(self.task(None, None, Some(path))),
             ..Sample::default()
         }
     }
@@ -175,6 +223,7 @@ fn addresses(raw: &RawProfile) -> Vec<u64> {
     const MOST: usize = 1 << 14;
     // Twice what was left the last time, so that sorting takes no more than the logarithm of the addresses for each.
     let mut most = MOST;
+    raw.waits.iter().for_each(|wait| all.extend(places(&wait.stack)));
     for samples in raw.samples.chunks(MOST) {
         stacks.extend(samples.iter().map(|sample| &sample.stack));
         stacks.sort_unstable_by_key(|stack| stack.as_ptr());

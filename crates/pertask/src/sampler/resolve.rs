@@ -64,6 +64,7 @@ impl RawProfile {
         self.samples.iter().for_each(|raw| naming.look(&recording.sample(raw)));
         self.samples.iter().for_each(|raw| naming.add(&recording.sample(raw)));
         self.unmet.iter().for_each(|unmet| naming.add(&recording.unmet(unmet)));
+        self.off_cpu(&mut recording).for_each(|sample| naming.add(&sample));
         naming.finish()
     }
 
@@ -93,7 +94,11 @@ impl RawProfile {
     pub fn write_pprof_unresolved(&self, writer: impl Write) -> io::Result<()> {
         let mut recording = Recording::of(self);
         let mut head = recording.take_tables();
-        let mut writer = PprofWriter::new(writer)?;
+        let has_off_cpu = !self.waits.is_empty() || !self.blocked_ns.is_empty();
+        let mut writer = match has_off_cpu {
+            true => PprofWriter::with_off_cpu(writer)?,
+            false => PprofWriter::new(writer)?,
+        };
         head.mappings.iter().try_for_each(|it| writer.mapping(it).map(drop))?;
         head.functions.iter().try_for_each(|it| writer.function(it).map(drop))?;
         head.locations.iter().try_for_each(|it| writer.location(it).map(drop))?;
@@ -105,8 +110,18 @@ impl RawProfile {
         for unmet in &self.unmet {
             writer.sample(&recording.unmet(unmet))?;
         }
+        for sample in self.off_cpu(&mut recording) {
+            writer.sample(&sample)?;
+        }
         head.lost.stacks_incomplete = incomplete;
         writer.finish(&head).map(drop)
+    }
+
+    /// The samples of time off the CPU.
+    fn off_cpu(&self, recording: &mut Recording<'_>) -> impl Iterator<Item = Sample> {
+        let waits = self.waits.iter().flat_map(|wait| recording.waits(wait)).collect::<Vec<_>>();
+        let blocked = self.blocked_ns.iter().map(|(path, ns)| recording.blocked(*path, *ns));
+        waits.into_iter().chain(blocked.collect::<Vec<_>>())
     }
 
     /// Passes on each kind of sample, with the number and the CPU time of all that are equal to it.
@@ -124,7 +139,7 @@ impl RawProfile {
             let Some(first) = samples().next() else { continue };
             let mut sample = recording.sample(first);
             sample.count = equal.len() as u64;
-            sample.cpu_ns = samples().fold(0, |sum, it| it.cpu_ns.saturating_add(sum));
+            sample.time_ns = samples().fold(0, |sum, it| it.cpu_ns.saturating_add(sum));
             f(&sample)?;
         }
         Ok(())

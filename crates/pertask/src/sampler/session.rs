@@ -217,6 +217,7 @@ impl Session {
             duration: self.start.1.elapsed(),
             samples: self.samples,
             waits: self.waits.finish(),
+            blocked_ns: BTreeMap::new(),
             unmet: kernel.chain(deaf).filter(|unmet| unmet.cpu_ns > 0).collect(),
             cut_short: halted || self.lost.dropped_memory_full > 0,
             lost: self.lost,

@@ -94,8 +94,8 @@ fn row<'a>(difference: &Difference, row: &'a DifferenceRow) -> Row<'a> {
     let differs = |verdict: Option<Verdict>| verdict.map(|verdict| verdict.differs);
     Row {
         subject: named(&row.subject),
-        before_cpu_ns: row.before.cpu_ns,
-        after_cpu_ns: row.after.cpu_ns,
+        before_cpu_ns: row.before.time_ns,
+        after_cpu_ns: row.after.time_ns,
         before_samples: known(difference.before, row.before.samples),
         after_samples: known(difference.after, row.after.samples),
         // Both fit: they are rounded, and stop at the largest integer.

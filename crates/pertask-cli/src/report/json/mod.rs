@@ -122,13 +122,13 @@ fn head<'a>(shown: &Shown<'a>) -> Head<'a> {
         duration_ns: whole.duration_ns,
         mechanism: &whole.mechanism,
         period_ns: whole.period_ns,
-        cpu_ns: amount.cpu_ns,
+        cpu_ns: amount.time_ns,
         samples: known(whole, amount.samples),
         samples_whole: known(whole, complete),
         lost: losses(whole.lost),
         remarks: &whole.remarks,
         matched: shown.part.map(|(part, filter)| Matched {
-            cpu_ns: part.whole().cpu_ns,
+            cpu_ns: part.whole().time_ns,
             samples: known(whole, part.whole().samples),
             conditions: filter.conditions().iter().map(ToString::to_string).collect(),
         }),
@@ -165,8 +165,8 @@ fn group(by: &GroupBy) -> (&'static str, Option<&str>) {
 fn row<'a>(profile: &Profile, row: &'a SummaryRow) -> Row<'a> {
     Row {
         subject: named(&row.subject),
-        self_cpu_ns: row.own.cpu_ns,
-        total_cpu_ns: row.total.cpu_ns,
+        self_cpu_ns: row.own.time_ns,
+        total_cpu_ns: row.total.time_ns,
         self_samples: known(profile, row.own.samples),
         total_samples: known(profile, row.total.samples),
     }
