@@ -101,11 +101,13 @@ pub use pmus::counters::{
     CountersLost, CountersPmu, UnknownEvent,
 };
 pub use pmus::cpu_time::{CpuTime, CpuTimeCount, CpuTimeCpu, CpuTimeData};
+pub use pmus::memory::alloc::Alloc;
+pub use pmus::memory::count::MemoryCount;
 pub use pmus::wake::{Latencies, WakeData, WakeLatency};
 pub use report::derived::{Ratio, ipc, mpki};
 pub use report::{
-    LabelReport, LabelValueReport, Lost, Report, SCHEMA, SiteReport, SpawnSite, TaskReport,
-    ThreadReport, TreeReport, Usage, WakeBucket, WakeReport,
+    LabelReport, LabelValueReport, Lost, ProcessMemory, Report, SCHEMA, SiteReport, SpawnSite,
+    TaskReport, ThreadReport, TreeReport, Usage, WakeBucket, WakeReport,
 };
 #[cfg(feature = "table")]
 pub use report::{Table, TableStyle};

@@ -18,6 +18,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     },
     Parameter { name: "events", meaning: "perf events to count, separated by commas" },
     Parameter { name: "wake_latency", meaning: "true: measure waits between wake and poll" },
+    Parameter { name: "memory", meaning: "true: count what tasks allocate and free" },
     Parameter { name: "max_tasks", meaning: "the most live tasks to list [default: 20]" },
     Parameter { name: "max_label_values", meaning: "the most values of each label [default: 100]" },
 ];
@@ -76,6 +77,7 @@ impl How {
             max_label_values: asked.number("max_label_values", 100, &(0..=MOST_ROWS))?,
             counters: events(asked)?,
             wake_latency: asked.flag("wake_latency", false)?,
+            memory: asked.flag("memory", false)?,
         };
         let (task, descendants) = (task(asked)?, asked.flag("descendants", false)?);
         if task.is_none() && descendants {

@@ -109,6 +109,7 @@ mod tests {
             usage: Usage { polls: count, cpu_ns: count, wall_ns: count, max_poll_ns: count },
             counters: Vec::new(),
             wakes: None,
+            memory: None,
         }
     }
 

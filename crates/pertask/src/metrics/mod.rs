@@ -88,6 +88,7 @@ impl MetricsOptions {
             max_label_values: 0,
             counters: Vec::new(),
             wake_latency: self.wake_latency,
+            memory: false,
         };
         let figures = Figures::new(self.max_sites, self.wake_latency);
         Ok(Metrics { session: session.start()?, figures: Mutex::new(figures) })

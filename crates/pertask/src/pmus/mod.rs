@@ -5,6 +5,7 @@ pub(crate) mod call_stack;
 #[allow(unsafe_code)]
 pub(crate) mod counters;
 pub(crate) mod cpu_time;
+pub(crate) mod memory;
 pub(crate) mod stint;
 #[allow(unsafe_code)]
 pub(crate) mod wake;

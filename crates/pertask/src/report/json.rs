@@ -46,21 +46,24 @@ mod tests {
     use serde_json::Value;
 
     use crate::pmus::counters::{Counter, CounterSource};
+    use crate::pmus::memory::count::MemoryCount;
 
     use super::super::{
-        LabelReport, LabelValueReport, Lost, SCHEMA, SiteReport, SpawnSite, TaskReport,
-        ThreadReport, TreeReport, Usage, WakeBucket, WakeReport,
+        LabelReport, LabelValueReport, Lost, ProcessMemory, SCHEMA, SiteReport, SpawnSite,
+        TaskReport, ThreadReport, TreeReport, Usage, WakeBucket, WakeReport,
     };
     use super::*;
 
     /// The documented objects: the heading in `docs/REPORT.md`, and the pointer to an example in the JSON.
-    const OBJECTS: [(&str, &str); 12] = [
+    const OBJECTS: [(&str, &str); 14] = [
         ("The report", ""),
         ("A source of counts", "/counters/0"),
         ("A site", "/sites/0"),
         ("A counter", "/sites/0/counters/0"),
         ("Waits", "/sites/1/wakes"),
         ("A bucket", "/sites/1/wakes/histogram/0"),
+        ("The process's memory", "/memory"),
+        ("Memory", "/sites/1/memory"),
         ("A spawn path", "/tree/1"),
         ("A task", "/tasks/0"),
         ("A label", "/labels/0"),
@@ -87,8 +90,10 @@ mod tests {
     fn exactly_the_fields_documented_as_nullable_can_be_null() {
         let json = parsed(&unknowns());
         for (heading, pointer) in OBJECTS {
+            // An object that is null itself has no fields that are.
+            let object = json.pointer(pointer).and_then(Value::as_object);
             for field in documented(heading) {
-                let null = object(&json, pointer)[&field.name].is_null();
+                let null = object.is_some_and(|object| object[&field.name].is_null());
                 assert_eq!(null, field.null != "never", "{heading}: {}", field.name);
             }
         }
@@ -194,6 +199,8 @@ mod tests {
             other_cpu_ns: 209_671_779,
             clock: "thread CPU clock (perf events refused: kernel.perf_event_paranoid is 4)".into(),
             counters: vec![source()],
+            memory: Some(process_memory()),
+            memory_source: Some("pertask::Alloc".into()),
             sites: vec![site(), SiteReport { site: nameless(main()), ..main_site() }],
             tree: vec![main_path(), path()],
             tasks: vec![task()],
@@ -207,23 +214,33 @@ mod tests {
     fn unknowns() -> Report {
         Report {
             counters: vec![CounterSource { unit: None, source: None, refused: None, ..source() }],
+            memory: None,
+            memory_source: None,
             sites: vec![
                 SiteReport {
                     site: nameless(resize_image()),
                     counters: vec![Counter { count: None, ..counter(0) }],
                     wakes: None,
+                    memory: None,
                     ..site()
                 },
                 SiteReport { wakes: Some(no_waits()), ..site() },
             ],
             tree: vec![
                 main_path(),
-                TreeReport { parent: None, site: nameless(resize_image()), ..path() },
+                TreeReport {
+                    parent: None,
+                    site: nameless(resize_image()),
+                    memory: None,
+                    inclusive_memory: None,
+                    ..path()
+                },
             ],
             tasks: vec![TaskReport {
                 parent: None,
                 site: nameless(resize_image()),
                 wakes: None,
+                memory: None,
                 ..task()
             }],
             threads: vec![ended_threads()],
@@ -253,6 +270,22 @@ mod tests {
             max_ns: Some(41_943_040),
             histogram: vec![WakeBucket { most_ns: Some(10_240), count: 5_020 }],
         }
+    }
+
+    fn memory(bytes: u64, allocations: u64) -> MemoryCount {
+        MemoryCount {
+            allocated_bytes: bytes,
+            allocations,
+            freed_bytes: bytes / 8 * 7,
+            frees: allocations / 8 * 7,
+        }
+    }
+
+    fn process_memory() -> ProcessMemory {
+        let (tasks, unknown) = (memory(8_594_128_896, 51_232), memory(4_096, 2));
+        let (workers, other) = (memory(104_857_600, 80_000), memory(1_048_576, 960));
+        let process = tasks.plus(unknown).plus(workers).plus(other);
+        ProcessMemory { process, tasks, unknown, workers, other }
     }
 
     /// Waits of which no percentile is known.
@@ -305,6 +338,7 @@ mod tests {
             usage: usage(),
             counters: vec![counter(10_988_100_412)],
             wakes: Some(waits()),
+            memory: Some(memory(8_589_934_592, 49_184)),
         }
     }
 
@@ -314,6 +348,7 @@ mod tests {
             tasks_started: 0,
             usage: main_usage(),
             counters: vec![counter(38_604_117)],
+            memory: Some(memory(4_194_304, 2_048)),
             ..site()
         }
     }
@@ -328,6 +363,8 @@ mod tests {
             tasks_live: 1,
             usage: usage(),
             inclusive_cpu_ns: 11_204_551_003,
+            memory: Some(memory(8_589_934_592, 49_184)),
+            inclusive_memory: Some(memory(8_589_934_592, 49_184)),
         }
     }
 
@@ -340,6 +377,8 @@ mod tests {
             tasks_started: 0,
             usage: main_usage(),
             inclusive_cpu_ns: 11_243_663_007,
+            memory: Some(memory(4_194_304, 2_048)),
+            inclusive_memory: Some(memory(8_594_128_896, 51_232)),
             ..path()
         }
     }
@@ -357,6 +396,7 @@ mod tests {
             },
             counters: vec![counter(96_112_008)],
             wakes: Some(waits()),
+            memory: Some(memory(67_108_864, 384)),
         }
     }
 

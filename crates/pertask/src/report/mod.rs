@@ -6,17 +6,21 @@
 pub(crate) mod derived;
 #[cfg(feature = "json")]
 mod json;
+mod memory;
 #[cfg(feature = "table")]
 mod table;
 
 use crate::pmus::counters::{Counter, CounterSource};
 use crate::pmus::cpu_time::CpuTimeCount;
+use crate::pmus::memory::count::MemoryCount;
 use crate::pmus::wake::Latencies;
 use pertask_core::Site;
 use std::borrow::Cow;
 
 #[cfg(feature = "table")]
 pub use table::{Table, TableStyle};
+
+pub use memory::ProcessMemory;
 
 /// The name and version of the report's JSON schema.
 pub const SCHEMA: &str = "pertask.report/1";
@@ -51,6 +55,10 @@ pub struct Report {
     ///
     /// Empty where no events are counted.
     pub counters: Vec<CounterSource>,
+    /// What the process has allocated and freed, or `None` where that was not measured.
+    pub memory: Option<ProcessMemory>,
+    /// What counted the memory, or why nothing could, and the remedy. `None` where the session was not to measure it.
+    pub memory_source: Option<String>,
     /// One row for each spawn site and name, most CPU time first.
     pub sites: Vec<SiteReport>,
     /// The tree of spawns: one row for each spawn path that was active, and for each of its ancestors.
@@ -84,6 +92,8 @@ impl Default for Report {
             other_cpu_ns: 0,
             clock: String::new(),
             counters: Vec::new(),
+            memory: None,
+            memory_source: None,
             sites: Vec::new(),
             tree: Vec::new(),
             tasks: Vec::new(),
@@ -138,6 +148,8 @@ pub struct SiteReport {
     pub counters: Vec<Counter>,
     /// How long these tasks waited between being woken and being polled, or `None` where that was not measured.
     pub wakes: Option<WakeReport>,
+    /// What these tasks have allocated and freed, or `None` where that was not measured.
+    pub memory: Option<MemoryCount>,
 }
 
 /// All tasks of one spawn path: of one site and name, spawned from one path.
@@ -165,6 +177,10 @@ pub struct TreeReport {
     pub usage: Usage,
     /// CPU time inside these tasks and those of all paths below, ended tasks included.
     pub inclusive_cpu_ns: u64,
+    /// What these tasks have allocated and freed, without the paths below, or `None` where that was not measured.
+    pub memory: Option<MemoryCount>,
+    /// What these tasks and those of all paths below have allocated and freed, or `None` where that was not measured.
+    pub inclusive_memory: Option<MemoryCount>,
 }
 
 /// One live task.
@@ -185,6 +201,8 @@ pub struct TaskReport {
     pub counters: Vec<Counter>,
     /// How long it waited between being woken and being polled, or `None` where that was not measured.
     pub wakes: Option<WakeReport>,
+    /// What it has allocated and freed, or `None` where that was not measured.
+    pub memory: Option<MemoryCount>,
 }
 
 /// The CPU time of tasks by the value of a label.

@@ -1,8 +1,10 @@
 //! What a session measures, and of which tasks; and their counts as rows.
 
+use super::memory::MemorySource;
 use super::rows::{Rows, Running};
 use crate::pmus::counters::{Counter, CounterCounts, Counters, CountersPmu};
 use crate::pmus::cpu_time::{CpuTime, CpuTimeCount};
+use crate::pmus::memory::Memory;
 use crate::pmus::wake::{Latencies, WakeLatency, Wakes};
 use crate::tasks::accounts::Watch;
 use crate::tasks::past::Times;
@@ -15,6 +17,7 @@ pub(crate) struct Measured {
     pub(crate) cpu_time: PmuHandle<CpuTime>,
     pub(crate) counters: Option<Counters>,
     pub(crate) wakes: Option<Wakes>,
+    pub(crate) memory: MemorySource,
     /// Present in a session on all tasks.
     pub(crate) labels: Option<Watch>,
 }
@@ -40,6 +43,7 @@ pub(crate) struct Attached {
     pub(crate) cpu_time: Event<CpuTime>,
     pub(crate) counters: Option<Event<CountersPmu>>,
     pub(crate) wakes: Option<Event<WakeLatency>>,
+    pub(crate) memory: Option<Event<Memory>>,
 }
 
 impl Measured {
@@ -52,11 +56,13 @@ impl Measured {
         let counters = self.counters.as_ref();
         let counters = counters.map(|counters| counters.handle().attach_task(task, inherit));
         let wakes = self.wakes.as_ref().map(|wakes| wakes.handle.attach_task(task, inherit));
+        let memory = self.memory.handle().map(|memory| memory.attach_task(task, inherit));
         Ok(Attached {
             task: Arc::clone(task),
             cpu_time: self.cpu_time.attach_task(task, inherit)?,
             counters: counters.transpose()?,
             wakes: wakes.transpose()?,
+            memory: memory.transpose()?,
         })
     }
 

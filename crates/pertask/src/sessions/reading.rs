@@ -5,6 +5,7 @@ use super::clocked::{self, Clocked};
 use super::labels;
 use super::longest::LongestPolls;
 use super::measured::{Measured, Selection, Sources};
+use super::memory::{MemoryReading, MemorySince};
 use super::rows::{self, LiveTask, Rows, Running, with_running};
 use super::threads::{Thread, Threads};
 use super::tree::{self, Spawned};
@@ -40,6 +41,8 @@ pub(crate) struct Reading {
     counters: Rows<CounterCounts>,
     /// Empty where wakes are not measured.
     wakes: Rows<Latencies>,
+    /// `None` where memory is not counted.
+    memory: Option<MemoryReading>,
     /// Empty where only some tasks are measured.
     labels: Times,
     lost: Losses,
@@ -125,6 +128,7 @@ impl Reading {
             cpu_time: sources.cpu_time_rows(&running),
             counters: sources.counter_rows(&running),
             wakes: sources.wake_rows(),
+            memory: MemoryReading::take(sources, &running),
             selected: matches!(sources.of, Selection::Tasks(_)),
             ..Self::default()
         };
@@ -159,7 +163,8 @@ impl Reading {
     /// The report of the time since `base`.
     pub(crate) fn since(&self, base: &Self, measured: &Measured, most: Most) -> Report {
         let spawned = self.spawned_since(base);
-        let mut sites = self.sites_since(base, &spawned, measured);
+        let memory = self.memory_since(base);
+        let mut sites = self.sites_since(base, &spawned, measured, memory.as_ref());
         sites.retain(|site| {
             site.usage.polls | site.usage.cpu_ns | site.tasks_live | site.tasks_started != 0
         });
@@ -179,7 +184,7 @@ impl Reading {
         let unknown_ns = unknown_ns.min(in_tasks.saturating_sub(tasks_cpu_ns));
         let (in_tasks, unknown_ns) =
             if self.selected { (tasks_cpu_ns, 0) } else { (in_tasks, unknown_ns) };
-        Report {
+        let mut report = Report {
             schema: SCHEMA.into(),
             duration_ns: self.wall_ns - base.wall_ns,
             process_cpu_ns: self.threads.process_cpu_ns.saturating_sub(base.threads.process_cpu_ns),
@@ -191,7 +196,9 @@ impl Reading {
             tree: tree::rows(&spawned),
             sites,
             counters: self.sources(measured),
-            tasks: self.tasks_since(base, measured, most.tasks),
+            tasks: self.tasks_since(base, measured, memory.as_ref(), most.tasks),
+            memory: None,
+            memory_source: measured.memory.text(),
             labels: labels::rows(
                 self.labels.clone().since(&base.labels),
                 tasks_cpu_ns,
@@ -199,7 +206,15 @@ impl Reading {
             ),
             threads,
             lost: self.lost_since(base),
+        };
+        if let Some(memory) = memory {
+            memory.complete(&mut report);
         }
+        report
+    }
+
+    fn memory_since<'a>(&'a self, base: &'a Self) -> Option<MemorySince<'a>> {
+        Some(self.memory.as_ref()?.since(base.memory.as_ref()?))
     }
 
     /// The CPU time since `base`, of each spawn path's tasks and of the threads outside tasks.
@@ -261,6 +276,7 @@ impl Reading {
         base: &Self,
         spawned: &[Spawned],
         measured: &Measured,
+        memory: Option<&MemorySince<'_>>,
     ) -> Vec<SiteReport> {
         let mut sites: HashMap<u32, SiteSince> = HashMap::new();
         for row in spawned {
@@ -272,13 +288,22 @@ impl Reading {
         let report = |(id, site): (u32, SiteSince)| {
             let counts = counted.get(&id).cloned().unwrap_or_default();
             let latencies = woken.get(&id).cloned().unwrap_or_default();
-            site.report(measured.values(&counts), WakeReport::of(&latencies))
+            SiteReport {
+                memory: memory.map(|memory| memory.of_site(id)),
+                ..site.report(measured.values(&counts), WakeReport::of(&latencies))
+            }
         };
         sites.into_iter().map(report).collect()
     }
 
     /// The live tasks with the most CPU time since `base`. Only those get rows: there may be many more.
-    fn tasks_since(&self, base: &Self, measured: &Measured, max_tasks: usize) -> Vec<TaskReport> {
+    fn tasks_since(
+        &self,
+        base: &Self,
+        measured: &Measured,
+        memory: Option<&MemorySince<'_>>,
+        max_tasks: usize,
+    ) -> Vec<TaskReport> {
         if max_tasks == 0 {
             return Vec::new();
         }
@@ -292,7 +317,8 @@ impl Reading {
         ranked.sort_unstable();
         let task = |(_, id): (_, TaskId)| {
             let task = self.cpu_time.tasks.get(&id)?;
-            Some(self.task_since(id, task, base, measured))
+            let memory = memory.map(|memory| memory.of_task(id));
+            Some(TaskReport { memory, ..self.task_since(id, task, base, measured) })
         };
         ranked.into_iter().filter_map(task).collect()
     }
@@ -327,6 +353,7 @@ impl Reading {
             usage: Usage::of(&count, self.longest.of_task(id)),
             counters: measured.values(&counts),
             wakes: WakeReport::of(&self.wakes.task_since(id, &base.wakes)),
+            memory: None,
         }
     }
 
@@ -447,6 +474,7 @@ impl SiteSince {
             usage: Usage::of(&self.count, self.max_poll_ns),
             counters,
             wakes,
+            memory: None,
         }
     }
 }

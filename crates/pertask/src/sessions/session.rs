@@ -5,6 +5,7 @@
 
 use super::longest::LongestPolls;
 use super::measured::{Attached, Measured, Selection, Sources};
+use super::memory::MemorySource;
 #[cfg(feature = "agent")]
 use super::reading::TaskUsage;
 use super::reading::{Most, Reading};
@@ -13,6 +14,8 @@ use crate::error::Error;
 use crate::pmus::counters::{CounterEvent, Counters, CountersPmu};
 use crate::pmus::cpu_time::ledger::AccountId;
 use crate::pmus::cpu_time::{CpuTime, longest};
+use crate::pmus::memory::Memory;
+use crate::pmus::memory::epoch::Counting;
 use crate::pmus::stint::Stints;
 use crate::pmus::wake::{WakeLatency, Wakes};
 use crate::report::Report;
@@ -40,6 +43,8 @@ pub struct Session(Arc<Attachment>);
 /// What a session has attached, and where it began.
 #[derive(Debug)]
 struct Attachment {
+    // Dropped first: threads count only while events are attached.
+    _counting: Option<Counting>,
     // Dropped before `measured`, so that events are detached while their counters are still open.
     events: Events,
     measured: Measured,
@@ -89,11 +94,22 @@ pub struct SessionOptions {
     /// By default this is off. If it is on, tracked futures are polled with a waker around the executor's. Tasks that only
     /// tokio's hooks track are not measured.
     pub wake_latency: bool,
+    /// Whether to count the bytes that tasks allocate and free.
+    ///
+    /// By default this is off. It takes the global allocator [`Alloc`](crate::Alloc): without it, the report says so. Memory is
+    /// freed by the task in which it is freed, whichever task allocated it. So these figures do not say how much a task holds.
+    pub memory: bool,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { max_tasks: 20, max_label_values: 100, counters: Vec::new(), wake_latency: false }
+        Self {
+            max_tasks: 20,
+            max_label_values: 100,
+            counters: Vec::new(),
+            wake_latency: false,
+            memory: false,
+        }
     }
 }
 
@@ -105,6 +121,7 @@ enum Events {
         _cpu_time: Event<CpuTime>,
         _counters: Option<Event<CountersPmu>>,
         _wakes: Option<Event<WakeLatency>>,
+        _memory: Option<Event<Memory>>,
     },
     Tasks(Vec<Attached>),
 }
@@ -125,10 +142,12 @@ impl SessionOptions {
         let cpu_time = measured.cpu_time.attach_global()?;
         let counters = measured.counters.as_ref().map(|counters| counters.handle().attach_global());
         let wakes = measured.wakes.as_ref().map(|wakes| wakes.handle.attach_global());
+        let memory = measured.memory.handle().map(PmuHandle::attach_global);
         let events = Events::Global {
             _cpu_time: cpu_time,
             _counters: counters.transpose()?,
             _wakes: wakes.transpose()?,
+            _memory: memory.transpose()?,
         };
         Ok(Session::begin(measured, events, self.most()))
     }
@@ -162,6 +181,7 @@ impl SessionOptions {
             cpu_time: CpuTime::handle()?,
             counters: counters.then(|| Counters::open(&self.counters)).transpose()?,
             wakes: self.wake_latency.then(Wakes::begin).transpose()?,
+            memory: MemorySource::open(self.memory)?,
             labels: None,
         })
     }
@@ -236,9 +256,16 @@ impl Session {
         if let Some(counters) = &measured.counters {
             adopt_running(counters.handle());
         }
+        let memory = measured.memory.handle();
+        let counting = memory.map(|_| Counting::begin());
+        if let Some(memory) = memory {
+            adopt_running(memory);
+        }
         let (base, account) = Reading::first(events.sources(&measured));
         let longest = Mutex::new(LongestPolls::none());
-        let session = Arc::new(Attachment { events, measured, most, base, account, longest });
+        let session =
+            Attachment { _counting: counting, events, measured, most, base, account, longest };
+        let session = Arc::new(session);
         running.push(Arc::downgrade(&session));
         Self(session)
     }

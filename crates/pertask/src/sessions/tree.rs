@@ -79,5 +79,7 @@ fn empty(path: &SpawnPath) -> TreeReport {
         tasks_live: 0,
         usage: Usage::default(),
         inclusive_cpu_ns: 0,
+        memory: None,
+        inclusive_memory: None,
     }
 }

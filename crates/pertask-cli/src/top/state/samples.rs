@@ -33,6 +33,7 @@ pub fn site(name: &str, ms: u64) -> SiteReport {
         usage: usage(ms),
         counters: Vec::new(),
         wakes: None,
+        memory: None,
     }
 }
 
@@ -56,6 +57,7 @@ pub fn task(id: u64, name: &str, ms: u64) -> TaskReport {
         usage: usage(ms),
         counters: Vec::new(),
         wakes: None,
+        memory: None,
     }
 }
 
@@ -69,6 +71,8 @@ pub fn path(id: u32, parent: Option<u32>, depth: u32, name: &str, ms: u64) -> Tr
         tasks_started: 2,
         tasks_live: 1,
         usage: usage(ms),
+        memory: None,
+        inclusive_memory: None,
         inclusive_cpu_ns: ms * 2_000_000,
     }
 }

@@ -7,6 +7,7 @@ mod advice;
 mod counters;
 mod labels;
 mod lost;
+mod memory;
 mod rows;
 mod summary;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod tests;
 
 use std::fmt;
 
+use self::memory::Holder;
 use self::rows::{Row, Subject, Waits};
 use super::{LabelReport, Report, SiteReport};
 use crate::pmus::counters::CounterSource;
@@ -90,6 +92,12 @@ impl fmt::Display for Table<'_> {
             if self.style.tree { self.list(tree, max_sites) } else { self.list(sites, max_sites) },
             self.counts(sites, self.style.max_sites),
             self.waits(sites),
+            self.memory(),
+            if self.style.tree {
+                self.holders(&tree.iter().collect::<Vec<_>>())
+            } else {
+                self.holders(&memory::by_bytes(sites))
+            },
             self.list(tasks, self.style.max_tasks),
             self.counts(tasks, self.style.max_tasks),
         ];
@@ -171,6 +179,36 @@ impl Table<'_> {
     fn waits(&self, sites: &[SiteReport]) -> Vec<String> {
         let waits = |site| Waits::of(site).filter(|row| row.waits.count > 0);
         self.list(&sites.iter().filter_map(waits).collect::<Vec<_>>(), self.style.max_sites)
+    }
+
+    /// What the process has allocated and freed, or why that is not known.
+    fn memory(&self) -> Vec<String> {
+        let Report { memory, memory_source, .. } = self.report;
+        let Some(process) = memory else {
+            let why = memory_source.iter().map(|why| memory::refused(why));
+            return why.flat_map(|line| self.prose(&line, Tint::Warning)).collect();
+        };
+        let mut lines = vec![self.ink().paint(memory::PARTS, Tint::Title)];
+        let grid = Grid::new(memory::PART_COLUMNS, memory::parts(process));
+        lines.extend(grid.lines(self.max_width(), self.ink()));
+        lines
+    }
+
+    fn holders<R: Holder>(&self, rows: &[&R]) -> Vec<String> {
+        let Some(process) = &self.report.memory else { return Vec::new() };
+        let (shown, cut) = rows.split_at(self.style.max_sites.min(rows.len()));
+        let cells: Vec<_> = shown.iter().filter_map(|row| row.cells(&process.process)).collect();
+        if rows.is_empty() {
+            return Vec::new();
+        }
+        let mut lines = vec![self.ink().paint(R::TITLE, Tint::Title)];
+        if !cells.is_empty() {
+            lines.extend(Grid::new(R::COLUMNS, cells).lines(self.max_width(), self.ink()));
+        }
+        if !cut.is_empty() {
+            lines.push(self.ink().paint(&memory::more(cut), Tint::Secondary));
+        }
+        lines
     }
 
     fn label(&self, label: &LabelReport) -> Vec<String> {

@@ -21,8 +21,8 @@ pub(super) trait Row {
 }
 
 /// The widest name and path to show, however wide the terminal is: one long name would push all other columns apart.
-const MAX_NAME: usize = 40;
-const MAX_PATH: usize = 56;
+pub(super) const MAX_NAME: usize = 40;
+pub(super) const MAX_PATH: usize = 56;
 
 /// The deepest indentation in the tree of spawns. Below it, a number says how deep the row is, because blanks would leave no
 /// room for the name.
@@ -266,7 +266,7 @@ fn longest_poll(ns: u64) -> Cell {
 }
 
 /// `name`, indented by its depth.
-fn indented(depth: u32, name: &str) -> String {
+pub(super) fn indented(depth: u32, name: &str) -> String {
     let blanks = "  ".repeat(depth.min(MAX_INDENT) as usize);
     match depth {
         0..=MAX_INDENT => blanks + name,
@@ -275,7 +275,7 @@ fn indented(depth: u32, name: &str) -> String {
 }
 
 /// `file:line`, or the file alone where no line is known.
-fn location(file: &str, line: u32) -> String {
+pub(super) fn location(file: &str, line: u32) -> String {
     match line {
         0 => file.to_owned(),
         _ => format!("{file}:{line}"),

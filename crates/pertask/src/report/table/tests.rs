@@ -632,6 +632,7 @@ fn site(name: Option<&str>, file: &str, line: u32, cpu_ns: u64, max: Option<u64>
         usage: Usage { polls: 987, cpu_ns, wall_ns: cpu_ns, max_poll_ns: max.unwrap_or(0) },
         counters: Vec::new(),
         wakes: None,
+        memory: None,
     }
 }
 
@@ -649,6 +650,8 @@ fn path(depth: u32, name: &str, cpu_ns: u64, inclusive_cpu_ns: u64) -> TreeRepor
         tasks_live: 3,
         usage: Usage { polls: 987, cpu_ns, wall_ns: cpu_ns, max_poll_ns: 0 },
         inclusive_cpu_ns,
+        memory: None,
+        inclusive_memory: None,
     }
 }
 
@@ -666,6 +669,7 @@ fn task(
         usage: Usage { polls: 1_204, cpu_ns, wall_ns: cpu_ns, max_poll_ns: max.unwrap_or(0) },
         counters: Vec::new(),
         wakes: None,
+        memory: None,
     }
 }
 
