@@ -88,6 +88,8 @@ Reading the report:
     STARTED    tasks that started while measuring; LIVE is how many were alive at the end
     INCL, OWN  CPU time with and without the tasks that they spawned (--tree)
     P50 to MAX waits between being woken and being polled (--wake-latency)
+    ALLOCATED  bytes that these tasks allocated, in so many CALLS, of AVERAGE size; FREED and FREES
+               are what they freed, whichever task had allocated it (--memory)
     TASK       the name given with .task(\"...\"), or - if there is none
     SITE       the line of code that made the task
   Live tasks are listed with their numbers, and threads with the share of their time IN TASKS; a
@@ -110,6 +112,7 @@ Examples:
   pertask demo
   pertask demo --duration 30s --clients 8
   pertask demo --tree
+  pertask demo --memory
   pertask demo -e cycles,instructions,page-faults
   pertask demo --json | jq '.sites[] | {name, cpu_ns, max_poll_ns}'
   pertask demo -o profile.pb.gz -o profile.svg  sample too; then: pertask report profile.pb.gz
@@ -218,12 +221,12 @@ pub struct DemoOptions {
 
     /// Run the same service without pertask, in a process of its own, and record it as
     /// `pertask record` does
-    #[arg(long, conflicts_with_all = ["tree", "wake_latency", "json", "events"])]
+    #[arg(long, conflicts_with_all = ["tree", "wake_latency", "memory", "json", "events"])]
     pub plain: bool,
 
     /// Serve until Ctrl-C, with an agent, for `pertask top`, `stat`, `tasks` and `record` in another
     /// terminal
-    #[arg(long, conflicts_with_all = ["plain", "tree", "wake_latency", "json", "events", "duration", "output", "frequency"])]
+    #[arg(long, conflicts_with_all = ["plain", "tree", "wake_latency", "memory", "json", "events", "duration", "output", "frequency"])]
     pub serve: bool,
 
     /// The process that `--plain` records
@@ -237,6 +240,10 @@ pub struct DemoOptions {
     /// Measure how long tasks wait between being woken and being polled
     #[arg(long)]
     pub wake_latency: bool,
+
+    /// Count the memory that tasks allocate and free
+    #[arg(long)]
+    pub memory: bool,
 
     /// The number of HTTP clients for each route
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]

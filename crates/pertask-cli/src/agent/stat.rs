@@ -43,6 +43,7 @@ Examples:
   pertask stat --pid 4711 -I 1000              a report each second
   pertask stat --pid 4711 -e instructions,cycles,page-faults -d 5s
   pertask stat --pid 4711 --tree -d 5s         which task spawned which
+  pertask stat --pid 4711 --memory -d 5s       which tasks allocate
   pertask stat --pid 4711 --task 17 --descendants -d 5s
   pertask stat --pid 4711 -I 1000 --json | jq -c '.sites[0] | {name, cpu_ns}'
   pertask stat -- ./target/release/server --port 80";
@@ -73,6 +74,10 @@ pub struct StatOptions {
     /// Measure how long tasks wait between being woken and being polled
     #[arg(long)]
     pub wake_latency: bool,
+
+    /// Count the memory that tasks allocate and free; the program needs pertask::Alloc
+    #[arg(long)]
+    pub memory: bool,
 
     /// Only tasks with this name, or spawned at this place (FILE:LINE)
     #[arg(long, value_name = "NAME|FILE:LINE")]
@@ -212,6 +217,7 @@ impl StatOptions {
             .with_flag("each", self.interval.is_some())
             .with_some("events", Some(&*events.join(",")).filter(|events| !events.is_empty()))
             .with_flag("wake_latency", self.wake_latency)
+            .with_flag("memory", self.memory)
             .with_some("site", self.site.as_deref())
             .with_some("task", task.as_deref())
             .with_flag("descendants", self.descendants)

@@ -81,6 +81,7 @@ async fn serve_and_measure(options: &DemoOptions) -> Result<Seen, Error> {
     let measured = SessionOptions {
         counters: counters(&options.events),
         wake_latency: options.wake_latency,
+        memory: options.memory,
         ..SessionOptions::default()
     };
     let sampler = start_sampler(options)?;
