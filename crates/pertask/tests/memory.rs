@@ -13,6 +13,7 @@ use std::pin::pin;
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{Relaxed, SeqCst},
+    fence,
 };
 use std::task::Poll;
 use std::thread;
@@ -264,6 +265,57 @@ fn a_poll_under_way_is_read_to_the_byte() {
     let report = early.stop();
     assert_eq!(memory_of(&report, "mid poll"), count(((1 << 20) + 5_000, 2), (0, 0)));
     check_sums(&report);
+}
+
+/// A thread polls as fast as it can while another takes snapshots. Nothing is counted twice, nor outside tasks. What a snapshot may
+/// lack is the poll that ends at this very moment, if the kernel takes the CPU from its thread just then. The next one has it.
+#[test]
+fn snapshots_while_a_task_runs_have_each_poll_once() {
+    const BYTES: usize = 64;
+    static BEGUN: AtomicU64 = AtomicU64::new(0);
+    static DONE: AtomicU64 = AtomicU64::new(0);
+    let _alone = alone();
+    let (go_on, stop) = (AtomicBool::new(true), support::StopOnDrop::default());
+    let session = begin();
+    let polling = |stopped: &AtomicBool| {
+        let allocates = poll_fn(|_| {
+            BEGUN.fetch_add(1, SeqCst);
+            fence(SeqCst);
+            drop(block(BYTES));
+            DONE.fetch_add(1, SeqCst);
+            Poll::<()>::Pending
+        });
+        let mut task = pin!(allocates.task("polled fast"));
+        while go_on.load(Relaxed) && !stopped.load(Relaxed) {
+            assert!(poll_once(task.as_mut()).is_pending());
+        }
+    };
+    thread::scope(|scope| {
+        let stopped = stop.flag();
+        let stop = stop;
+        scope.spawn(move || polling(&stopped));
+        wait_until("the task runs", || DONE.load(SeqCst) > 0);
+        let outside = |report: &Report| report.memory.as_ref().unwrap().workers.allocated_bytes;
+        let first = outside(&session.snapshot());
+        for _ in 0..500 {
+            let done = DONE.load(SeqCst);
+            let report = session.snapshot();
+            fence(SeqCst);
+            let begun = BEGUN.load(SeqCst);
+            let memory = memory_of(&report, "polled fast");
+            let done = done - 1;
+            assert!((done..=begun).contains(&memory.allocations), "{memory:?}: {done} {begun}");
+            assert!((done..=begun).contains(&memory.frees), "{memory:?}: {done} {begun}");
+            check_sums(&report);
+            let beyond = outside(&report).saturating_sub(first);
+            assert!(beyond < 10_000, "{beyond} bytes of tasks are outside of them");
+        }
+        go_on.store(false, Relaxed);
+        drop(stop);
+    });
+    let polls = DONE.load(SeqCst);
+    let bytes = polls * BYTES as u64;
+    assert_eq!(memory_of(&session.stop(), "polled fast"), count((bytes, polls), (bytes, polls)));
 }
 
 /// No session ran when the poll began, so no hook has seen it.
