@@ -18,6 +18,7 @@
 //! - [`Report`] says where the process's CPU time went: tasks by spawn site, workers outside tasks, other threads.
 //! - [`LabelExt::labels`] gives a task labels, such as a tenant's name, which the tasks that it spawns inherit. [`scope!`]
 //!   names a part of a task's work.
+//! - [`Alloc`] is a global allocator that lets sessions count what each task allocates and frees.
 //! - `pertask::tokio` (feature `tokio`) has tokio's spawn functions, with tokio's return types.
 //! - `pertask::tracing` (feature `tracing`) turns spans into scopes.
 //! - `pertask::sampler` (feature `sampler`) samples where in the code each thread and task spends its CPU time.
