@@ -137,7 +137,7 @@ mod tests {
         let mine = meter(u64::MAX, nobody);
         assert!(ptr::eq(mine, meter(u64::MAX, nobody)) && ptr::eq(mine, of_other()));
         let others = thread::scope(|scope| {
-            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| of_other())).collect();
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(of_other)).collect();
             threads.into_iter().map(|it| it.join().unwrap()).collect::<Vec<_>>()
         });
         assert!(others.iter().all(|other| !ptr::eq(mine, *other)));
