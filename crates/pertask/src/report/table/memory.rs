@@ -56,7 +56,7 @@ pub(super) trait Holder {
 }
 
 impl Holder for SiteReport {
-    const TITLE: &str = "Memory by spawn site (% of bytes allocated by the process)";
+    const TITLE: &str = "Memory by spawn site (% of bytes allocated)";
     const COLUMNS: &[Column<'static>] = &[
         Column::Number { title: "ALLOC%", rank: None },
         Column::Number { title: "ALLOCATED", rank: None },
@@ -81,8 +81,7 @@ impl Holder for SiteReport {
 }
 
 impl Holder for TreeReport {
-    const TITLE: &str =
-        "Memory by spawn path, own and inclusive (% of bytes allocated by the process)";
+    const TITLE: &str = "Memory by spawn path, own and inclusive (% of bytes)";
     const COLUMNS: &[Column<'static>] = &[
         Column::Number { title: "ALLOC%", rank: None },
         Column::Number { title: "INCL", rank: None },
