@@ -94,6 +94,8 @@ Reading the report:
                await, INSIDE while a task ran that they polled themselves, NEW before the first
                poll, UNKNOWN where nothing tells whether they were ready or waiting
     WORKER, AT what a worker did in polls that blocked it, and the line of code (--blocked)
+    ALLOCATED  bytes that these tasks allocated, in so many CALLS, of AVERAGE size; FREED and FREES
+               are what they freed, whichever task had allocated it (--memory)
     TASK       the name given with .task(\"...\"), or - if there is none
     SITE       the line of code that made the task
   Live tasks are listed with their numbers, and threads with the share of their time IN TASKS; a
@@ -118,6 +120,7 @@ Examples:
   pertask demo --tree
   pertask demo --life                           on the CPU, blocked, ready or waiting
   pertask demo --blocked                        where do polls block their worker?
+  pertask demo --memory
   pertask demo -e cycles,instructions,page-faults
   pertask demo --json | jq '.sites[] | {name, cpu_ns, max_poll_ns}'
   pertask demo -o profile.pb.gz -o profile.svg  sample too; then: pertask report profile.pb.gz
@@ -226,12 +229,12 @@ pub struct DemoOptions {
 
     /// Run the same service without pertask, in a process of its own, and record it as
     /// `pertask record` does
-    #[arg(long, conflicts_with_all = ["tree", "wake_latency", "life", "blocked", "json", "events"])]
+    #[arg(long, conflicts_with_all = ["tree", "wake_latency", "life", "memory", "blocked", "json", "events"])]
     pub plain: bool,
 
     /// Serve until Ctrl-C, with an agent, for `pertask top`, `stat`, `tasks` and `record` in another
     /// terminal
-    #[arg(long, conflicts_with_all = ["plain", "tree", "wake_latency", "life", "blocked", "json", "events", "duration", "output", "frequency"])]
+    #[arg(long, conflicts_with_all = ["plain", "tree", "wake_latency", "life", "memory", "blocked", "json", "events", "duration", "output", "frequency"])]
     pub serve: bool,
 
     /// The process that `--plain` records
@@ -252,6 +255,10 @@ pub struct DemoOptions {
 
     #[command(flatten)]
     pub blocked: BlockedOption,
+
+    /// Count the memory that tasks allocate and free
+    #[arg(long)]
+    pub memory: bool,
 
     /// The number of HTTP clients for each route
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]

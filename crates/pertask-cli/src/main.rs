@@ -22,9 +22,15 @@ mod report;
 mod stop;
 mod top;
 
-use std::process::ExitCode;
+use std::{alloc::System, process::ExitCode};
+
+use pertask::Alloc;
 
 use crate::cli::{Cli, Command};
+
+/// Counts for `pertask demo --memory`, and otherwise only hands on.
+#[global_allocator]
+static ALLOC: Alloc<System> = Alloc::new(System);
 
 fn main() -> ExitCode {
     // A usage error ends the process here with status 2.

@@ -175,6 +175,17 @@ fn its_tasks_are_measured_exactly() {
 }
 
 #[test]
+fn its_tasks_memory_is_counted_for_those_who_ask() {
+    let demo = Demo::start("memory");
+    let report = json(&demo.measured(&["stat", "--pid", "PID", "--memory", "--json"]));
+    let memory = &row(&report, "sites", "GET /render")["memory"];
+    assert!(memory["allocated_bytes"].as_u64() > Some(10_000), "{memory:#}");
+    assert_eq!(report["memory_source"], "pertask::Alloc");
+    let report = json(&demo.measured(&["stat", "--pid", "PID", "--json"]));
+    assert!(row(&report, "sites", "GET /render")["memory"].is_null());
+}
+
+#[test]
 fn a_report_each_interval_is_of_that_time_alone() {
     let demo = Demo::start("interval");
     let text = demo.told(&["stat", "--pid", "PID", "-I", "100", "-d", "2s", "--json"]);

@@ -228,6 +228,24 @@ fn blocked_workers_are_shown_to_those_who_ask() {
 }
 
 #[test]
+fn memory_is_counted_for_those_who_ask() {
+    let report = json(&demo(3, &["--memory", "--json"]));
+    let render = &site(&report, "GET /render")["memory"];
+    let (bytes, calls) = (number(render, "allocated_bytes"), number(render, "allocations"));
+    // Each request builds and drops thousands of strings.
+    assert!(calls > 3_000 && bytes > 8 * calls, "{render}");
+    assert!(number(render, "frees") > 3_000, "{render}");
+    let part = |part: &str| number(&report["memory"][part], "allocated_bytes");
+    let parts = ["tasks", "unknown", "workers", "other"].map(part);
+    assert_eq!(parts.iter().sum::<u64>(), part("process"));
+    let output = demo(3, &["--memory"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("Memory by spawn site"), "{text}");
+    let report = json(&demo(3, &["--json"]));
+    assert!(report["memory"].is_null() && report["memory_source"].is_null());
+}
+
+#[test]
 fn help_teaches() {
     for (arguments, lessons) in [
         (&["--help"][..], ["pertask demo", "pertask::Session::start()", "Exit status"]),

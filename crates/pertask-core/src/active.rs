@@ -7,7 +7,7 @@ use crate::refcount::Refcount;
 
 /// How many PMUs a [`System`](crate::System) has room for. Each task has a one-word slot for each.
 ///
-/// The default is 6; the feature `pmus-12` makes it 12, and `pmus-24` makes it 24.
+/// The default is 8; the feature `pmus-12` makes it 12, and `pmus-24` makes it 24.
 pub const MAX_PMUS: usize = if cfg!(pertask_loom) {
     // One, so that exit is a single step.
     1
@@ -18,7 +18,7 @@ pub const MAX_PMUS: usize = if cfg!(pertask_loom) {
 } else if cfg!(feature = "pmus-12") {
     12
 } else {
-    6
+    8
 };
 
 /// One bit for each PMU that has an event.

@@ -1,6 +1,6 @@
 //! Each thread's own [`Cpu`] of a [`System`]: found without a lock, and given back when the thread ends.
 
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, CpuRecord};
 use crate::system::System;
 use std::cell::{Cell, RefCell};
 use std::ptr::{self, NonNull};
@@ -40,6 +40,28 @@ impl Cpu {
         // SAFETY: the CPU is neither moved nor freed until the thread ends; `f` runs on this thread, so it has returned by
         // then.
         f(unsafe { cpu.as_ref() })
+    }
+
+    /// The record of this thread's CPU of [`System::global`], if the thread is a CPU by now.
+    ///
+    /// Unlike [`with`](Self::with) it makes no CPU. It neither allocates nor waits, so a global allocator may call it at any
+    /// moment of the thread.
+    ///
+    /// ```
+    /// use pertask_core::Cpu;
+    ///
+    /// std::thread::spawn(|| {
+    ///     assert!(Cpu::record_here().is_none());
+    ///     let index = Cpu::with(|cpu| cpu.record().index());
+    ///     assert_eq!(Cpu::record_here().map(|record| record.index()), Some(index));
+    /// })
+    /// .join()
+    /// .unwrap();
+    /// ```
+    #[must_use]
+    pub fn record_here() -> Option<&'static CpuRecord> {
+        // SAFETY: by `CURRENT`'s invariant the CPU lives as long as it is there.
+        CURRENT.get().map(|cpu| unsafe { cpu.as_ref() }.record())
     }
 }
 

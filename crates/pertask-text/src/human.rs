@@ -45,6 +45,25 @@ pub fn count(n: u64) -> String {
     format!("{}{unit}", three_digits(scaled))
 }
 
+/// Returns a number of bytes: exact below a KiB, and in KiB, MiB and so on from there.
+#[must_use]
+pub fn bytes(n: u64) -> String {
+    if n < 1_024 {
+        return format!("{n} B");
+    }
+    let mut scaled = n as f64 / 1_024.0;
+    let mut unit = "KiB";
+    for larger in ["MiB", "GiB", "TiB", "PiB", "EiB"] {
+        // 1000 KiB and more would have a fourth digit.
+        if scaled < ROUNDS_UP_TO_1000 {
+            break;
+        }
+        scaled /= 1_024.0;
+        unit = larger;
+    }
+    format!("{} {unit}", three_digits(scaled))
+}
+
 /// Returns `part` as a percentage of `whole`, or [`NONE`] if `whole` is 0.
 #[must_use]
 pub fn percent(part: u64, whole: u64) -> String {
@@ -100,6 +119,24 @@ mod tests {
         ];
         for (ns, shown) in cases {
             assert_eq!(duration_ns(ns), shown, "{ns}");
+        }
+    }
+
+    #[test]
+    fn bytes_keep_three_digits_across_every_unit() {
+        let cases = [
+            (0, "0 B"),
+            (1_023, "1023 B"),
+            (1_024, "1.00 KiB"),
+            (10_240, "10.0 KiB"),
+            (1_022_976, "999 KiB"),
+            (1_023_488, "0.98 MiB"),
+            (1_048_576, "1.00 MiB"),
+            (3_221_225_472, "3.00 GiB"),
+            (u64::MAX, "16.0 EiB"),
+        ];
+        for (n, shown) in cases {
+            assert_eq!(bytes(n), shown, "{n}");
         }
     }
 

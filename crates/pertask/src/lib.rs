@@ -18,6 +18,7 @@
 //! - [`Report`] says where the process's CPU time went: tasks by spawn site, workers outside tasks, other threads.
 //! - [`LabelExt::labels`] gives a task labels, such as a tenant's name, which the tasks that it spawns inherit. [`scope!`]
 //!   names a part of a task's work.
+//! - [`Alloc`] is a global allocator that lets sessions count what each task allocates and frees.
 //! - `pertask::tokio` (feature `tokio`) has tokio's spawn functions, with tokio's return types.
 //! - `pertask::tracing` (feature `tracing`) turns spans into scopes.
 //! - `pertask::sampler` (feature `sampler`) samples where in the code each thread and task spends its CPU time.
@@ -106,12 +107,14 @@ pub use pmus::counters::{
 };
 pub use pmus::cpu_time::{CpuTime, CpuTimeCount, CpuTimeCpu, CpuTimeData};
 pub use pmus::life::{Life, LifeCount, LifeData};
+pub use pmus::memory::alloc::Alloc;
+pub use pmus::memory::count::MemoryCount;
 pub use pmus::wake::{Latencies, WakeData, WakeLatency};
 pub use report::derived::{Ratio, ipc, mpki};
 pub use report::{
     BlockedLabel, BlockedReport, BlockedRow, BlockedState, LabelReport, LabelValueReport,
-    LifeReport, Lost, Report, SCHEMA, SiteReport, SpawnSite, StackFrame, TaskReport, ThreadReport,
-    TreeReport, Usage, WakeBucket, WakeReport,
+    LifeReport, Lost, ProcessMemory, Report, SCHEMA, SiteReport, SpawnSite, StackFrame, TaskReport,
+    ThreadReport, TreeReport, Usage, WakeBucket, WakeReport,
 };
 #[cfg(feature = "table")]
 pub use report::{Table, TableStyle};

@@ -46,6 +46,7 @@ Examples:
   pertask stat --pid 4711 --tree -d 5s         which task spawned which
   pertask stat --pid 4711 --life -d 5s         on the CPU, blocked, ready or waiting
   pertask stat --pid 4711 --blocked -d 10s     which polls block their worker, and where
+  pertask stat --pid 4711 --memory -d 5s       which tasks allocate
   pertask stat --pid 4711 --task 17 --descendants -d 5s
   pertask stat --pid 4711 -I 1000 --json | jq -c '.sites[0] | {name, cpu_ns}'
   pertask stat -- ./target/release/server --port 80";
@@ -83,6 +84,10 @@ pub struct StatOptions {
 
     #[command(flatten)]
     pub blocked: BlockedOption,
+
+    /// Count the memory that tasks allocate and free; the program needs pertask::Alloc
+    #[arg(long)]
+    pub memory: bool,
 
     /// Only tasks with this name, or spawned at this place (FILE:LINE)
     #[arg(long, value_name = "NAME|FILE:LINE")]
@@ -224,6 +229,7 @@ impl StatOptions {
             .with_flag("wake_latency", self.wake_latency)
             .with_flag("life", self.life)
             .with_some("blocked_ms", self.blocked.milliseconds().as_deref())
+            .with_flag("memory", self.memory)
             .with_some("site", self.site.as_deref())
             .with_some("task", task.as_deref())
             .with_flag("descendants", self.descendants)

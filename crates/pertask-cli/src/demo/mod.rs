@@ -83,6 +83,7 @@ async fn serve_and_measure(options: &DemoOptions) -> Result<Seen, Error> {
         counters: counters(&options.events),
         wake_latency: options.wake_latency,
         life: options.life,
+        memory: options.memory,
         ..SessionOptions::default()
     };
     let sampler = start_sampler(options)?;

@@ -22,6 +22,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     Parameter { name: "wake_latency", meaning: "true: measure waits between wake and poll" },
     Parameter { name: "life", meaning: "true: measure how long tasks are in each of their states" },
     blocked::PARAMETER,
+    Parameter { name: "memory", meaning: "true: count what tasks allocate and free" },
     Parameter { name: "max_tasks", meaning: "the most live tasks to list [default: 20]" },
     Parameter { name: "max_label_values", meaning: "the most values of each label [default: 100]" },
 ];
@@ -90,6 +91,7 @@ impl How {
             counters: events(asked)?,
             wake_latency: asked.flag("wake_latency", false)?,
             life: asked.flag("life", false)?,
+            memory: asked.flag("memory", false)?,
         };
         let (task, descendants) = (task(asked)?, asked.flag("descendants", false)?);
         if task.is_none() && descendants {

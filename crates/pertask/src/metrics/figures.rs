@@ -114,6 +114,7 @@ mod tests {
             counters: Vec::new(),
             wakes: None,
             life: None,
+            memory: None,
         }
     }
 

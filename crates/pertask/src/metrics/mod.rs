@@ -105,6 +105,7 @@ impl MetricsOptions {
             counters: Vec::new(),
             wake_latency: self.wake_latency,
             life: false,
+            memory: false,
         };
         #[cfg(feature = "sampler")]
         let watching = Watching::begin(&self)?;

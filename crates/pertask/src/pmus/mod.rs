@@ -7,6 +7,7 @@ pub(crate) mod counters;
 pub(crate) mod cpu_time;
 #[allow(unsafe_code)]
 pub(crate) mod life;
+pub(crate) mod memory;
 pub(crate) mod stint;
 pub(crate) mod waits;
 #[allow(unsafe_code)]

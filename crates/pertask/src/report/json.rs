@@ -46,16 +46,17 @@ mod tests {
     use serde_json::Value;
 
     use crate::pmus::counters::{Counter, CounterSource};
+    use crate::pmus::memory::count::MemoryCount;
 
     use super::super::{BlockedLabel, BlockedReport, BlockedRow, BlockedState, StackFrame};
     use super::super::{
-        LabelReport, LabelValueReport, LifeReport, Lost, SCHEMA, SiteReport, SpawnSite, TaskReport,
-        ThreadReport, TreeReport, Usage, WakeBucket, WakeReport,
+        LabelReport, LabelValueReport, LifeReport, Lost, ProcessMemory, SCHEMA, SiteReport,
+        SpawnSite, TaskReport, ThreadReport, TreeReport, Usage, WakeBucket, WakeReport,
     };
     use super::*;
 
     /// The documented objects: the heading in `docs/REPORT.md`, and the pointer to an example in the JSON.
-    const OBJECTS: [(&str, &str); 17] = [
+    const OBJECTS: [(&str, &str); 19] = [
         ("The report", ""),
         ("A source of counts", "/counters/0"),
         ("A site", "/sites/0"),
@@ -63,6 +64,8 @@ mod tests {
         ("Waits", "/sites/1/wakes"),
         ("A bucket", "/sites/1/wakes/histogram/0"),
         ("A life", "/sites/1/life"),
+        ("The process's memory", "/memory"),
+        ("Memory", "/sites/1/memory"),
         ("A spawn path", "/tree/1"),
         ("A task", "/tasks/0"),
         ("A label", "/labels/0"),
@@ -95,8 +98,10 @@ mod tests {
         let blocked = parsed(&Report { blocked: Some(unknown_blocked()), ..unknowns() });
         for (heading, pointer) in OBJECTS {
             let json = if pointer.starts_with("/blocked") { &blocked } else { &json };
+            // An object that is null itself has no fields that are.
+            let object = json.pointer(pointer).and_then(Value::as_object);
             for field in documented(heading) {
-                let null = object(json, pointer)[&field.name].is_null();
+                let null = object.is_some_and(|object| object[&field.name].is_null());
                 assert_eq!(null, field.null != "never", "{heading}: {}", field.name);
             }
         }
@@ -202,6 +207,8 @@ mod tests {
             other_cpu_ns: 209_671_779,
             clock: "thread CPU clock (perf events refused: kernel.perf_event_paranoid is 4)".into(),
             counters: vec![source()],
+            memory: Some(process_memory()),
+            memory_source: Some("pertask::Alloc".into()),
             sites: vec![site(), SiteReport { site: nameless(main()), ..main_site() }],
             tree: vec![main_path(), path()],
             tasks: vec![task()],
@@ -216,25 +223,36 @@ mod tests {
     fn unknowns() -> Report {
         Report {
             counters: vec![CounterSource { unit: None, source: None, refused: None, ..source() }],
+            memory: None,
+            memory_source: None,
             sites: vec![
                 SiteReport {
                     site: nameless(resize_image()),
                     counters: vec![Counter { count: None, ..counter(0) }],
                     wakes: None,
                     life: None,
+                    memory: None,
                     ..site()
                 },
                 SiteReport { wakes: Some(no_waits()), ..site() },
             ],
             tree: vec![
                 main_path(),
-                TreeReport { parent: None, site: nameless(resize_image()), life: None, ..path() },
+                TreeReport {
+                    parent: None,
+                    site: nameless(resize_image()),
+                    life: None,
+                    memory: None,
+                    inclusive_memory: None,
+                    ..path()
+                },
             ],
             tasks: vec![TaskReport {
                 parent: None,
                 site: nameless(resize_image()),
                 wakes: None,
                 life: None,
+                memory: None,
                 ..task()
             }],
             threads: vec![ended_threads()],
@@ -327,6 +345,22 @@ mod tests {
         }
     }
 
+    fn memory(bytes: u64, allocations: u64) -> MemoryCount {
+        MemoryCount {
+            allocated_bytes: bytes,
+            allocations,
+            freed_bytes: bytes / 8 * 7,
+            frees: allocations / 8 * 7,
+        }
+    }
+
+    fn process_memory() -> ProcessMemory {
+        let (tasks, unknown) = (memory(8_594_128_896, 51_232), memory(4_096, 2));
+        let (workers, other) = (memory(104_857_600, 80_000), memory(1_048_576, 960));
+        let process = tasks.plus(unknown).plus(workers).plus(other);
+        ProcessMemory { process, tasks, unknown, workers, other }
+    }
+
     /// Waits of which no percentile is known.
     fn no_waits() -> WakeReport {
         let histogram = vec![WakeBucket { most_ns: None, count: 1 }];
@@ -378,6 +412,7 @@ mod tests {
             counters: vec![counter(10_988_100_412)],
             wakes: Some(waits()),
             life: Some(life()),
+            memory: Some(memory(8_589_934_592, 49_184)),
         }
     }
 
@@ -387,6 +422,7 @@ mod tests {
             tasks_started: 0,
             usage: main_usage(),
             counters: vec![counter(38_604_117)],
+            memory: Some(memory(4_194_304, 2_048)),
             ..site()
         }
     }
@@ -402,6 +438,8 @@ mod tests {
             usage: usage(),
             inclusive_cpu_ns: 11_204_551_003,
             life: Some(life()),
+            memory: Some(memory(8_589_934_592, 49_184)),
+            inclusive_memory: Some(memory(8_589_934_592, 49_184)),
         }
     }
 
@@ -414,6 +452,8 @@ mod tests {
             tasks_started: 0,
             usage: main_usage(),
             inclusive_cpu_ns: 11_243_663_007,
+            memory: Some(memory(4_194_304, 2_048)),
+            inclusive_memory: Some(memory(8_594_128_896, 51_232)),
             ..path()
         }
     }
@@ -432,6 +472,7 @@ mod tests {
             counters: vec![counter(96_112_008)],
             wakes: Some(waits()),
             life: Some(life()),
+            memory: Some(memory(67_108_864, 384)),
         }
     }
 

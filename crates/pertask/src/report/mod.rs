@@ -7,12 +7,14 @@ mod blocked;
 pub(crate) mod derived;
 #[cfg(feature = "json")]
 mod json;
+mod memory;
 #[cfg(feature = "table")]
 mod table;
 
 use crate::pmus::counters::{Counter, CounterSource};
 use crate::pmus::cpu_time::CpuTimeCount;
 use crate::pmus::life::LifeCount;
+use crate::pmus::memory::count::MemoryCount;
 use crate::pmus::wake::Latencies;
 use pertask_core::Site;
 use std::borrow::Cow;
@@ -20,6 +22,8 @@ use std::borrow::Cow;
 pub use blocked::{BlockedLabel, BlockedReport, BlockedRow, BlockedState, StackFrame};
 #[cfg(feature = "table")]
 pub use table::{Table, TableStyle};
+
+pub use memory::ProcessMemory;
 
 /// The name and version of the report's JSON schema.
 pub const SCHEMA: &str = "pertask.report/1";
@@ -54,6 +58,10 @@ pub struct Report {
     ///
     /// Empty where no events are counted.
     pub counters: Vec<CounterSource>,
+    /// What the process has allocated and freed, or `None` where that was not measured.
+    pub memory: Option<ProcessMemory>,
+    /// What counted the memory, or why nothing could, and the remedy. `None` where the session was not to measure it.
+    pub memory_source: Option<String>,
     /// One row for each spawn site and name, most CPU time first.
     pub sites: Vec<SiteReport>,
     /// The tree of spawns: one row for each spawn path that was active, and for each of its ancestors.
@@ -91,6 +99,8 @@ impl Default for Report {
             other_cpu_ns: 0,
             clock: String::new(),
             counters: Vec::new(),
+            memory: None,
+            memory_source: None,
             sites: Vec::new(),
             tree: Vec::new(),
             tasks: Vec::new(),
@@ -148,6 +158,8 @@ pub struct SiteReport {
     pub wakes: Option<WakeReport>,
     /// How long these tasks were in each of their states, or `None` where that was not measured.
     pub life: Option<LifeReport>,
+    /// What these tasks have allocated and freed, or `None` where that was not measured.
+    pub memory: Option<MemoryCount>,
 }
 
 /// All tasks of one spawn path: of one site and name, spawned from one path.
@@ -177,6 +189,10 @@ pub struct TreeReport {
     pub inclusive_cpu_ns: u64,
     /// How long these tasks, without the paths below, were in each of their states, or `None` where that was not measured.
     pub life: Option<LifeReport>,
+    /// What these tasks have allocated and freed, without the paths below, or `None` where that was not measured.
+    pub memory: Option<MemoryCount>,
+    /// What these tasks and those of all paths below have allocated and freed, or `None` where that was not measured.
+    pub inclusive_memory: Option<MemoryCount>,
 }
 
 /// One live task.
@@ -199,6 +215,8 @@ pub struct TaskReport {
     pub wakes: Option<WakeReport>,
     /// How long it was in each of its states, or `None` where that was not measured.
     pub life: Option<LifeReport>,
+    /// What it has allocated and freed, or `None` where that was not measured.
+    pub memory: Option<MemoryCount>,
 }
 
 /// The CPU time of tasks by the value of a label.

@@ -107,7 +107,7 @@ mod tests {
             let of = waits.iter().filter(|wait| wait.path == path);
             of.map(|it| (it.waiting_ns, it.ready_ns, it.stack.len())).collect::<Vec<_>>()
         };
-        assert_eq!(of(7), [(600, 50, 1), (301, 0, 1), (100, 0, 1)]);
+        assert_eq!(of(7), [(600, 50, 1), (300, 0, 1), (101, 0, 1)]);
         assert_eq!(of(8), [(2, 0, 1), (0, 9, 0)], "nobody saw where it was ready");
         assert_eq!(of(9), [(40, 0, 0)], "nobody saw where it waited");
         assert_eq!(of(10), []);

@@ -1,9 +1,11 @@
 //! What a session measures, and of which tasks; and their counts as rows.
 
+use super::memory::MemorySource;
 use super::rows::{Rows, Running};
 use crate::pmus::counters::{Counter, CounterCounts, Counters, CountersPmu};
 use crate::pmus::cpu_time::{CpuTime, CpuTimeCount};
 use crate::pmus::life::{Life, LifeCount};
+use crate::pmus::memory::Memory;
 use crate::pmus::stint::Stints;
 use crate::pmus::wake::{Latencies, WakeLatency};
 use crate::pmus::waker::Wanted;
@@ -21,6 +23,7 @@ pub(crate) struct Measured {
     pub(crate) life: Option<PmuHandle<Life>>,
     /// Present where wakes or lives are measured.
     pub(crate) _wanted: Option<Wanted>,
+    pub(crate) memory: MemorySource,
     /// Present in a session on all tasks.
     pub(crate) labels: Option<Watch>,
 }
@@ -47,6 +50,7 @@ pub(crate) struct Attached {
     pub(crate) counters: Option<Event<CountersPmu>>,
     pub(crate) wakes: Option<Event<WakeLatency>>,
     pub(crate) life: Option<Event<Life>>,
+    pub(crate) memory: Option<Event<Memory>>,
 }
 
 impl Measured {
@@ -60,12 +64,14 @@ impl Measured {
         let counters = counters.map(|counters| counters.handle().attach_task(task, inherit));
         let wakes = self.wakes.map(|wakes| wakes.attach_task(task, inherit));
         let life = self.life.map(|life| life.attach_task(task, inherit));
+        let memory = self.memory.handle().map(|memory| memory.attach_task(task, inherit));
         Ok(Attached {
             task: Arc::clone(task),
             cpu_time: self.cpu_time.attach_task(task, inherit)?,
             counters: counters.transpose()?,
             wakes: wakes.transpose()?,
             life: life.transpose()?,
+            memory: memory.transpose()?,
         })
     }
 

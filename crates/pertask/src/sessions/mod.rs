@@ -5,6 +5,7 @@ mod clocked;
 mod labels;
 mod longest;
 mod measured;
+mod memory;
 mod reading;
 mod rows;
 mod session;

@@ -5,6 +5,7 @@ use super::clocked::{self, Clocked};
 use super::labels;
 use super::longest::LongestPolls;
 use super::measured::{Measured, Selection, Sources};
+use super::memory::{MemoryReading, MemorySince};
 use super::rows::{self, LiveTask, Rows, Running, with_running};
 use super::threads::{Thread, Threads};
 use super::tree::{self, Spawned};
@@ -44,6 +45,8 @@ pub(crate) struct Reading {
     wakes: Rows<Latencies>,
     /// Empty where lives are not measured.
     lives: Rows<LifeCount>,
+    /// `None` where memory is not counted.
+    memory: Option<MemoryReading>,
     /// Empty where only some tasks are measured.
     labels: Times,
     lost: Losses,
@@ -131,6 +134,7 @@ impl Reading {
             counters: sources.counter_rows(&running),
             wakes: sources.wake_rows(),
             lives: sources.life_rows(),
+            memory: MemoryReading::take(sources, &running),
             selected: matches!(sources.of, Selection::Tasks(_)),
             ..Self::default()
         };
@@ -165,7 +169,8 @@ impl Reading {
     /// The report of the time since `base`.
     pub(crate) fn since(&self, base: &Self, measured: &Measured, most: Most) -> Report {
         let spawned = self.spawned_since(base, measured.life.is_some());
-        let mut sites = self.sites_since(base, &spawned, measured);
+        let memory = self.memory_since(base);
+        let mut sites = self.sites_since(base, &spawned, measured, memory.as_ref());
         sites.retain(|site| {
             site.usage.polls | site.usage.cpu_ns | site.tasks_live | site.tasks_started != 0
         });
@@ -185,7 +190,7 @@ impl Reading {
         let unknown_ns = unknown_ns.min(in_tasks.saturating_sub(tasks_cpu_ns));
         let (in_tasks, unknown_ns) =
             if self.selected { (tasks_cpu_ns, 0) } else { (in_tasks, unknown_ns) };
-        Report {
+        let mut report = Report {
             schema: SCHEMA.into(),
             duration_ns: self.wall_ns - base.wall_ns,
             process_cpu_ns: self.threads.process_cpu_ns.saturating_sub(base.threads.process_cpu_ns),
@@ -197,7 +202,9 @@ impl Reading {
             tree: tree::rows(&spawned),
             sites,
             counters: self.sources(measured),
-            tasks: self.tasks_since(base, measured, most.tasks),
+            tasks: self.tasks_since(base, measured, memory.as_ref(), most.tasks),
+            memory: None,
+            memory_source: measured.memory.text(),
             labels: labels::rows(
                 self.labels.clone().since(&base.labels),
                 tasks_cpu_ns,
@@ -206,7 +213,15 @@ impl Reading {
             threads,
             blocked: None,
             lost: self.lost_since(base),
+        };
+        if let Some(memory) = memory {
+            memory.complete(&mut report);
         }
+        report
+    }
+
+    fn memory_since<'a>(&'a self, base: &'a Self) -> Option<MemorySince<'a>> {
+        Some(self.memory.as_ref()?.since(base.memory.as_ref()?))
     }
 
     /// The CPU time since `base`, of each spawn path's tasks and of the threads outside tasks.
@@ -272,6 +287,7 @@ impl Reading {
         base: &Self,
         spawned: &[Spawned],
         measured: &Measured,
+        memory: Option<&MemorySince<'_>>,
     ) -> Vec<SiteReport> {
         let mut sites: HashMap<u32, SiteSince> = HashMap::new();
         for row in spawned {
@@ -283,14 +299,23 @@ impl Reading {
         let report = |(id, site): (u32, SiteSince)| {
             let counts = counted.get(&id).cloned().unwrap_or_default();
             let latencies = woken.get(&id).cloned().unwrap_or_default();
-            site.report(measured.values(&counts), WakeReport::of(&latencies))
+            SiteReport {
+                memory: memory.map(|memory| memory.of_site(id)),
+                ..site.report(measured.values(&counts), WakeReport::of(&latencies))
+            }
         };
         sites.into_iter().map(report).collect()
     }
 
     /// The live tasks with the most CPU time since `base`, and then those with the longest lives, if lives are measured. Only those get
     /// rows: there may be many more.
-    fn tasks_since(&self, base: &Self, measured: &Measured, max_tasks: usize) -> Vec<TaskReport> {
+    fn tasks_since(
+        &self,
+        base: &Self,
+        measured: &Measured,
+        memory: Option<&MemorySince<'_>>,
+        max_tasks: usize,
+    ) -> Vec<TaskReport> {
         if max_tasks == 0 {
             return Vec::new();
         }
@@ -307,7 +332,11 @@ impl Reading {
             ranked.truncate(max_tasks);
         }
         ranked.sort_unstable();
-        ranked.into_iter().filter_map(|(_, id)| self.task_since(id, base, measured)).collect()
+        let task = |(_, id): (_, TaskId)| {
+            let memory = memory.map(|memory| memory.of_task(id));
+            Some(TaskReport { memory, ..self.task_since(id, base, measured)? })
+        };
+        ranked.into_iter().filter_map(task).collect()
     }
 
     /// What each live task has used since `base`.
@@ -339,6 +368,7 @@ impl Reading {
             counters: measured.values(&counts),
             wakes: WakeReport::of(&self.wakes.task_since(id, &base.wakes)),
             life: measured.life.map(|_| LifeReport::of(&life(), count.cpu_ns)),
+            memory: None,
         })
     }
 
@@ -470,6 +500,7 @@ impl SiteSince {
             counters,
             wakes,
             life: self.life.map(|life| LifeReport::of(&life, self.count.cpu_ns)),
+            memory: None,
         }
     }
 }

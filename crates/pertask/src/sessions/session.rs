@@ -5,6 +5,7 @@
 
 use super::longest::LongestPolls;
 use super::measured::{Attached, Measured, Selection, Sources};
+use super::memory::MemorySource;
 #[cfg(feature = "agent")]
 use super::reading::TaskUsage;
 use super::reading::{Most, Reading};
@@ -14,6 +15,8 @@ use crate::pmus::counters::{CounterEvent, Counters, CountersPmu};
 use crate::pmus::cpu_time::ledger::AccountId;
 use crate::pmus::cpu_time::{CpuTime, longest};
 use crate::pmus::life::Life;
+use crate::pmus::memory::Memory;
+use crate::pmus::memory::epoch::Counting;
 use crate::pmus::stint::Stints;
 use crate::pmus::wake::WakeLatency;
 use crate::pmus::waker::Wanted;
@@ -42,6 +45,8 @@ pub struct Session(Arc<Attachment>);
 /// What a session has attached, and where it began.
 #[derive(Debug)]
 struct Attachment {
+    // Dropped first: threads count only while events are attached.
+    _counting: Option<Counting>,
     // Dropped before `measured`, so that events are detached while their counters are still open.
     events: Events,
     measured: Measured,
@@ -96,6 +101,11 @@ pub struct SessionOptions {
     /// By default this is off. If it is on, tracked futures are polled with a waker around the executor's. Of tasks that only
     /// tokio's hooks track, it is not known when they were woken. See [`LifeReport`](crate::LifeReport).
     pub life: bool,
+    /// Whether to count the bytes that tasks allocate and free.
+    ///
+    /// By default this is off. It takes the global allocator [`Alloc`](crate::Alloc): without it, the report says so. Memory is
+    /// freed by the task in which it is freed, whichever task allocated it. So these figures do not say how much a task holds.
+    pub memory: bool,
 }
 
 impl Default for SessionOptions {
@@ -106,6 +116,7 @@ impl Default for SessionOptions {
             counters: Vec::new(),
             wake_latency: false,
             life: false,
+            memory: false,
         }
     }
 }
@@ -119,6 +130,7 @@ enum Events {
         _counters: Option<Event<CountersPmu>>,
         _wakes: Option<Event<WakeLatency>>,
         _life: Option<Event<Life>>,
+        _memory: Option<Event<Memory>>,
     },
     Tasks(Vec<Attached>),
 }
@@ -140,11 +152,13 @@ impl SessionOptions {
         let counters = measured.counters.as_ref().map(|counters| counters.handle().attach_global());
         let wakes = measured.wakes.map(PmuHandle::attach_global);
         let life = measured.life.map(PmuHandle::attach_global);
+        let memory = measured.memory.handle().map(PmuHandle::attach_global);
         let events = Events::Global {
             _cpu_time: cpu_time,
             _counters: counters.transpose()?,
             _wakes: wakes.transpose()?,
             _life: life.transpose()?,
+            _memory: memory.transpose()?,
         };
         Ok(Session::begin(measured, events, self.most()))
     }
@@ -180,6 +194,7 @@ impl SessionOptions {
             wakes: self.wake_latency.then(WakeLatency::handle).transpose()?,
             life: self.life.then(Life::handle).transpose()?,
             _wanted: (self.wake_latency || self.life).then(Wanted::begin),
+            memory: MemorySource::open(self.memory)?,
             labels: None,
         })
     }
@@ -257,9 +272,16 @@ impl Session {
         if let Some(life) = measured.life {
             Life::adopt(life);
         }
+        let memory = measured.memory.handle();
+        let counting = memory.map(|_| Counting::begin());
+        if let Some(memory) = memory {
+            adopt_running(memory);
+        }
         let (base, account) = Reading::first(events.sources(&measured));
         let longest = Mutex::new(LongestPolls::none());
-        let session = Arc::new(Attachment { events, measured, most, base, account, longest });
+        let session =
+            Attachment { _counting: counting, events, measured, most, base, account, longest };
+        let session = Arc::new(session);
         running.push(Arc::downgrade(&session));
         Self(session)
     }

@@ -90,5 +90,7 @@ fn empty(path: &SpawnPath) -> TreeReport {
         usage: Usage::default(),
         inclusive_cpu_ns: 0,
         life: None,
+        memory: None,
+        inclusive_memory: None,
     }
 }

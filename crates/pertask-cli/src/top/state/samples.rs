@@ -34,6 +34,7 @@ pub fn site(name: &str, ms: u64) -> SiteReport {
         counters: Vec::new(),
         wakes: None,
         life: None,
+        memory: None,
     }
 }
 
@@ -58,6 +59,7 @@ pub fn task(id: u64, name: &str, ms: u64) -> TaskReport {
         counters: Vec::new(),
         wakes: None,
         life: None,
+        memory: None,
     }
 }
 
@@ -71,6 +73,8 @@ pub fn path(id: u32, parent: Option<u32>, depth: u32, name: &str, ms: u64) -> Tr
         tasks_started: 2,
         tasks_live: 1,
         usage: usage(ms),
+        memory: None,
+        inclusive_memory: None,
         inclusive_cpu_ns: ms * 2_000_000,
         life: None,
     }

@@ -9,6 +9,7 @@ mod counters;
 mod labels;
 mod life;
 mod lost;
+mod memory;
 mod rows;
 mod summary;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod tests;
 use std::fmt;
 
 use self::life::Lives;
+use self::memory::Holder;
 use self::rows::{Row, Subject, Waits};
 use super::{LabelReport, Report, SiteReport};
 use crate::pmus::counters::CounterSource;
@@ -95,6 +97,12 @@ impl fmt::Display for Table<'_> {
             self.waits(sites),
             self.lives(sites, self.style.max_sites),
             self.blocked(),
+            self.memory(),
+            if self.style.tree {
+                self.holders(&tree.iter().collect::<Vec<_>>())
+            } else {
+                self.holders(&memory::by_bytes(sites))
+            },
             self.list(tasks, self.style.max_tasks),
             self.counts(tasks, self.style.max_tasks),
             self.lives(tasks, self.style.max_tasks),
@@ -196,6 +204,36 @@ impl Table<'_> {
         let mut lines = blocked::lines(blocked, most, self.max_width(), self.ink());
         let remarks = blocked::remarks(blocked);
         lines.extend(remarks.iter().flat_map(|remark| self.prose(remark, Tint::Secondary)));
+        lines
+    }
+
+    /// What the process has allocated and freed, or why that is not known.
+    fn memory(&self) -> Vec<String> {
+        let Report { memory, memory_source, .. } = self.report;
+        let Some(process) = memory else {
+            let why = memory_source.iter().map(|why| memory::refused(why));
+            return why.flat_map(|line| self.prose(&line, Tint::Warning)).collect();
+        };
+        let mut lines = vec![self.ink().paint(memory::PARTS, Tint::Title)];
+        let grid = Grid::new(memory::PART_COLUMNS, memory::parts(process));
+        lines.extend(grid.lines(self.max_width(), self.ink()));
+        lines
+    }
+
+    fn holders<R: Holder>(&self, rows: &[&R]) -> Vec<String> {
+        let Some(process) = &self.report.memory else { return Vec::new() };
+        let (shown, cut) = rows.split_at(self.style.max_sites.min(rows.len()));
+        let cells: Vec<_> = shown.iter().filter_map(|row| row.cells(&process.process)).collect();
+        if rows.is_empty() {
+            return Vec::new();
+        }
+        let mut lines = vec![self.ink().paint(R::TITLE, Tint::Title)];
+        if !cells.is_empty() {
+            lines.extend(Grid::new(R::COLUMNS, cells).lines(self.max_width(), self.ink()));
+        }
+        if !cut.is_empty() {
+            lines.push(self.ink().paint(&memory::more(cut), Tint::Secondary));
+        }
         lines
     }
 

@@ -21,8 +21,8 @@ pub(super) trait Row {
 }
 
 /// The widest name and path to show, however wide the terminal is: one long name would push all other columns apart.
-const MAX_NAME: usize = 40;
-const MAX_PATH: usize = 56;
+pub(super) const MAX_NAME: usize = 40;
+pub(super) const MAX_PATH: usize = 56;
 
 /// The deepest indentation in the tree of spawns. Below it, a number says how deep the row is, because blanks would leave no
 /// room for the name.
@@ -269,7 +269,7 @@ pub(super) fn poll_tint(ns: u64) -> Tint {
 }
 
 /// `name`, indented by its depth.
-fn indented(depth: u32, name: &str) -> String {
+pub(super) fn indented(depth: u32, name: &str) -> String {
     let blanks = "  ".repeat(depth.min(MAX_INDENT) as usize);
     match depth {
         0..=MAX_INDENT => blanks + name,

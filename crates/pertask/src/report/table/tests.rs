@@ -1,11 +1,12 @@
 //! What a reader of the printed report sees.
 
 use super::super::{
-    LabelReport, LabelValueReport, Lost, SiteReport, SpawnSite, TaskReport, ThreadReport,
-    TreeReport, Usage, WakeReport,
+    LabelReport, LabelValueReport, Lost, ProcessMemory, SiteReport, SpawnSite, TaskReport,
+    ThreadReport, TreeReport, Usage, WakeReport,
 };
 use super::*;
 use crate::pmus::counters::Counter;
+use crate::pmus::memory::count::MemoryCount;
 use pertask_text::text::width;
 
 #[test]
@@ -583,7 +584,9 @@ fn extreme() -> Report {
     const MAX: u64 = u64::MAX;
     let name = "long_name_".repeat(20);
     let usage = Usage { polls: MAX, cpu_ns: MAX, wall_ns: MAX, max_poll_ns: MAX };
+    let all = MemoryCount { allocated_bytes: MAX, allocations: MAX, freed_bytes: MAX, frees: MAX };
     let site = SiteReport {
+        memory: Some(all),
         tasks_started: MAX,
         tasks_live: MAX,
         usage: usage.clone(),
@@ -597,11 +600,24 @@ fn extreme() -> Report {
         workers_cpu_ns: MAX,
         other_cpu_ns: MAX,
         clock: name.clone(),
+        memory: Some(ProcessMemory {
+            process: all,
+            tasks: all,
+            unknown: all,
+            workers: all,
+            other: MemoryCount::default(),
+        }),
         sites: vec![
             site.clone(),
             SiteReport { usage: Usage { polls: 0, ..usage.clone() }, ..site },
         ],
-        tree: vec![TreeReport { tasks_started: MAX, usage, ..path(u32::MAX, &name, MAX, MAX) }],
+        tree: vec![TreeReport {
+            tasks_started: MAX,
+            usage,
+            memory: Some(all),
+            inclusive_memory: Some(all),
+            ..path(u32::MAX, &name, MAX, MAX)
+        }],
         tasks: vec![task(MAX, Some(&name), Some(MAX), MAX, Some(MAX)); 2],
         labels: vec![LabelReport {
             key: name.clone(),
@@ -633,6 +649,7 @@ fn site(name: Option<&str>, file: &str, line: u32, cpu_ns: u64, max: Option<u64>
         counters: Vec::new(),
         wakes: None,
         life: None,
+        memory: None,
     }
 }
 
@@ -651,6 +668,8 @@ fn path(depth: u32, name: &str, cpu_ns: u64, inclusive_cpu_ns: u64) -> TreeRepor
         usage: Usage { polls: 987, cpu_ns, wall_ns: cpu_ns, max_poll_ns: 0 },
         inclusive_cpu_ns,
         life: None,
+        memory: None,
+        inclusive_memory: None,
     }
 }
 
@@ -669,6 +688,7 @@ fn task(
         counters: Vec::new(),
         wakes: None,
         life: None,
+        memory: None,
     }
 }
 
