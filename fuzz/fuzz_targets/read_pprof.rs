@@ -56,7 +56,7 @@ fn use_it(profile: &Profile) {
     assert_eq!(&Profile::from_pprof(&written[..]).expect("we wrote it"), profile);
 
     for root in [RootBy::TaskName, RootBy::Site, RootBy::Thread] {
-        for weight in [Weight::CpuNs, Weight::Samples] {
+        for weight in [Weight::Time, Weight::Samples] {
             profile.write_folded(root, weight, io::sink()).expect("memory");
         }
     }
