@@ -27,7 +27,12 @@ impl Watching {
     pub(super) fn begin(options: &MetricsOptions) -> Result<Option<Self>, Error> {
         let begin = |threshold| {
             // Nobody sees the stacks.
-            let without_stacks = WatchOptions { threshold, most_stacks_a_second: 0, most_rows: 0 };
+            let without_stacks = WatchOptions {
+                threshold,
+                most_rows: 0,
+                most_stacks_a_second: 0,
+                most_told_a_second: 0,
+            };
             Watch::start(without_stacks).map(|watch| Self { watch })
         };
         options.blocked.map(begin).transpose()

@@ -39,7 +39,9 @@ pub(super) fn inside(thread: u32) -> Result<Option<Inside>, String> {
 /// Whether the kernel tells of threads in system calls.
 pub(super) fn tells_of_calls() -> Result<(), String> {
     let file = "/proc/thread-self/syscall";
-    fs::read_to_string(file).map(drop).map_err(|why| format!("{file} cannot be read ({why})"))
+    fs::read_to_string(file).map(drop).map_err(|why| {
+        format!("{file} cannot be read ({why}), so a thread that uses no CPU is taken for blocked")
+    })
 }
 
 /// `running`, or a number, the arguments of a system call, the stack pointer and the instruction; without arguments if the number is

@@ -33,6 +33,7 @@ pub(super) struct Looks {
     /// The tasks that may be looked for: each search looks at all live tasks.
     searches: Quota,
     stacks: Allowance,
+    told: Allowance,
     /// What was seen of each CPU, by its number.
     seen: HashMap<u32, Seen>,
     /// The time until something is due.
@@ -67,6 +68,7 @@ impl Looks {
             catcher,
             searches: Quota::new(SEARCHES_A_SECOND),
             stacks: Allowance::new(options.most_stacks_a_second),
+            told: Allowance::new(options.most_told_a_second),
             seen: HashMap::new(),
             due_ns: 0,
         }
@@ -165,17 +167,18 @@ impl Looks {
         let Some(task) = task.filter(|task| !standing::is_standing(task.site())) else {
             return Age::Ignored;
         };
-        let inside = kernel::inside(place.thread).ok().flatten();
-        // A thread may be in the kernel and yet wait for a CPU.
-        let may_run = kernel::may_run(place.thread).unwrap_or(inside.is_none());
+        let inside = kernel::inside(place.thread);
+        // A thread may be in the kernel and yet wait for a CPU. Where the kernel says nothing, most of those that use no CPU are blocked.
+        let may_run = kernel::may_run(place.thread).unwrap_or(inside == Ok(None));
         let now = times(stint, place);
         let then = then.unwrap_or(Times { waited_ns: now.waited_ns, ..Times::default() });
         let state = verdict::state(now.since(then), may_run);
         let mut caught = Box::new(Caught::new(place, &task, state, stint, self.handle));
-        caught.note_call(inside);
-        let is_allowed = self.stacks.take(now_ns, (task.site().id(), state));
-        (caught.wants_stack, caught.is_told) = (is_allowed, is_allowed);
-        if is_allowed && self.catcher.refresh() {
+        caught.note_call(inside.ok().flatten());
+        let kind = (task.site().id(), state);
+        caught.wants_stack = self.stacks.take(now_ns, kind);
+        caught.is_told = self.told.take(now_ns, kind);
+        if caught.wants_stack && self.catcher.refresh() {
             kept.set_code(&self.catcher);
         }
         self.follow(&mut caught, place, kept);

@@ -21,16 +21,24 @@ pub struct WatchOptions {
     ///
     /// A poll beyond them is counted.
     pub most_rows: usize,
-    /// The most polls in a second whose stacks are taken, and of which the program is told. The default is 16.
+    /// The most polls in a second whose stacks are taken. The default is 64.
     ///
     /// Half of them are for polls that are unlike those of that second so far: of another site, or blocked in another way. Of a poll
     /// beyond them the duration and the CPU time are known.
     pub most_stacks_a_second: u32,
+    /// The most polls in a second of which the program is told: see [`Watch::start_with`](super::Watch::start_with). The default is 16,
+    /// of which half are for polls that are unlike the others.
+    pub most_told_a_second: u32,
 }
 
 impl Default for WatchOptions {
     fn default() -> Self {
-        Self { threshold: Duration::from_millis(10), most_rows: 256, most_stacks_a_second: 16 }
+        Self {
+            threshold: Duration::from_millis(10),
+            most_rows: 256,
+            most_stacks_a_second: 64,
+            most_told_a_second: 16,
+        }
     }
 }
 

@@ -23,8 +23,13 @@ pub fn in_a_process_of_its_own(test: &str, prepare: impl FnOnce()) -> bool {
 
 /// From here on, this thread and those that it starts are refused `perf_event_open`, as by a container's filter.
 pub fn forbid_perf() {
+    forbid(libc::SYS_perf_event_open);
+}
+
+/// From here on, this thread and those that it starts are refused a system call, as by a container's filter.
+pub fn forbid(call: libc::c_long) {
     use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
-    let rules = [(libc::SYS_perf_event_open, Vec::new())].into();
+    let rules = [(call, Vec::new())].into();
     let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let arch = std::env::consts::ARCH.try_into().unwrap();
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).unwrap();

@@ -34,6 +34,7 @@ fn no_sleep_is_ended() {
 #[test]
 fn a_thread_that_blocks_all_signals_is_watched_like_others() {
     let _alone = alone();
+    let watch = watch();
     let row = caught(
         "deaf",
         |_| true,
@@ -50,6 +51,8 @@ fn a_thread_that_blocks_all_signals_is_watched_like_others() {
         },
     );
     assert!(row.stack.is_empty(), "nothing can ask it: {row:#?}");
+    let remarks = watch.stop().remarks;
+    assert!(remarks.iter().any(|it| it.contains("a thread blocks SIGURG")), "{remarks:?}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod support;
 mod bounds;
 mod harmless;
 mod places;
+mod refused;
 mod states;
 mod told;
 
@@ -41,7 +42,16 @@ fn caught(
     wanted: impl Fn(&BlockedRow) -> bool,
     block: impl FnOnce(&AtomicBool) + Send,
 ) -> BlockedRow {
-    let watch = watch();
+    caught_by(watch(), name, wanted, block)
+}
+
+/// The same, by this watch.
+fn caught_by(
+    watch: Watch,
+    name: &str,
+    wanted: impl Fn(&BlockedRow) -> bool,
+    block: impl FnOnce(&AtomicBool) + Send,
+) -> BlockedRow {
     let over = AtomicBool::new(false);
     let while_it_lasts = thread::scope(|scope| {
         let task = async { block(&over) }.task(name);
