@@ -35,11 +35,17 @@ pub fn start(variant: &Variant, builder: &mut Builder) -> AtWork {
             let options = SessionOptions { wake_latency: true, ..SessionOptions::default() };
             tools.push(Box::new(options.start().expect("a session")));
         }
+        "lives" => {
+            let options = SessionOptions { life: true, ..SessionOptions::default() };
+            tools.push(Box::new(options.start().expect("a session")));
+        }
         "published" => {
             pertask::otel::publish([("service.name", "bench")]).expect("it exports the symbol")
         }
         name if name.starts_with("pertask-") => {
-            let options = SamplerOptions::with_frequency(variant.frequency_hz().expect("a rate"));
+            let mut options =
+                SamplerOptions::with_frequency(variant.frequency_hz().expect("a rate"));
+            options.waits = name.contains("waits");
             sampler = Some(Sampler::start(options).expect("something interrupts threads"));
         }
         #[cfg(feature = "peers")]

@@ -47,17 +47,19 @@ impl Variant {
 }
 
 /// All of them. The first of each build does nothing.
-pub const VARIANTS: [Variant; 20] = [
+pub const VARIANTS: [Variant; 22] = [
     plain("bare", "nothing"),
     plain("off", "pertask: a task, no session"),
     plain("agent", "pertask: and an agent that nobody calls"),
     plain("session", "pertask: a session for all tasks"),
     plain("labels", "pertask: a session, a label for each"),
-    plain("wakes", "pertask: a session, with waits"),
+    plain("wakes", "pertask: a session, with waits from wake to poll"),
+    plain("lives", "pertask: a session, with lives"),
     plain("labels-off", "pertask: a label for each, no session"),
     plain("published", "pertask: the same, published by otel"),
     plain("pertask-99", "pertask: samples at 99 Hz"),
     plain("pertask-999", "pertask: samples at 999 Hz"),
+    plain("pertask-waits-99", "pertask: lives, and places of waits, at 99 Hz"),
     plain("tokio-metrics", "tokio-metrics"),
     plain("fastrace", "fastrace: a span"),
     plain("tracing", "tracing: a span in a registry"),

@@ -107,20 +107,22 @@ async fn serve_and_measure(options: &DemoOptions) -> Result<Seen, Error> {
     Ok(Seen { report, sampled, complaint: answers.err() })
 }
 
-/// Starts the sampler if the options ask for a frequency or a file.
+/// Starts the sampler if the options ask for a frequency, a file or lives.
 fn start_sampler(options: &DemoOptions) -> Result<Option<Sampler>, Error> {
-    if options.frequency.is_none() && options.output.is_empty() {
+    if options.frequency.is_none() && options.output.is_empty() && !options.life {
         return Ok(None);
     }
     let mut wanted = SamplerOptions::default();
     wanted.frequency_hz = options.frequency.unwrap_or(wanted.frequency_hz);
+    wanted.waits = options.life;
     Sampler::start(wanted).map(Some).map_err(Error::Measure)
 }
 
-/// Starts to watch for blocked workers if the options ask for it.
+/// Starts to watch for blocked workers if the options ask for them, or for lives.
 fn start_watch(options: &DemoOptions) -> Result<Option<Watch>, Error> {
     let start = |threshold| Watch::start(WatchOptions { threshold, ..WatchOptions::default() });
-    options.blocked.blocked.map(start).transpose().map_err(Error::Measure)
+    let default = options.life.then(|| WatchOptions::default().threshold);
+    options.blocked.blocked.or(default).map(start).transpose().map_err(Error::Measure)
 }
 
 /// Writes the profile to each file, even if another one fails.

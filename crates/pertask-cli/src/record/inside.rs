@@ -30,7 +30,8 @@ pub fn profile(
     let question = Question::new("/v1/profile")
         .with("id", &id)
         .with("seconds", &time.as_secs_f64().to_string())
-        .with("hz", &options.frequency.to_string());
+        .with("hz", &options.frequency.to_string())
+        .with_flag("waits", options.waits);
     let ended = AtomicBool::new(false);
     let bytes = thread::scope(|scope| {
         scope.spawn(|| watch(agent, &id, asked, &ended));

@@ -74,6 +74,11 @@ pub fn run_until(options: &RecordOptions, asked: &AtomicI32) -> Result<ExitCode,
         finish(inside::profile(&agent, options, asked)?, &files, options)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if options.waits {
+        return Err(Error::Agent(format!(
+            "process {process} has no agent, and from outside nobody sees where its tasks wait: call pertask::init() in its main, or leave out --waits"
+        )));
+    }
     let (mut recorder, child) = start(options)?;
     record(&mut recorder, options.duration, asked)?;
     let files = Files::of(recorder.process());

@@ -25,6 +25,10 @@ pub(super) const OF_PROFILE: &[Parameter] = &[
         name: "hz",
         meaning: "samples for each second of a thread's CPU time [default: 199]",
     },
+    Parameter {
+        name: "waits",
+        meaning: "true: also see where tasks wait: -sample_index=waiting [default: false]",
+    },
 ];
 
 pub(super) const OF_TASKS: &[Parameter] = &[
@@ -42,6 +46,7 @@ pub(super) fn profile(asked: &Asked<'_>) -> Result<Answer, Refusal> {
     let wanted = Wanted {
         time: asked.seconds(30.0, &(0.001..=MOST_SECONDS))?,
         frequency_hz: asked.number("hz", default_hz, &(1..=SamplerOptions::HIGHEST_HZ))?,
+        waits: asked.flag("waits", false)?,
         resolved: true,
     };
     wanted.get(asked)

@@ -16,6 +16,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
         name: "hz",
         meaning: "samples for each second of a thread's CPU time [default: 199]",
     },
+    Parameter { name: "waits", meaning: "true: also see where tasks wait [default: false]" },
     Parameter {
         name: "resolved",
         meaning: "true: with the names of functions, which costs this process CPU time and memory [default: false]",
@@ -39,6 +40,7 @@ fn resolved(profile: &RawProfile) -> Profile {
 pub(super) struct Wanted {
     pub(super) time: Duration,
     pub(super) frequency_hz: u32,
+    pub(super) waits: bool,
     pub(super) resolved: bool,
 }
 
@@ -48,6 +50,7 @@ pub(super) fn profile(asked: &Asked<'_>) -> Result<Answer, Refusal> {
     let wanted = Wanted {
         time: asked.seconds(10.0, &(0.001..=MOST_SECONDS))?,
         frequency_hz: asked.number("hz", default_hz, &(1..=SamplerOptions::HIGHEST_HZ))?,
+        waits: asked.flag("waits", false)?,
         resolved: asked.flag("resolved", false)?,
     };
     wanted.get(asked)
@@ -59,6 +62,7 @@ impl Wanted {
         let _permit = limits::PROFILES.take()?;
         let mut options = SamplerOptions::with_frequency(self.frequency_hz);
         options.memory_bytes = MEMORY_BYTES;
+        options.waits = self.waits;
         running.keep(Sampler::start(options)?);
         running.wait(self.time, asked.caller());
         let Some(profile) = running.take().map(Sampler::stop) else {
