@@ -222,7 +222,9 @@ fn watches_and_samplers_come_and_go_and_no_sleep_is_ended() {
         for round in 0..12 {
             let count = Arc::clone(&told);
             // Names would take longer than all the rest.
-            let tell = move |_: &BlockingPoll| drop(count.fetch_add(1, Ordering::Relaxed));
+            let tell = move |_: &BlockingPoll| {
+                count.fetch_add(1, Ordering::Relaxed);
+            };
             let watch = Watch::start_with(options(), tell).unwrap();
             let sampler = (round % 3 == 0).then(|| Sampler::start(SamplerOptions::default()));
             let other = (round % 2 == 0).then(super::watch);
