@@ -161,10 +161,10 @@ impl Notice {
                 let late = if info.third & TRAP_PERF_FLAG_ASYNC != 0 { LATE } else { 0 };
                 Self::marked(info.second, 0, late)
             }
-            SI_TIMER if urgent && let Some(number) = summons::number_in(info.second) => {
-                Some(Self { summons: Some(number), ..Self::of(None) })
-            }
-            SI_TIMER if urgent => Self::marked(info.second, info.first >> 32, 0),
+            SI_TIMER if urgent => match summons::number_in(info.second) {
+                Some(number) => Some(Self { summons: Some(number), ..Self::of(None) }),
+                None => Self::marked(info.second, info.first >> 32, 0),
+            },
             code if urgent && FILES.contains(&code) => {
                 let descriptor = (info.second & u64::from(u32::MAX)) as usize;
                 // Acquire: pairs with the Release in `bind_descriptor`.

@@ -35,7 +35,8 @@ pub(super) struct Caught {
 }
 
 impl Place {
-    fn is_over(self) -> bool {
+    /// Whether the CPU has switched since.
+    pub(super) fn is_over(self) -> bool {
         self.cpu.switches() != self.switches
     }
 }

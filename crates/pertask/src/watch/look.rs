@@ -4,7 +4,7 @@
 use super::allowance::{Allowance, Quota};
 use super::caught::{Caught, Place};
 use super::kept::Kept;
-use super::kernel;
+use super::kernel::{self, Inside};
 use super::options::WatchOptions;
 use super::verdict::{self, Times};
 use crate::os::clock;
@@ -159,22 +159,23 @@ impl Looks {
         kept: &Kept,
     ) -> Age {
         let now_ns = clock::monotonic_ns();
-        if !self.searches.take(now_ns) {
+        let id = place.cpu.current_id();
+        // If the poll has just ended, another task may run there.
+        let may_search = !place.is_over() && self.searches.take(now_ns);
+        let task = id.filter(|_| may_search).and_then(|id| System::global().find_task(id));
+        let Some(task) = task else {
             kept.count_unknown(stint.wall_ns);
             return Age::Ignored;
-        }
-        let task = place.cpu.current_id().and_then(|id| System::global().find_task(id));
-        let Some(task) = task.filter(|task| !standing::is_standing(task.site())) else {
-            return Age::Ignored;
         };
-        let inside = kernel::inside(place.thread);
-        // A thread may be in the kernel and yet wait for a CPU. Where the kernel says nothing, most of those that use no CPU are blocked.
-        let may_run = kernel::may_run(place.thread).unwrap_or(inside == Ok(None));
+        if standing::is_standing(task.site()) {
+            return Age::Ignored;
+        }
+        let (may_run, inside) = whereabouts(place);
         let now = times(stint, place);
         let then = then.unwrap_or(Times { waited_ns: now.waited_ns, ..Times::default() });
         let state = verdict::state(now.since(then), may_run);
         let mut caught = Box::new(Caught::new(place, &task, state, stint, self.handle));
-        caught.note_call(inside.ok().flatten());
+        caught.note_call(inside);
         let kind = (task.site().id(), state);
         caught.wants_stack = self.stacks.take(now_ns, kind);
         caught.is_told = self.told.take(now_ns, kind);
@@ -199,6 +200,15 @@ impl Looks {
             kept.tell(caught);
         }
     }
+}
+
+/// Whether the poll's thread runs, or could; and where it is in the kernel, if it is blocked there.
+fn whereabouts(place: Place) -> (bool, Option<Inside>) {
+    let (inside, may_run) = (kernel::inside(place.thread), kernel::may_run(place.thread));
+    // If the poll has just ended, the thread is elsewhere.
+    let (inside, may_run) = if place.is_over() { (None, None) } else { (inside.ok(), may_run) };
+    // A thread may be in the kernel and yet wait for a CPU. Where nothing is known, most of those that use no CPU are blocked.
+    (may_run.unwrap_or(inside == Some(None)), inside.flatten())
 }
 
 fn times(stint: &CpuTimeCount, place: Place) -> Times {

@@ -127,15 +127,28 @@ fn named(address: u64, symbolizer: &mut Symbolizer) -> Arc<[StackFrame]> {
 #[cfg(feature = "symbols")]
 fn is_root(frame: &StackFrame) -> bool {
     use crate::tasks::tracked::{FILE, FUNCTIONS};
-    let Some(function) = &frame.function else { return false };
-    // With line tables only, the names of inlined functions have neither type nor module.
-    let here = || frame.file.as_deref().is_some_and(|file| file.ends_with(FILE));
-    function.starts_with(FUNCTIONS) || function.starts_with("poll<") && here()
+    let is_named = frame.function.as_ref().is_some_and(|function| function.starts_with(FUNCTIONS));
+    // The names of inlined functions may have neither type nor module.
+    is_named || frame.file.as_ref().is_some_and(|file| file.ends_with(FILE))
 }
 
 #[cfg(all(test, feature = "symbols"))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stack_ends_where_its_task_is_polled() {
+        let frame = |function: &str, file: &str| StackFrame {
+            function: Some(function.to_owned()),
+            file: Some(file.to_owned()),
+            ..StackFrame::default()
+        };
+        let file = "/src/pertask/crates/pertask/src/tasks/tracked.rs";
+        assert!(is_root(&frame("{closure#0}<app::handle>", file)));
+        let poll = "<pertask::tasks::tracked::Tracked<F> as core::future::future::Future>::poll";
+        assert!(is_root(&frame(poll, "?")));
+        assert!(!is_root(&frame("poll<app::handle>", "/src/app/tracked.rs")));
+    }
 
     #[test]
     fn the_programs_own_function_is_told_from_machinery() {

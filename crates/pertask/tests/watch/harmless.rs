@@ -1,9 +1,10 @@
 //! A watch disturbs nobody: it ends no sleep, leaves no thread behind, and a fork does not hang.
 
 use super::support::{self, alone, thread_number};
-use super::{caught, has_stack, rows, wait_for, watch};
+use super::{caught, has_stack, options, rows, wait_for, watch};
 use pertask::TaskExt;
-use pertask::watch::{Watch, WatchOptions};
+use pertask::watch::{BlockingPoll, Watch, WatchOptions};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -193,4 +194,46 @@ fn what_a_watch_costs() {
         let polls = watch.stop().polls;
         loudly(&format!("{polls} polls were caught"));
     }
+}
+
+#[test]
+fn watches_and_samplers_come_and_go_and_no_sleep_is_ended() {
+    use pertask::sampler::{Sampler, SamplerOptions};
+    let _alone = alone();
+    let (over, disturbed) = (AtomicBool::new(false), AtomicU32::new(0));
+    let (over, disturbed) = (&over, &disturbed);
+    thread::scope(|scope| {
+        for worker in 0..4_u64 {
+            scope.spawn(move || {
+                for round in worker.. {
+                    if over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let poll = async {
+                        support::spin(round * 7 % 11);
+                        let ended = is_disturbed((round * 5 % 13) as i64);
+                        disturbed.fetch_add(ended.into(), Ordering::Relaxed);
+                    };
+                    support::run(poll.task("storm"));
+                }
+            });
+        }
+        let told = Arc::new(AtomicU32::new(0));
+        for round in 0..12 {
+            let count = Arc::clone(&told);
+            // Names would take longer than all the rest.
+            let tell = move |_: &BlockingPoll| {
+                count.fetch_add(1, Ordering::Relaxed);
+            };
+            let watch = Watch::start_with(options(), tell).unwrap();
+            let sampler = (round % 3 == 0).then(|| Sampler::start(SamplerOptions::default()));
+            let other = (round % 2 == 0).then(super::watch);
+            thread::sleep(Duration::from_millis(40));
+            drop(other);
+            drop((watch, sampler));
+        }
+        over.store(true, Ordering::Relaxed);
+        support::loudly(&format!("{} times told", told.load(Ordering::Relaxed)));
+    });
+    assert_eq!(disturbed.load(Ordering::Relaxed), 0);
 }
