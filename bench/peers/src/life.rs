@@ -42,7 +42,7 @@ enum Lives {
 impl Lives {
     fn of(variant: &Variant) -> Self {
         match variant.name {
-            "off" | "agent" | "session" | "wakes" => Self::Pertask,
+            "off" | "agent" | "session" | "wakes" | "lives" => Self::Pertask,
             "labels" | "labels-off" | "published" => Self::Labeled,
             name if name.starts_with("pertask-") => Self::Pertask,
             #[cfg(feature = "peers")]

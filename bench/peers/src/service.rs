@@ -44,7 +44,7 @@ pub fn serve(variant: &Variant) {
 /// The router with the layer by which a tool sees requests, or one that does nothing.
 fn layered(variant: &Variant, router: Router) -> Router {
     match variant.name {
-        "off" | "agent" | "session" | "wakes" => router.layer(from_fn(as_task)),
+        "off" | "agent" | "session" | "wakes" | "lives" => router.layer(from_fn(as_task)),
         name if name.starts_with("pertask-") => router.layer(from_fn(as_task)),
         "labels" | "labels-off" | "published" => router.layer(from_fn(as_labeled_task)),
         #[cfg(feature = "peers")]

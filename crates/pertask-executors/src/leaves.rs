@@ -49,35 +49,38 @@ const CRATES: &[&str] = &[
     "want",
 ];
 
-/// Whether a function, by its name with or without its crate's hash, belongs to a runtime or to a library of primitives.
+/// Whether a function belongs to a runtime or to a library of primitives, by its name. `None` where the name does not say whose it is: that
+/// of a type parameter's method, of C code, or a name without its path.
 ///
 /// ```
 /// use pertask_executors::is_primitive;
 ///
-/// assert!(is_primitive("<tokio::time::sleep::Sleep as core::future::future::Future>::poll"));
-/// assert!(is_primitive("<&mut F as core::future::future::Future>::poll"));
-/// assert!(!is_primitive("service::handlers::get_user::{{closure}}"));
-/// assert!(!is_primitive("<service::Stream<T> as futures_core::stream::Stream>::poll_next"));
+/// let sleep = "<tokio::time::sleep::Sleep as core::future::future::Future>::poll";
+/// assert_eq!(is_primitive(sleep), Some(true));
+/// assert_eq!(is_primitive("service::handlers::get_user::{{closure}}"), Some(false));
+/// assert_eq!(is_primitive("<service::Rows<T> as futures_core::stream::Stream>::poll_next"), Some(false));
+/// assert_eq!(is_primitive("<&mut F as core::future::future::Future>::poll"), None);
+/// assert_eq!(is_primitive("__rust_try"), None);
 /// ```
 #[must_use]
-pub fn is_primitive(function: &str) -> bool {
+pub fn is_primitive(function: &str) -> Option<bool> {
+    let name = own_part(function);
+    let is_of_name = |c: char| c.is_alphanumeric() || c == '_';
+    let (first, rest) = name.split_at(name.find(|c| !is_of_name(c)).unwrap_or(name.len()));
+    // With the crate's hash: `tokio[1a2b]::time::sleep`.
+    (rest.starts_with("::") || rest.starts_with('[')).then(|| CRATES.contains(&first))
+}
+
+/// The type of a method's name without what stands before it, or the function's own name.
+fn own_part(function: &str) -> &str {
+    const BEFORE: [&str; 4] = ["mut ", "const ", "dyn ", "impl "];
     let mut name = function;
     loop {
         let rest = name.trim_start_matches(['<', '&', '*', '(', '[', ' ']);
-        let rest = ["mut ", "const ", "dyn ", "impl "]
-            .iter()
-            .find_map(|word| rest.strip_prefix(word))
-            .unwrap_or(rest);
-        if rest == name {
-            break;
+        let word = BEFORE.iter().find_map(|word| rest.strip_prefix(word));
+        match word {
+            Some(rest) => name = rest,
+            None => return rest,
         }
-        name = rest;
-    }
-    let end = name.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(name.len());
-    let (first, rest) = name.split_at(end);
-    match rest.starts_with("::") || rest.starts_with('[') {
-        true => CRATES.contains(&first),
-        // A type parameter, or the name alone of a method that was inlined: nothing says whose it is.
-        false => function.starts_with('<'),
     }
 }

@@ -40,8 +40,8 @@ struct Place {
     lines: Vec<Line>,
     /// What each line is to a task.
     marks: Vec<Mark>,
-    /// Whether each line is a function of a runtime's, or of a library of primitives.
-    primitive: Vec<bool>,
+    /// Whether each line is a function of a runtime's, or of a library of primitives, where its name says it.
+    primitive: Vec<Option<bool>>,
     /// The location in the new profile, if it has been needed whole.
     whole: Option<LocationId>,
 }
@@ -101,8 +101,10 @@ impl<'a> Naming<'a> {
             let lines = is_primitive(id).into_iter().enumerate();
             lines.map(move |(line, is_primitive)| (at, line, is_primitive))
         });
-        let leaf = frames.take_while(|(.., is_primitive)| *is_primitive).last();
-        let (at, line, _) = leaf.unwrap_or((0, 0, true));
+        // What does not say whose it is may be in between.
+        let within = frames.take_while(|(.., is_primitive)| *is_primitive != Some(false));
+        let leaf = within.filter(|(.., is_primitive)| *is_primitive == Some(true)).last();
+        let (at, line) = leaf.map_or((0, 0), |(at, line, _)| (at, line));
         let stack = sample.stack[at..].to_vec();
         self.add_whole(&Sample { stack, ..sample.clone() }, line);
     }
@@ -230,7 +232,7 @@ impl<'a> Naming<'a> {
                 self.places[at].lines = lines.collect();
                 self.places[at].marks = vec![Mark::Unnamed; self.places[at].lines.len()];
                 let name = |line: &Line| self.tables.function(line.function).map(|it| &it.name);
-                let primitive = |line| name(line).is_some_and(|name| is_primitive(name));
+                let primitive = |line| name(line).and_then(|name| is_primitive(name));
                 self.places[at].primitive = location.lines.iter().map(primitive).collect();
             }
         }
