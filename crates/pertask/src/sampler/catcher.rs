@@ -171,6 +171,10 @@ fn no_running(why: &str) -> String {
 }
 
 impl Asked {
+    pub(crate) fn thread(&self) -> u32 {
+        self.0.thread()
+    }
+
     /// The stack, `Ok(None)` if the poll was over by then, or `Err` if the thread has not answered yet.
     pub(crate) fn answer(&self) -> Result<Option<Stack>, ()> {
         match self.0.answer() {

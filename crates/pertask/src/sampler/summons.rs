@@ -171,6 +171,11 @@ fn cover() {
 }
 
 impl Summons {
+    pub(super) fn thread(&self) -> u32 {
+        // Relaxed: this summons has the slot.
+        self.slot.thread.load(Ordering::Relaxed)
+    }
+
     /// Looks whether the thread has answered.
     pub(super) fn answer(&self) -> Answer {
         // Acquire: pairs with the Release in `answer`, for what the handler has written.

@@ -91,6 +91,11 @@ impl Caught {
         }
     }
 
+    /// Keeps what the thread was asked before. What it answers is of a moment when it ran.
+    pub(super) fn keep(&mut self, asked: Option<Asked>) {
+        self.asked = asked.filter(|_| self.facts.state != BlockedState::Blocked);
+    }
+
     /// Takes the stack, if the thread can be asked for it or has answered, or is blocked in the kernel.
     pub(super) fn take_stack(&mut self, place: Place, catcher: &mut Catcher) {
         if self.take_answer(catcher) {
@@ -147,7 +152,7 @@ impl Caught {
 
     /// The thread that was asked for its stack and has not answered.
     pub(super) fn owes_answer(&self) -> Option<u32> {
-        self.asked.as_ref().map(|_| self.facts.thread)
+        self.asked.as_ref().map(Asked::thread)
     }
 }
 

@@ -10,7 +10,7 @@ use super::verdict::{self, Times};
 use crate::os::clock;
 use crate::pmus::cpu_time::{CpuTime, CpuTimeCount};
 use crate::pmus::stint::Stints;
-use crate::sampler::Catcher;
+use crate::sampler::{Asked, Catcher};
 use crate::tasks::standing;
 use pertask_core::{CpuRecord, PmuHandle, System};
 use std::collections::HashMap;
@@ -32,6 +32,8 @@ pub(super) struct Looks {
     catcher: Catcher,
     /// The tasks that may be looked for: each search looks at all live tasks.
     searches: Quota,
+    /// The threads that may be asked for stacks that may not be needed.
+    ahead: Quota,
     stacks: Allowance,
     told: Allowance,
     /// What was seen of each CPU, by its number.
@@ -49,8 +51,8 @@ struct Seen {
 enum Age {
     /// It was seen once.
     New,
-    /// It was seen to go on. Its times at that look.
-    Older(Times),
+    /// It was seen to go on. Its times at that look, and its thread, if that was asked for its stack.
+    Older(Times, Option<Asked>),
     Caught(Box<Caught>),
     /// It may take as long as it likes, or is none of ours.
     Ignored,
@@ -67,6 +69,7 @@ impl Looks {
             handle,
             catcher,
             searches: Quota::new(SEARCHES_A_SECOND),
+            ahead: Quota::new(options.most_stacks_a_second as usize),
             stacks: Allowance::new(options.most_stacks_a_second),
             told: Allowance::new(options.most_told_a_second),
             seen: HashMap::new(),
@@ -93,9 +96,13 @@ impl Looks {
     pub(super) fn end(mut self, kept: &Kept) {
         let mut owing = Vec::new();
         for (cpu, seen) in std::mem::take(&mut self.seen) {
-            if let Age::Caught(caught) = seen.age {
-                owing.extend(caught.owes_answer());
-                kept.set_under_way(cpu, &caught);
+            match seen.age {
+                Age::Caught(caught) => {
+                    owing.extend(caught.owes_answer());
+                    kept.set_under_way(cpu, &caught);
+                }
+                Age::Older(_, Some(asked)) => owing.push(asked.thread()),
+                _ => {}
             }
         }
         self.catcher.end(owing.into_iter());
@@ -132,15 +139,15 @@ impl Looks {
     fn grown(&mut self, age: Age, stint: &CpuTimeCount, place: Place, kept: &Kept) -> Age {
         let left_ns = self.threshold_ns.saturating_sub(stint.wall_ns);
         match age {
-            Age::New | Age::Older(_) if left_ns > 0 => {
+            Age::New | Age::Older(..) if left_ns > 0 => {
                 self.due_ns = self.due_ns.min(left_ns);
                 match age {
-                    Age::New => Age::Older(times(stint, place)),
+                    Age::New => Age::Older(times(stint, place), self.ask_ahead(stint, place)),
                     older => older,
                 }
             }
-            Age::New => self.catch(None, stint, place, kept),
-            Age::Older(then) => self.catch(Some(then), stint, place, kept),
+            Age::New => self.catch((None, None), stint, place, kept),
+            Age::Older(then, asked) => self.catch((Some(then), asked), stint, place, kept),
             Age::Caught(mut caught) => {
                 caught.note(stint);
                 self.follow(&mut caught, place, kept);
@@ -150,10 +157,18 @@ impl Looks {
         }
     }
 
-    /// Catches a poll, whose times a while ago were these.
+    /// Asks the thread of a poll that may become too long, and computes, for its stack. The answer takes a tick of the kernel's, and by
+    /// then many a poll is over.
+    fn ask_ahead(&mut self, stint: &CpuTimeCount, place: Place) -> Option<Asked> {
+        let computes = stint.cpu_ns > stint.wall_ns / 2;
+        let may_ask = computes && self.ahead.take(clock::monotonic_ns());
+        may_ask.then(|| self.catcher.ask(place.thread, place.cpu, place.switches)).flatten()
+    }
+
+    /// Catches a poll, whose times a while ago were these, and whose thread may have been asked for its stack.
     fn catch(
         &mut self,
-        then: Option<Times>,
+        (then, asked): (Option<Times>, Option<Asked>),
         stint: &CpuTimeCount,
         place: Place,
         kept: &Kept,
@@ -176,6 +191,7 @@ impl Looks {
         let state = verdict::state(now.since(then), may_run);
         let mut caught = Box::new(Caught::new(place, &task, state, stint, self.handle));
         caught.note_call(inside);
+        caught.keep(asked);
         let kind = (task.site().id(), state);
         caught.wants_stack = self.stacks.take(now_ns, kind);
         caught.is_told = self.told.take(now_ns, kind);

@@ -31,7 +31,8 @@
 //!   other registers. Where the unwind tables want a frame pointer that is not known, the watch finds it by the code of the function,
 //!   and by the call that leads there; otherwise the stack ends there.
 //! - A thread that runs is interrupted at the kernel's next tick, by a timer on the thread's CPU clock with SIGURG, as the
-//!   [sampler](crate::sampler) does it. It writes its stack itself.
+//!   [sampler](crate::sampler) does it. It writes its stack itself. It is asked for it at half the threshold already, because a tick
+//!   may be too late.
 //!
 //! What cannot be had on a machine is said in [`BlockedReport::remarks`], and the rest works.
 //!
