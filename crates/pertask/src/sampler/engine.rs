@@ -32,6 +32,9 @@ pub(super) const TURN: Duration = Duration::from_millis(10);
 /// The longest turn.
 const LONGEST_TURN: Duration = Duration::from_millis(100);
 
+/// The longest turn while waits are sampled. A ring of the default size then has room for all, though half of it is for samples.
+const LONGEST_TURN_WITH_WAITS: Duration = Duration::from_millis(25);
+
 /// The number of samples that a busy thread takes in a turn. A ring of the default size has room for four times as many.
 const SAMPLES_A_TURN: u32 = 25;
 
@@ -249,7 +252,9 @@ impl Engine {
 
     /// The time until the collector's next turn. A change of the rate wakes the collector.
     pub(super) fn turn_time(&self) -> Duration {
-        (Duration::from_nanos(self.arms.period_ns()) * SAMPLES_A_TURN).clamp(TURN, LONGEST_TURN)
+        let has_waits = self.sessions.iter().any(|session| session.has_waits);
+        let longest = if has_waits { LONGEST_TURN_WITH_WAITS } else { LONGEST_TURN };
+        (Duration::from_nanos(self.arms.period_ns()) * SAMPLES_A_TURN).clamp(TURN, longest)
     }
 
     /// One turn of the collector.

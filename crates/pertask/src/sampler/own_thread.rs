@@ -52,10 +52,10 @@ impl OwnRecord {
         Some([flags].into_iter().chain(callers.iter().copied()).collect())
     }
 
-    /// Writes a record of at most so many words into the thread's ring. `None` if there is no room.
+    /// Writes a record of at most so many words into the thread's ring, half of which is left to samples. `None` if there is no room.
     pub(super) fn write(self, most: usize, f: impl FnOnce(&mut dyn FnMut(u64))) -> Option<()> {
         let write = |_: &mut Own| {
-            let mut writing = self.record.ring.begin(most)?;
+            let mut writing = self.record.ring.begin_in_half(most)?;
             f(&mut |word| writing.push(word));
             writing.finish();
             Some(())

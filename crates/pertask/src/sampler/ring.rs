@@ -62,6 +62,16 @@ impl Ring {
         Some(Writing { ring: self, start, length: 1 })
     }
 
+    /// Begins a record of at most `most` words, unless less than half of the ring would then be left for others. Then this returns
+    /// `None`, and counts nothing.
+    pub(super) fn begin_in_half(&self, most: usize) -> Option<Writing<'_>> {
+        // Relaxed and Acquire: as in `begin`.
+        let start = self.head.load(Ordering::Relaxed);
+        let used = start - self.tail.load(Ordering::Acquire);
+        let has_room = used + (most as u64) < self.words.len() as u64 / 2;
+        has_room.then(|| Writing { ring: self, start, length: 1 })
+    }
+
     /// The end of the records that are in the ring now.
     pub(super) fn end(&self) -> u64 {
         // Acquire: pairs with the Release in `finish`, so that the records before this end are whole.
@@ -141,6 +151,20 @@ impl Writing<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_take_half_of_the_ring_leaves_the_other_half() {
+        let ring = Ring::new(64 * 8).unwrap();
+        let mut taken = 0;
+        while let Some(mut writing) = ring.begin_in_half(7) {
+            (0..7).for_each(|word| writing.push(word));
+            writing.finish();
+            taken += 1;
+        }
+        assert_eq!((taken, ring.dropped()), (4, 0), "eight words each");
+        assert!((0..4).all(|_| write(&ring, &[1, 2, 3, 4, 5, 6, 7])));
+        assert!(!write(&ring, &[1]) && ring.dropped() == 1);
+    }
 
     fn write(ring: &Ring, words: &[u64]) -> bool {
         let Some(mut writing) = ring.begin(words.len()) else { return false };

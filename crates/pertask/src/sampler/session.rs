@@ -41,6 +41,7 @@ impl Drained<'_> {
 pub(super) struct Session {
     pub(super) number: u64,
     pub(super) frequency_hz: u32,
+    pub(super) has_waits: bool,
     room_bytes: usize,
     start: (SystemTime, Instant),
     /// When the session began. All the time of threads that were born since belongs to it.
@@ -68,6 +69,7 @@ impl Session {
         Self {
             number,
             frequency_hz: options.frequency_hz,
+            has_waits: options.waits,
             room_bytes: options.memory_bytes,
             start: (SystemTime::now(), Instant::now()),
             since: Birth::now(),
