@@ -37,7 +37,6 @@ const CRATES: &[&str] = &[
     "kanal",
     "mio",
     "parking",
-    "pertask",
     "piper",
     "pollster",
     "smol",
@@ -48,6 +47,9 @@ const CRATES: &[&str] = &[
     "tokio_util",
     "want",
 ];
+
+/// What takes the stack itself, in a crate whose name a program may have, too.
+const TAKERS: [&str; 2] = ["pertask::pmus::", "pertask::sampler::"];
 
 /// Whether a function belongs to a runtime or to a library of primitives, by its name. `None` where the name does not say whose it is: that
 /// of a type parameter's method, of C code, or a name without its path.
@@ -65,6 +67,9 @@ const CRATES: &[&str] = &[
 #[must_use]
 pub fn is_primitive(function: &str) -> Option<bool> {
     let name = own_part(function);
+    if TAKERS.iter().any(|taker| name.starts_with(taker)) {
+        return Some(true);
+    }
     let is_of_name = |c: char| c.is_alphanumeric() || c == '_';
     let (first, rest) = name.split_at(name.find(|c| !is_of_name(c)).unwrap_or(name.len()));
     // With the crate's hash: `tokio[1a2b]::time::sleep`.

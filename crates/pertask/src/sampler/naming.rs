@@ -46,6 +46,13 @@ struct Place {
     whole: Option<LocationId>,
 }
 
+impl Place {
+    /// What each line is.
+    fn kinds(&self) -> (&[Option<bool>], &[Mark]) {
+        (&self.primitive, &self.marks)
+    }
+}
+
 impl<'a> Naming<'a> {
     /// Names the locations of `tables` that have no names. Their samples are not looked at.
     pub(super) fn of(tables: &'a Profile, symbolizer: &mut Symbolizer, bounds: Bounds) -> Self {
@@ -93,18 +100,18 @@ impl<'a> Naming<'a> {
 
     /// Adds waits. Their stack begins at the outermost of the functions in which a runtime or a library waits.
     fn add_wait(&mut self, sample: &Sample) {
-        let is_primitive = |id: &LocationId| {
+        let lines = |(at, id): (usize, &LocationId)| {
             let place = self.places.get(id.0 as usize);
-            place.map_or(&[][..], |place| &place.primitive).to_vec()
+            let (primitive, marks) = place.map_or((&[][..], &[][..]), Place::kinds);
+            let lines = primitive.iter().copied().zip(marks.iter().copied()).enumerate();
+            lines.map(move |(line, (primitive, mark))| (at, line, primitive, mark))
         };
-        let frames = sample.stack.iter().enumerate().flat_map(|(at, id)| {
-            let lines = is_primitive(id).into_iter().enumerate();
-            lines.map(move |(line, is_primitive)| (at, line, is_primitive))
-        });
+        let frames = sample.stack.iter().enumerate().flat_map(lines);
+        let of_task = frames.take_while(|(.., mark)| *mark != Mark::Tracked);
         // What does not say whose it is may be in between.
-        let within = frames.take_while(|(.., is_primitive)| *is_primitive != Some(false));
-        let leaf = within.filter(|(.., is_primitive)| *is_primitive == Some(true)).last();
-        let (at, line) = leaf.map_or((0, 0), |(at, line, _)| (at, line));
+        let within = of_task.take_while(|(.., primitive, _)| *primitive != Some(false));
+        let leaf = within.filter(|(.., primitive, _)| *primitive == Some(true)).last();
+        let (at, line) = leaf.map_or((0, 0), |(at, line, ..)| (at, line));
         let stack = sample.stack[at..].to_vec();
         self.add_whole(&Sample { stack, ..sample.clone() }, line);
     }
