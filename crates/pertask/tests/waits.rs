@@ -6,7 +6,8 @@
 mod support;
 
 use pertask::TaskExt;
-use pertask::sampler::{RawProfile, RawWait, Sampler, SamplerOptions};
+use pertask::profile::{Profile, Sample, State};
+use pertask::sampler::{RawProfile, RawWait, ResolveOptions, Sampler, SamplerOptions, resolve};
 use pertask::symbols::Symbolizer;
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
@@ -150,6 +151,33 @@ fn who_wakes_is_told() {
         profile.waits
     );
     assert!(of(wakes).all(|wait| wait.woken_by.is_none()), "a timer woke it");
+}
+
+/// A file without names says of waits what the profile itself says, once it has names.
+#[test]
+fn waits_get_their_names_later() {
+    let _alone = alone();
+    let runtime = runtime();
+    let sampler = sampling();
+    runtime.block_on(async { tokio::spawn(query().task("waits")).await.unwrap() });
+    let raw = sampler.stop();
+    let mut file = Vec::new();
+    raw.write_pprof_unresolved(&mut file).unwrap();
+    let read = Profile::from_pprof(&file[..]).unwrap();
+    let later = resolve(&read, &ResolveOptions::default());
+    let named = |profile: &Profile| {
+        let waiting = profile.in_state(State::Waiting);
+        let name = |sample: &Sample| {
+            let location = waiting.location(*sample.stack.first()?)?;
+            Some(waiting.function(location.lines.first()?.function)?.name.to_string())
+        };
+        waiting.samples.iter().map(|it| (name(it), it.time_ns, it.count)).collect::<Vec<_>>()
+    };
+    assert_eq!(named(&later), named(&raw.resolve()));
+    let sleeps = |(name, ..): &(Option<String>, u64, u64)| {
+        name.as_ref().is_some_and(|name| name.contains("Sleep"))
+    };
+    assert!(named(&later).iter().any(sleeps), "{:?}", named(&later));
 }
 
 #[test]
