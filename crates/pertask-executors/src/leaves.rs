@@ -56,11 +56,16 @@ const CRATES: &[&str] = &[
 ///
 /// assert!(is_primitive("<tokio::time::sleep::Sleep as core::future::future::Future>::poll"));
 /// assert!(is_primitive("<&mut F as core::future::future::Future>::poll"));
+/// assert!(is_primitive("__rust_try"));
 /// assert!(!is_primitive("service::handlers::get_user::{{closure}}"));
 /// assert!(!is_primitive("<service::Stream<T> as futures_core::stream::Stream>::poll_next"));
 /// ```
 #[must_use]
 pub fn is_primitive(function: &str) -> bool {
+    // The compiler's own frame around what may panic, as in std's `catch_unwind`. In optimized code it is inlined.
+    if function.starts_with("__rust_try") {
+        return true;
+    }
     let mut name = function;
     loop {
         let rest = name.trim_start_matches(['<', '&', '*', '(', '[', ' ']);

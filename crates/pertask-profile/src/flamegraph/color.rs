@@ -2,6 +2,7 @@
 
 use super::super::Function;
 use super::super::frames::{OUTSIDE, UNKNOWN};
+use super::super::whose::{is_native, is_of_std, package_of};
 use super::frame::{Frame, Frames, Root};
 use super::text;
 
@@ -133,35 +134,6 @@ fn crate_in(name: &str) -> Option<&str> {
 
 fn is_std(name: &str) -> bool {
     matches!(name, "std" | "core" | "alloc" | "test" | "proc_macro")
-}
-
-/// As the compiler spells std's files, in what is shipped and where its source is installed.
-fn is_of_std(file: &str) -> bool {
-    file.starts_with("/rustc/")
-        || file.contains("/rustlib/src/rust/library/")
-        || ["library/core/src/", "library/alloc/src/", "library/std/src/"]
-            .iter()
-            .any(|start| file.starts_with(start))
-}
-
-/// `tokio` of `…/registry/src/index.crates.io-1949cf8c6b5b557f/tokio-1.54.1/src/lib.rs`, and of a checkout's or a copy's path.
-fn package_of(file: &str) -> Option<&str> {
-    let after = |start| file.split_once(start).map(|(_, rest)| rest);
-    if let Some(rest) = after("/registry/src/") {
-        return rest.split('/').nth(1).map(without_suffix);
-    }
-    let rest = after("/git/checkouts/").or_else(|| after("/vendor/"))?;
-    rest.split('/').next().map(without_suffix)
-}
-
-/// A folder's name without its version or hash.
-fn without_suffix(folder: &str) -> &str {
-    folder.rsplit_once('-').map_or(folder, |(name, _)| name)
-}
-
-fn is_native(file: &str) -> bool {
-    let ending = file.rsplit('.').next().unwrap_or_default();
-    matches!(ending, "c" | "h" | "s" | "S" | "cc" | "cpp" | "cxx" | "hpp" | "hh")
 }
 
 fn folder(file: &str) -> &str {

@@ -168,8 +168,9 @@ pub fn resolve(profile: &Profile, options: &ResolveOptions) -> Profile {
     let mut symbolizer = Symbolizer::of_recorded(&modules, &options.of_symbolizer());
     let mut naming = Naming::of(profile, &mut symbolizer, bounds(profile));
     drop(symbolizer);
-    profile.samples.iter().for_each(|sample| naming.look(sample));
-    profile.samples.iter().for_each(|sample| naming.add(sample));
+    let samples = || profile.samples.iter().chain(&profile.off_cpu);
+    samples().for_each(|sample| naming.look(sample));
+    samples().for_each(|sample| naming.add(sample));
     naming.finish()
 }
 
@@ -177,7 +178,7 @@ pub fn resolve(profile: &Profile, options: &ResolveOptions) -> Profile {
 fn bounds(profile: &Profile) -> Bounds {
     let default = Bounds::default();
     Bounds {
-        samples: default.samples.max(profile.samples.len()),
+        samples: default.samples.max(profile.samples.len() + profile.off_cpu.len()),
         locations: default.locations.max(profile.locations.len().saturating_mul(2)),
         texts: usize::MAX,
         text_bytes: usize::MAX,
