@@ -44,6 +44,11 @@ impl Default for FlamegraphOptions {
 }
 
 impl FlamegraphOptions {
+    /// What the width of a frame means: time if several states are drawn, because numbers of samples and of waits are no sum.
+    pub(super) fn weight(&self) -> Weight {
+        if self.whole_life { Weight::Time } else { self.weight }
+    }
+
     /// The width that is drawn: one in which there is room for a name, and no number overflows.
     pub(super) fn width(&self) -> u32 {
         self.width_px.clamp(300, 100_000)
