@@ -112,6 +112,15 @@ impl Profile {
         self.samples.iter().chain(&self.off_cpu)
     }
 
+    /// Returns how the profile was taken and what it lacks, in a few words: `perf cpu-clock; nothing lost`. Time off the CPU is measured.
+    #[cfg(any(feature = "firefox", feature = "speedscope"))]
+    pub(crate) fn origin(&self) -> String {
+        match self.state {
+            State::OnCpu => format!("{}; {}", self.mechanism, self.lost),
+            state => state.time().to_owned(),
+        }
+    }
+
     /// Divides samples by whether they are on a CPU.
     pub(crate) fn by_cpu(samples: Vec<Sample>) -> (Vec<Sample>, Vec<Sample>) {
         samples.into_iter().partition(|sample| sample.state == State::OnCpu)
