@@ -52,6 +52,10 @@ pub enum Error {
     Incomparable { cpu: String, other: String, found: Vec<String> },
     /// One of two profiles that are to be compared is the difference of two.
     IsDifference { place: String },
+    /// A profile has no time in a state.
+    NoState { place: String, time: &'static str, has: String, has_waits: bool },
+    /// Whole lives of a difference were asked for.
+    LivesCompared { place: String },
     /// No sample of a profile meets the filters.
     NothingMatched { place: String, why: String },
     /// The demo's service gave wrong answers or none.
@@ -130,6 +134,17 @@ impl fmt::Display for Error {
             Self::IsDifference { place } => write!(
                 f,
                 "cannot compare {place}: it is the difference of two profiles itself. Name two profiles, or look at it alone: pertask report {place}"
+            ),
+            Self::NoState { place, time, has, has_waits: true } => {
+                write!(f, "{place} has no {time}: it has {has}")
+            }
+            Self::NoState { place, time, has, has_waits: false } => write!(
+                f,
+                "{place} has no {time}: it has {has}. Programs record where their tasks wait with SamplerOptions {{ waits: true, .. }}."
+            ),
+            Self::LivesCompared { place } => write!(
+                f,
+                "cannot compare whole lives: {place} is the difference of two profiles. Choose one state: --state on-cpu, blocked, ready or waiting"
             ),
             Self::NothingMatched { place, why } => write!(f, "nothing in {place} matched: {why}"),
             Self::Requests { failed, total, first } => write!(

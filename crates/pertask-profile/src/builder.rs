@@ -152,7 +152,8 @@ impl ProfileBuilder {
         let trimmed = self.trim(&mut sample);
         let amount =
             Amount { count: mem::take(&mut sample.count), time_ns: mem::take(&mut sample.time_ns) };
-        if !sample.complete {
+        // What is lost is counted in samples, and waits are none.
+        if !sample.complete && sample.state == State::OnCpu {
             self.lost.stacks_incomplete = self.lost.stacks_incomplete.saturating_add(amount.count);
         }
         let left = self.samples.add(sample, amount, self.bounds.samples);
@@ -316,9 +317,9 @@ impl<T: Eq + Hash> Table<T> {
 
 /// Returns the reduced form of a sample: what it keeps if there is no room for the whole.
 fn folded(sample: Sample) -> Sample {
-    let Sample { stack, task, runtime, complete, .. } = sample;
+    let Sample { state, stack, task, runtime, complete, .. } = sample;
     let task = task.map(|task| TaskRef { id: None, parent: None, ..task });
-    Sample { stack, task, runtime, complete, ..Sample::default() }
+    Sample { state, stack, task, runtime, complete, ..Sample::default() }
 }
 
 /// Returns the beginning of a text that is longer than `most` bytes.

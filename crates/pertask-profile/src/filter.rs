@@ -85,22 +85,7 @@ impl Profile {
             let incomplete = samples.iter().filter(|sample| !sample.complete);
             lost.stacks_incomplete = incomplete.fold(0, |sum, it| it.count.saturating_add(sum));
         }
-        Self {
-            start: self.start,
-            duration_ns: self.duration_ns,
-            mechanism: self.mechanism.clone(),
-            period_ns: self.period_ns,
-            samples,
-            state: self.state,
-            off_cpu,
-            has_counts: self.has_counts,
-            locations: self.locations.clone(),
-            functions: self.functions.clone(),
-            mappings: self.mappings.clone(),
-            lost,
-            remarks: self.remarks.clone(),
-            task_root: self.task_root.clone(),
-        }
+        Self { samples, off_cpu, lost, ..self.without_samples() }
     }
 
     /// Returns for each location whether a function there has this text in its name.

@@ -1,11 +1,13 @@
-//! A sampled profile: which task was on the CPU and where in the code, in a model that is independent of any tool.
+//! A sampled profile: which task was on the CPU and where in the code, and where tasks waited, in a model that is independent of any tool.
 //!
 //! - A sampler fills a profile through a [`ProfileBuilder`].
 //! - [`Profile::write_pprof`] writes it for `go tool pprof` and other readers of that format. pprof keeps everything, and
 //!   [`Profile::from_pprof`] reads it back.
 //! - [`Profile::write_flamegraph`], [`Profile::write_firefox`], [`Profile::write_speedscope`] and [`Profile::write_folded`] write
 //!   it for viewers.
-//! - [`Profile::summary`] adds the CPU time up by task, spawn site, function, thread, scope or label.
+//! - [`Profile::summary`] adds the time up by task, spawn site, function, place, thread, scope or label.
+//! - [`Profile::in_state`] makes a profile of time off the CPU, for all of these: where tasks wait, for one. [`Profile::lives`] and
+//!   [`FlamegraphOptions::whole_life`] have all states together.
 //! - [`Profile::filtered`] returns a part of it.
 //! - [`Comparison`] says what has changed between two profiles, and what of that is noise.
 //!
@@ -57,7 +59,9 @@ mod firefox;
 mod flamegraph;
 mod folded;
 mod frames;
+mod life;
 mod lost;
+mod place;
 #[cfg(feature = "pprof")]
 mod pprof;
 #[cfg(feature = "speedscope")]
@@ -67,6 +71,7 @@ mod state;
 mod summary;
 #[cfg(feature = "table")]
 mod table;
+mod whose;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -81,13 +86,16 @@ pub use filter::Filter;
 pub use flamegraph::FlamegraphOptions;
 pub use folded::Weight;
 pub use frames::RootBy;
+pub use life::{LifeRow, LifeSummary, Times};
 pub use lost::Lost;
 #[cfg(feature = "pprof")]
 pub use pprof::{PprofDifference, PprofFile, PprofWriter, ReadError, ReadLimits};
 pub use state::State;
 pub use summary::{Amount, GroupBy, Subject, Summary, SummaryRow};
 #[cfg(feature = "table")]
-pub use table::{ComparisonOverview, DifferenceTable, Overview, SummaryStyle, SummaryTable};
+pub use table::{
+    ComparisonOverview, DifferenceTable, LifeTable, Overview, SummaryStyle, SummaryTable,
+};
 
 /// The samples of a period of time.
 ///

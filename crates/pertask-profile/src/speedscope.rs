@@ -5,8 +5,9 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{self, BufWriter, Write};
+use std::iter;
 
-use super::{LocationId, Profile, RootBy, Sample, Weight, frames};
+use super::{LocationId, Profile, RootBy, Sample, State, Weight, frames};
 
 /// The most profiles in a file, in addition to the one of all samples.
 const MOST_PROFILES: usize = 100;
@@ -16,7 +17,8 @@ impl Profile {
     ///
     /// The file has a profile of all samples, whose stacks grow from what `root` says. It also has a profile for each root,
     /// such as each task name, the busiest first. If there are more than a hundred roots, the others are in the first profile
-    /// only, and its name says how many they are.
+    /// only, and its name says how many they are. Behind them come the same profiles of each state off the CPU in which there is any
+    /// weight, such as `All tasks (waiting)`.
     ///
     /// The line of a function is the one where it begins. If that is not known, it is the first of its lines that has a sample.
     ///
@@ -30,40 +32,49 @@ impl Profile {
         weight: Weight,
         writer: impl Write,
     ) -> io::Result<()> {
-        let (frames, groups) = self.grouped(root, weight);
+        let mut frames = Frames::default();
+        let groups: Vec<_> =
+            self.states().map(|it| (it, self.grouped(it, root, weight, &mut frames))).collect();
         let mut writer = BufWriter::new(writer);
         let to = &mut writer;
         to.write_all(br#"{"$schema":"https://www.speedscope.app/file-format-schema.json","#)?;
         write!(to, r#""exporter":"pertask {}","name":"#, env!("CARGO_PKG_VERSION"))?;
-        string(to, &format!("{name} ({}; {})", self.mechanism, self.lost))?;
+        string(to, &format!("{name} ({})", self.origin()))?;
         to.write_all(br#","activeProfileIndex":0,"shared":{"frames":["#)?;
         separated(to, &frames.list, |to, frame| frame.write(to))?;
         to.write_all(br#"]},"profiles":["#)?;
         let file = File { frames: &frames, weight };
-        let all =
-            || groups.iter().flat_map(|it| it.stacks.iter().map(|stack| (Some(it.root), stack)));
-        file.profile(to, &name_of_all(root, groups.len()), all)?;
-        for group in groups.iter().take(MOST_PROFILES) {
-            to.write_all(b",")?;
-            file.profile(to, &group.name, || group.stacks.iter().map(|stack| (None, stack)))?;
-        }
+        separated(to, &groups, |to, (state, groups)| file.state(to, *state, root, groups))?;
         to.write_all(b"]}\n")?;
         writer.flush()
     }
 
-    /// Returns the table of frames and the stacks of each root, the busiest root first.
-    fn grouped(&self, root: RootBy, weight: Weight) -> (Frames<'_>, Vec<Group<'_>>) {
-        let mut frames = Frames::default();
+    /// Returns the state of the profile, and those off the CPU in which there is any time.
+    fn states(&self) -> impl Iterator<Item = State> {
+        let others = State::OFF_CPU.into_iter().rev();
+        let has = |state: &State| self.off_cpu.iter().any(|sample| sample.state == *state);
+        iter::once(self.state).chain(others.filter(has))
+    }
+
+    /// Returns the stacks of each root in a state, the busiest root first. Their frames are added to the table.
+    fn grouped<'a>(
+        &'a self,
+        state: State,
+        root: RootBy,
+        weight: Weight,
+        frames: &mut Frames<'a>,
+    ) -> Vec<Group<'a>> {
         let mut groups: HashMap<Cow<'_, str>, Group<'_>> = HashMap::new();
-        for sample in self.samples.iter().filter(|sample| weight.of(sample) > 0) {
+        let samples = self.all_samples().filter(|sample| sample.state == state);
+        for sample in samples.filter(|sample| weight.of(sample) > 0) {
             sample.stack.iter().for_each(|id| frames.add_location(self, *id));
             let name = root.of(sample);
-            let group = groups.entry(name.clone()).or_insert_with(|| Group::new(name, &mut frames));
+            let group = groups.entry(name.clone()).or_insert_with(|| Group::new(name, frames));
             group.add(sample, weight.of(sample));
         }
         let mut groups: Vec<_> = groups.into_values().collect();
         groups.sort_by(|a, b| b.weight.cmp(&a.weight).then_with(|| a.name.cmp(&b.name)));
-        (frames, groups)
+        groups
     }
 }
 
@@ -197,6 +208,25 @@ struct File<'a> {
 }
 
 impl File<'_> {
+    /// Writes the profiles of a state: that of all roots, and those of the busiest.
+    fn state(
+        &self,
+        to: &mut impl Write,
+        state: State,
+        root: RootBy,
+        groups: &[Group<'_>],
+    ) -> io::Result<()> {
+        let all =
+            || groups.iter().flat_map(|it| it.stacks.iter().map(|stack| (Some(it.root), stack)));
+        self.profile(to, &of_state(&name_of_all(root, groups.len()), state), all)?;
+        for group in groups.iter().take(MOST_PROFILES) {
+            to.write_all(b",")?;
+            let stacks = || group.stacks.iter().map(|stack| (None, stack));
+            self.profile(to, &of_state(&group.name, state), stacks)?;
+        }
+        Ok(())
+    }
+
     /// Writes a profile of these stacks. Each stack may have a root to put before it.
     fn profile<'s, S>(
         &self,
@@ -223,6 +253,14 @@ impl File<'_> {
         to.write_all(br#"],"weights":["#)?;
         separated(to, stacks(), |to, (_, stack)| write!(to, "{}", stack.weight))?;
         to.write_all(b"]}")
+    }
+}
+
+/// Returns the name of a profile, with the state unless that is CPU time.
+fn of_state(name: &str, state: State) -> Cow<'_, str> {
+    match state {
+        State::OnCpu => name.into(),
+        state => format!("{name} ({})", state.name()).into(),
     }
 }
 

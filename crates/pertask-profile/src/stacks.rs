@@ -12,13 +12,16 @@ use super::{LocationId, Profile, Sample};
 ///
 /// A frame is the place of its name among all names in alphabetical order, so frames of one name are one.
 pub(super) struct Stacks<'a> {
-    samples: &'a [Sample],
+    /// The samples: those of the profile, and behind them, if they are wanted, those off the CPU.
+    parts: [&'a [Sample]; 2],
     names: Vec<Cow<'a, str>>,
     /// The frames of all locations, the outermost first, and where those of each location are.
     frames: Vec<u32>,
     at: Vec<Range<usize>>,
     /// The frame from which each sample's stack grows.
     roots: Vec<Option<u32>>,
+    /// The frame of each sample's state, which stands above the root, if states are wanted.
+    states: Vec<Option<u32>>,
     incomplete: u32,
     /// The frame of a location that the profile does not have.
     unknown: u32,
@@ -31,6 +34,26 @@ impl<'a> Stacks<'a> {
         root: impl Fn(&'a Sample) -> Option<Cow<'a, str>>,
         shown: impl Fn(Cow<'a, str>) -> Cow<'a, str>,
     ) -> Self {
+        Self::of_parts(profile, [&profile.samples, &[]], root, |_| None, shown)
+    }
+
+    /// Collects the stacks of all states of a profile. `state` says which frame stands between a root and its stack.
+    pub(super) fn of_lives(
+        profile: &'a Profile,
+        root: impl Fn(&'a Sample) -> Option<Cow<'a, str>>,
+        state: impl Fn(&'a Sample) -> Option<Cow<'a, str>>,
+        shown: impl Fn(Cow<'a, str>) -> Cow<'a, str>,
+    ) -> Self {
+        Self::of_parts(profile, [&profile.samples, &profile.off_cpu], root, state, shown)
+    }
+
+    fn of_parts(
+        profile: &'a Profile,
+        parts: [&'a [Sample]; 2],
+        root: impl Fn(&'a Sample) -> Option<Cow<'a, str>>,
+        state: impl Fn(&'a Sample) -> Option<Cow<'a, str>>,
+        shown: impl Fn(Cow<'a, str>) -> Cow<'a, str>,
+    ) -> Self {
         let mut names = Names::default();
         let mut frame = |name: Cow<'a, str>| names.id(name, &shown);
         let (mut frames, mut at) = (Vec::new(), Vec::new());
@@ -39,15 +62,18 @@ impl<'a> Stacks<'a> {
             frames.extend(profile.names_at(location).into_iter().rev().map(&mut frame));
             at.push(from..frames.len());
         }
-        let roots: Vec<_> = profile.samples.iter().map(|it| root(it).map(&mut frame)).collect();
+        let samples = || parts.into_iter().flatten();
+        let roots: Vec<_> = samples().map(|it| root(it).map(&mut frame)).collect();
+        let states: Vec<_> = samples().map(|it| state(it).map(&mut frame)).collect();
         let (incomplete, unknown) =
             (frame(INCOMPLETE.into()), frame(super::frames::UNKNOWN.into()));
         let (names, place_of) = names.in_order();
         let place = |id: u32| place_of[id as usize];
         frames.iter_mut().for_each(|frame| *frame = place(*frame));
-        let roots = roots.into_iter().map(|root| root.map(place)).collect();
+        let [roots, states] =
+            [roots, states].map(|all| all.into_iter().map(|id| id.map(place)).collect());
         let (incomplete, unknown) = (place(incomplete), place(unknown));
-        Self { samples: &profile.samples, names, frames, at, roots, incomplete, unknown }
+        Self { parts, names, frames, at, roots, states, incomplete, unknown }
     }
 
     /// Returns a frame's name.
@@ -61,19 +87,27 @@ impl<'a> Stacks<'a> {
         self.names.len()
     }
 
+    /// Returns the number of samples.
+    pub(super) fn samples(&self) -> u32 {
+        self.parts.iter().map(|part| part.len() as u32).sum()
+    }
+
+    /// Returns the sample at this place: those off the CPU come behind the others.
+    pub(super) fn sample(&self, at: u32) -> &'a Sample {
+        let [first, second] = self.parts;
+        let at = at as usize;
+        first.get(at).unwrap_or_else(|| &second[at - first.len()])
+    }
+
     /// Returns the frames of a sample, root first.
     pub(super) fn frames(&self, sample: u32) -> impl Iterator<Item = u32> {
-        let root = self.roots[sample as usize].into_iter();
-        root.chain(self.start(sample)).chain(self.rest(&self.samples[sample as usize].stack))
+        self.above(sample).chain(self.rest(&self.sample(sample).stack))
     }
 
     /// Compares two samples by their frames, root first.
     pub(super) fn order(&self, a: u32, b: u32) -> Ordering {
-        let (stack_a, stack_b) =
-            (&*self.samples[a as usize].stack, &*self.samples[b as usize].stack);
-        let is_one_root =
-            self.roots[a as usize] == self.roots[b as usize] && self.start(a) == self.start(b);
-        if !is_one_root {
+        let (stack_a, stack_b) = (&*self.sample(a).stack, &*self.sample(b).stack);
+        if !self.above(a).eq(self.above(b)) {
             return self.frames(a).cmp(self.frames(b));
         }
         // What is one location in both stacks is not unfolded.
@@ -83,9 +117,11 @@ impl<'a> Stacks<'a> {
         rest(stack_a).cmp(rest(stack_b))
     }
 
-    /// Returns the frame that stands for callers that were not reached.
-    fn start(&self, sample: u32) -> Option<u32> {
-        (!self.samples[sample as usize].complete).then_some(self.incomplete)
+    /// Returns the frames that stand before a sample's stack: its root, its state, and the one for callers that were not reached.
+    fn above(&self, sample: u32) -> impl Iterator<Item = u32> {
+        let start = (!self.sample(sample).complete).then_some(self.incomplete);
+        let at = sample as usize;
+        self.roots[at].into_iter().chain(self.states[at]).chain(start)
     }
 
     fn rest(&self, stack: &'a [LocationId]) -> impl Iterator<Item = u32> {

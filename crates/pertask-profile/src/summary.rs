@@ -1,4 +1,4 @@
-//! Adds up a profile's CPU time by task, spawn site, function, thread, scope or label.
+//! Adds up a profile's time, of whatever state it is, by task, spawn site, function, place, thread, scope or label.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::iter;
 use std::sync::Arc;
 
-use super::{Profile, Sample, Site, TaskRef, ThreadRef, frames};
+use super::{Profile, Sample, Site, State, TaskRef, ThreadRef, frames};
 
 /// What a [`Summary`] has a row for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -18,7 +18,10 @@ pub enum GroupBy {
     Task,
     /// Each function, by name and source file. (If the profile has names without paths, many functions are called `new`.)
     Function,
-    /// Each thread.
+    /// Each place: the innermost function, and the line of the program's own code that called or awaited it. Of waiting time, that is
+    /// what tasks wait for and where.
+    Place,
+    /// Each thread. (A task that waits is on none.)
     Thread,
     /// Each scope.
     Scope,
@@ -26,16 +29,16 @@ pub enum GroupBy {
     Label(Arc<str>),
 }
 
-/// A number of samples, and the CPU time that they stand for.
+/// A number of samples, and the time that they stand for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Amount {
-    /// The CPU time in nanoseconds.
+    /// The time in nanoseconds: CPU time, or that of another state.
     pub time_ns: u64,
-    /// The number of samples, or 0 if [`Profile::has_counts`] is false.
+    /// The number of samples, or of waits, or 0 if [`Profile::has_counts`] is false.
     pub samples: u64,
 }
 
-/// A profile's CPU time, added up by [`Profile::summary`].
+/// A profile's time, added up by [`Profile::summary`].
 ///
 /// The `own` amounts of all rows add up to `whole`, whatever the rows are. Samples of no task, without a stack, in no scope or
 /// without the label have a row too.
@@ -43,20 +46,22 @@ pub struct Amount {
 pub struct Summary {
     /// What there is a row for.
     pub by: GroupBy,
+    /// What the time is: CPU time, or that of another state.
+    pub state: State,
     /// All samples of the profile.
     pub whole: Amount,
     /// Whether the numbers of samples are known. If not, they are all 0.
     pub has_counts: bool,
-    /// The rows, those with the most own CPU time first.
+    /// The rows, those with the most own time first.
     pub rows: Vec<SummaryRow>,
 }
 
 /// One row of a [`Summary`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SummaryRow {
-    /// Whose CPU time it is.
+    /// Whose time it is.
     pub subject: Subject,
-    /// The CPU time of the subject itself: of a function without the functions that it called, of a scope without the scopes
+    /// The time of the subject itself: of a function without the functions that it called, of a scope without the scopes
     /// within it, of a label's value without the samples that have another value before it. For other subjects it equals
     /// `total`.
     pub own: Amount,
@@ -64,7 +69,7 @@ pub struct SummaryRow {
     pub total: Amount,
 }
 
-/// Whose CPU time a row shows.
+/// Whose time a row shows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Subject {
@@ -88,6 +93,15 @@ pub enum Subject {
         /// The source file, if it is known.
         file: Option<Arc<str>>,
     },
+    /// A place in the code.
+    Place {
+        /// The innermost function: of a wait, what is awaited.
+        name: Arc<str>,
+        /// The line of the program's own code that called or awaited it, or else the nearest one that is known.
+        at: Option<Site>,
+        /// What the tasks are called whose place it is, or `None` if they have several names.
+        task: Option<Arc<str>>,
+    },
     /// Samples without a stack.
     NoStack,
     /// A thread, or `None` if it is not known.
@@ -109,7 +123,7 @@ impl Profile {
         self.samples.iter().fold(Amount::default(), |sum, sample| sum.plus(Amount::of(sample)))
     }
 
-    /// Adds up the CPU time, with a row for each of what `by` says.
+    /// Adds up the time, with a row for each of what `by` says.
     ///
     /// ```
     /// use pertask_profile::{Function, GroupBy, Line, Location, ProfileBuilder, Sample, Subject};
@@ -140,9 +154,11 @@ impl Profile {
             GroupBy::Label(key) => self.by_label(key),
             GroupBy::Scope => self.scopes(),
             GroupBy::Function => self.by_function(),
+            GroupBy::Place => self.by_place(),
         };
         Summary {
             by: by.clone(),
+            state: self.state,
             whole: self.whole(),
             has_counts: self.has_counts,
             rows: sorted(rows),
@@ -258,7 +274,8 @@ impl Subject {
             Self::Task(task) => frames::site(task),
             Self::OutsideTasks => frames::OUTSIDE.into(),
             Self::Runtime(part) => frames::outside(Some(part)),
-            Self::Function { name, .. } | Self::Scope(name) | Self::Label(name) => (&**name).into(),
+            Self::Function { name, .. } | Self::Place { name, .. } => (&**name).into(),
+            Self::Scope(name) | Self::Label(name) => (&**name).into(),
             Self::NoStack => "(no stack)".into(),
             Self::Thread(thread) => frames::thread(thread.as_ref()),
             Self::NoScope => "(no scope)".into(),
@@ -274,6 +291,7 @@ impl Subject {
         match self {
             Self::Site { site, .. } => (None, of(site.as_ref())),
             Self::Task(task) => (task.id, of(task.site.as_ref())),
+            Self::Place { at, .. } => (None, of(at.as_ref())),
             Self::Function { file, .. } => (None, file.as_deref().map(|file| (file, 0))),
             _ => (None, None),
         }
@@ -361,7 +379,7 @@ impl<K: Eq + Hash> Rows<K> {
     }
 }
 
-/// Sorts rows by own CPU time, then by total, then by name, so that the order is always the same.
+/// Sorts rows by own time, then by total, then by name, so that the order is always the same.
 fn sorted(mut rows: Vec<SummaryRow>) -> Vec<SummaryRow> {
     rows.sort_by(|a, b| {
         let amounts = (b.own, b.total).cmp(&(a.own, a.total));

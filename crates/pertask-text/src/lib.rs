@@ -2,6 +2,7 @@
 //!
 //! pertask's other crates print reports and profiles with this crate. It knows neither tasks nor profiles.
 //!
+//! - [`bar`] draws bars of several parts.
 //! - [`grid`] lays out tables. A text column is at least `least` and at most `most` characters wide, and gives way where the
 //!   terminal is narrow. Number columns with a `rank` are left out in the order of their ranks.
 //! - [`human`] writes numbers with units.
@@ -23,6 +24,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bar;
 pub mod grid;
 pub mod human;
 pub mod ink;

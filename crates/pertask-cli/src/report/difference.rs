@@ -4,13 +4,13 @@ use std::path::Path;
 
 use pertask::profile::{
     Comparison, FlamegraphOptions, GroupBy, Part, PprofDifference, PprofFile, Profile, ReadError,
-    RootBy, Side, SummaryStyle,
+    RootBy, Side, SummaryStyle, Times,
 };
 
 use super::{
     ReportOptions, group_by, input, json, near,
     output::{Pictures, tables},
-    show_types,
+    show_types, state,
 };
 use crate::{error::Error, output::note};
 
@@ -25,8 +25,11 @@ pub fn of_two(options: &ReportOptions, before: &Path) -> Result<(), Error> {
     let (first, second) = (read(before), read(after));
     let [first, second] = comparable([(before, first), (after, second)])?;
     let [first, second] = [first, second].map(|profile| options.symbols.named(profile));
+    let states = [&first, &second].map(Profile::times);
+    let of_state = |profile, path| state::selected(profile, options.state, &input::place(path));
+    let (first, second) = (of_state(first, before)?, of_state(second, after)?);
     let difference = PprofDifference { before: first, after: second, is_net: false };
-    write(options, difference, [input::place(before), input::place(after)])
+    write(options, difference, states, [input::place(before), input::place(after)])
 }
 
 /// Writes what has changed between the profiles of which the file is the difference.
@@ -38,8 +41,10 @@ pub fn of_file(options: &ReportOptions, difference: PprofDifference) -> Result<(
     let PprofDifference { before, after, is_net } = difference;
     let [before, after] = [before, after].map(|profile| options.symbols.named(profile));
     let place = input::place(&options.file);
+    let states = [&before, &after].map(Profile::times);
+    let [before, after] = state::of_both([before, after], options.state, &place)?;
     let difference = PprofDifference { before, after, is_net };
-    write(options, difference, [place.clone(), place])
+    write(options, difference, states, [place.clone(), place])
 }
 
 /// Returns the two profiles, or an error if one is none or they are of different things.
@@ -71,6 +76,7 @@ fn profile(path: &Path, file: PprofFile) -> Result<Profile, Error> {
 fn write(
     options: &ReportOptions,
     mut difference: PprofDifference,
+    states: [Times; 2],
     names: [String; 2],
 ) -> Result<(), Error> {
     if options.full_names {
@@ -80,9 +86,15 @@ fn write(
     let filter = options.filter();
     let part = |whole: &Profile| (!filter.is_empty()).then(|| whole.filtered(&filter));
     let parts = [part(&difference.before), part(&difference.after)];
-    if parts.iter().all(|part| part.as_ref().is_some_and(|it| it.samples.is_empty())) {
+    if let [Some(first), Some(part)] = &parts
+        && first.samples.is_empty()
+        && part.samples.is_empty()
+    {
         let place = if names[0] == names[1] { names[1].clone() } else { names.join(" and ") };
-        return Err(Error::NothingMatched { place, why: near::why(&difference.after, &filter) });
+        return Err(Error::NothingMatched {
+            place,
+            why: near::why(&difference.after, part, &filter),
+        });
     }
     let mut comparison = difference.comparison();
     comparison.before.part = parts[0].as_ref().map(|part| (part, &filter));
@@ -91,7 +103,7 @@ fn write(
     tables(
         options,
         |to, style| to.write_all(text(&comparison, &names, &shown, style).as_bytes()),
-        |to, most_rows| json::difference(to, &comparison, &shown, most_rows),
+        |to, most_rows| json::difference(to, &comparison, states, &shown, most_rows),
     )?;
     pictures(options, &comparison)
 }

@@ -2,11 +2,14 @@
 
 mod difference;
 mod harmless_json;
+mod help;
 mod input;
 mod json;
+mod lives;
 mod near;
 mod options;
 mod output;
+mod state;
 mod symbols;
 mod text;
 
@@ -16,8 +19,10 @@ use pertask::profile::{FlamegraphOptions, PprofFile, Profile};
 
 use crate::error::Error;
 use output::{Pictures, tables};
+use state::StateOption;
 
-pub use options::{ABOUT, By, HELP, LONG_ABOUT, ReportOptions, group_by};
+pub use help::{ABOUT, HELP, LONG_ABOUT};
+pub use options::{By, ReportOptions, group_by};
 pub use symbols::SymbolOptions;
 pub use text::Shown;
 
@@ -40,21 +45,28 @@ fn of_one(options: &ReportOptions, mut whole: Profile) -> Result<(), Error> {
     if options.full_names {
         show_types(&mut whole);
     }
+    let place = input::place(&options.file);
+    let states = whole.times();
+    let whole = state::selected(whole, options.state, &place)?;
+    let is_life = options.state == Some(StateOption::Life);
     let filter = options.filter();
     let part = if filter.is_empty() { None } else { Some(whole.filtered(&filter)) };
     if let Some(part) = &part
         && part.samples.is_empty()
+        && (!is_life || part.off_cpu.is_empty())
     {
-        let place = input::place(&options.file);
-        return Err(Error::NothingMatched { place, why: near::why(&whole, &filter) });
+        return Err(Error::NothingMatched { place, why: near::why(&whole, part, &filter) });
     }
     let profile = part.as_ref().unwrap_or(&whole);
     let shown = Shown { whole: &whole, part: part.as_ref().map(|part| (part, &filter)) };
+    if is_life {
+        return lives::write(options, &shown, states);
+    }
     let by = group_by(&options.by, profile);
     tables(
         options,
         |to, style| to.write_all(shown.text(&by, style).as_bytes()),
-        |to, most_rows| json::report(to, &shown, &by, most_rows),
+        |to, most_rows| json::report(to, &shown, states, &by, most_rows),
     )?;
     Pictures::of(options).draw(profile, FlamegraphOptions::default())
 }
@@ -62,7 +74,8 @@ fn of_one(options: &ReportOptions, mut whole: Profile) -> Result<(), Error> {
 /// Names tasks that are known by their types after the whole type.
 pub fn show_types(profile: &mut Profile) {
     let mut names: HashMap<Arc<str>, Arc<str>> = HashMap::new();
-    for task in profile.samples.iter_mut().filter_map(|sample| sample.task.as_mut()) {
+    let samples = profile.samples.iter_mut().chain(&mut profile.off_cpu);
+    for task in samples.filter_map(|sample| sample.task.as_mut()) {
         if let Some(future) = &task.future {
             let whole =
                 names.entry(Arc::clone(future)).or_insert_with(|| format!("~{future}").into());

@@ -9,10 +9,19 @@ const MOST: usize = 5;
 /// The most characters of a name that are compared and shown.
 const COMPARED: usize = 64;
 
-/// Returns one line that says why no sample of the profile meets the filter.
-pub fn why(profile: &Profile, filter: &Filter) -> String {
-    if profile.samples.is_empty() {
+/// Returns one line that says why no sample of the profile meets the filter. `part` is what the filter selects of it, which may be
+/// time in another state than the profile's.
+pub fn why(profile: &Profile, part: &Profile, filter: &Filter) -> String {
+    if profile.samples.is_empty() && profile.off_cpu.is_empty() {
         return "the profile has no samples.".to_owned();
+    }
+    if part.times().sum() > 0 {
+        return format!(
+            "there is no {} with {}, but there is {}. See pertask report --state.",
+            profile.state.time(),
+            shown(&filter.to_string()),
+            part.times()
+        );
     }
     let conditions = filter.conditions();
     let unmet = conditions.iter().find(|alone| profile.filtered(alone).samples.is_empty());

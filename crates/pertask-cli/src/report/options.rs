@@ -1,101 +1,14 @@
-//! The options of `pertask report`, and its help.
+//! The options of `pertask report`.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use clap::{Args, ValueEnum};
-use pertask::profile::{Filter, GroupBy, Profile, ReadLimits, RootBy};
+use pertask::profile::{Filter, GroupBy, Profile, ReadLimits, RootBy, State};
 
-use super::{is_stdout, symbols::SymbolOptions};
-
-/// The first line of the help.
-pub const ABOUT: &str = "Read a sampled profile: which tasks and functions spent the CPU";
-
-/// The first paragraphs of the help.
-pub const LONG_ABOUT: &str = "\
-Read a sampled profile: which tasks and functions spent the CPU.
-
-FILE is a pprof file, gzip'd or not, as `pertask record -o profile.pb.gz` writes it, or a perf.data of `perf record`, whose tasks \
-are listed by type. The command also reads profiles of other programs, such as Go's. Those have functions, threads and labels, but \
-no tasks: what other programs call a task or a site is a label of theirs, for --by label:KEY and --label KEY=VALUE.
-
-Untrusted pprof files are safe to read. Names that are too long and stacks that are too deep are cut, and counted as lost; a file \
-with too much of anything else is refused, and says which --limit to raise. FILE chooses which paths are opened to look for \
-symbols; with --no-symbols none are.";
-
-/// The last paragraphs of the help.
-pub const HELP: &str = "\
-Reading the tables:
-  The first lines say how much CPU time the samples stand for, when and how they were
-  taken, how many stacks reach their root, and what was lost. With a filter, they also
-  say how much of the profile matched. Percentages are of the CPU time in a table's title.
-    SELF     CPU time in the function itself
-    TOTAL    CPU time in the function and all that it called; recursion is counted once
-    CPU      CPU time of a task, a site, a thread or a label's value; each sample is in
-             one row, that of its first value if a label has several
-    SAMPLES  the number of samples behind SELF or CPU. Chance changes n samples by about
-             the square root of n: 4 are a hint, 400 are accurate to a twentieth.
-             It is - if the file does not say how many there were.
-             If the first lines say that times are by the clock, a site's CPU is
-             measured, and the function (no sample) has the part without samples
-    TASK     the task's name, or - if it has none. ~ marks the type of tasks without a name,
-             read from their stacks; their CPU is estimated from samples
-    SITE     the line of code that made the task; for ~, the line where its code begins
-    FILE     the function's source file, shown where names alone are ambiguous
-  SELF and CPU add up to the whole. Samples in no task, in no scope or without the label
-  have a row of their own, such as (outside tasks) or (tokio scheduler). Functions that only
-  called others have rows with --top 0.
-
-Two profiles (--diff BEFORE, and files of `go tool pprof -diff_base`):
-    BEFORE, AFTER    CPU time per second of recording
-    CHANGE           how much more that is than before; new or gone if it is in one alone
-    BEFORE%, AFTER%  the share of all CPU time, or of what the filters selected
-    POINTS           by how many percentage points the share has grown
-    ~                marks a change that chance in sampling explains; rows with no other
-                     change are counted, and listed with --top 0
-  CHANGE is right if both had the same load, POINTS if not. Filters apply to both profiles.
-  Functions and scopes have a table of their own time, and one of all that they called.
-  Pictures and stacks show growth alone. How noise is judged: docs/SAMPLING.md.
-
-Groups (--by, separated by commas):
-  site         spawn sites, with the names of their tasks
-  task         individual tasks, with their number and their parent's; in a recording of another
-               program the number is tokio's ID, where it is known
-  function     functions, by name and source file
-  thread       threads
-  scope        scopes opened with scope!(\"...\"); SELF is its time as the innermost
-  label:KEY    the values of the label KEY
-
-Symbols:
-  A profile that was written without names (`pertask demo --unresolved`, or
-  RawProfile::write_pprof_unresolved) has addresses and build ids. The names come from the
-  files that were mapped, which must be here or in --symbols DIR. A file with another build
-  id is not believed. Remarks below the first lines say what was not found.
-  FILE chooses which paths are opened: regular files only, by absolute paths outside /dev,
-  /proc and /sys. With --no-symbols, none are.
-
-Filters (a sample must meet all of them):
-  --task 'GET /hash'  --task 4711  --task '(outside tasks)'  --site routes.rs:73
-  --task axum::serve::handle_connection  --task '(tokio scheduler)'
-  --thread worker  --label tenant=acme  --function render
-
-Examples:
-  pertask report profile.pb.gz
-  pertask report profile.pb.gz --by task,thread --top 5
-  pertask report profile.pb.gz --task 'GET /hash' --by function
-  pertask report profile.pb.gz --task 'GET /hash' --flamegraph hash.svg
-  pertask report profile.pb.gz --folded - --root site | grep render
-  pertask report huge.pb.gz --limit bytes=1000000000 --limit samples=10000000
-  pertask report profile.pb.gz --json | jq '.tables[].rows[] | {name, self_cpu_ns}'
-  pertask report profile.pb.gz --symbols target/release
-  pertask report --diff before.pb.gz after.pb.gz --by site,function
-  curl -s localhost:6060/debug/pprof/profile | pertask report -
-  perf record -F 999 --call-graph dwarf,16384 -p 4711 -- sleep 5; pertask report perf.data
-
-Exit status:
-  0  the report is complete
-  1  something failed: FILE is not a profile, nothing matched the filters, or an output
-     is not writable; stderr says what failed and what to do about it
-  2  the command line was not understood";
+use super::{is_stdout, state::StateOption, symbols::SymbolOptions};
 
 /// The options of `pertask report`.
 #[derive(Debug, Args)]
@@ -107,8 +20,13 @@ pub struct ReportOptions {
     #[arg(long, value_name = "BEFORE")]
     pub diff: Option<PathBuf>,
 
-    /// The tables: site, task, function, thread, scope, label:KEY; may be repeated or separated
-    /// by commas [default: site,function]
+    /// The time that is shown: on-cpu, blocked, ready, waiting, or life, all of them
+    /// [default: on-cpu]
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "STATE")]
+    pub state: Option<StateOption>,
+
+    /// The tables: site, task, function, place, thread, scope, label:KEY; may be repeated or
+    /// separated by commas [default: site,function; of waiting and ready time site,place]
     #[arg(long, value_name = "GROUP", value_delimiter = ',')]
     pub by: Vec<By>,
 
@@ -173,9 +91,37 @@ pub struct ReportOptions {
     #[arg(long, help_heading = "Output")]
     pub json: bool,
 
-    /// Write the tables to FILE, as JSON if its name ends in .json; - means stdout
-    #[arg(short, long, value_name = "FILE", value_parser = tables_path, help_heading = "Output")]
+    /// Write the tables to FILE, as JSON if its name ends in .json; - means stdout. A name that ends
+    /// in .svg, .folded or .speedscope.json gets the flamegraph, the stacks or speedscope's file
+    #[arg(short, long, value_name = "FILE", value_parser = output_path, help_heading = "Output")]
     pub output: Option<PathBuf>,
+}
+
+/// What is written to a file that `--output` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// The tables.
+    Tables,
+    /// The flamegraph.
+    Flamegraph,
+    /// Folded stacks.
+    Folded,
+    /// speedscope's file.
+    Speedscope,
+}
+
+impl Written {
+    /// Returns what the end of a file's name promises.
+    fn of(path: &Path) -> Self {
+        let path = path.to_string_lossy().to_ascii_lowercase();
+        let of_ending = [
+            (".svg", Self::Flamegraph),
+            (".folded", Self::Folded),
+            (".speedscope.json", Self::Speedscope),
+        ];
+        let found = of_ending.into_iter().find(|(ending, _)| path.ends_with(ending));
+        found.map_or(Self::Tables, |(_, written)| written)
+    }
 }
 
 impl ReportOptions {
@@ -196,7 +142,20 @@ impl ReportOptions {
                 "--flamegraph, --firefox and --speedscope need a file: stdout is for the tables",
             );
         }
+        if self.diff.is_some() && self.state == Some(StateOption::Life) {
+            return Some("--diff compares one state: on-cpu, blocked, ready or waiting");
+        }
         None
+    }
+
+    /// Returns the tables, each once, or `None` if the options do not say.
+    pub fn groups(&self) -> Option<Vec<GroupBy>> {
+        (!self.by.is_empty()).then(|| each_once(&self.by))
+    }
+
+    /// Returns the file of `--output` if that gets this.
+    pub fn output_of(&self, written: Written) -> Option<&Path> {
+        self.output.as_deref().filter(|path| Written::of(path) == written)
     }
 
     /// Returns the limits on what is read.
@@ -231,23 +190,34 @@ impl ReportOptions {
 
     /// Returns whether the tables are written as JSON.
     pub fn is_json(&self) -> bool {
-        let extension = self.output.as_deref().and_then(|path| path.extension());
+        let extension = self.output_of(Written::Tables).and_then(Path::extension);
         self.json || extension.is_some_and(|it| it.eq_ignore_ascii_case("json"))
     }
 }
 
-/// Returns the tables, each once. The default is sites and functions, or functions alone if the profile has no tasks.
+/// Returns the tables, each once. The default is sites and functions, or functions alone if the profile has no tasks. Of time off the
+/// CPU it is sites, and the places of what has a stack.
 pub fn group_by(wanted: &[By], profile: &Profile) -> Vec<GroupBy> {
+    let all = each_once(wanted);
+    if !all.is_empty() {
+        return all;
+    }
+    let has_tasks = profile.samples.iter().any(|sample| sample.task.is_some());
+    let site = has_tasks.then_some(GroupBy::Site);
+    let code = match profile.state {
+        State::Waiting | State::Ready => Some(GroupBy::Place),
+        State::Blocked => None,
+        _ => Some(GroupBy::Function),
+    };
+    site.into_iter().chain(code).collect()
+}
+
+fn each_once(wanted: &[By]) -> Vec<GroupBy> {
     let mut all: Vec<GroupBy> = Vec::new();
     for By(by) in wanted {
         if !all.contains(by) {
             all.push(by.clone());
         }
-    }
-    if all.is_empty() {
-        let has_tasks = profile.samples.iter().any(|sample| sample.task.is_some());
-        all.extend(has_tasks.then_some(GroupBy::Site));
-        all.push(GroupBy::Function);
     }
     all
 }
@@ -264,11 +234,12 @@ impl FromStr for By {
             "site" => GroupBy::Site,
             "task" => GroupBy::Task,
             "function" => GroupBy::Function,
+            "place" => GroupBy::Place,
             "thread" => GroupBy::Thread,
             "scope" => GroupBy::Scope,
             _ => match text.strip_prefix("label:") {
                 Some(key) if !key.is_empty() => GroupBy::Label(key.into()),
-                _ => return Err("one of site, task, function, thread, scope, label:KEY"),
+                _ => return Err("one of site, task, function, place, thread, scope, label:KEY"),
             },
         }))
     }
@@ -334,20 +305,11 @@ impl From<Root> for RootBy {
     }
 }
 
-/// Returns the file for tables, or an error if its name promises another format.
-fn tables_path(path: &str) -> Result<PathBuf, &'static str> {
+/// Returns the file for what is written, or an error if its name promises a profile.
+fn output_path(path: &str) -> Result<PathBuf, &'static str> {
     let lower = path.to_ascii_lowercase();
-    let promises = |ending: &&str| lower.ends_with(ending);
-    match [".svg", ".folded", ".speedscope.json", ".pb.gz", ".pb"]
-        .iter()
-        .find(|ending| promises(ending))
-    {
-        Some(&".svg") => Err("--output writes the tables; --flamegraph FILE.svg draws a picture"),
-        Some(&".folded") => Err("--output writes the tables; --folded FILE writes stacks"),
-        Some(&".speedscope.json") => {
-            Err("--output writes the tables; --speedscope FILE writes for speedscope")
-        }
-        Some(_) => Err("--output writes the tables, and must not overwrite a profile"),
-        None => Ok(path.into()),
+    match [".pb.gz", ".pb"].iter().any(|ending| lower.ends_with(ending)) {
+        true => Err("--output writes the tables, and must not overwrite a profile"),
+        false => Ok(path.into()),
     }
 }

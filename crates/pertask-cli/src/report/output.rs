@@ -7,7 +7,7 @@ use std::{
 
 use pertask::profile::{FlamegraphOptions, Profile, RootBy, SummaryStyle, Weight};
 
-use super::{ReportOptions, is_stdout};
+use super::{ReportOptions, is_stdout, options::Written};
 use crate::{
     error::Error,
     output::{note, print_with, stdout_style},
@@ -27,6 +27,9 @@ pub fn tables(
     text: impl FnOnce(&mut dyn Write, SummaryStyle) -> io::Result<()>,
     json: impl FnOnce(&mut dyn Write, usize) -> io::Result<()>,
 ) -> Result<(), Error> {
+    if options.output.is_some() && options.output_of(Written::Tables).is_none() {
+        return Ok(());
+    }
     let file = options.output.as_deref().filter(|path| path.as_os_str() != "-");
     let style = || {
         let terminal = stdout_style();
@@ -66,35 +69,54 @@ impl<'a> Pictures<'a> {
 
     /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
-        let ReportOptions { flamegraph, firefox, speedscope, folded, .. } = self.0;
-        [flamegraph, firefox, speedscope, folded].into_iter().all(Option::is_none)
+        let firefox = self.0.firefox.as_deref();
+        let files = [self.flamegraphs(), self.speedscopes(), self.folded()];
+        files.into_iter().flatten().flatten().chain(firefox).next().is_none()
     }
 
-    /// Draws them, the flamegraph as `drawing` says.
+    /// Draws them, the flamegraph as `drawing` says. If that is of whole lives, so are the stacks.
     ///
     /// # Errors
     ///
     /// Returns an [`Error`] if one cannot be written.
     pub fn draw(&self, profile: &Profile, drawing: FlamegraphOptions) -> Result<(), Error> {
-        let options = self.0;
-        let root: RootBy = options.root.into();
-        if let Some(path) = &options.flamegraph {
-            let drawing = FlamegraphOptions { root, ..drawing };
+        let root: RootBy = self.0.root.into();
+        let is_life = drawing.whole_life;
+        let drawing = FlamegraphOptions { root, ..drawing };
+        for path in self.flamegraphs().into_iter().flatten() {
             write(path, "flamegraph", |to| profile.write_flamegraph(&drawing, to))?;
         }
-        if let Some(path) = &options.firefox {
+        if let Some(path) = &self.0.firefox {
             write(path, "Firefox profile", |to| profile.write_firefox("pertask", to))?;
         }
-        if let Some(path) = &options.speedscope {
+        for path in self.speedscopes().into_iter().flatten() {
             write(path, "speedscope profile", |to| {
                 profile.write_speedscope("pertask", root, Weight::Time, to)
             })?;
         }
-        let Some(path) = &options.folded else { return Ok(()) };
-        if !is_stdout(path) {
-            return write(path, "folded stacks", |to| profile.write_folded(root, Weight::Time, to));
+        let folded = |to: &mut dyn Write| match is_life {
+            true => profile.write_folded_lives(root, to),
+            false => profile.write_folded(root, Weight::Time, to),
+        };
+        for path in self.folded().into_iter().flatten() {
+            match is_stdout(path) {
+                true => print_with(|to| folded(to))?,
+                false => write(path, "folded stacks", folded)?,
+            }
         }
-        print_with(|to| profile.write_folded(root, Weight::Time, to))
+        Ok(())
+    }
+
+    fn flamegraphs(&self) -> [Option<&'a Path>; 2] {
+        [self.0.flamegraph.as_deref(), self.0.output_of(Written::Flamegraph)]
+    }
+
+    fn speedscopes(&self) -> [Option<&'a Path>; 2] {
+        [self.0.speedscope.as_deref(), self.0.output_of(Written::Speedscope)]
+    }
+
+    fn folded(&self) -> [Option<&'a Path>; 2] {
+        [self.0.folded.as_deref(), self.0.output_of(Written::Folded)]
     }
 }
 

@@ -1,6 +1,8 @@
 //! A profile as text: an overview, then a table for each group.
 
-use pertask::profile::{Filter, GroupBy, Profile, SummaryStyle};
+use pertask::profile::{Filter, GroupBy, Overview, Profile, SummaryStyle};
+
+use super::state::advice;
 
 /// The profile that is shown, or the part of it that a filter selects.
 #[derive(Clone, Copy, Debug)]
@@ -17,15 +19,24 @@ impl<'a> Shown<'a> {
         self.part.map_or(self.whole, |(part, _)| part)
     }
 
-    /// Returns the text, which ends with a line break.
-    pub fn text(&self, by: &[GroupBy], style: SummaryStyle) -> String {
+    /// Returns the lines above the tables.
+    pub fn overview(&self, style: SummaryStyle) -> Overview<'a> {
         let overview = self.whole.overview(style);
-        let overview = match self.part {
+        match self.part {
             Some((part, filter)) => overview.with_part(part, filter),
             None => overview,
+        }
+    }
+
+    /// Returns the text, which ends with a line break.
+    pub fn text(&self, by: &[GroupBy], style: SummaryStyle) -> String {
+        let overview = self.overview(style);
+        let overview = match advice(self.whole) {
+            Some(advice) => overview.with_advice(&advice).to_string(),
+            None => overview.to_string(),
         };
         let tables = by.iter().map(|by| self.profile().summary(by).table(style).to_string());
-        let sections: Vec<_> = [overview.to_string()].into_iter().chain(tables).collect();
+        let sections: Vec<_> = [overview].into_iter().chain(tables).collect();
         sections.join("\n\n") + "\n"
     }
 }

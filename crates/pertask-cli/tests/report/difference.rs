@@ -145,8 +145,9 @@ fn every_field_of_the_json_is_documented() {
     let of_profile = without(documented("The profile"), &["schema", "tables"]);
     assert_eq!(of_profile, found("/before"));
     assert_eq!(of_profile, found("/after"));
-    let amounts = ["self_cpu_ns", "total_cpu_ns", "self_samples", "total_samples"];
-    let mut row = without(documented("A row"), &amounts);
+    let is_amount = |field: &String| field.starts_with("self_") || field.starts_with("total_");
+    let mut row = documented("A row");
+    row.retain(|field| !is_amount(field));
     row.extend(documented("A row of differences"));
     row.sort_unstable();
     assert_eq!(row, found("/tables/0/rows/0"));

@@ -184,6 +184,7 @@ fn every_field_of_the_json_is_documented() {
     for (heading, pointer) in [
         ("The profile", ""),
         ("Lost", "/lost"),
+        ("A state", "/states/0"),
         ("Matched", "/matched"),
         ("A table", "/tables/0"),
         ("A row", "/tables/0/rows/0"),
@@ -398,16 +399,14 @@ fn names_in_a_file_steer_no_terminal() {
 fn usage_errors_exit_with_2_and_teach() {
     let cases: &[(&[&str], &str)] = &[
         (&[], "<FILE>"),
-        (&["-", "--by", "tsak"], "site, task, function, thread, scope, label:KEY"),
-        (&["-", "--by", "label:"], "site, task, function, thread, scope, label:KEY"),
+        (&["-", "--by", "tsak"], "site, task, function, place, thread, scope, label:KEY"),
+        (&["-", "--by", "label:"], "site, task, function, place, thread, scope, label:KEY"),
         (&["-", "--label", "acme"], "as in tenant=acme"),
         (&["-", "--top", "many"], "--top"),
         (&["-", "--root", "scope"], "task, site, thread"),
         (&["-", "--folded", "-", "--json"], "stdout has room for one"),
         (&["-", "--flamegraph", "-"], "need a file"),
         (&["-", "--speedscope", "-"], "need a file"),
-        (&["-", "-o", "a.speedscope.json"], "--speedscope FILE"),
-        (&["-", "-o", "a.svg"], "--flamegraph FILE.svg"),
         (&["-", "-o", "profile.pb.gz"], "must not overwrite a profile"),
         (&["-", "--limit", "frames"], "NAME=NUMBER is needed"),
         (&["-", "--limit", "frames=many"], "NAME=NUMBER is needed"),

@@ -83,6 +83,7 @@ fn together(first: &Profile, second: &Profile) -> (Profile, Range<usize>) {
     both.has_counts = false;
     both.lost = Lost::default();
     both.remarks.clear();
+    both.off_cpu.clear();
     both.locations.extend(second.locations.iter().map(|location| Location {
         address: location.address,
         mapping: location.mapping.map(|id| MappingId(id.0.saturating_add(mappings))),
@@ -105,8 +106,8 @@ fn moved(line: Line, by: u32) -> Line {
 fn shown(sample: &Sample, root: RootBy, measure: Measure, value: u64) -> Sample {
     let task = sample.task.clone().map(|task| TaskRef { id: None, parent: None, ..task });
     let thread = sample.thread.clone().filter(|_| root == RootBy::Thread);
-    let Sample { stack, runtime, complete, .. } = sample.clone();
-    let mut shown = Sample { stack, task, runtime, thread, complete, ..Sample::default() };
+    let Sample { state, stack, runtime, complete, .. } = sample.clone();
+    let mut shown = Sample { state, stack, task, runtime, thread, complete, ..Sample::default() };
     measure.set(&mut shown, value);
     shown
 }

@@ -49,6 +49,8 @@ enum Name {
     /// The name of tasks, and the file of their spawn site.
     Site(Arc<str>, Option<Arc<str>>),
     Function(Arc<str>),
+    /// What is called or awaited, and the file of the line that does.
+    Place(Arc<str>, Option<Arc<str>>),
 }
 
 /// Adds up the rows of each subject that has an amount.
@@ -61,13 +63,13 @@ fn amounts(rows: &[SummaryRow], part: Part) -> Amounts {
     sums
 }
 
-/// Returns the subject without what only its process knows: a thread's number, if it has a name.
+/// Returns the subject without what only its profile knows: a thread's number, if it has a name, and the tasks of a place.
 fn comparable(subject: &Subject) -> Subject {
     match subject {
         Subject::Thread(Some(thread)) if !thread.name.is_empty() => {
             Subject::Thread(Some(ThreadRef { tid: 0, name: thread.name.clone() }))
         }
-        subject => subject.clone(),
+        subject => subject.without_tasks(),
     }
 }
 
@@ -85,6 +87,9 @@ fn name(subject: &Subject) -> Option<Name> {
             Some(Name::Site(name.clone(), site.as_ref().map(|site| site.file.clone())))
         }
         Subject::Function { name, .. } => Some(Name::Function(name.clone())),
+        Subject::Place { name, at, .. } => {
+            Some(Name::Place(name.clone(), at.as_ref().map(|site| site.file.clone())))
+        }
         _ => None,
     }
 }

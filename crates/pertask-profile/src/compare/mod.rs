@@ -121,11 +121,11 @@ pub struct Verdict {
 }
 
 impl<'a> Comparison<'a> {
-    /// Compares the CPU time of two whole profiles.
+    /// Compares two whole profiles of one [`state`](Profile::state), by the time in it. If their states differ, by that of the later one.
     #[must_use]
     pub fn of(before: &'a Profile, after: &'a Profile) -> Self {
         let side = |whole| Side { whole, part: None };
-        let measure = Measure::default();
+        let measure = Measure::from(after.state);
         Self { before: side(before), after: side(after), measure, is_net: false }
     }
 
@@ -155,7 +155,7 @@ impl<'a> Comparison<'a> {
         difference
     }
 
-    /// Returns whether noise can be judged: both profiles say how many samples they have.
+    /// Returns whether noise can be judged: both profiles say how many samples they have, or how many waits.
     #[must_use]
     pub fn has_counts(&self) -> bool {
         !self.is_net && self.before.whole.has_counts && self.after.whole.has_counts

@@ -1,7 +1,8 @@
-//! The Firefox Profiler's format, with a track for each task name.
+//! The Firefox Profiler's format, with a track for each task name, and one for each state in which its tasks were off the CPU.
 //!
 //! The format needs the time at which each sample was taken, and a profile does not have it. So the samples of a track follow
-//! one another by the CPU time that they stand for. The time axis is CPU time, and a track is as long as its tasks were busy.
+//! one another by the time that they stand for. The time axis is CPU time, and a track is as long as its tasks were busy; or it is
+//! waiting time, and the track is as long as its tasks waited.
 
 mod outline;
 mod track;
@@ -11,31 +12,35 @@ use std::collections::{HashMap, HashSet};
 use std::io::{self, BufWriter, Write};
 
 use super::stacks::Stacks;
-use super::{Profile, Sample, Site, TaskRef, ThreadRef, frames};
+use super::{Profile, Sample, Site, State, TaskRef, ThreadRef, frames};
 use outline::{Parts, parts};
 use track::Writer;
 
-/// The most tracks that are visible when the file is opened.
+/// The most tracks of CPU time that are visible when the file is opened, and the most of each other state.
 ///
 /// Left alone, the Profiler shows 15 tracks at most, and none that is below 5 % of the busiest.
 const MOST_VISIBLE: usize = 100;
+const MOST_VISIBLE_OFF_CPU: usize = 25;
 
-/// The most tracks in a file. Nobody looks through more, and each takes memory here and there.
+/// The most tracks of a state in a file. Nobody looks through more, and each takes memory here and there.
 const MOST_TRACKS: usize = 1_000;
+
+/// The states in the order of their tracks.
+const STATES: [State; 4] = [State::OnCpu, State::Waiting, State::Ready, State::Blocked];
 
 impl Profile {
     /// Writes the profile as JSON for <https://profiler.firefox.com>, the busiest track first.
     ///
     /// A track holds the tasks of one name. Where tasks of one name were spawned at several sites, each site has a track, and
     /// tasks without a name are in a track named after their spawn site. Samples outside of tasks are in a track for each
-    /// thread.
+    /// thread. Time off the CPU is in tracks of its own, such as `GET / (waiting)`, behind those of CPU time.
     ///
-    /// The Profiler shows the 100 busiest tracks when it opens the file. If there are more, the name of the process says how
-    /// many are hidden, and the Profiler's *tracks* menu shows them.
+    /// The Profiler shows the 100 busiest tracks when it opens the file, and 25 of each state off the CPU. If there are more, the name of
+    /// the process says how many are hidden, and the Profiler's *tracks* menu shows them.
     ///
-    /// If there are more than a thousand tracks, the rarest are together in the last one.
+    /// If there are more than a thousand tracks of a state, the rarest are together in its last one.
     ///
-    /// Stacks grow from the task's name. Weights are CPU time in whole milliseconds, as the format's tools write them: what is
+    /// Stacks grow from the task's name. Weights are time in whole milliseconds, as the format's tools write them: what is
     /// rounded off one sample counts for the next of its track, so sums are right to a millisecond.
     ///
     /// Stacks are written one by one, so memory is for the profile's tables and not for its stacks.
@@ -47,7 +52,7 @@ impl Profile {
         let tracks = self.tracks();
         let outline = serde_json::to_vec(&outline::of(self, product, &tracks))?;
         let outline: Parts<'_> = serde_json::from_slice(&outline)?;
-        let stacks = Stacks::of(self, task_name, |name| name);
+        let stacks = Stacks::of_lives(self, task_name, |_| None, |name| name);
         let mut tracks = Writer::new(self, &stacks, tracks.into_iter());
         let mut writer = BufWriter::new(writer);
         parts(&mut writer, &outline, |to, key, part| match key {
@@ -57,15 +62,21 @@ impl Profile {
         writer.flush()
     }
 
-    /// Returns the tracks, those with the most CPU time first.
+    /// Returns the tracks of all states, those with the most time first in each.
     fn tracks(&self) -> Vec<Track> {
+        let subjects: HashSet<_> = self.all_samples().map(Subject::of).collect();
+        let ambiguous = ambiguous_names(subjects.into_iter());
+        STATES.into_iter().flat_map(|state| self.tracks_of(state, &ambiguous)).collect()
+    }
+
+    fn tracks_of(&self, state: State, ambiguous: &HashSet<&str>) -> impl Iterator<Item = Track> {
         let mut tracks: HashMap<Subject<'_>, Track> = HashMap::new();
-        for (at, sample) in (0..).zip(&self.samples) {
-            let track = tracks.entry(Subject::of(sample)).or_default();
+        let samples = (0..).zip(self.all_samples());
+        for (at, sample) in samples.filter(|(_, sample)| sample.state == state) {
+            let track = tracks.entry(Subject::of(sample)).or_insert_with(|| Track::of(state));
             track.time_ns = track.time_ns.saturating_add(sample.time_ns);
             track.samples.push(at);
         }
-        let ambiguous = ambiguous_names(tracks.keys().copied());
         let mut tracks: Vec<_> = tracks.into_iter().collect();
         tracks.sort_by(|(a, of_a), (b, of_b)| {
             of_b.time_ns.cmp(&of_a.time_ns).then_with(|| a.key().cmp(&b.key()))
@@ -75,10 +86,22 @@ impl Profile {
         let named = |(subject, track): (Subject<'_>, _)| {
             let with_site =
                 matches!(subject, Subject::Task(Some(name), _) if ambiguous.contains(name));
-            Track { name: subject.track_name(with_site), ..track }
+            let name = subject.track_name(with_site);
+            Track { name: of_state(name, state), ..track }
         };
-        let tracks = tracks.into_iter().map(named);
-        tracks.chain((!others.is_empty()).then(|| rest(others))).collect()
+        let mut tracks: Vec<_> = tracks.into_iter().map(named).collect();
+        tracks.extend((!others.is_empty()).then(|| rest(state, others)));
+        let visible = if state == State::OnCpu { MOST_VISIBLE } else { MOST_VISIBLE_OFF_CPU };
+        tracks.iter_mut().take(visible).for_each(|track| track.is_visible = true);
+        tracks.into_iter()
+    }
+}
+
+/// Returns a track's name with the state in which its tasks were, unless they were on the CPU.
+fn of_state(name: String, state: State) -> String {
+    match state {
+        State::OnCpu => name,
+        state => format!("{name} ({})", state.name()),
     }
 }
 
@@ -88,12 +111,12 @@ fn task_name(sample: &Sample) -> Option<Cow<'_, str>> {
 }
 
 /// Returns one track for several.
-fn rest(tracks: Vec<(Subject<'_>, Track)>) -> Track {
-    let name = format!("({} more, with little CPU time)", tracks.len());
+fn rest(state: State, tracks: Vec<(Subject<'_>, Track)>) -> Track {
+    let name = format!("({} more, with little {})", tracks.len(), state.time());
     let time_ns = tracks.iter().map(|(_, track)| track.time_ns).fold(0, u64::saturating_add);
     let mut samples: Vec<_> = tracks.into_iter().flat_map(|(_, track)| track.samples).collect();
     samples.sort_unstable();
-    Track { name, time_ns, samples }
+    Track { name, time_ns, samples, ..Track::of(state) }
 }
 
 /// Whose samples a track holds.
@@ -156,10 +179,17 @@ fn site_name(site: Option<&Site>) -> String {
     }
 }
 
-/// The samples of a task name, or of a thread outside of tasks, by their places in the profile.
-#[derive(Default)]
+/// The samples of a task name, or of a thread outside of tasks, by their places in the profile: those off the CPU come behind the others.
 struct Track {
     name: String,
+    state: State,
+    is_visible: bool,
     time_ns: u64,
     samples: Vec<u32>,
+}
+
+impl Track {
+    fn of(state: State) -> Self {
+        Self { name: String::new(), state, is_visible: false, time_ns: 0, samples: Vec::new() }
+    }
 }

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use serde_json::value::RawValue;
 
 use super::super::stacks::Stacks;
-use super::super::{Profile, Sample};
+use super::super::{Profile, Sample, State};
 use super::Track;
 use super::outline::{self, Parts, parts};
 
@@ -28,7 +28,8 @@ pub(super) struct Writer<'a, I> {
 
 impl<'a, I: Iterator<Item = Track>> Writer<'a, I> {
     pub(super) fn new(profile: &'a Profile, stacks: &'a Stacks<'a>, tracks: I) -> Self {
-        let (leaf_of, place_of) = (vec![NONE; profile.samples.len()], vec![NONE; stacks.names()]);
+        let (leaf_of, place_of) =
+            (vec![NONE; stacks.samples() as usize], vec![NONE; stacks.names()]);
         Self { profile, stacks, tracks, leaf_of, place_of }
     }
 
@@ -41,22 +42,18 @@ impl<'a, I: Iterator<Item = Track>> Writer<'a, I> {
                 to.write_all(b",")?;
             }
             let Some(track) = self.tracks.next() else { break };
-            self.track(to, outline, &track.samples)?;
+            self.track(to, outline, &track)?;
         }
         to.write_all(b"]")
     }
 
-    fn track(
-        &mut self,
-        to: &mut impl Write,
-        outline: &Parts<'_>,
-        samples: &[u32],
-    ) -> io::Result<()> {
-        let mut in_order = samples.to_vec();
+    fn track(&mut self, to: &mut impl Write, outline: &Parts<'_>, track: &Track) -> io::Result<()> {
+        let mut in_order = track.samples.clone();
         in_order.sort_unstable_by(|a, b| self.stacks.order(*a, *b));
         let tree = Tree { stacks: self.stacks, samples: &in_order };
         let frames = self.frames(&tree)?;
-        let tables = serde_json::to_vec(&outline::of_frames(self.profile, frames.len()))?;
+        let tables =
+            serde_json::to_vec(&outline::of_frames(self.profile, track.state, frames.len()))?;
         let tables: Parts<'_> = serde_json::from_slice(&tables)?;
         let tables: Vec<Parts<'_>> = match tables.get("threads") {
             Some(threads) => serde_json::from_str(threads.get())?,
@@ -65,7 +62,7 @@ impl<'a, I: Iterator<Item = Track>> Writer<'a, I> {
         let table = |key: &str| tables.first().and_then(|it| it.get(key).copied());
         parts(to, outline, |to, key, part| match (key, table(key)) {
             ("stackTable", _) => tree.write(to, &self.place_of),
-            ("samples", _) => self.samples(to, samples),
+            ("samples", _) => self.samples(to, track),
             ("stringArray", Some(numbers)) => self.strings(to, numbers, &frames),
             ("frameTable" | "funcTable", Some(table)) => to.write_all(table.get().as_bytes()),
             _ => to.write_all(part.get().as_bytes()),
@@ -107,8 +104,8 @@ impl<'a, I: Iterator<Item = Track>> Writer<'a, I> {
         to.write_all(b"]")
     }
 
-    fn samples(&self, to: &mut impl Write, samples: &[u32]) -> io::Result<()> {
-        let sample = |at: &u32| &self.profile.samples[*at as usize];
+    fn samples(&self, to: &mut impl Write, Track { state, samples, .. }: &Track) -> io::Result<()> {
+        let sample = |at: &u32| self.stacks.sample(*at);
         write!(to, r#"{{"length":{},"weightType":"tracing-ms","stack":["#, samples.len())?;
         let leaves = samples.iter().map(|at| self.leaf_of[*at as usize]);
         column(to, leaves, |to, node| index(to, node))?;
@@ -121,6 +118,10 @@ impl<'a, I: Iterator<Item = Track>> Writer<'a, I> {
         column(to, times(), |to, (before_ns, now_ns)| {
             write!(to, "{}", milliseconds(now_ns) - milliseconds(before_ns))
         })?;
+        // The Profiler takes a track without the last column for one that is always busy, and draws it at its full height.
+        if *state != State::OnCpu {
+            return to.write_all(b"]}");
+        }
         to.write_all(br#"],"threadCPUDelta":["#)?;
         let micros = samples.iter().map(|at| sample(at).time_ns / 1_000);
         column(to, micros, |to, micros| write!(to, "{micros}"))?;

@@ -1,9 +1,12 @@
-//! A box's colour: a class that `style.css` paints. It says whose code a function is, and within that its crate.
+//! A box's colour: a class that `style.css` paints. It says whose code a function is, and within that its crate; or in a picture of
+//! whole lives, in which state its time was, and how strongly, whose code it is.
 
-use super::super::Function;
 use super::super::frames::{OUTSIDE, UNKNOWN};
+use super::super::whose::{is_native, is_of_std, package_of};
+use super::super::{Function, State};
 use super::frame::{Frame, Frames, Root};
 use super::text;
+use super::tree::Node;
 
 /// Whose code a box is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +25,25 @@ pub(super) enum Kind {
     System,
     /// Words in the place of a function, such as `(no sample)`.
     Words,
+    /// A state of tasks.
+    State(State),
+    /// Code in a state.
+    InState(State, Shade),
+    /// Code in any state, for the legend.
+    Shade(Shade),
+}
+
+/// How strong the colour of a state is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shade {
+    /// The program's own code.
+    Own,
+    /// A library's code.
+    Library,
+    /// All other code.
+    Other,
+    /// Words in the place of a function.
+    Words,
 }
 
 /// Colours of crates in `style.css`.
@@ -29,7 +51,7 @@ const OWN_HUES: u64 = 4;
 const LIBRARY_HUES: u64 = 6;
 
 /// The kinds in the legend: one of each, and what it is called.
-pub(super) const LEGEND: [(Kind, &str); 9] = [
+pub(super) const LEGEND: [(Kind, &str); 16] = [
     (Kind::Task, "task"),
     (Kind::Site, "spawn site"),
     (Kind::Thread, "thread"),
@@ -39,13 +61,29 @@ pub(super) const LEGEND: [(Kind, &str); 9] = [
     (Kind::Std, "std, core, alloc"),
     (Kind::System, "C, kernel, no symbol"),
     (Kind::Words, "not a function"),
+    (Kind::State(State::OnCpu), "on CPU"),
+    (Kind::State(State::Blocked), "blocked"),
+    (Kind::State(State::Ready), "ready"),
+    (Kind::State(State::Waiting), "waiting"),
+    (Kind::Shade(Shade::Own), "this program"),
+    (Kind::Shade(Shade::Library), "libraries"),
+    (Kind::Shade(Shade::Other), "std, C, kernel"),
 ];
 
 impl Kind {
-    pub(super) fn of(frame: Frame, frames: &Frames<'_>) -> Self {
+    pub(super) fn of(node: &Node, frames: &Frames<'_>) -> Self {
+        let kind = Self::of_frame(node.frame, frames);
+        match (node.state, node.frame.state()) {
+            (Some(state), None) if frames.is_of_life => Self::InState(state, kind.shade()),
+            _ => kind,
+        }
+    }
+
+    fn of_frame(frame: Frame, frames: &Frames<'_>) -> Self {
         match frame {
             Frame::All => Self::All,
             Frame::Incomplete | Frame::Unknown => Self::Words,
+            Frame::State(state) => Self::State(state),
             Frame::Code(_) => Self::System,
             Frame::Root(_) => frames.as_root(frame).map_or(Self::Words, of_root),
             Frame::Function(_) => match frames.as_function(frame) {
@@ -55,14 +93,31 @@ impl Kind {
         }
     }
 
-    /// Whether both are the same entry of the legend.
-    pub(super) fn is_like(self, other: Self) -> bool {
-        std::mem::discriminant(&self) == std::mem::discriminant(&other)
+    fn shade(self) -> Shade {
+        match self {
+            Self::Own(_) => Shade::Own,
+            Self::Library(_) => Shade::Library,
+            Self::Words => Shade::Words,
+            _ => Shade::Other,
+        }
+    }
+
+    /// Whether the box belongs to this entry of the legend.
+    pub(super) fn is_like(self, entry: Self) -> bool {
+        match (self, entry) {
+            (Self::State(state), Self::State(of_entry)) => state == of_entry,
+            (Self::InState(_, shade), Self::Shade(of_entry)) => shade == of_entry,
+            _ => std::mem::discriminant(&self) == std::mem::discriminant(&entry),
+        }
     }
 
     /// Whether the end of the name tells more than its beginning, as it does of paths.
     pub(super) fn is_path(self) -> bool {
-        matches!(self, Self::Site | Self::Own(_) | Self::Library(_) | Self::Std)
+        match self {
+            Self::Site | Self::Own(_) | Self::Library(_) | Self::Std => true,
+            Self::InState(_, shade) => shade != Shade::Words,
+            _ => false,
+        }
     }
 
     /// The classes of its box.
@@ -78,6 +133,20 @@ impl Kind {
             Self::Std => "std".into(),
             Self::System => "sys".into(),
             Self::Words => "words".into(),
+            Self::State(state) => format!("state {}", state.name()),
+            Self::InState(state, shade) => format!("{} {}", state.name(), shade.class()),
+            Self::Shade(shade) => format!("shade {}", shade.class()),
+        }
+    }
+}
+
+impl Shade {
+    fn class(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Library => "lib",
+            Self::Other => "other",
+            Self::Words => "other words",
         }
     }
 }
@@ -133,35 +202,6 @@ fn crate_in(name: &str) -> Option<&str> {
 
 fn is_std(name: &str) -> bool {
     matches!(name, "std" | "core" | "alloc" | "test" | "proc_macro")
-}
-
-/// As the compiler spells std's files, in what is shipped and where its source is installed.
-fn is_of_std(file: &str) -> bool {
-    file.starts_with("/rustc/")
-        || file.contains("/rustlib/src/rust/library/")
-        || ["library/core/src/", "library/alloc/src/", "library/std/src/"]
-            .iter()
-            .any(|start| file.starts_with(start))
-}
-
-/// `tokio` of `…/registry/src/index.crates.io-1949cf8c6b5b557f/tokio-1.54.1/src/lib.rs`, and of a checkout's or a copy's path.
-fn package_of(file: &str) -> Option<&str> {
-    let after = |start| file.split_once(start).map(|(_, rest)| rest);
-    if let Some(rest) = after("/registry/src/") {
-        return rest.split('/').nth(1).map(without_suffix);
-    }
-    let rest = after("/git/checkouts/").or_else(|| after("/vendor/"))?;
-    rest.split('/').next().map(without_suffix)
-}
-
-/// A folder's name without its version or hash.
-fn without_suffix(folder: &str) -> &str {
-    folder.rsplit_once('-').map_or(folder, |(name, _)| name)
-}
-
-fn is_native(file: &str) -> bool {
-    let ending = file.rsplit('.').next().unwrap_or_default();
-    matches!(ending, "c" | "h" | "s" | "S" | "cc" | "cpp" | "cxx" | "hpp" | "hh")
 }
 
 fn folder(file: &str) -> &str {

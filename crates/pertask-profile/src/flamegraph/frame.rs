@@ -6,8 +6,10 @@ use std::collections::HashMap;
 
 use super::super::frames::{INCOMPLETE, UNKNOWN, beginning, outside};
 use super::super::{
-    Function, FunctionId, Location, LocationId, Profile, RootBy, Sample, Site, TaskRef, ThreadRef,
+    Function, FunctionId, Location, LocationId, Profile, RootBy, Sample, Site, State, TaskRef,
+    ThreadRef,
 };
+use super::options::FlamegraphOptions;
 use super::text;
 
 /// A box's meaning. It is small, so that the samples of a level can be sorted by it.
@@ -17,6 +19,8 @@ pub(super) enum Frame {
     All,
     /// A task, site or thread: its place in [`Frames::roots`].
     Root(u32),
+    /// What the tasks of a root did, where several states are drawn.
+    State(State),
     /// Callers that the unwinder did not reach.
     Incomplete,
     /// A location or a function that the profile does not have.
@@ -25,6 +29,16 @@ pub(super) enum Frame {
     Function(u32),
     /// Code without a symbol: the first location with its address and mapping.
     Code(LocationId),
+}
+
+impl Frame {
+    /// Returns the state that it stands for, if it does for one.
+    pub(super) fn state(self) -> Option<State> {
+        match self {
+            Self::State(state) => Some(state),
+            _ => None,
+        }
+    }
 }
 
 /// What a task row or a thread row is named after.
@@ -57,6 +71,10 @@ enum Spawned<'a> {
 /// The frames of a profile.
 pub(super) struct Frames<'a> {
     pub(super) profile: &'a Profile,
+    /// The samples that are drawn.
+    pub(super) samples: Vec<&'a Sample>,
+    /// Whether they are of several states.
+    pub(super) is_of_life: bool,
     /// The roots, by name.
     roots: Vec<Root<'a>>,
     /// Each sample's root.
@@ -74,16 +92,30 @@ pub(super) struct Frames<'a> {
 }
 
 impl<'a> Frames<'a> {
-    pub(super) fn of(profile: &'a Profile, by: RootBy) -> Self {
-        let samples = profile.samples.iter();
-        let (roots, root_of) = ranked(samples.map(|it| Root::of(it, by)).collect(), Root::by_name);
+    pub(super) fn of(profile: &'a Profile, options: &FlamegraphOptions) -> Self {
+        let is_of_life = options.whole_life;
+        let off_cpu = if is_of_life { &profile.off_cpu[..] } else { &[] };
+        let samples: Vec<_> = profile.samples.iter().chain(off_cpu).collect();
+        let roots = samples.iter().map(|sample| Root::of(sample, options.root));
+        let (roots, root_of) = ranked(roots.collect(), Root::by_name);
         let by_name =
             |a: &&'a Function, b: &&'a Function| (name(a), &a.file).cmp(&(name(b), &b.file));
         let (functions, place_of) = ranked(profile.functions.iter().collect(), by_name);
         let lines = lines(profile, &place_of, functions.len());
         let first_of = first_of_each_address(&profile.locations);
-        let spawned = spawned(profile, &root_of, roots.len());
-        Self { profile, roots, root_of, spawned, functions, place_of, lines, first_of }
+        let spawned = spawned(&samples, &root_of, roots.len());
+        Self {
+            profile,
+            samples,
+            is_of_life,
+            roots,
+            root_of,
+            spawned,
+            functions,
+            place_of,
+            lines,
+            first_of,
+        }
     }
 
     pub(super) fn root(&self, sample: usize) -> Frame {
@@ -119,6 +151,8 @@ impl<'a> Frames<'a> {
         match frame {
             Frame::All => "all".into(),
             Frame::Root(place) => self.roots[place as usize].name(),
+            Frame::State(State::OnCpu) => "on CPU".into(),
+            Frame::State(state) => state.name().into(),
             Frame::Incomplete => INCOMPLETE.into(),
             Frame::Unknown => UNKNOWN.into(),
             Frame::Function(place) => name(self.functions[place as usize]).into(),
@@ -220,9 +254,9 @@ impl<'a> Root<'a> {
     }
 }
 
-fn spawned<'a>(profile: &'a Profile, root_of: &[u32], roots: usize) -> Vec<Spawned<'a>> {
+fn spawned<'a>(samples: &[&'a Sample], root_of: &[u32], roots: usize) -> Vec<Spawned<'a>> {
     let mut spawned = vec![Spawned::Unknown; roots];
-    for (sample, root) in profile.samples.iter().zip(root_of) {
+    for (sample, root) in samples.iter().zip(root_of) {
         let Some(task) = &sample.task else { continue };
         let Some(site) = &task.site else { continue };
         let at = &mut spawned[*root as usize];

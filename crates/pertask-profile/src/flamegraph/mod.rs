@@ -33,7 +33,7 @@ impl Profile {
         options: &FlamegraphOptions,
         writer: impl Write,
     ) -> io::Result<()> {
-        let frames = Frames::of(self, options.root);
+        let frames = Frames::of(self, options);
         let tree = Tree::grow(&frames, options);
         svg::write(&frames, &tree, options, writer)
     }

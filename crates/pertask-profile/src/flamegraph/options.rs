@@ -9,6 +9,9 @@ pub struct FlamegraphOptions {
     pub root: RootBy,
     /// What the width of a frame means.
     pub weight: Weight,
+    /// Whether it shows whole lives: the samples off the CPU as well, below each root a box for each state. Colours are those of the
+    /// states, and widths are time, whatever the weight.
+    pub whole_life: bool,
     /// Its title, or `None` for one that says what is shown.
     pub title: Option<String>,
     /// What stands below the title, or `None` for how the profile was taken and what was lost.
@@ -29,6 +32,7 @@ impl Default for FlamegraphOptions {
         Self {
             root: RootBy::default(),
             weight: Weight::default(),
+            whole_life: false,
             title: None,
             subtitle: None,
             width_px: 1_200,
@@ -40,6 +44,11 @@ impl Default for FlamegraphOptions {
 }
 
 impl FlamegraphOptions {
+    /// What the width of a frame means: time if several states are drawn, because numbers of samples and of waits are no sum.
+    pub(super) fn weight(&self) -> Weight {
+        if self.whole_life { Weight::Time } else { self.weight }
+    }
+
     /// The width that is drawn: one in which there is room for a name, and no number overflows.
     pub(super) fn width(&self) -> u32 {
         self.width_px.clamp(300, 100_000)

@@ -44,10 +44,20 @@
     return measured > 0 ? measured : 7.25;
   }
 
+  // A function's name without what says least: `Mutex<T>::lock` of `<Mutex<T> as Lock>::lock::{{closure}}`.
+  function short(name) {
+    const open = name.replace(/(::\{\{closure\}\})+$/, '');
+    const end = open.lastIndexOf('>::');
+    const as = open.lastIndexOf(' as ', end);
+    return open.startsWith('<') && as > 0 ? open.slice(1, as) + open.slice(end + 1) : open;
+  }
+
   function fitted(box, room) {
     const chars = Math.floor((room - PADDING) / charWidth);
     if (chars < 3) return '';
-    const name = Array.from(nameOf(box));
+    const whole = Array.from(nameOf(box));
+    if (whole.length <= chars) return whole.join('');
+    const name = box.keepsEnd ? Array.from(short(nameOf(box))) : whole;
     if (name.length <= chars) return name.join('');
     return box.keepsEnd
       ? '…' + name.slice(name.length - chars + 1).join('')

@@ -4,7 +4,7 @@
 
 use std::io::{self, Write};
 
-use super::super::{RootBy, Weight};
+use super::super::{Profile, RootBy, State, Weight};
 use super::color::{Kind, LEGEND};
 use super::frame::Frames;
 use super::options::FlamegraphOptions;
@@ -39,7 +39,7 @@ pub(super) fn write(
     let mut picture = Picture {
         frames,
         tree,
-        weight: options.weight,
+        weight: options.weight(),
         width,
         top: head.height + TOOLS,
         tooltips_left: TOOLTIP_BYTES,
@@ -63,45 +63,73 @@ struct Head {
 impl Head {
     fn of(frames: &Frames<'_>, tree: &Tree, options: &FlamegraphOptions, width: u32) -> Self {
         let chars = ((width - 2 * MARGIN) * 100 / CHAR_CENTIPX) as usize;
-        let title = options.title.as_deref().unwrap_or(match (options.weight, options.root) {
-            (Weight::Time, RootBy::TaskName) => "CPU time by task",
-            (Weight::Time, RootBy::Site) => "CPU time by spawn site",
-            (Weight::Time, RootBy::Thread) => "CPU time by thread",
-            (Weight::Samples, RootBy::TaskName) => "Samples by task",
-            (Weight::Samples, RootBy::Site) => "Samples by spawn site",
-            (Weight::Samples, RootBy::Thread) => "Samples by thread",
-        });
+        let title = options.title.clone().unwrap_or_else(|| title(frames, options));
         let subtitle = options.subtitle.clone().unwrap_or_else(|| taken(frames));
         let mut lines = text::wrapped(&subtitle, chars, 3);
         let not_drawn = not_drawn(tree, options);
         lines.extend(not_drawn.iter().flat_map(|line| text::wrapped(line, chars, 2)));
-        let drawn: Vec<_> = tree.nodes.iter().map(|node| Kind::of(node.frame, frames)).collect();
+        let drawn: Vec<_> = tree.nodes.iter().map(|node| Kind::of(node, frames)).collect();
         let is_drawn = |kind: &Kind| drawn.iter().any(|it| it.is_like(*kind));
         let legend: Vec<_> = LEGEND.into_iter().filter(|(kind, _)| is_drawn(kind)).collect();
         let height = 34 + LINE * (lines.len() as u32) + if legend.is_empty() { 0 } else { 22 };
-        Self { title: text::beginning(title, chars).into_owned(), lines, legend, height }
+        Self { title: text::beginning(&title, chars).into_owned(), lines, legend, height }
     }
+}
+
+/// What the picture shows, and what its widths are.
+fn title(frames: &Frames<'_>, options: &FlamegraphOptions) -> String {
+    let by = match options.root {
+        RootBy::TaskName => "task",
+        RootBy::Site => "spawn site",
+        RootBy::Thread => "thread",
+    };
+    let what = match (frames.profile.state, options.weight()) {
+        _ if frames.is_of_life => {
+            return format!("Whole lives by {by}: time on the CPU, blocked, ready and waiting");
+        }
+        (State::OnCpu, Weight::Time) => "CPU time",
+        (State::Blocked, Weight::Time) => "Blocked time",
+        (State::Ready, Weight::Time) => "Ready time",
+        (State::Waiting, Weight::Time) => "Waiting time",
+        (State::Waiting, Weight::Samples) => "Waits",
+        (_, Weight::Samples) => "Samples",
+    };
+    format!("{what} by {by}")
 }
 
 /// How the profile was taken, and what is not in it.
 fn taken(frames: &Frames<'_>) -> String {
     let profile = frames.profile;
-    let count = profile.samples.iter().map(|sample| u128::from(sample.count)).sum();
-    let count = match profile.has_counts {
-        true => format!("{} in ", counted(saturated(count), "sample")),
-        false => String::new(),
-    };
-    let mechanism = if profile.mechanism.is_empty() { "sampled" } else { &profile.mechanism };
     let duration = human::duration_ns(profile.duration_ns);
-    format!("{count}{duration}, {mechanism}; {}", profile.lost)
+    if frames.is_of_life {
+        let times = profile.times();
+        let sum = human::duration_ns(times.sum());
+        return format!("{sum} over {duration}: {times}; {}; {}", mechanism(profile), profile.lost);
+    }
+    let whole = profile.whole();
+    let noun = profile.state.counted().filter(|_| profile.has_counts);
+    let count = noun.map(|noun| counted(whole.samples, noun));
+    if profile.state == State::OnCpu {
+        let count = count.map_or(String::new(), |count| format!("{count} in "));
+        return format!("{count}{duration}, {}; {}", mechanism(profile), profile.lost);
+    }
+    // Time off the CPU is measured, not sampled.
+    let time = human::duration_ns(whole.time_ns);
+    let count = count.map_or(String::new(), |count| format!(" in {count}"));
+    format!("{time} of {}{count} over {duration}", profile.state.time())
+}
+
+fn mechanism(profile: &Profile) -> &str {
+    if profile.mechanism.is_empty() { "sampled" } else { &profile.mechanism }
 }
 
 /// What is in the profile and not in the picture.
 fn not_drawn(tree: &Tree, options: &FlamegraphOptions) -> Vec<String> {
-    let whole = tree.root().total.by(options.weight);
+    let (weight, noun) = (options.weight(), noun(tree.root()));
+    let whole = tree.root().total.by(weight);
     let of_all = |amount: Amount| {
-        let part = amount.by(options.weight);
-        format!("{}, {} of all", in_units(amount, options.weight), percent(part, whole))
+        let part = amount.by(weight);
+        format!("{}, {} of all", in_units(amount, weight, noun), percent(part, whole))
     };
     let mut lines = Vec::new();
     if tree.narrow.frames > 0 {
@@ -117,10 +145,15 @@ fn not_drawn(tree: &Tree, options: &FlamegraphOptions) -> Vec<String> {
     lines
 }
 
-fn in_units(amount: Amount, weight: Weight) -> String {
+/// What is counted in a box. Several states have nothing in common that is.
+fn noun(node: &Node) -> &'static str {
+    node.state.and_then(State::counted).unwrap_or("sample")
+}
+
+fn in_units(amount: Amount, weight: Weight, noun: &str) -> String {
     match weight {
         Weight::Time => human::duration_ns(saturated(amount.time_ns)),
-        Weight::Samples => counted(saturated(amount.samples), "sample"),
+        Weight::Samples => counted(saturated(amount.samples), noun),
     }
 }
 
@@ -194,18 +227,22 @@ impl<W: Write> Picture<'_, W> {
 
     fn nothing(&mut self) -> io::Result<()> {
         let (x, y) = (self.width / 2, self.top);
+        let time = match self.frames.is_of_life {
+            true => "time in any state",
+            false => self.frames.profile.state.time(),
+        };
         let words = match self.weight {
-            Weight::Time => "(no CPU time: the profile has no samples that stand for any)",
+            Weight::Time => format!("(no {time}: the profile has no samples that stand for any)"),
             Weight::Samples if !self.frames.profile.has_counts => {
-                "(the profile does not say how many samples there are)"
+                "(the profile does not say how many samples there are)".to_owned()
             }
-            Weight::Samples => "(no samples)",
+            Weight::Samples => "(no samples)".to_owned(),
         };
         writeln!(self.out, r#"<text class="nothing" x="{x}" y="{y}">{words}</text>"#)
     }
 
     fn one_box(&mut self, node: &Node) -> io::Result<()> {
-        let kind = Kind::of(node.frame, self.frames);
+        let kind = Kind::of(node, self.frames);
         let total = node.total.by(self.weight);
         let (left, right) = (self.edge(node.start), self.edge(node.start + total));
         let (x, width) = (left + MARGIN * 100, right - left);
@@ -235,8 +272,9 @@ impl<W: Write> Picture<'_, W> {
         if chars < 3 {
             return Ok(());
         }
+        let short = text::short(name, chars);
         let shown =
-            if kind.is_path() { text::end(name, chars) } else { text::beginning(name, chars) };
+            if kind.is_path() { text::end(&short, chars) } else { text::beginning(name, chars) };
         let (x, y, shown) = (Px(x + 300), y + 13, Escaped(&shown));
         write!(self.out, r#"<text x="{x}" y="{y}">{shown}</text>"#)
     }
@@ -257,24 +295,34 @@ impl<W: Write> Picture<'_, W> {
     fn amounts(&self, node: &Node) -> String {
         let whole = self.tree.root().total.by(self.weight);
         let own = self.tree.own(node);
+        let units = |amount, weight| in_units(amount, weight, noun(node));
         let share = |amount: Amount| {
             let part = percent(amount.by(self.weight), whole);
-            format!("{} ({part})", in_units(amount, self.weight))
+            format!("{} ({part})", units(amount, self.weight))
         };
         let other = match self.weight {
             Weight::Time => Weight::Samples,
             Weight::Samples => Weight::Time,
         };
         let mut told = format!("total {}, own {}", share(node.total), share(own));
-        if self.frames.profile.has_counts {
-            let (total, own) = (in_units(node.total, other), in_units(own, other));
+        if self.has_counts(node) {
+            let (total, own) = (units(node.total, other), units(own, other));
             told += &format!("\ntotal {total}, own {own}");
         }
         if node.hidden.by(self.weight) > 0 {
-            told +=
-                &format!("\n{} in callees that are not drawn", in_units(node.hidden, self.weight));
+            let hidden = units(node.hidden, self.weight);
+            told += &format!("\n{hidden} in callees that are not drawn");
         }
         told
+    }
+
+    /// Whether it is known how many samples or waits a box has.
+    fn has_counts(&self, node: &Node) -> bool {
+        let profile = self.frames.profile;
+        node.state.is_some_and(|state| match state {
+            State::Waiting if profile.state != state => node.total.samples > 0,
+            state => profile.has_counts && state.counted().is_some(),
+        })
     }
 
     fn end(&mut self) -> io::Result<()> {

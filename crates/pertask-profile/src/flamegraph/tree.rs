@@ -10,11 +10,11 @@ use std::collections::BinaryHeap;
 use std::iter::Sum;
 use std::ops::{Add, Range};
 
-use super::super::{LocationId, Profile, Sample, Weight};
+use super::super::{LocationId, Sample, State, Weight};
 use super::frame::{Frame, Frames};
 use super::options::FlamegraphOptions;
 
-/// Samples: how many, and the CPU time that they stand for. No sum of a profile's overflows it.
+/// Samples: how many, and the time that they stand for. No sum of a profile's overflows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Amount {
     pub(super) time_ns: u128,
@@ -25,6 +25,8 @@ pub(super) struct Amount {
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub(super) frame: Frame,
+    /// The state of its samples, or `None` if they are of several.
+    pub(super) state: Option<State>,
     /// Rows above it.
     pub(super) depth: usize,
     /// Where it begins, in units of the weight.
@@ -118,7 +120,7 @@ struct Entry {
     /// What is still to be followed: locations, and functions of the location that was begun.
     locations: u32,
     lines: u32,
-    /// Whether the rows before those of its stack are done.
+    /// Which of the rows before those of its stack are done.
     begun: Begun,
 }
 
@@ -126,6 +128,7 @@ struct Entry {
 enum Begun {
     No,
     AtRoot,
+    AtState,
     InStack,
 }
 
@@ -151,13 +154,14 @@ struct Grower<'a> {
 
 impl<'a> Grower<'a> {
     fn new(frames: &'a Frames<'a>, options: &FlamegraphOptions) -> Self {
-        let weight = options.weight;
-        let samples = (0..).zip(&frames.profile.samples);
+        let weight = options.weight();
+        let samples = (0..).zip(frames.samples.iter().copied());
         let weighty = samples.filter(|(_, sample)| Amount::of(sample).by(weight) > 0);
         let entries: Vec<_> = weighty.map(|(index, sample)| Entry::new(index, sample)).collect();
-        let whole = total(frames.profile, &entries);
+        let whole = total(frames, &entries);
         let root = Node {
             frame: Frame::All,
+            state: (!frames.is_of_life).then_some(frames.profile.state),
             depth: 0,
             start: 0,
             total: whole,
@@ -193,14 +197,14 @@ impl<'a> Grower<'a> {
         self.tree.nodes[node].hidden = hidden;
         self.tree.nodes[node].children = first..first + drawn.len();
         let mut start = self.tree.nodes[node].start;
-        let depth = self.tree.nodes[node].depth + 1;
         for group in drawn {
-            self.add(&group, depth, start);
+            self.add(&group, node, start);
             start += group.total.by(self.weight);
         }
     }
 
-    fn add(&mut self, group: &Group, depth: usize, start: u128) {
+    fn add(&mut self, group: &Group, parent: usize, start: u128) {
+        let Node { depth, state, .. } = self.tree.nodes[parent];
         self.branches.push(Branch {
             weight: group.total.by(self.weight),
             node: Reverse(self.tree.nodes.len()),
@@ -209,7 +213,8 @@ impl<'a> Grower<'a> {
         });
         self.tree.nodes.push(Node {
             frame: group.frame,
-            depth,
+            state: group.frame.state().or(state),
+            depth: depth + 1,
             start,
             total: group.total,
             hidden: Amount::default(),
@@ -260,8 +265,8 @@ impl<'a> Grower<'a> {
             let entries = (at, at + equal.len());
             at = entries.1;
             if let Some(frame) = equal[0].frame {
-                let total = total(self.frames.profile, equal);
-                let inlined = take_inlined(self.frames.profile, equal);
+                let total = total(self.frames, equal);
+                let inlined = take_inlined(self.frames, equal);
                 groups.push(Group { frame, entries, total, inlined });
             }
         }
@@ -291,17 +296,24 @@ impl Entry {
 
     /// The next frame, from the root on.
     fn next(&mut self, frames: &Frames<'_>) -> Option<Frame> {
-        let sample = &frames.profile.samples[self.sample as usize];
+        let sample = frames.samples[self.sample as usize];
         match self.begun {
             Begun::No => {
-                self.begun = if sample.complete { Begun::InStack } else { Begun::AtRoot };
+                self.begun = Begun::AtRoot;
                 Some(frames.root(self.sample as usize))
             }
-            Begun::AtRoot => {
+            Begun::AtRoot if frames.is_of_life => {
+                self.begun = Begun::AtState;
+                Some(Frame::State(sample.state))
+            }
+            Begun::AtRoot | Begun::AtState if !sample.complete => {
                 self.begun = Begun::InStack;
                 Some(Frame::Incomplete)
             }
-            Begun::InStack => self.next_in_stack(sample, frames),
+            Begun::AtRoot | Begun::AtState | Begun::InStack => {
+                self.begun = Begun::InStack;
+                self.next_in_stack(sample, frames)
+            }
         }
     }
 
@@ -356,9 +368,9 @@ impl Sum for Amount {
 }
 
 /// Puts samples behind the place that they are in, if it is one place. What is inlined there is still to be followed.
-fn take_inlined(profile: &Profile, entries: &mut [Entry]) -> Option<Inlined> {
+fn take_inlined(frames: &Frames<'_>, entries: &mut [Entry]) -> Option<Inlined> {
     let place = |entry: &Entry| {
-        let sample = &profile.samples[entry.sample as usize];
+        let sample = frames.samples[entry.sample as usize];
         (entry.lines > 0)
             .then(|| Inlined { at: sample.stack[entry.locations as usize], lines: entry.lines })
     };
@@ -370,6 +382,6 @@ fn take_inlined(profile: &Profile, entries: &mut [Entry]) -> Option<Inlined> {
     Some(inlined)
 }
 
-fn total(profile: &Profile, entries: &[Entry]) -> Amount {
-    entries.iter().map(|entry| Amount::of(&profile.samples[entry.sample as usize])).sum()
+fn total(frames: &Frames<'_>, entries: &[Entry]) -> Amount {
+    entries.iter().map(|entry| Amount::of(frames.samples[entry.sample as usize])).sum()
 }

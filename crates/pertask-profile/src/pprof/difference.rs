@@ -71,14 +71,16 @@ impl PprofDifference {
         let mut after = more;
         // What is neither more nor less may be of either.
         after.samples.retain(|sample| !is_base(sample) || sample.count > 0 || sample.time_ns > 0);
-        let is_net = after.samples.iter().any(is_base) || !less.iter().all(is_base);
+        let is_net = after.all_samples().any(is_base) || !less.iter().all(is_base);
         after.start = UNIX_EPOCH;
         let lasted_ns = std::mem::take(&mut after.duration_ns);
         let lost = std::mem::take(&mut after.lost);
         let (less, less_off_cpu) = Profile::by_cpu(less);
         let mut before =
             Profile { samples: less, off_cpu: less_off_cpu, remarks: Vec::new(), ..after.clone() };
-        for sample in before.samples.iter_mut().chain(&mut after.samples) {
+        let [of_before, of_after] = [&mut before, &mut after];
+        let samples = of_before.samples.iter_mut().chain(&mut of_before.off_cpu);
+        for sample in samples.chain(&mut of_after.samples).chain(&mut of_after.off_cpu) {
             sample.labels.retain(|(key, value)| (&**key, &**value) != BASE);
         }
         after.remarks.extend(of_both(lasted_ns, lost));

@@ -174,13 +174,17 @@ impl<W: Write> PprofWriter<W> {
     /// Returns the errors of the underlying writer.
     pub fn finish(mut self, head: &Profile) -> io::Result<W> {
         let cpu = self.value_type("cpu", "nanoseconds")?;
+        let shown = match head.state {
+            State::OnCpu => cpu.kind,
+            state => self.string(state.name())?,
+        };
         let end = message::Profile {
             time_nanos: since_epoch(head.start),
             duration_nanos: signed(head.duration_ns),
             period_type: Some(cpu),
             period: signed(head.period_ns),
             comment: self.comments(head)?,
-            default_sample_type: cpu.kind,
+            default_sample_type: shown,
             ..message::Profile::default()
         };
         self.write(&end)?;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::super::Comparison;
+use super::super::{Comparison, State};
 use super::difference::signed_difference;
 use super::overview::Overview;
 use super::{SummaryStyle, signed_percent};
@@ -106,20 +106,38 @@ impl ComparisonOverview<'_> {
     /// Says what marks noise, or why it cannot be judged.
     fn noise(&self) -> (String, Tint) {
         let Comparison { before, after, is_net, .. } = self.comparison;
+        let Some(noun) = self.comparison.measure.state().counted() else {
+            let time = self.comparison.measure.name();
+            return (
+                format!("noise cannot be judged: {time} is measured, and not counted"),
+                Tint::Warning,
+            );
+        };
         let text = match (before.whole.has_counts, after.whole.has_counts) {
             _ if *is_net => {
                 "it has differences alone, so shares are not known and noise cannot be judged; -diff_base keeps both profiles in such a file, and -base does not"
             }
             (true, true) => {
+                let noise = match self.comparison.measure.state() {
+                    State::OnCpu => "within the noise of sampling",
+                    _ => "that chance explains, by the numbers of waits",
+                };
                 return (
-                    "~ marks changes within the noise of sampling; of the others, one in 100 is expected to be noise after all"
-                        .to_owned(),
+                    format!(
+                        "~ marks changes {noise}; of the others, one in 100 is expected to be noise after all"
+                    ),
                     Tint::Secondary,
                 );
             }
-            (false, true) => "noise cannot be judged: before does not say how many samples it has",
-            (true, false) => "noise cannot be judged: after does not say how many samples it has",
-            (false, false) => "noise cannot be judged: neither says how many samples it has",
+            (false, true) => {
+                &format!("noise cannot be judged: before does not say how many {noun}s it has")
+            }
+            (true, false) => {
+                &format!("noise cannot be judged: after does not say how many {noun}s it has")
+            }
+            (false, false) => {
+                &format!("noise cannot be judged: neither says how many {noun}s it has")
+            }
         };
         (text.to_owned(), Tint::Warning)
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::super::{Difference, DifferenceRow, Part, Verdict};
 use super::subjects::{Naming, is_nested, title};
-use super::{SummaryStyle, signed_percent};
+use super::{SummaryStyle, signed_percent, titles};
 use pertask_text::grid::{Cell, Column, Grid};
 use pertask_text::human::{self, counted};
 use pertask_text::ink::Tint;
@@ -79,8 +79,9 @@ impl DifferenceTable<'_> {
             number("BEFORE%", Some(1)),
             number("AFTER%", Some(2)),
             number("POINTS", None),
-            number("SAMPLES", Some(0)),
         ]);
+        let count = titles(self.difference.measure.state())[2];
+        columns.extend(self.counts().then(|| number(count, Some(0))));
         columns
     }
 
@@ -109,8 +110,13 @@ impl DifferenceTable<'_> {
         let wholes = [before, after].map(|whole| measure.of(whole.amount));
         cells.extend([0, 1].map(|at| cell(human::percent(values[at], wholes[at]))));
         cells.push(judged(self.points(row), row.share));
-        cells.push(cell(self.samples(row)));
+        cells.extend(self.counts().then(|| cell(self.samples(row))));
         cells
+    }
+
+    /// Returns whether what is compared is counted as well.
+    fn counts(&self) -> bool {
+        self.difference.measure.state().counted().is_some()
     }
 
     /// Returns by how many percentage points a row's share has grown.

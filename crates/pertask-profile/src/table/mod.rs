@@ -4,12 +4,13 @@
 
 mod comparison;
 mod difference;
+mod life;
 mod overview;
 mod subjects;
 
 use std::fmt;
 
-use super::{Amount, GroupBy, Summary, SummaryRow};
+use super::{Amount, GroupBy, State, Summary, SummaryRow};
 use pertask_text::grid::{Cell, Column, Grid};
 use pertask_text::human::{self, counted};
 use pertask_text::ink::{Ink, Tint};
@@ -17,6 +18,7 @@ use pertask_text::text::{harmless, wrap};
 
 pub use comparison::ComparisonOverview;
 pub use difference::DifferenceTable;
+pub use life::LifeTable;
 pub use overview::Overview;
 use subjects::{Naming, is_nested, title};
 
@@ -69,9 +71,9 @@ impl SummaryTable<'_> {
 
 impl fmt::Display for SummaryTable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Summary { by, whole, has_counts, rows } = self.summary;
+        let Summary { by, state, whole, has_counts, rows } = self.summary;
         let (shown, cut) = rows.split_at(self.shown_rows());
-        let of = human::duration_ns(whole.time_ns);
+        let of = of_time(*state, whole.time_ns);
         let mut lines = self.style.prose(&format!("{} (% of {of})", title(by)), Tint::Title);
         if rows.is_empty() {
             lines.push(self.style.ink().paint("no samples", Tint::Secondary));
@@ -81,14 +83,24 @@ impl fmt::Display for SummaryTable<'_> {
             let naming = Naming::of(by, subjects, self.style.whole_names);
             let cells = |row: &SummaryRow| {
                 let samples = has_counts.then_some(row.own.samples);
-                [amounts(by, row, *whole, samples), naming.cells(&row.subject)].concat()
+                let mut cells = amounts(by, row, *whole);
+                if state.counted().is_some() {
+                    cells.push(Cell::new(&samples.map_or(human::NONE.to_owned(), human::count)));
+                }
+                cells.extend(naming.cells(&row.subject));
+                cells
             };
-            let grid = Grid::new(&columns(by, &naming), shown.iter().map(cells).collect());
+            let columns = columns(by, *state, &naming);
+            let grid = Grid::new(&columns, shown.iter().map(cells).collect());
             lines.extend(grid.lines(self.style.max_width(), self.style.ink()));
         }
         if !cut.is_empty() {
             let own = cut.iter().fold(Amount::default(), |sum, row| sum.plus(row.own));
-            let what = if is_nested(by) { "self" } else { "CPU" };
+            let what = match (is_nested(by), state) {
+                (true, _) => "self",
+                (false, State::OnCpu) => "CPU",
+                (false, state) => state.name(),
+            };
             let rows = counted(cut.len() as u64, "more row");
             let more = format!("… and {rows}, {} {what}", human::duration_ns(own.time_ns));
             lines.push(self.style.ink().paint(&more, Tint::Secondary));
@@ -124,25 +136,43 @@ fn signed_percent(before: f64, after: f64) -> String {
     }
 }
 
-fn columns<'a>(by: &GroupBy, naming: &'a Naming<'_>) -> Vec<Column<'a>> {
+/// Returns an amount of time with what it is, unless it is CPU time, which the columns say.
+fn of_time(state: State, time_ns: u64) -> String {
+    let amount = human::duration_ns(time_ns);
+    match state {
+        State::OnCpu => amount,
+        state => format!("{amount} of {}", state.time()),
+    }
+}
+
+/// Returns the titles of the columns of a share, of a time and of a number.
+fn titles(state: State) -> [&'static str; 3] {
+    match state {
+        State::OnCpu => ["CPU%", "CPU", "SAMPLES"],
+        State::Blocked => ["BLOCKED%", "BLOCKED", ""],
+        State::Ready => ["READY%", "READY", ""],
+        State::Waiting => ["WAITING%", "WAITING", "WAITS"],
+    }
+}
+
+fn columns<'a>(by: &GroupBy, state: State, naming: &'a Naming<'_>) -> Vec<Column<'a>> {
     let number = |title| Column::Number { title, rank: None };
-    let samples = Column::Number { title: "SAMPLES", rank: Some(1) };
+    let [share, time, count] = titles(state);
     let mut columns = match is_nested(by) {
-        true => vec![number("SELF%"), number("SELF"), number("TOTAL%"), number("TOTAL"), samples],
-        false => vec![number("CPU%"), number("CPU"), samples],
+        true => ["SELF%", "SELF", "TOTAL%", "TOTAL"].map(number).to_vec(),
+        false => [share, time].map(number).to_vec(),
     };
+    let counted = state.counted().is_some();
+    columns.extend(counted.then_some(Column::Number { title: count, rank: Some(1) }));
     columns.extend(naming.columns());
     columns
 }
 
-/// Returns the cells of a row's amounts.
-fn amounts(by: &GroupBy, row: &SummaryRow, whole: Amount, samples: Option<u64>) -> Vec<Cell> {
+/// Returns the cells of a row's times.
+fn amounts(by: &GroupBy, row: &SummaryRow, whole: Amount) -> Vec<Cell> {
     let amounts = if is_nested(by) { vec![row.own, row.total] } else { vec![row.own] };
     let amounts = amounts.iter().flat_map(|amount| {
         [human::percent(amount.time_ns, whole.time_ns), human::duration_ns(amount.time_ns)]
     });
-    let mut cells: Vec<_> = amounts.map(|text| Cell::new(&text)).collect();
-    let samples = samples.map_or(human::NONE.to_owned(), human::count);
-    cells.push(Cell::new(&samples));
-    cells
+    amounts.map(|text| Cell::new(&text)).collect()
 }

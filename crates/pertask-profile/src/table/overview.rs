@@ -1,9 +1,9 @@
-//! A profile described in a few lines: its CPU time and duration, when and how it was sampled, and what was lost.
+//! A profile described in a few lines: its time and duration, when and how it was sampled, and what was lost.
 
 use std::fmt;
 use std::time::UNIX_EPOCH;
 
-use super::super::{Amount, Filter, Lost, Profile, Sample};
+use super::super::{Amount, Filter, Lost, Profile, Sample, State};
 use super::SummaryStyle;
 use pertask_text::human::{self, counted};
 use pertask_text::ink::Tint;
@@ -18,14 +18,16 @@ const MAX_KEYS: usize = 8;
 pub struct Overview<'a> {
     whole: &'a Profile,
     part: Option<(&'a Profile, &'a Filter)>,
+    advice: Option<&'a str>,
+    is_of_life: bool,
     style: SummaryStyle,
 }
 
 impl Profile {
-    /// Returns a description of this profile: its CPU time and duration, when and how it was sampled, and what was lost.
+    /// Returns a description of this profile: its time and duration, when and how it was sampled, and what was lost.
     #[must_use]
     pub fn overview(&self, style: SummaryStyle) -> Overview<'_> {
-        Overview { whole: self, part: None, style }
+        Overview { whole: self, part: None, advice: None, is_of_life: false, style }
     }
 }
 
@@ -34,6 +36,18 @@ impl<'a> Overview<'a> {
     #[must_use]
     pub fn with_part(self, part: &'a Profile, filter: &'a Filter) -> Self {
         Self { part: Some((part, filter)), ..self }
+    }
+
+    /// Describes the time in all states, and not that of one.
+    #[must_use]
+    pub fn of_whole_life(self) -> Self {
+        Self { is_of_life: true, ..self }
+    }
+
+    /// Adds a line of advice, such as which option shows what is not shown.
+    #[must_use]
+    pub fn with_advice(self, advice: &'a str) -> Self {
+        Self { advice: Some(advice), ..self }
     }
 }
 
@@ -82,9 +96,12 @@ impl Overview<'_> {
     }
 
     fn totals(&self) -> String {
+        if self.is_of_life {
+            return self.life();
+        }
         let Amount { time_ns, samples } = self.whole.whole();
         let duration_ns = self.whole.duration_ns;
-        let mut sampled = format!("{} of CPU time", human::duration_ns(time_ns));
+        let mut sampled = format!("{} of {}", human::duration_ns(time_ns), self.whole.state.time());
         sampled += &self.in_samples(samples);
         let unsampled_ns = self.whole.lost.unsampled_cpu_ns;
         if unsampled_ns > 0 {
@@ -93,18 +110,28 @@ impl Overview<'_> {
         match duration_ns {
             0 => sampled,
             _ => format!(
-                "{sampled} over {}: {:.2} CPUs busy",
+                "{sampled} over {}: {:.2} {}",
                 human::duration_ns(duration_ns),
-                time_ns as f64 / duration_ns as f64
+                time_ns as f64 / duration_ns as f64,
+                on_average(self.whole.state)
             ),
         }
     }
 
+    fn life(&self) -> String {
+        let times = self.whole.times();
+        let over = match self.whole.duration_ns {
+            0 => String::new(),
+            ns => format!(" over {}", human::duration_ns(ns)),
+        };
+        format!("{} in all states{over}: {times}", human::duration_ns(times.sum()))
+    }
+
     /// Returns ` in 12 samples`, or nothing if the number is not known.
     fn in_samples(&self, samples: u64) -> String {
-        match self.whole.has_counts {
-            true => format!(" in {}", counted(samples, "sample")),
-            false => String::new(),
+        match self.whole.state.counted().filter(|_| self.whole.has_counts) {
+            Some(noun) => format!(" in {}", counted(samples, noun)),
+            None => String::new(),
         }
     }
 
@@ -125,12 +152,15 @@ impl Overview<'_> {
     }
 
     fn complete(&self) -> Option<String> {
+        if matches!(self.whole.state, State::Ready | State::Blocked) {
+            return None;
+        }
         let is_whole = |sample: &&Sample| sample.complete && !sample.stack.is_empty();
         let whole = self.whole.samples.iter().filter(is_whole).map(Amount::of);
         let (whole, all) = (whole.fold(Amount::default(), Amount::plus), self.whole.whole());
         let (part, all, what) = match self.whole.has_counts {
             true => (whole.samples, all.samples, "the stacks whole"),
-            false => (whole.time_ns, all.time_ns, "the CPU time in whole stacks"),
+            false => (whole.time_ns, all.time_ns, "the time in whole stacks"),
         };
         (all > 0).then(|| match part == all {
             true => "all stacks whole".to_owned(),
@@ -155,7 +185,9 @@ impl Overview<'_> {
                     .to_owned(),
             );
         }
-        if !self.whole.has_counts && !samples.is_empty() {
+        hints.extend(self.advice.map(str::to_owned));
+        let is_counted = self.whole.state.counted().is_some();
+        if is_counted && !self.whole.has_counts && !samples.is_empty() {
             hints.push("samples: the profile does not say how many there are".to_owned());
         }
         let keys = self.whole.label_keys();
@@ -170,6 +202,12 @@ impl Overview<'_> {
     }
 
     fn matched(&self, part: &Profile, filter: &Filter) -> String {
+        if self.is_of_life {
+            let (part, whole) = (part.times(), self.whole.times().sum());
+            let sum = human::duration_ns(part.sum());
+            let share = human::percent(part.sum(), whole);
+            return format!("matched: {sum} ({share}): {filter}: {part}");
+        }
         let (part, whole) = (part.whole(), self.whole.whole());
         format!(
             "matched: {} ({}){}: {filter}",
@@ -177,6 +215,16 @@ impl Overview<'_> {
             human::percent(part.time_ns, whole.time_ns),
             self.in_samples(part.samples),
         )
+    }
+}
+
+/// What there were so many of at a time, on average.
+fn on_average(state: State) -> &'static str {
+    match state {
+        State::OnCpu => "CPUs busy",
+        State::Blocked => "tasks blocked on average",
+        State::Ready => "tasks ready on average",
+        State::Waiting => "tasks waiting on average",
     }
 }
 

@@ -18,6 +18,7 @@ pub(super) fn title(by: &GroupBy) -> String {
         GroupBy::Site => "Tasks by site".to_owned(),
         GroupBy::Task => "Tasks".to_owned(),
         GroupBy::Function => "Functions".to_owned(),
+        GroupBy::Place => "Places".to_owned(),
         GroupBy::Thread => "Threads".to_owned(),
         GroupBy::Scope => "Scopes".to_owned(),
         GroupBy::Label(key) => format!("Label {key}"),
@@ -35,6 +36,7 @@ pub(super) struct Naming<'a> {
     /// The title of a label's column: its key.
     label: String,
     with_files: bool,
+    with_tasks: bool,
     most_of_name: usize,
 }
 
@@ -42,7 +44,7 @@ impl<'a> Naming<'a> {
     /// Says how these subjects are named.
     pub(super) fn of<'s>(
         by: &'a GroupBy,
-        subjects: impl Iterator<Item = &'s Subject>,
+        subjects: impl Iterator<Item = &'s Subject> + Clone,
         whole_names: bool,
     ) -> Self {
         let label = match by {
@@ -50,7 +52,9 @@ impl<'a> Naming<'a> {
             _ => String::new(),
         };
         let most_of_name = if whole_names { MAX_FUNCTION } else { MAX_NAME };
-        Self { by, label, with_files: need_files(subjects), most_of_name }
+        let with_tasks =
+            subjects.clone().any(|it| matches!(it, Subject::Place { task: Some(_), .. }));
+        Self { by, label, with_files: need_files(subjects), with_tasks, most_of_name }
     }
 
     /// Returns the columns that name a row.
@@ -70,6 +74,10 @@ impl<'a> Naming<'a> {
                 vec![text("FUNCTION", MAX_FUNCTION / 3), path("FILE")]
             }
             GroupBy::Function => vec![text("FUNCTION", MAX_FUNCTION)],
+            GroupBy::Place if self.with_tasks => {
+                vec![text("TASK", self.most_of_name), text("PLACE", MAX_FUNCTION / 3), path("AT")]
+            }
+            GroupBy::Place => vec![text("PLACE", MAX_FUNCTION / 3), path("AT")],
             GroupBy::Thread => vec![text("THREAD", MAX_NAME), number("TID")],
             GroupBy::Scope => vec![text("SCOPE", MAX_FUNCTION)],
             GroupBy::Label(_) => vec![text(&self.label, MAX_FUNCTION)],
@@ -78,7 +86,20 @@ impl<'a> Naming<'a> {
 
     /// Returns the cells of these columns for a row.
     pub(super) fn cells(&self, of: &Subject) -> Vec<Cell> {
-        subject(self.by, of, self.with_files)
+        match of {
+            Subject::Place { name, at, task } => {
+                let task =
+                    task.as_deref().map_or_else(several, |it| Cell::new(frames::beginning(it)));
+                let cells = [task, Cell::path(name), site(at.as_ref())];
+                cells.into_iter().skip(usize::from(!self.with_tasks)).collect()
+            }
+            Subject::NoStack if *self.by == GroupBy::Place => {
+                let words = Cell::new(&of.to_string()).tint(Tint::Secondary);
+                let cells = [Cell::new(human::NONE), words, Cell::new(human::NONE)];
+                cells.into_iter().skip(usize::from(!self.with_tasks)).collect()
+            }
+            of => subject(self.by, of, self.with_files),
+        }
     }
 }
 
@@ -90,16 +111,24 @@ fn need_files<'s>(mut subjects: impl Iterator<Item = &'s Subject>) -> bool {
     })
 }
 
+/// Returns a cell for tasks of several names.
+fn several() -> Cell {
+    Cell::new("(several)").tint(Tint::Secondary)
+}
+
+/// Returns the cell of a place in the source.
+fn site(site: Option<&Site>) -> Cell {
+    let none = || Cell::new(human::NONE);
+    let place = |site| Cell::path(frames::end(&frames::place(site)));
+    site.map_or_else(none, place).tint(Tint::Secondary)
+}
+
 /// Returns the cells that name the subject of a row.
 fn subject(by: &GroupBy, subject: &Subject, with_files: bool) -> Vec<Cell> {
     let none = || Cell::new(human::NONE);
     // Many rows may have one long name.
     let name =
         |name: Option<&str>| name.map_or_else(none, |name| Cell::new(frames::beginning(name)));
-    let site = |site: Option<&Site>| {
-        let place = |site| Cell::path(frames::end(&frames::place(site)));
-        site.map_or_else(none, place).tint(Tint::Secondary)
-    };
     let number = |id: Option<u64>| id.map_or_else(none, |id| Cell::new(&id.to_string()));
     match subject {
         Subject::Site { name: of, site: at } => vec![name(of.as_deref()), site(at.as_ref())],

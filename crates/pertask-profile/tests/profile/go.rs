@@ -4,7 +4,10 @@ use std::io::Write;
 use std::process::Command;
 use std::{env, fs, io};
 
+use pertask_profile::State;
+
 use crate::example::{self, pprof};
+use crate::waits;
 
 #[test]
 fn go_shows_functions_by_their_cpu_time() {
@@ -14,6 +17,34 @@ fn go_shows_functions_by_their_cpu_time() {
     assert!(row(&top, "service::render").starts_with("50ms 50.00%"), "{top}");
     assert!(row(&top, "service::hash").starts_with("40ms 40.00%"), "{top}");
     assert!(row(&top, "service::inlined (inline)").contains("90ms 90.00%"), "{top}");
+}
+
+#[test]
+fn go_shows_where_tasks_wait() {
+    let file = pprof(&waits::profile());
+    let top = |index: &str| {
+        let index = format!("-sample_index={index}");
+        go_pprof_of(&file, index.trim_start_matches('-'), &["-top", &index])
+    };
+    let Some(cpu) = go_pprof_of(&file, "cpu by default", &["-top"]) else { return };
+    assert!(cpu.contains("Type: cpu") && row(&cpu, "app::render").starts_with("50ms"), "{cpu}");
+    let lock = "tokio::sync::Mutex<T>::lock";
+    let waiting = top("waiting").expect("go is there");
+    assert!(waiting.contains("Type: waiting"), "{waiting}");
+    assert!(row(&waiting, lock).starts_with("900ms 90.00%"), "{waiting}");
+    let waits = top("waits").expect("go is there");
+    assert!(row(&waits, lock).starts_with("40 95.24%"), "{waits}");
+    assert!(row(&top("ready").expect("go is there"), lock).starts_with("20ms   100%"));
+    let blocked = top("blocked").expect("go is there");
+    assert!(row(&blocked, "(off the CPU in a poll)").starts_with("80ms   100%"), "{blocked}");
+}
+
+/// A profile of one state opens with that.
+#[test]
+fn go_opens_a_profile_of_waits_with_waiting_time() {
+    let file = pprof(&waits::profile().in_state(State::Waiting));
+    let Some(top) = go_pprof_of(&file, "one state", &["-top"]) else { return };
+    assert!(top.contains("Type: waiting") && top.contains("900ms 90.00%"), "{top}");
 }
 
 #[test]

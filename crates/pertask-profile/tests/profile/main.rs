@@ -17,3 +17,5 @@ mod pruned;
 mod round_trip;
 mod speedscope;
 mod summary;
+mod waits;
+mod waits_elsewhere;

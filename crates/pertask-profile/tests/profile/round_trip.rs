@@ -170,7 +170,7 @@ fn profiles() -> impl Strategy<Value = Profile> {
 fn off_cpu(sample: Sample) -> Option<Sample> {
     let state = State::OFF_CPU[sample.time_ns as usize % 3];
     let count = if state == State::Waiting { sample.count } else { 0 };
-    (sample.time_ns > 0).then(|| Sample { state, count, ..sample })
+    (sample.time_ns > 0).then_some(Sample { state, count, ..sample })
 }
 
 fn counted(sample: Sample, has_counts: bool) -> Sample {

@@ -9,8 +9,17 @@ use std::time::Duration;
 use crate::example::{self, amount};
 
 fn every_group() -> Vec<GroupBy> {
-    use GroupBy::{Function, Label, Scope, Site, Task, Thread};
-    vec![Site, Task, Function, Thread, Scope, Label("tenant".into()), Label("no such".into())]
+    use GroupBy::{Function, Label, Place, Scope, Site, Task, Thread};
+    vec![
+        Site,
+        Task,
+        Function,
+        Place,
+        Thread,
+        Scope,
+        Label("tenant".into()),
+        Label("no such".into()),
+    ]
 }
 
 /// Name, own and total CPU time in ms.

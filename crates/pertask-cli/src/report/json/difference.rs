@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use pertask::profile::{
-    Comparison, Difference, DifferenceRow, GroupBy, Part, Side, Verdict, Whole,
+    Amount, Comparison, Difference, DifferenceRow, GroupBy, Part, Side, Times, Verdict, Whole,
 };
 use serde::Serialize;
 
@@ -15,6 +15,7 @@ const SCHEMA: &str = "pertask.difference/1";
 #[derive(Serialize)]
 struct Report<'a> {
     schema: &'static str,
+    state: &'static str,
     is_net: bool,
     noise_is_judged: bool,
     before: Head<'a>,
@@ -35,6 +36,8 @@ struct Table<'a> {
 struct Row<'a> {
     #[serde(flatten)]
     subject: Named<'a>,
+    before_ns: u64,
+    after_ns: u64,
     before_cpu_ns: u64,
     after_cpu_ns: u64,
     before_samples: Option<u64>,
@@ -47,7 +50,7 @@ struct Row<'a> {
     share_differs: Option<bool>,
 }
 
-/// Writes the tables as indented JSON, each with at most `most_rows` rows.
+/// Writes the tables as indented JSON, each with at most `most_rows` rows. `states` is what the files have in each state.
 ///
 /// # Errors
 ///
@@ -55,6 +58,7 @@ struct Row<'a> {
 pub fn report(
     to: &mut dyn Write,
     comparison: &Comparison<'_>,
+    states: [Times; 2],
     tables: &[(GroupBy, Part)],
     most_rows: usize,
 ) -> io::Result<()> {
@@ -63,10 +67,11 @@ pub fn report(
     let (before, after) = (shown(comparison.before), shown(comparison.after));
     let report = Report {
         schema: SCHEMA,
+        state: comparison.measure.state().name(),
         is_net: comparison.is_net,
         noise_is_judged: comparison.has_counts(),
-        before: head(&before),
-        after: head(&after),
+        before: head(&before, states[0]),
+        after: head(&after, states[1]),
         tables: differences.iter().map(|difference| table(difference, most_rows)).collect(),
     };
     write(to, &report)
@@ -92,10 +97,13 @@ fn row<'a>(difference: &Difference, row: &'a DifferenceRow) -> Row<'a> {
     let known = |whole: Whole, samples| (whole.has_counts && !difference.is_net).then_some(samples);
     let p = |verdict: Option<Verdict>| verdict.map(|verdict| verdict.p);
     let differs = |verdict: Option<Verdict>| verdict.map(|verdict| verdict.differs);
+    let cpu = |amount: Amount| Times::of(difference.measure.state(), amount.time_ns).on_cpu_ns;
     Row {
         subject: named(&row.subject),
-        before_cpu_ns: row.before.time_ns,
-        after_cpu_ns: row.after.time_ns,
+        before_ns: row.before.time_ns,
+        after_ns: row.after.time_ns,
+        before_cpu_ns: cpu(row.before),
+        after_cpu_ns: cpu(row.after),
         before_samples: known(difference.before, row.before.samples),
         after_samples: known(difference.after, row.after.samples),
         // Both fit: they are rounded, and stop at the largest integer.

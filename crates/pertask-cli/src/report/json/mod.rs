@@ -1,17 +1,21 @@
 //! The tables as JSON, with the fields that `docs/PROFILE.md` describes.
 
 mod difference;
+mod lives;
 
 use std::{
     io::{self, Write},
     time::UNIX_EPOCH,
 };
 
-use pertask::profile::{GroupBy, Lost, Profile, Subject, Summary, SummaryRow};
+use pertask::profile::{
+    Amount, GroupBy, Lost, Profile, State, Subject, Summary, SummaryRow, Times,
+};
 use serde::Serialize;
 
 use super::{Shown, harmless_json::Harmless};
 pub use difference::report as difference;
+pub use lives::report as lives;
 
 /// The name and version of the schema.
 const SCHEMA: &str = "pertask.profile/1";
@@ -31,6 +35,8 @@ struct Head<'a> {
     duration_ns: u64,
     mechanism: &'a str,
     period_ns: u64,
+    state: &'static str,
+    time_ns: u64,
     cpu_ns: u64,
     samples: Option<u64>,
     samples_whole: Option<u64>,
@@ -38,6 +44,14 @@ struct Head<'a> {
     remarks: &'a [String],
     matched: Option<Matched>,
     label_keys: Vec<String>,
+    states: Vec<InState>,
+}
+
+/// What a file has in one state.
+#[derive(Serialize)]
+struct InState {
+    state: &'static str,
+    time_ns: u64,
 }
 
 #[derive(Serialize)]
@@ -55,6 +69,7 @@ struct Losses {
 
 #[derive(Serialize)]
 struct Matched {
+    time_ns: u64,
     cpu_ns: u64,
     samples: Option<u64>,
     conditions: Vec<String>,
@@ -72,8 +87,16 @@ struct Table<'a> {
 struct Row<'a> {
     #[serde(flatten)]
     subject: Named<'a>,
+    self_ns: u64,
+    total_ns: u64,
     self_cpu_ns: u64,
     total_cpu_ns: u64,
+    self_blocked_ns: u64,
+    total_blocked_ns: u64,
+    self_ready_ns: u64,
+    total_ready_ns: u64,
+    self_waiting_ns: u64,
+    total_waiting_ns: u64,
     self_samples: Option<u64>,
     total_samples: Option<u64>,
 }
@@ -85,13 +108,14 @@ struct Named<'a> {
     name: Option<&'a str>,
     file: Option<&'a str>,
     line: Option<u32>,
+    task_name: Option<&'a str>,
     task: Option<u64>,
     parent: Option<u64>,
     future_type: Option<&'a str>,
     tid: Option<u32>,
 }
 
-/// Writes the tables as indented JSON, each with at most `most_rows` rows.
+/// Writes the tables as indented JSON, each with at most `most_rows` rows. `states` is what the file has in each state.
 ///
 /// # Errors
 ///
@@ -99,12 +123,14 @@ struct Named<'a> {
 pub fn report(
     to: &mut dyn Write,
     shown: &Shown<'_>,
+    states: Times,
     by: &[GroupBy],
     most_rows: usize,
 ) -> io::Result<()> {
     let summaries: Vec<_> = by.iter().map(|by| shown.profile().summary(by)).collect();
-    let tables = summaries.iter().map(|summary| table(shown, summary, most_rows)).collect();
-    write(to, &Report { schema: SCHEMA, head: head(shown), tables })
+    let of = |summary| table(shown, summary, most_rows);
+    let tables = summaries.iter().map(of).collect();
+    write(to, &Report { schema: SCHEMA, head: head(shown, states), tables })
 }
 
 fn write(to: &mut dyn Write, report: &impl Serialize) -> io::Result<()> {
@@ -112,9 +138,10 @@ fn write(to: &mut dyn Write, report: &impl Serialize) -> io::Result<()> {
     to.write_all(b"\n")
 }
 
-fn head<'a>(shown: &Shown<'a>) -> Head<'a> {
+fn head<'a>(shown: &Shown<'a>, states: Times) -> Head<'a> {
     let whole = shown.whole;
     let amount = whole.whole();
+    let time = |profile: &Profile| Times::of(profile.state, profile.whole().time_ns);
     let complete = whole.samples.iter().filter(|it| it.complete && !it.stack.is_empty());
     let complete = complete.map(|sample| sample.count).fold(0, u64::saturating_add);
     Head {
@@ -122,18 +149,28 @@ fn head<'a>(shown: &Shown<'a>) -> Head<'a> {
         duration_ns: whole.duration_ns,
         mechanism: &whole.mechanism,
         period_ns: whole.period_ns,
-        cpu_ns: amount.time_ns,
+        state: whole.state.name(),
+        time_ns: amount.time_ns,
+        cpu_ns: time(whole).on_cpu_ns,
         samples: known(whole, amount.samples),
         samples_whole: known(whole, complete),
         lost: losses(whole.lost),
         remarks: &whole.remarks,
         matched: shown.part.map(|(part, filter)| Matched {
-            cpu_ns: part.whole().time_ns,
+            time_ns: part.whole().time_ns,
+            cpu_ns: time(part).on_cpu_ns,
             samples: known(whole, part.whole().samples),
             conditions: filter.conditions().iter().map(ToString::to_string).collect(),
         }),
         label_keys: whole.label_keys().iter().map(ToString::to_string).collect(),
+        states: in_states(states),
     }
+}
+
+/// Returns what a file has in each state.
+fn in_states(times: Times) -> Vec<InState> {
+    let of = |state: State| InState { state: state.name(), time_ns: times.in_state(state) };
+    State::ALL.map(of).into()
 }
 
 /// Returns a number of samples, or `None` if the profile does not say how many there are.
@@ -145,7 +182,12 @@ fn table<'a>(shown: &Shown<'_>, summary: &'a Summary, most_rows: usize) -> Table
     let (profile, rows) = (shown.profile(), &summary.rows);
     let (by, label_key) = group(&summary.by);
     let rows_left_out = rows.len().saturating_sub(most_rows);
-    let rows = rows.iter().take(most_rows).map(|it| row(profile, it)).collect();
+    let times = |amount: Amount| Times::of(summary.state, amount.time_ns);
+    let row = |it: &'a SummaryRow| {
+        let samples = [it.own, it.total].map(|amount| known(profile, amount.samples));
+        row(&it.subject, times(it.own), times(it.total), samples)
+    };
+    let rows = rows.iter().take(most_rows).map(row).collect();
     Table { by, label_key, rows, rows_left_out }
 }
 
@@ -155,6 +197,7 @@ fn group(by: &GroupBy) -> (&'static str, Option<&str>) {
         GroupBy::Site => ("site", None),
         GroupBy::Task => ("task", None),
         GroupBy::Function => ("function", None),
+        GroupBy::Place => ("place", None),
         GroupBy::Thread => ("thread", None),
         GroupBy::Scope => ("scope", None),
         GroupBy::Label(key) => ("label", Some(&**key)),
@@ -162,13 +205,21 @@ fn group(by: &GroupBy) -> (&'static str, Option<&str>) {
     }
 }
 
-fn row<'a>(profile: &Profile, row: &'a SummaryRow) -> Row<'a> {
+fn row(subject: &Subject, own: Times, total: Times, samples: [Option<u64>; 2]) -> Row<'_> {
     Row {
-        subject: named(&row.subject),
-        self_cpu_ns: row.own.time_ns,
-        total_cpu_ns: row.total.time_ns,
-        self_samples: known(profile, row.own.samples),
-        total_samples: known(profile, row.total.samples),
+        subject: named(subject),
+        self_ns: own.sum(),
+        total_ns: total.sum(),
+        self_cpu_ns: own.on_cpu_ns,
+        total_cpu_ns: total.on_cpu_ns,
+        self_blocked_ns: own.blocked_ns,
+        total_blocked_ns: total.blocked_ns,
+        self_ready_ns: own.ready_ns,
+        total_ready_ns: total.ready_ns,
+        self_waiting_ns: own.waiting_ns,
+        total_waiting_ns: total.waiting_ns,
+        self_samples: samples[0],
+        total_samples: samples[1],
     }
 }
 
@@ -178,6 +229,7 @@ fn named(subject: &Subject) -> Named<'_> {
         name: None,
         file: None,
         line: None,
+        task_name: None,
         task: None,
         parent: None,
         future_type: None,
@@ -202,6 +254,13 @@ fn named(subject: &Subject) -> Named<'_> {
             out.kind = "function";
             out.name = Some(name);
             out.file = file.as_deref();
+        }
+        Subject::Place { name, at, task } => {
+            out.kind = "place";
+            out.name = Some(name);
+            out.file = at.as_ref().map(|at| &*at.file);
+            out.line = at.as_ref().map(|at| at.line);
+            out.task_name = task.as_deref();
         }
         Subject::Thread(thread) => {
             out.kind = "thread";

@@ -69,7 +69,7 @@ const PARTS: [Part; 7] = [
 ];
 
 /// The width of a bar.
-const BAR: u64 = 20;
+const BAR: u32 = 20;
 
 /// The columns and cells of the rows that have lives, longest life first, at most `max` of them.
 pub(super) fn grid<R: Lives>(rows: &[R], max: usize) -> (Vec<Column<'static>>, Vec<Vec<Cell>>) {
@@ -116,34 +116,8 @@ fn share(part: &Part, life: &LifeReport) -> Cell {
     Cell::new(&text)
 }
 
-/// A bar of all parts. Each has as many marks as its share of the life, rounded so that they fill the bar.
+/// A bar of all parts.
 fn bar(life: &LifeReport) -> Vec<(String, Tint)> {
-    let (mut so_far, mut drawn, all) = (0_u128, 0, u128::from(life.life_ns().max(1)));
-    let piece = |part: &Part| {
-        so_far += u128::from((part.ns)(life));
-        let end = ((so_far * u128::from(BAR) + all / 2) / all) as usize;
-        let marks = end - drawn;
-        drawn = end;
-        (part.mark.to_string().repeat(marks), part.tint)
-    };
-    PARTS.iter().map(piece).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bar_is_full_whatever_is_rounded() {
-        let of = |on_cpu_ns, blocked_ns, waiting_ns| LifeReport {
-            on_cpu_ns,
-            blocked_ns,
-            waiting_ns,
-            ..LifeReport::default()
-        };
-        let drawn = |life| bar(&life).into_iter().map(|(text, _)| text).collect::<String>();
-        assert_eq!(drawn(of(1, 1, 1)), "███████▓▓▓▓▓▓░░░░░░░");
-        assert_eq!(drawn(of(10, 0, 990)), "░░░░░░░░░░░░░░░░░░░░");
-        assert_eq!(drawn(of(u64::MAX / 4, 0, u64::MAX / 4 * 3)), "█████░░░░░░░░░░░░░░░");
-    }
+    let parts = PARTS.iter().map(|part| ((part.ns)(life), part.mark, part.tint));
+    pertask_text::bar::of(&parts.collect::<Vec<_>>(), BAR)
 }

@@ -1,0 +1,241 @@
+//! Time off the CPU: what a user reads of it, and what it never changes of CPU time.
+
+use std::time::Duration;
+
+use pertask_profile::{
+    Bounds, Comparison, Filter, Function, GroupBy, Line, Location, LocationId, Part, Profile,
+    ProfileBuilder, Sample, State, Subject, SummaryStyle, Times,
+};
+
+use crate::example::{amount, builder, task};
+
+const TOKIO: &str = "/r/registry/src/index-1/tokio-1.54.1/src/sync.rs";
+const LOCK: &str = "tokio::sync::Mutex<T>::lock";
+
+/// `GET /render` computes for 50 ms, and waits for a lock 30 times, 600 ms in all, after which it is ready for 20 ms. `GET /hash` waits
+/// for that lock 10 times, for 300 ms, sleeps twice, for 100 ms, and is blocked for 80 ms.
+pub fn profile() -> Profile {
+    profile_with(30)
+}
+
+/// Returns the profile with another number of waits for the lock by `GET /render`, of 20 ms each.
+pub fn profile_with(waits: u64) -> Profile {
+    let mut builder = builder();
+    let main = place(&mut builder, "app::main", "src/main.rs", 7);
+    let render = place(&mut builder, "app::render", "src/app.rs", 20);
+    let query = place(&mut builder, "app::query::{{closure}}", "src/app.rs", 41);
+    let lock = place(&mut builder, LOCK, TOKIO, 100);
+    let sleep = place(&mut builder, "<Sleep as Future>::poll", TOKIO, 200);
+    let pause = place(&mut builder, "app::pause::{{closure}}", "src/app.rs", 52);
+    let words = place(&mut builder, "(off the CPU in a poll)", "", 0);
+    let [first, second] = [(1, "GET /render", 80), (2, "GET /hash", 81)]
+        .map(|(id, name, line)| Some(task(&mut builder, id, name, line)));
+    let ms = |state, count, ms: u64| Sample { state, count, time_ns: ms * 1_000_000, ..amount(0) };
+    let at_lock = vec![lock, query, main];
+    for (sample, task, stack) in [
+        (amount(5), &first, &[render, main][..]),
+        (ms(State::Waiting, waits, waits * 20), &first, &at_lock),
+        (ms(State::Ready, 0, 20), &first, &at_lock),
+        (ms(State::Waiting, 10, 300), &second, &at_lock),
+        (ms(State::Waiting, 2, 100), &second, &[sleep, pause, main]),
+        (ms(State::Blocked, 0, 80), &second, &[words]),
+    ] {
+        builder.add(Sample { task: task.clone(), stack: stack.to_vec(), ..sample });
+    }
+    builder.finish(Duration::from_millis(2_500))
+}
+
+pub fn place(builder: &mut ProfileBuilder, name: &str, file: &str, line: u32) -> LocationId {
+    let (name, file) = (builder.text(name), builder.text(file));
+    let function = builder.function(Function { name, file, ..Function::default() });
+    builder.location(Location { lines: vec![Line { function, line }], ..Location::default() })
+}
+
+fn text(profile: &Profile, by: &GroupBy) -> String {
+    profile.summary(by).table(SummaryStyle::default()).to_string()
+}
+
+#[test]
+fn places_say_what_is_awaited_where_and_by_whom() {
+    let expected = "\
+Places (% of 1.00 s of waiting time)
+WAITING%  WAITING  WAITS  TASK       PLACE                        AT
+   90.0%   900 ms     40  (several)  tokio::sync::Mutex<T>::lock  src/app.rs:41
+   10.0%   100 ms      2  GET /hash  <Sleep as Future>::poll      src/app.rs:52";
+    assert_eq!(text(&profile().in_state(State::Waiting), &GroupBy::Place), expected);
+}
+
+#[test]
+fn columns_say_what_the_time_is() {
+    let waiting = "\
+Tasks by site (% of 1.00 s of waiting time)
+WAITING%  WAITING  WAITS  TASK         SITE
+   60.0%   600 ms     30  GET /render  src/service.rs:80
+   40.0%   400 ms     12  GET /hash    src/service.rs:81";
+    // They have no counts, so they have no column for them.
+    let ready = "\
+Tasks by site (% of 20.0 ms of ready time)
+READY%    READY  TASK         SITE
+100.0%  20.0 ms  GET /render  src/service.rs:80";
+    let blocked = "\
+Tasks by site (% of 80.0 ms of blocked time)
+BLOCKED%  BLOCKED  TASK       SITE
+  100.0%  80.0 ms  GET /hash  src/service.rs:81";
+    let of = [(State::Waiting, waiting), (State::Ready, ready), (State::Blocked, blocked)];
+    for (state, expected) in of {
+        assert_eq!(text(&profile().in_state(state), &GroupBy::Site), expected, "{state:?}");
+    }
+    let functions = text(&profile().in_state(State::Waiting), &GroupBy::Function);
+    assert!(functions.starts_with("Functions (% of 1.00 s of waiting time)\nSELF%"), "{functions}");
+    assert!(functions.contains("TOTAL  WAITS  FUNCTION"), "{functions}");
+    let top = SummaryStyle { max_rows: 1, ..SummaryStyle::default() };
+    let cut = profile().in_state(State::Waiting).summary(&GroupBy::Site).table(top).to_string();
+    assert!(cut.ends_with("\n… and 1 more row, 400 ms waiting"), "{cut}");
+}
+
+#[test]
+fn an_overview_counts_waits_and_how_many_tasks_waited() {
+    let overview = |state| profile().in_state(state).overview(SummaryStyle::default()).to_string();
+    assert_eq!(
+        overview(State::Waiting),
+        "1.00 s of waiting time in 42 waits over 2.50 s: 0.40 tasks waiting on average\n\
+         from 2023-11-14 22:13:20 UTC; all stacks whole"
+    );
+    assert_eq!(
+        overview(State::Blocked),
+        "80.0 ms of blocked time over 2.50 s: 0.03 tasks blocked on average\n\
+         from 2023-11-14 22:13:20 UTC"
+    );
+    assert!(overview(State::Ready).contains("20.0 ms of ready time over 2.50 s: 0.01 tasks ready"));
+}
+
+#[test]
+fn lives_have_all_states_and_add_up() {
+    let profile = profile();
+    let lives = profile.lives(&GroupBy::Site);
+    let expected = "\
+Tasks by site: whole lives (% of each row)
+  LIFE  ON CPU  BLOCKED  READY  WAITING                        TASK         SITE
+670 ms    7.5%        -   3.0%    89.6%  █▒░░░░░░░░░░░░░░░░░░  GET /render  src/service.rs:80
+480 ms       -    16.7%      -    83.3%  ▓▓▓░░░░░░░░░░░░░░░░░  GET /hash    src/service.rs:81
+█ on cpu  ▓ blocked  ▒ ready  ░ waiting";
+    assert_eq!(lives.table(SummaryStyle::default()).to_string(), expected);
+    for by in [GroupBy::Site, GroupBy::Task, GroupBy::Function, GroupBy::Place, GroupBy::Thread] {
+        let lives = profile.lives(&by);
+        let mut sum = Times::default();
+        for row in &lives.rows {
+            sum.on_cpu_ns += row.own.on_cpu_ns;
+            sum.blocked_ns += row.own.blocked_ns;
+            sum.ready_ns += row.own.ready_ns;
+            sum.waiting_ns += row.own.waiting_ns;
+        }
+        assert_eq!((sum, sum), (lives.whole, profile.times()), "{by:?}");
+    }
+    let of_life = profile.overview(SummaryStyle::default()).of_whole_life().to_string();
+    let first = "1.15 s in all states over 2.50 s: 50.0 ms of CPU time, 80.0 ms of blocked time, 20.0 ms of ready time, 1.00 s of waiting time";
+    assert_eq!(of_life.lines().next(), Some(first));
+}
+
+/// In a state, the tasks at a place are those of that state. Together they are several.
+#[test]
+fn a_place_is_one_row_whatever_tasks_each_state_has_there() {
+    let lives = profile().lives(&GroupBy::Place);
+    let at_lock = lives.rows.iter().filter(|row| row.subject.to_string() == LOCK);
+    let at_lock: Vec<_> = at_lock.collect();
+    assert_eq!(at_lock.len(), 1);
+    assert!(matches!(at_lock[0].subject, Subject::Place { task: None, .. }));
+    assert_eq!((at_lock[0].own.ready_ns, at_lock[0].own.waiting_ns), (20_000_000, 900_000_000));
+}
+
+/// The nearest line of the program's own code, the innermost function's own included; else the nearest that is known.
+#[test]
+fn a_place_is_at_the_programs_own_line() {
+    let at = |stack: &[(&str, &str, u32)]| {
+        let mut builder = builder();
+        let stack = stack.iter().map(|(name, file, line)| place(&mut builder, name, file, *line));
+        let stack = stack.collect();
+        builder.add(Sample { stack, ..amount(1) });
+        let rows = builder.finish(Duration::ZERO).summary(&GroupBy::Place).rows;
+        match &rows[0].subject {
+            Subject::Place { at, .. } => at.as_ref().map(|at| format!("{}:{}", at.file, at.line)),
+            subject => Some(subject.to_string()),
+        }
+    };
+    let (own, lib) = (("app::f", "src/app.rs", 5), ("tokio::f", TOKIO, 9));
+    let std = ("core::f", "/rustc/0a1b/library/core/src/a.rs", 3);
+    let unknown = ("memcpy", "", 0);
+    let line = |text: &str| Some(text.to_owned());
+    assert_eq!(at(&[lib, std, own, ("app::main", "src/main.rs", 1)]), line("src/app.rs:5"));
+    assert_eq!(at(&[own, ("app::main", "src/main.rs", 1)]), line("src/main.rs:1"));
+    assert_eq!(at(&[own, lib]), line("src/app.rs:5"));
+    assert_eq!(at(&[lib, std]), line("/rustc/0a1b/library/core/src/a.rs:3"));
+    assert_eq!(at(&[lib, unknown]), line(&format!("{TOKIO}:9")));
+    assert_eq!(at(&[unknown]), None);
+    assert_eq!(at(&[]), line("(no stack)"));
+}
+
+#[test]
+fn a_full_profile_keeps_the_state_of_what_it_folds() {
+    for folded_samples in [0, 8] {
+        let bounds = Bounds { samples: 0, folded_samples, ..Bounds::default() };
+        let mut builder = ProfileBuilder::with_bounds("by hand", 1, bounds);
+        let text = |at: u64| format!("task {at}").into();
+        for (at, state) in (0..).zip([State::OnCpu, State::Waiting, State::Blocked]) {
+            let labels = vec![("key".into(), text(at))];
+            builder.add(Sample { state, labels, time_ns: 10 + at, complete: false, ..amount(1) });
+        }
+        let profile = builder.finish(Duration::ZERO);
+        let expected = Times { on_cpu_ns: 10, waiting_ns: 11, blocked_ns: 12, ready_ns: 0 };
+        assert_eq!(profile.times(), expected);
+        // Waits are no samples.
+        assert_eq!(profile.lost.stacks_incomplete, 1);
+    }
+}
+
+#[test]
+fn waiting_time_is_compared_by_the_numbers_of_waits() {
+    let [before, after] = [30, 60].map(|waits| profile_with(waits).in_state(State::Waiting));
+    let comparison = Comparison::of(&before, &after);
+    let text = comparison.overview("a", "b", SummaryStyle::default()).to_string();
+    assert!(
+        text.contains("~ marks changes that chance explains, by the numbers of waits"),
+        "{text}"
+    );
+    assert!(text.contains("waiting time per second of recording: 400 ms before, 640 ms after"));
+    let difference = comparison.difference(&GroupBy::Place, Part::Own);
+    let rows: Vec<_> =
+        difference.rows.iter().map(|row| (row.subject.to_string(), row.is_noise())).collect();
+    let noise = [(LOCK.to_owned(), true), ("<Sleep as Future>::poll".to_owned(), true)];
+    assert_eq!(rows, noise, "30 and 60 waits could be chance among two rows");
+    let table = difference.table(SummaryStyle { max_rows: usize::MAX, ..SummaryStyle::default() });
+    let table = table.to_string();
+    assert!(table.contains("Places (waiting time per second; % of 1.00 s and 1.60 s)"), "{table}");
+    assert!(table.contains("WAITS") && table.contains("40 → 70"), "{table}");
+    // The same with ten times the waits is none.
+    let [before, after] = [300, 600].map(|waits| profile_with(waits).in_state(State::Waiting));
+    let difference = Comparison::of(&before, &after).difference(&GroupBy::Place, Part::Own);
+    assert!(!difference.rows[0].is_noise());
+}
+
+#[test]
+fn what_is_not_counted_cannot_be_judged() {
+    for state in [State::Ready, State::Blocked] {
+        let one = profile().in_state(state);
+        let comparison = Comparison::of(&one, &one);
+        let text = comparison.overview("a", "b", SummaryStyle::default()).to_string();
+        let said = format!("noise cannot be judged: {} is measured, and not counted", state.time());
+        assert!(text.contains(&said), "{text}");
+        let difference = comparison.difference(&GroupBy::Site, Part::Own);
+        assert!(difference.rows.iter().all(|row| row.rate.is_none() && row.share.is_none()));
+        let table = difference.table(SummaryStyle { max_rows: usize::MAX, ..Default::default() });
+        assert!(!table.to_string().contains("SAMPLES") && !table.to_string().contains("WAITS"));
+    }
+}
+
+#[test]
+fn filters_are_for_all_states() {
+    let filter = Filter { task: Some("GET /hash".into()), ..Filter::default() };
+    let part = profile().filtered(&filter).times();
+    let expected = Times { waiting_ns: 400_000_000, blocked_ns: 80_000_000, ..Times::default() };
+    assert_eq!(part, expected);
+}
