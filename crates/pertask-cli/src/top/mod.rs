@@ -49,6 +49,8 @@ pub struct TopOptions {
     pub program: String,
     /// The number of its process.
     pub pid: u32,
+    /// Whether the user has asked for the lives of tasks from the start.
+    pub lives: bool,
 }
 
 /// The most requests that wait for the source.
