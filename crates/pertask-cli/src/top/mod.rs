@@ -29,16 +29,11 @@ use std::{
 
 use crate::output::{is_dumb_terminal, stdout_style};
 
-use self::{
-    event_loop::EventLoop,
-    inbox::{Happening, Inbox},
-    screen::Screen,
-    state::State,
-    view::Palette,
-};
+use self::{event_loop::EventLoop, screen::Screen, state::State, view::Palette};
 
 pub use self::{
     error::Error,
+    inbox::{Happening, Inbox},
     source::{HotFunction, Request, Sampled, SampledType, Source, Subject, Update, Updates},
 };
 

@@ -201,3 +201,109 @@ impl Stage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::VecDeque,
+        pin::pin,
+        process,
+        task::{Context, Waker},
+        time::Instant,
+    };
+
+    use pertask::TaskExt;
+
+    use crate::top::{Happening, Inbox};
+
+    use super::*;
+
+    /// What has come to the screen.
+    struct Screen {
+        inbox: Arc<Inbox>,
+        unread: VecDeque<Happening>,
+    }
+
+    impl Screen {
+        fn next(&mut self) -> Update {
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while self.unread.is_empty() {
+                self.unread.extend(self.inbox.wait(Some(deadline)));
+                assert!(Instant::now() < deadline, "nothing comes");
+            }
+            match self.unread.pop_front() {
+                Some(Happening::Update(update)) => update,
+                other => panic!("{other:?}"),
+            }
+        }
+
+        /// Skips reports up to the next session, and returns whether that measures lives.
+        fn session(&mut self) -> bool {
+            loop {
+                match self.next() {
+                    Update::Session { lives } => return lives,
+                    Update::Report(_) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+
+        /// Whether the task of this test has a life in the next reports.
+        fn lives(&mut self) -> [bool; 3] {
+            std::array::from_fn(|_| match self.next() {
+                Update::Report(report) => {
+                    let mut sites = report.sites.iter();
+                    let site = sites.find(|site| site.site.name.as_deref() == Some("waits"));
+                    site.expect("the task").life.is_some()
+                }
+                other => panic!("{other:?}"),
+            })
+        }
+    }
+
+    /// The agent is this process's own.
+    #[test]
+    fn streams_replace_each_other_and_an_agent_that_refuses_goes_on() {
+        let _ = pertask::init();
+        let mut waits = pin!(std::future::pending::<()>().task("waits"));
+        assert!(waits.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let pid = process::id();
+        let wanted =
+            Wanted { interval_ms: 100, wake_latency: false, blocked_ms: None, lives: false };
+        let question = wanted.question();
+        let reports = Reports::begin(Agent::of(pid).expect("an agent"), pid, wanted);
+        let reports = reports.expect("a stream");
+        let inbox = Arc::<Inbox>::default();
+        let (requests, asked) = mpsc::sync_channel(8);
+        let updates = Updates::new(Arc::clone(&inbox));
+        let source = thread::spawn(move || reports.run(updates, asked));
+        let mut screen = Screen { inbox, unread: VecDeque::new() };
+        let ask = |measured| requests.send(Request::Lives { measured }).expect("the source");
+
+        assert!(!screen.session());
+        assert_eq!(screen.lives(), [false; 3]);
+        ask(true);
+        assert!(screen.session());
+        assert_eq!(screen.lives(), [true; 3]);
+        ask(false);
+        assert!(!screen.session());
+        assert_eq!(screen.lives(), [false; 3]);
+
+        let agent = Agent::of(pid).expect("an agent");
+        let others: Vec<_> =
+            (0..16).map_while(|_| agent.ask(&question, Duration::ZERO).ok()).collect();
+        assert!(others.len() < 16, "this stream is one of those that are allowed");
+        ask(true);
+        let why = loop {
+            match screen.next() {
+                Update::LivesRefused(why) => break why,
+                Update::Report(_) => {}
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(why.contains("refuses"), "{why}");
+        assert_eq!(screen.lives(), [false; 3]);
+        drop(requests);
+        source.join().expect("no panic");
+    }
+}
