@@ -3,8 +3,10 @@
 use super::shown::Shown;
 use crate::report::LifeReport;
 
-/// The states: the value of the label `state`, and the time in a report.
-const STATES: [(&str, fn(&LifeReport) -> u64); 7] = [
+/// A value of the label `state`, and the time in a report.
+type State = (&'static str, fn(&LifeReport) -> u64);
+
+const STATES: [State; 7] = [
     ("on_cpu", |life| life.on_cpu_ns),
     ("blocked", |life| life.blocked_ns),
     ("ready", |life| life.ready_ns),

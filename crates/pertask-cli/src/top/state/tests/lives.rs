@@ -140,6 +140,7 @@ fn a_task_that_no_report_listed_may_have_lived_for_long() {
 #[test]
 fn a_subject_has_all_parts_with_their_shares() {
     let mut report = with_lives(2, &[("a", [100, 0, 0, 1_900])]);
+    report.sites[0].usage.wall_ns = 1_000_000_000;
     report.tasks = vec![task(7, "a", 1)];
     report.tasks[0].life = life([0, 500, 0, 1_500]);
     report.tasks[0].life.as_mut().unwrap().inside_ns = 1;
