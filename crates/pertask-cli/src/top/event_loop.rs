@@ -127,9 +127,15 @@ impl EventLoop {
     fn ask(&mut self, request: Request) {
         if let Err(refused) = self.requests.try_send(request) {
             let (TrySendError::Full(request) | TrySendError::Disconnected(request)) = refused;
-            let Request::Stacks { of } = request;
-            let found = Err("nobody answers now: s asks again".to_owned());
-            self.state.apply(Update::Stacks { of, found });
+            self.state.apply(match request {
+                Request::Stacks { of } => {
+                    let found = Err("nobody answers now: s asks again".to_owned());
+                    Update::Stacks { of, found }
+                }
+                Request::Lives { .. } => {
+                    Update::LivesRefused("nobody answers now: i asks again".to_owned())
+                }
+            });
         }
     }
 }

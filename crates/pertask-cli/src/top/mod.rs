@@ -29,16 +29,11 @@ use std::{
 
 use crate::output::{is_dumb_terminal, stdout_style};
 
-use self::{
-    event_loop::EventLoop,
-    inbox::{Happening, Inbox},
-    screen::Screen,
-    state::State,
-    view::Palette,
-};
+use self::{event_loop::EventLoop, screen::Screen, state::State, view::Palette};
 
 pub use self::{
     error::Error,
+    inbox::{Happening, Inbox},
     source::{HotFunction, Request, Sampled, SampledType, Source, Subject, Update, Updates},
 };
 
@@ -49,6 +44,8 @@ pub struct TopOptions {
     pub program: String,
     /// The number of its process.
     pub pid: u32,
+    /// Whether the user has asked for the lives of tasks from the start.
+    pub lives: bool,
 }
 
 /// The most requests that wait for the source.

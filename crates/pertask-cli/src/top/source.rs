@@ -35,6 +35,13 @@ pub enum Update {
         /// Its hottest functions, the hottest first.
         found: Result<Vec<HotFunction>, String>,
     },
+    /// The next reports are of a new session.
+    Session {
+        /// Whether it measures the lives of tasks.
+        lives: bool,
+    },
+    /// Why the source does not do what [`Request::Lives`] asks. The session goes on.
+    LivesRefused(String),
     /// Nothing more will come. The reason is a part of a sentence: `the program has ended`.
     Ended(String),
 }
@@ -81,6 +88,11 @@ pub enum Request {
     Stacks {
         /// The tasks that they are asked of.
         of: Subject,
+    },
+    /// Another session, which is to be sent as [`Update::Session`]. Only a source that sends reports is asked for it.
+    Lives {
+        /// Whether it measures the lives of tasks.
+        measured: bool,
     },
 }
 

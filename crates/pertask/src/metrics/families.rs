@@ -3,11 +3,14 @@
 use super::exposition::{Exposition, Family, Kind, Seconds, labels};
 use super::figures::Figures;
 use super::format::Format;
+use super::life::Lives;
 use super::sites::{Series, Sites};
 use super::threads::ThreadTimes;
 use crate::os::clock::Choice;
 use crate::pmus::cpu_time::CpuTime;
+use crate::pmus::life::Life;
 use crate::pmus::wake::WakeLatency;
+use pertask_core::{Pmu, PmuHandle};
 
 /// The whole page.
 pub(super) fn page(format: Format, figures: &Figures) -> String {
@@ -15,6 +18,9 @@ pub(super) fn page(format: Format, figures: &Figures) -> String {
     of_sites(&mut page, &figures.sites);
     if figures.measures_waits {
         of_waits(&mut page, &figures.sites);
+    }
+    if figures.measures_lives {
+        of_lives(&mut page, &figures.sites);
     }
     if figures.counts_blocked {
         of_blocked(&mut page, &figures.sites);
@@ -88,6 +94,21 @@ fn of_waits(page: &mut Exposition, sites: &Sites) {
     for series in sites.series() {
         if let Some(waits) = &series.waits {
             page.histogram(&series.labels, waits.cumulative());
+        }
+    }
+}
+
+const LIFE: Family = in_seconds(counter(
+    "pertask_task_life_seconds",
+    "Time that tasks were in each of their states, by name, spawn site and state. The states add up to their lives.",
+));
+
+fn of_lives(page: &mut Exposition, sites: &Sites) {
+    page.family(&LIFE);
+    for series in sites.series() {
+        for (state, ns) in series.life.iter().flat_map(Lives::states) {
+            let labels = format!("{},{}", series.labels, labels(&[("state", state)]));
+            page.sample(&labels, Seconds(ns));
         }
     }
 }
@@ -192,7 +213,7 @@ fn of_pertask(page: &mut Exposition, figures: &Figures) {
     page.family(&SCRAPES_CPU);
     page.sample("", Seconds(figures.scrapes_cpu_ns));
     page.family(&DATA);
-    page.sample("", data_bytes(figures.measures_waits));
+    page.sample("", data_bytes(figures));
     page.family(&STARTED);
     page.sample("", Seconds(u64::try_from(figures.started.as_nanos()).unwrap_or(0)));
     page.family(&INFO);
@@ -200,8 +221,14 @@ fn of_pertask(page: &mut Exposition, figures: &Figures) {
     page.sample(&labels(&[("version", env!("CARGO_PKG_VERSION")), ("clock", &clock)]), 1);
 }
 
-fn data_bytes(with_waits: bool) -> usize {
-    let cpu_time = CpuTime::handle().map_or(0, |handle| handle.cache().bytes());
-    let waits = || WakeLatency::handle().map_or(0, |handle| handle.cache().bytes());
-    cpu_time + if with_waits { waits() } else { 0 }
+/// The memory of the PMUs that measure something for these figures.
+fn data_bytes(figures: &Figures) -> usize {
+    fn of<P: Pmu, E>(handle: Result<PmuHandle<P>, E>) -> usize {
+        handle.map_or(0, |handle| handle.cache().bytes())
+    }
+    let waits = || of(WakeLatency::handle());
+    let lives = || of(Life::handle());
+    of(CpuTime::handle())
+        + figures.measures_waits.then(waits).unwrap_or_default()
+        + figures.measures_lives.then(lives).unwrap_or_default()
 }

@@ -14,6 +14,8 @@ pub(super) struct Figures {
     pub(super) started: Duration,
     /// Whether waits are measured.
     pub(super) measures_waits: bool,
+    /// Whether lives are measured.
+    pub(super) measures_lives: bool,
     /// Whether polls that block their worker are counted.
     pub(super) counts_blocked: bool,
     pub(super) sites: Sites,
@@ -35,6 +37,7 @@ impl Figures {
         Self {
             started: started.unwrap_or_default(),
             measures_waits,
+            measures_lives: false,
             counts_blocked: false,
             sites: Sites::new(max_sites),
             process_cpu_ns: Shown::default(),

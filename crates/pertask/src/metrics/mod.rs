@@ -14,6 +14,7 @@ mod exposition;
 mod families;
 mod figures;
 mod format;
+mod life;
 mod shown;
 mod sites;
 mod threads;
@@ -57,6 +58,10 @@ pub struct MetricsOptions {
     ///
     /// By default this is off. See [`SessionOptions::wake_latency`] for what it does to tasks.
     pub wake_latency: bool,
+    /// Whether to measure how long tasks are in each of their states: on a CPU, blocked in their polls, ready, waiting.
+    ///
+    /// By default this is off. See [`SessionOptions::life`].
+    pub life: bool,
     /// Whether to count polls that block their worker, and how long those last (feature `sampler`).
     ///
     /// By default they are not counted. If they are, a thread looks at the workers twice in that time: see [`watch`](crate::watch).
@@ -65,7 +70,8 @@ pub struct MetricsOptions {
     /// The number of sites that have series of their own. A site is a name and a place in the source.
     ///
     /// The sites that are seen first have them, and keep them. All later sites share the series `(other)`. The default is 1,000.
-    /// A site has 6 series, 14 more if waits are measured, and 2 more if blocking polls are counted.
+    /// A site has 6 series, 14 more if waits are measured, 7 more if lives are measured,
+    /// and 2 more if blocking polls are counted.
     pub max_sites: usize,
 }
 
@@ -82,6 +88,7 @@ impl Default for MetricsOptions {
     fn default() -> Self {
         Self {
             wake_latency: false,
+            life: false,
             #[cfg(feature = "sampler")]
             blocked: None,
             max_sites: 1_000,
@@ -104,7 +111,7 @@ impl MetricsOptions {
             max_label_values: 0,
             counters: Vec::new(),
             wake_latency: self.wake_latency,
-            life: false,
+            life: self.life,
             memory: false,
         };
         #[cfg(feature = "sampler")]
@@ -112,6 +119,7 @@ impl MetricsOptions {
         #[cfg(not(feature = "sampler"))]
         let watching = None;
         let mut figures = Figures::new(self.max_sites, self.wake_latency);
+        figures.measures_lives = self.life;
         figures.counts_blocked = watching.is_some();
         Ok(Metrics { session: session.start()?, watching, figures: Mutex::new(figures) })
     }

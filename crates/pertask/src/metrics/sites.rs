@@ -2,6 +2,7 @@
 
 use super::blocked::BlockedPolls;
 use super::exposition::labels;
+use super::life::{Lives, LivesNow};
 use super::shown::Shown;
 use super::waits::{Waits, WaitsNow};
 use crate::report::{SiteReport, SpawnSite};
@@ -38,6 +39,8 @@ pub(super) struct Series {
     pub(super) blocking_ns: Shown,
     /// `None` until a wait of these tasks could be measured.
     pub(super) waits: Option<Waits>,
+    /// `None` until a life of these tasks was measured.
+    pub(super) life: Option<Lives>,
     now: Now,
 }
 
@@ -53,6 +56,7 @@ struct Now {
     blocking_polls: u64,
     blocking_ns: u64,
     waits: Option<WaitsNow>,
+    life: Option<LivesNow>,
 }
 
 /// The name in the series that sites share. The core calls its own such site so, too.
@@ -135,6 +139,7 @@ impl Series {
             blocking_polls: Shown::default(),
             blocking_ns: Shown::default(),
             waits: None,
+            life: None,
             now: Now::default(),
         }
     }
@@ -153,6 +158,9 @@ impl Series {
         if let Some(now) = &now.waits {
             self.waits.get_or_insert_default().raise(now);
         }
+        if let Some(now) = &now.life {
+            self.life.get_or_insert_default().raise(now);
+        }
     }
 }
 
@@ -166,6 +174,9 @@ impl Now {
         self.longest_poll_ns = self.longest_poll_ns.max(row.usage.max_poll_ns);
         if let Some(waits) = &row.wakes {
             self.waits.get_or_insert_default().add(waits);
+        }
+        if let Some(life) = &row.life {
+            self.life.get_or_insert_default().add(life);
         }
     }
 }

@@ -321,6 +321,18 @@ pub struct LifeReport {
 }
 
 impl LifeReport {
+    /// The life of no task.
+    #[cfg(feature = "table")]
+    const NONE: Self = Self {
+        on_cpu_ns: 0,
+        blocked_ns: 0,
+        ready_ns: 0,
+        waiting_ns: 0,
+        unknown_ns: 0,
+        inside_ns: 0,
+        new_ns: 0,
+    };
+
     /// The parts of the time in polls are divided by the CPU time, which was read a moment earlier.
     pub(crate) fn of(life: &LifeCount, cpu_ns: u64) -> Self {
         let on_cpu_ns = cpu_ns.min(life.polled_ns());
@@ -335,14 +347,14 @@ impl LifeReport {
         }
     }
 
-    /// All parts together.
+    /// All parts together, or the greatest number if they are more.
     #[must_use]
     pub fn life_ns(&self) -> u64 {
         let Self { on_cpu_ns, blocked_ns, ready_ns, waiting_ns, unknown_ns, inside_ns, new_ns } =
             self;
         [on_cpu_ns, blocked_ns, ready_ns, waiting_ns, unknown_ns, inside_ns, new_ns]
             .into_iter()
-            .sum()
+            .fold(0, |sum, ns| sum.saturating_add(*ns))
     }
 }
 

@@ -8,7 +8,7 @@ mod prometheus;
 
 use page::{Page, Series};
 use pertask::metrics::{Metrics, MetricsOptions};
-use pertask::{Session, SessionOptions, SiteReport, TaskExt};
+use pertask::{LifeReport, Session, SessionOptions, SiteReport, TaskExt};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,6 +44,11 @@ fn ns(seconds: f64) -> u64 {
 
 fn with_waits() -> Metrics {
     MetricsOptions { wake_latency: true, ..MetricsOptions::default() }.start().unwrap()
+}
+
+fn with_waits_and_lives() -> Metrics {
+    let options = MetricsOptions { wake_latency: true, life: true, ..MetricsOptions::default() };
+    options.start().unwrap()
 }
 
 #[test]
@@ -166,11 +171,88 @@ fn waits_are_there_only_where_they_are_measured() {
     assert_eq!((buckets.len(), &*buckets[0].1), (14, "1.024e-06"));
 }
 
+const LIFE: &str = "pertask_task_life_seconds_total";
+
+/// The nanoseconds in each state, by the label's value.
+fn states(page: &Page, name: &str) -> BTreeMap<String, u64> {
+    let samples = page.samples.iter();
+    let of_task = samples.filter(|((it, labels), _)| it == LIFE && labels["name"] == name);
+    of_task.map(|((_, labels), value)| (labels["state"].clone(), ns(*value))).collect()
+}
+
+fn states_in_report(life: &LifeReport) -> BTreeMap<String, u64> {
+    let LifeReport { on_cpu_ns, blocked_ns, ready_ns, waiting_ns, unknown_ns, inside_ns, new_ns } =
+        *life;
+    let states = [
+        ("on_cpu", on_cpu_ns),
+        ("blocked", blocked_ns),
+        ("ready", ready_ns),
+        ("waiting", waiting_ns),
+        ("unknown", unknown_ns),
+        ("inside", inside_ns),
+        ("new", new_ns),
+    ];
+    states.map(|(state, ns)| (state.to_owned(), ns)).into()
+}
+
+/// The page is read between two reports, so it has at least what the first has, and at most what the last has.
+#[test]
+fn lives_are_those_of_a_report_and_their_states_add_up() {
+    let _turn = alone();
+    let session = SessionOptions { life: true, ..SessionOptions::default() }.start().unwrap();
+    let (metrics, without) = (with_waits_and_lives(), with_waits());
+    let mut waits = Box::pin(std::future::pending::<()>().task("waits"));
+    let _ = poll_once(waits.as_mut());
+    polls("ends", 5);
+    support::run(async { spin(20) }.task("spins"));
+    support::run(async { std::thread::sleep(Duration::from_millis(20)) }.task("blocks"));
+    support::run(async { polls("inner", 4) }.task("outer"));
+    let before = session.snapshot();
+    let page = Page::of(&metrics.answer(OPEN_METRICS));
+    let after = session.stop();
+    for name in ["waits", "ends", "spins", "blocks", "inner", "outer"] {
+        let life = |report| support::row(report, name).life.clone().unwrap();
+        let (least, most, shown) = (life(&before), life(&after), states(&page, name));
+        let all: u64 = shown.values().sum();
+        assert!((least.life_ns()..=most.life_ns()).contains(&all), "{name}: {shown:?}");
+        for ((state, least), most) in
+            states_in_report(&least).into_iter().zip(states_in_report(&most).into_values())
+        {
+            assert!((least..=most).contains(&shown[&state]), "{name} {state}: {shown:?}");
+        }
+        assert_eq!(least == most, name != "waits", "the others have ended");
+    }
+    assert!(states(&page, "spins")["on_cpu"] >= ms(19), "{page:#?}");
+    assert!(states(&page, "blocks")["blocked"] >= ms(19), "{page:#?}");
+    assert!(states(&page, "waits")["waiting"] >= ms(38), "{page:#?}");
+    assert!(states(&page, "outer")["inside"] > 0, "{page:#?}");
+    assert!(!self::page(&without).families.contains_key("pertask_task_life_seconds"));
+}
+
+#[test]
+fn lives_of_sites_beyond_the_limit_share_series() {
+    let _turn = alone();
+    let options = MetricsOptions { life: true, max_sites: 1, ..MetricsOptions::default() };
+    let metrics = options.start().unwrap();
+    polls("kept", 2);
+    page(&metrics);
+    for round in 1..=3 {
+        (0..9).for_each(|number| polls(&format!("late {number}"), 3));
+        let page = page(&metrics);
+        let series = page.samples.keys().filter(|(name, _)| name == LIFE).count();
+        assert_eq!(series, 14, "seven states of one site, and of all others");
+        let polled: u64 =
+            ["on_cpu", "blocked"].map(|state| states(&page, "(other)")[state]).iter().sum();
+        let wall_ns = ns(page.of_task("pertask_task_poll_seconds_total", "(other)"));
+        assert_eq!(polled, wall_ns, "round {round}");
+    }
+}
+
 /// Many short tasks on a runtime, and no figure falls for either of two scrapers, nor does a series go.
 #[test]
 fn no_counter_falls_and_no_series_goes_while_tasks_come_and_go() {
     let _turn = alone();
-    let metrics = with_waits();
+    let metrics = with_waits_and_lives();
     let stop = support::StopOnDrop::default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -352,7 +434,7 @@ fn manual() -> String {
 #[test]
 fn the_manual_has_each_family_and_no_other() {
     let _turn = alone();
-    let options = MetricsOptions { wake_latency: true, ..MetricsOptions::default() };
+    let options = MetricsOptions { wake_latency: true, life: true, ..MetricsOptions::default() };
     #[cfg(feature = "sampler")]
     let options = MetricsOptions { blocked: Some(Duration::from_secs(3600)), ..options };
     let metrics = options.start().unwrap();
@@ -416,6 +498,7 @@ fn what_a_scrape_costs() {
     for (options, what) in [
         (MetricsOptions::default(), "without waits"),
         (MetricsOptions { wake_latency: true, ..MetricsOptions::default() }, "with waits"),
+        (MetricsOptions { life: true, ..MetricsOptions::default() }, "with lives"),
     ] {
         for (sites, tasks) in [(100, 1_000), (100, 10_000), (1_000, 10_000), (100, 100_000)] {
             let metrics = options.clone().start().unwrap();

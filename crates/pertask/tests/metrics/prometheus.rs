@@ -1,7 +1,7 @@
 //! Prometheus, and its `promtool`, as readers.
 
 use crate::support::{self, alone, loudly, wait_until};
-use crate::{HOSTILE, TEXT, manual, polls, with_waits};
+use crate::{HOSTILE, TEXT, manual, polls, with_waits_and_lives};
 use pertask::metrics::{Metrics, MetricsAnswer};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,7 +15,7 @@ use std::time::Duration;
 #[test]
 fn promtool_finds_nothing_to_say() {
     let _turn = alone();
-    let metrics = with_waits();
+    let metrics = with_waits_and_lives();
     polls(HOSTILE, 3);
     polls("plain", 3);
     let Ok(mut promtool) = Command::new("promtool")
@@ -171,7 +171,7 @@ impl Drop for Prometheus {
 #[test]
 fn prometheus_scrapes_what_was_measured() {
     let _turn = alone();
-    let server = Server::start(with_waits());
+    let server = Server::start(with_waits_and_lives());
     let Some(mut prometheus) = Prometheus::start(server.port) else {
         return loudly("SKIPPED: Prometheus scrapes the metrics: it is not installed");
     };
@@ -188,6 +188,9 @@ fn prometheus_scrapes_what_was_measured() {
         .wait_for("pertask_task_wake_latency_seconds_bucket{name=\"exact\",le=\"+Inf\"}", |it| {
             it == [6.0]
         });
+    // As many samples as there are states.
+    let states = "pertask_task_life_seconds_total{name=\"exact\"}";
+    prometheus.wait_for(states, |values| values.len() == 7);
     // The manual's queries, beside tasks that use the CPU.
     let stop = support::StopOnDrop::default();
     let stopped = stop.flag();

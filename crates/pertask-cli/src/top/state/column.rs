@@ -17,6 +17,14 @@ pub enum Column {
     MaxPoll,
     /// How much of a worker is held by polls that use no CPU, where that is much.
     Blocked,
+    /// How these tasks spent the last interval, as a picture.
+    Life,
+    /// How many tasks were in a poll and off the CPU at a time, on average. In place of [`Blocked`](Self::Blocked), where lives are measured.
+    TasksBlocked,
+    /// How many were woken and not yet polled.
+    TasksReady,
+    /// How many waited for a wake.
+    TasksWaiting,
     /// Tasks started a second.
     Started,
     /// Tasks that are alive.
@@ -55,7 +63,10 @@ impl Column {
             Self::Polls => 'P',
             Self::CpuPerPoll => 'U',
             Self::MaxPoll => 'M',
-            Self::Blocked => 'B',
+            Self::Blocked | Self::TasksBlocked => 'B',
+            Self::Life => 'E',
+            Self::TasksReady => 'R',
+            Self::TasksWaiting => 'A',
             Self::Started => 'S',
             Self::Live => 'L',
             Self::WakeP99 => 'W',
@@ -66,6 +77,11 @@ impl Column {
             Self::Place => 'F',
             Self::Parent | Self::InTasks | Self::Kind | Self::Share => return None,
         })
+    }
+
+    /// Returns whether it is there only where lives are measured.
+    pub fn is_of_lives(self) -> bool {
+        matches!(self, Self::Life | Self::TasksBlocked | Self::TasksReady | Self::TasksWaiting)
     }
 
     /// Returns whether people want the greatest values first.

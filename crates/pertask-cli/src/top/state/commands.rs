@@ -27,7 +27,8 @@ pub enum Action {
 const MOST_FILTER: usize = 100;
 
 /// What is said of a key that needs pertask inside the program.
-const NEEDS_AGENT: &str = "samples from outside do not tell: the program must call pertask::init()";
+pub(super) const NEEDS_AGENT: &str =
+    "samples from outside do not tell: the program must call pertask::init()";
 
 impl State {
     /// Does what a key says.
@@ -49,6 +50,7 @@ impl State {
             Key::Char('q') | Key::Function(10) => return Some(Action::Quit),
             Key::Enter | Key::Right => return self.enter(),
             Key::Char('s') => return self.ask_functions(),
+            Key::Char('i') => return self.toggle_lives(),
             Key::Escape | Key::Backspace | Key::Left => self.back(),
             Key::Char('h' | '?') | Key::Function(1) => self.is_help = true,
             Key::Char('p' | ' ') => self.pause(),
@@ -135,7 +137,7 @@ impl State {
     /// Opens a page that is opened from no other, or goes home from it. The filter comes along.
     fn toggle(&mut self, page: Page) {
         if self.home() == Page::Types {
-            self.note = Some(NEEDS_AGENT);
+            self.note = Some(NEEDS_AGENT.into());
             return;
         }
         let is_open = *self.page() == page;
@@ -148,7 +150,7 @@ impl State {
     }
 
     /// Returns the page with which everything begins.
-    fn home(&self) -> Page {
+    pub(super) fn home(&self) -> Page {
         let only_sampled = self.figures.report().is_none() && self.figures.sampled().is_some();
         if only_sampled { Page::Types } else { Page::Sites }
     }
@@ -220,7 +222,7 @@ impl State {
         let of_letter = |column: &&super::Column| column.letter() == Some(letter);
         match self.columns.iter().find(of_letter).copied() {
             Some(column) => self.sort_mut().choose(column),
-            None => self.note = Some("no column here has that letter: press h for help"),
+            None => self.note = Some("no column here has that letter: press h for help".into()),
         }
     }
 }

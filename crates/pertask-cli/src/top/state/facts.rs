@@ -1,10 +1,17 @@
 //! What is known of the subject of a page, beside its functions.
 
-use pertask::{SpawnSite, TaskReport};
+use pertask::{LifeReport, SpawnSite, TaskReport};
 
 use crate::top::source::Subject;
 
-use super::{column::Column, figures::Figures, rows::Rows, tasks::TaskRates, value::Value};
+use super::{
+    column::Column,
+    figures::Figures,
+    life::{self, Lived},
+    rows::Rows,
+    tasks::TaskRates,
+    value::Value,
+};
 
 /// A few words, and the value that they introduce.
 pub type Fact<'a> = (&'static str, Value<'a>);
@@ -40,7 +47,7 @@ impl SeenTask {
             ("polls/s", Value::per_second(self.rates.polls.per_second())),
             ("polls in all", Value::Count(usage.polls)),
             ("longest poll", Value::Time(usage.max_poll_ns)),
-            ("blocked in polls", Value::Time(usage.wall_ns.saturating_sub(usage.cpu_ns))),
+            ("blocked in polls", self.blocked()),
             ("spawned by task", parent.map_or(Value::Nothing, Value::Id)),
         ];
         if let Some(wakes) = wakes {
@@ -52,6 +59,38 @@ impl SeenTask {
             ]);
         }
         facts
+    }
+
+    /// The time off the CPU in polls, unless it is among the parts of the life.
+    fn blocked(&self) -> Value<'static> {
+        let usage = &self.task.usage;
+        match self.task.life {
+            Some(_) => Value::Nothing,
+            None => Value::Time(usage.wall_ns.saturating_sub(usage.cpu_ns)),
+        }
+    }
+}
+
+/// Returns how a subject has spent its life since the session began, each part with its share. Nothing if lives are not measured.
+pub fn of_life(
+    subject: &Subject,
+    figures: &Figures,
+    seen: Option<&SeenTask>,
+) -> Vec<Fact<'static>> {
+    let life: Option<&LifeReport> = match subject {
+        Subject::Task(_) => seen.and_then(|seen| seen.task.life.as_ref()),
+        Subject::Site(site) => figures.sites.find(site).and_then(|at| figures.sites.life(at)),
+        Subject::Type(_) => None,
+    };
+    life.map_or_else(Vec::new, life::facts)
+}
+
+/// Returns how a subject has spent the last interval, if that is known.
+pub fn lived(subject: &Subject, figures: &Figures, seen: Option<&SeenTask>) -> Option<Lived> {
+    match subject {
+        Subject::Task(_) => seen?.rates.life.lived(),
+        Subject::Site(site) => figures.sites.lived(figures.sites.find(site)?),
+        Subject::Type(_) => None,
     }
 }
 
@@ -82,7 +121,10 @@ fn of_site<'a>(figures: &'a Figures, site: &SpawnSite) -> Vec<Fact<'a>> {
         ("live", Column::Live),
     ];
     let at = figures.sites.find(site);
-    at.map_or_else(Vec::new, |at| values(&figures.sites, at, &COLUMNS))
+    let mut facts = at.map_or_else(Vec::new, |at| values(&figures.sites, at, &COLUMNS));
+    // It is among the parts of the life.
+    facts.retain(|(words, _)| !figures.has_lives() || *words != "blocked");
+    facts
 }
 
 fn of_type<'a>(figures: &'a Figures, name: &str) -> Vec<Fact<'a>> {

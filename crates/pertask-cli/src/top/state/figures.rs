@@ -1,6 +1,6 @@
 //! All figures of one moment, with their rates since the moment before.
 
-use std::rc::Rc;
+use std::{mem, rc::Rc};
 
 use pertask::Report;
 
@@ -18,6 +18,8 @@ pub struct Figures {
     before: Option<Rc<Report>>,
     sampled: Option<Rc<Sampled>>,
     step: Option<Step>,
+    asks_for_lives: bool,
+    has_lives: bool,
     /// The whole process.
     pub totals: Totals,
     /// Tasks by site.
@@ -33,6 +35,14 @@ pub struct Figures {
 }
 
 impl Figures {
+    /// Begins another session of the source, which has told nothing yet.
+    pub fn restart(&mut self, asks_for_lives: bool) {
+        let (mut sites, mut paths) = (mem::take(&mut self.sites), mem::take(&mut self.paths));
+        sites.restart();
+        paths.restart();
+        *self = Self { asks_for_lives, sites, paths, ..Self::default() };
+    }
+
     /// Takes the next report of the session.
     ///
     /// A report of less than the last one's time belongs to another session, in which all counters have begun anew.
@@ -44,6 +54,7 @@ impl Figures {
         self.paths.advance(&report, step);
         self.labels.advance(&report, step);
         self.threads.advance(&report, step);
+        self.has_lives = report.sites.iter().any(|site| site.life.is_some());
         self.before = self.report.replace(report);
     }
 
@@ -61,10 +72,26 @@ impl Figures {
     fn step_to(&mut self, now_ns: u64) -> Option<Step> {
         let last_ns = self.step.map(|step| step.now_ns);
         if last_ns.is_some_and(|last_ns| now_ns < last_ns) {
-            *self = Self::default();
+            *self = Self { asks_for_lives: self.asks_for_lives, ..Self::default() };
         }
         let before_ns = self.step.map_or(0, |step| step.now_ns);
         (last_ns != Some(now_ns)).then(|| *self.step.insert(Step { before_ns, now_ns }))
+    }
+
+    /// Returns whether the source was asked to measure lives.
+    pub fn asks_for_lives(&self) -> bool {
+        self.asks_for_lives
+    }
+
+    /// Returns whether there are lives.
+    pub fn has_lives(&self) -> bool {
+        self.has_lives
+    }
+
+    /// Returns whether there are none although they were asked for, and there are tasks that could have some.
+    pub fn lacks_lives(&self) -> bool {
+        let has_tasks = self.report.as_ref().is_some_and(|report| !report.sites.is_empty());
+        self.asks_for_lives && has_tasks && !self.has_lives
     }
 
     /// Returns the newest report.

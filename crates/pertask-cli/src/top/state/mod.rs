@@ -11,6 +11,8 @@ mod functions;
 mod history;
 mod key;
 mod labels;
+mod life;
+mod lives;
 mod meter;
 mod open;
 mod page;
@@ -29,11 +31,14 @@ mod tracks;
 mod types;
 mod value;
 
-use std::mem;
+use std::{borrow::Cow, mem};
+
+use pertask::Report;
 
 use self::{
-    facts::{Fact, SeenTask},
+    facts::SeenTask,
     functions::{Answer, Functions},
+    lives::Lives,
     open::Open,
     page::KINDS,
     tasks::Tasks,
@@ -44,10 +49,12 @@ use super::source::{Subject, Update};
 pub use self::{
     column::Column,
     commands::Action,
+    facts::Fact,
     figures::Figures,
     functions::Answer as FunctionsAnswer,
     history::{History, LENGTH as HISTORY_LENGTH},
     key::Key,
+    life::{Lived, Part},
     page::Page,
     rows::Rows,
     sort::Sort,
@@ -73,7 +80,10 @@ pub struct State {
     height: usize,
     is_typing: bool,
     is_help: bool,
-    note: Option<&'static str>,
+    note: Option<Cow<'static, str>>,
+    lives: Lives,
+    /// Whether the source's new session, from which no report has come yet, measures lives.
+    next_session: Option<bool>,
     ended: Option<String>,
     silent_seconds: Option<u64>,
 }
@@ -93,6 +103,8 @@ impl Default for State {
             is_typing: false,
             is_help: false,
             note: None,
+            lives: Lives::default(),
+            next_session: None,
             ended: None,
             silent_seconds: None,
         };
@@ -105,7 +117,9 @@ impl State {
     /// Takes what the source has learnt.
     pub fn apply(&mut self, update: Update) {
         match update {
-            Update::Report(report) => self.figures.advance(*report),
+            Update::Report(report) => self.advance(*report),
+            Update::Session { lives } => self.begin_session(lives),
+            Update::LivesRefused(reason) => self.refuse_lives(&reason),
             Update::Sampled(sampled) => {
                 self.figures.advance_sampled(sampled);
                 self.leave_empty_sites();
@@ -137,6 +151,13 @@ impl State {
         }
     }
 
+    fn advance(&mut self, report: Report) {
+        if let Some(lives) = self.next_session.take() {
+            self.figures.restart(lives);
+        }
+        self.figures.advance(report);
+    }
+
     fn end(&mut self, reason: String) {
         if let Some(Functions { answer: answer @ Answer::Awaited, .. }) = &mut self.functions {
             *answer = Answer::Refused(reason.clone());
@@ -153,11 +174,12 @@ impl State {
     /// Brings the open page up to date with the figures, the filter and the sort column.
     fn arrange(&mut self) {
         self.look_closer();
+        self.columns = self.columns_in_use();
+        self.leave_column_of_lives();
         let (sort, height) = (self.sort(), self.height);
         let mut open = self.open().clone();
         open.arrange(self.rows(), sort);
         open.scroll(height);
-        self.columns = self.columns_in_use();
         *self.open_mut() = open;
     }
 
@@ -180,8 +202,22 @@ impl State {
         let is_used = |column: Column| {
             column != Column::WakeP99 || (0..rows.len()).any(|at| rows.value(at, column).is_known())
         };
-        let columns = self.page().kind().columns().iter().copied();
-        columns.filter(|column| is_used(*column)).collect()
+        let kind = self.page().kind();
+        let columns = match self.shown().has_lives() {
+            true => kind.columns_with_lives(),
+            false => kind.columns(),
+        };
+        columns.iter().copied().filter(|column| is_used(*column)).collect()
+    }
+
+    /// Sorts as at first where the column to sort by came or went with the lives.
+    fn leave_column_of_lives(&mut self) {
+        let column = self.sort().column;
+        let is_lost = !self.columns.contains(&column);
+        if is_lost && (column.is_of_lives() || column == Column::Blocked) {
+            let kind = self.page().kind();
+            self.sorts[kind as usize] = kind.default_sort();
+        }
     }
 
     fn open(&self) -> &Open {
@@ -268,8 +304,8 @@ impl State {
     }
 
     /// Returns what the user should know about the last key.
-    pub fn note(&self) -> Option<&'static str> {
-        self.note
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 
     /// Returns why nothing more will come, if so.
@@ -297,6 +333,22 @@ impl State {
         match self.page() {
             Page::Subject(subject) => facts::of(subject, self.shown(), self.seen_task()),
             _ => Vec::new(),
+        }
+    }
+
+    /// Returns how the open page's subject has spent its life since the session began.
+    pub fn life_facts(&self) -> Vec<Fact<'static>> {
+        match self.page() {
+            Page::Subject(subject) => facts::of_life(subject, self.shown(), self.seen_task()),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Returns how the open page's subject has spent the last interval.
+    pub fn lived(&self) -> Option<Lived> {
+        match self.page() {
+            Page::Subject(subject) => facts::lived(subject, self.shown(), self.seen_task()),
+            _ => None,
         }
     }
 }

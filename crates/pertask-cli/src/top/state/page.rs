@@ -67,7 +67,7 @@ impl Kind {
         Self::Subject,
     ];
 
-    /// Returns the columns, from left to right.
+    /// Returns the columns, from left to right, where lives are not measured.
     pub fn columns(self) -> &'static [Column] {
         use Column::*;
         match self {
@@ -84,6 +84,60 @@ impl Kind {
             Self::Types => &[Cpu, History, TotalCpu, Samples, Name],
             Self::Tasks => &[Id, Parent, Cpu, TotalCpu, Polls, MaxPoll, WakeP99, Name],
             Self::Subject => &[Share, Name],
+        }
+    }
+
+    /// Returns the columns, from left to right, where lives are measured.
+    pub fn columns_with_lives(self) -> &'static [Column] {
+        use Column::*;
+        match self {
+            Self::Sites => &[
+                Cpu,
+                Life,
+                TasksBlocked,
+                TasksReady,
+                TasksWaiting,
+                History,
+                Polls,
+                CpuPerPoll,
+                MaxPoll,
+                Started,
+                Live,
+                WakeP99,
+                Name,
+                Place,
+            ],
+            Self::Paths => &[
+                Inclusive,
+                Cpu,
+                Life,
+                TasksBlocked,
+                TasksReady,
+                TasksWaiting,
+                History,
+                Polls,
+                CpuPerPoll,
+                MaxPoll,
+                Started,
+                Live,
+                Name,
+                Place,
+            ],
+            Self::Tasks => &[
+                Id,
+                Parent,
+                Cpu,
+                Life,
+                TasksBlocked,
+                TasksReady,
+                TasksWaiting,
+                TotalCpu,
+                Polls,
+                MaxPoll,
+                WakeP99,
+                Name,
+            ],
+            Self::Labels | Self::Threads | Self::Types | Self::Subject => self.columns(),
         }
     }
 

@@ -7,6 +7,7 @@ use pertask::{Report, SpawnSite};
 use super::{
     column::Column,
     history::History,
+    life::LifeRates,
     meter::Meter,
     rows::{RowKey, Rows},
     sites::Rates,
@@ -27,17 +28,27 @@ pub struct Paths {
 struct PathRates {
     own: Rates,
     inclusive: Meter,
+    /// Of these tasks, without those below.
+    life: LifeRates,
     /// Of the inclusive time.
     history: History,
 }
 
 impl Paths {
+    /// Begins another session of the source. Of the last one, only the pictures stay.
+    pub fn restart(&mut self) {
+        self.tracks.restart(|track| {
+            *track = PathRates { history: track.history, ..PathRates::default() };
+        });
+    }
+
     /// Takes the next report.
     pub fn advance(&mut self, report: &Rc<Report>, step: Step) {
         self.tracks.forget_absent(report.tree.len(), step);
         let rows = report.tree.iter().map(|path| {
             self.tracks.advance(path.id, step, |rates, seconds| {
                 rates.own.advance(&path.usage, path.tasks_started, seconds);
+                rates.life.advance(path.life.as_ref(), seconds);
                 rates.inclusive.advance(path.inclusive_cpu_ns, seconds);
                 rates.history.push(rates.inclusive.percent_of_time().unwrap_or(0.0));
             })
@@ -87,7 +98,7 @@ impl Rows for Paths {
             Column::TotalCpu => Value::Time(path.inclusive_cpu_ns),
             Column::Name => Value::Task(&path.site),
             Column::Place => Value::Place(&path.site),
-            _ => Value::Nothing,
+            column => rates.life.value(column),
         }
     }
 

@@ -2,11 +2,12 @@
 
 use std::rc::Rc;
 
-use pertask::{Report, SpawnSite};
+use pertask::{LifeReport, Report, SpawnSite};
 
 use super::{
     column::Column,
     history::History,
+    life::{LifeRates, Lived},
     meter::Meter,
     rows::{RowKey, Rows, SiteKey},
     tracks::{Step, Tracks},
@@ -24,6 +25,7 @@ pub struct Sites {
 #[derive(Clone, Copy, Debug, Default)]
 struct Track {
     rates: Rates,
+    life: LifeRates,
     history: History,
 }
 
@@ -40,12 +42,20 @@ pub struct Rates {
 const NOTED_PERCENT: f64 = 2.0;
 
 impl Sites {
+    /// Begins another session of the source. Of the last one, only the pictures stay.
+    pub fn restart(&mut self) {
+        self.tracks.restart(|track| {
+            *track = Track { history: track.history, ..Track::default() };
+        });
+    }
+
     /// Takes the next report.
     pub fn advance(&mut self, report: &Rc<Report>, step: Step) {
         self.tracks.forget_absent(report.sites.len(), step);
         let rows = report.sites.iter().map(|site| {
             self.tracks.advance(SiteKey::of(&site.site), step, |track, seconds| {
                 track.rates.advance(&site.usage, site.tasks_started, seconds);
+                track.life.advance(site.life.as_ref(), seconds);
                 track.history.push(track.rates.cpu.percent_of_time().unwrap_or(0.0));
             })
         });
@@ -56,6 +66,16 @@ impl Sites {
     /// Returns the site of a row.
     pub fn site(&self, at: usize) -> Option<&SpawnSite> {
         self.report.as_ref()?.sites.get(at).map(|site| &site.site)
+    }
+
+    /// Returns how the tasks of a row spent the last interval.
+    pub fn lived(&self, at: usize) -> Option<Lived> {
+        self.rows.get(at)?.life.lived()
+    }
+
+    /// Returns the life of a row since the session began.
+    pub fn life(&self, at: usize) -> Option<&LifeReport> {
+        self.report.as_ref()?.sites.get(at)?.life.as_ref()
     }
 
     /// Returns the row of a site.
@@ -97,7 +117,8 @@ impl Rows for Sites {
     }
 
     fn value(&self, at: usize, column: Column) -> Value<'_> {
-        let (Some(report), Some(Track { rates, history })) = (&self.report, self.rows.get(at))
+        let (Some(report), Some(Track { rates, life, history })) =
+            (&self.report, self.rows.get(at))
         else {
             return Value::Nothing;
         };
@@ -115,7 +136,7 @@ impl Rows for Sites {
             Column::TotalCpu => Value::Time(site.usage.cpu_ns),
             Column::Name => Value::Task(&site.site),
             Column::Place => Value::Place(&site.site),
-            _ => Value::Nothing,
+            column => life.value(column),
         }
     }
 

@@ -9,6 +9,7 @@ use pertask::{Report, SpawnSite, TaskReport};
 use super::{
     column::Column,
     figures::Figures,
+    life::LifeRates,
     meter::Meter,
     rows::{RowKey, Rows},
     value::Value,
@@ -33,6 +34,14 @@ struct Row {
 pub struct TaskRates {
     pub cpu: Meter,
     pub polls: Meter,
+    pub life: LifeRates,
+}
+
+/// Whether a report lists all live tasks that have used something, and whether it lists all live tasks.
+#[derive(Clone, Copy, Debug)]
+struct Complete {
+    in_use: bool,
+    in_number: bool,
 }
 
 impl Tasks {
@@ -44,11 +53,11 @@ impl Tasks {
             let tasks = before.tasks.iter().filter(|task| task.site == *site);
             tasks.map(|task| (task.id, task)).collect()
         });
-        let all = before.is_none_or(|before| has_all_tasks(before));
+        let complete = Complete::of(before);
         let rows = report.tasks.iter().enumerate().filter(|(_, task)| task.site == *site);
         let rows = rows.map(|(at, task)| {
             let last = known.get(&task.id).copied();
-            Row { at, rates: TaskRates::of(task, last, all, figures.seconds()) }
+            Row { at, rates: TaskRates::of(task, last, complete, figures.seconds()) }
         });
         Self { rows: rows.collect(), report: Some(Rc::clone(report)) }
     }
@@ -71,33 +80,41 @@ impl TaskRates {
         let task = &report.tasks[find(report)?];
         let before = figures.before();
         let last = before.and_then(|before| find(before).map(|at| &before.tasks[at]));
-        let all = before.is_none_or(|before| has_all_tasks(before));
-        Some((task, Self::of(task, last, all, figures.seconds())))
+        Some((task, Self::of(task, last, Complete::of(before), figures.seconds())))
     }
 
     /// Compares a task with the last report.
     ///
-    /// A task that is not in the last report is new, and has used nothing before, if that report had `all` tasks. Otherwise it may
+    /// A task that is not in the last report is new, and has used nothing before, if that report lacked no task. Otherwise it may
     /// only have been below the last row, and its rate is not known.
-    fn of(task: &TaskReport, last: Option<&TaskReport>, all: bool, seconds: f64) -> Self {
-        let last = match last {
-            None if !all => return Self::default(),
-            last => last.map(|last| (last.usage.cpu_ns, last.usage.polls)).unwrap_or_default(),
-        };
+    fn of(task: &TaskReport, last: Option<&TaskReport>, complete: Complete, seconds: f64) -> Self {
         let mut rates = Self::default();
-        rates.cpu.advance(last.0, 0.0);
-        rates.cpu.advance(task.usage.cpu_ns, seconds);
-        rates.polls.advance(last.1, 0.0);
-        rates.polls.advance(task.usage.polls, seconds);
+        if last.is_some() || complete.in_use {
+            let (cpu_ns, polls) =
+                last.map(|last| (last.usage.cpu_ns, last.usage.polls)).unwrap_or_default();
+            rates.cpu.advance(cpu_ns, 0.0);
+            rates.cpu.advance(task.usage.cpu_ns, seconds);
+            rates.polls.advance(polls, 0.0);
+            rates.polls.advance(task.usage.polls, seconds);
+        }
+        // A task lives also while it uses nothing.
+        let is_known = last.is_some() || complete.in_number;
+        rates.life.advance(last.and_then(|last| last.life.as_ref()), 0.0);
+        rates.life.advance(task.life.as_ref(), if is_known { seconds } else { 0.0 });
         rates
     }
 }
 
-/// Returns whether no task that has used anything is missing from the report.
-fn has_all_tasks(report: &Report) -> bool {
-    let live = report.sites.iter().fold(0, |sum: u64, site| sum.saturating_add(site.tasks_live));
-    report.tasks.len() as u64 >= live
-        || report.tasks.last().is_some_and(|task| task.usage.cpu_ns == 0)
+impl Complete {
+    /// What the report before the newest had. If there was none, the session began with no counts.
+    fn of(before: Option<&Rc<Report>>) -> Self {
+        let Some(report) = before else { return Self { in_use: true, in_number: true } };
+        let live = report.sites.iter().map(|site| site.tasks_live);
+        let live = live.fold(0, u64::saturating_add);
+        let in_number = report.tasks.len() as u64 >= live;
+        let last = report.tasks.last();
+        Self { in_use: in_number || last.is_some_and(|task| task.usage.cpu_ns == 0), in_number }
+    }
 }
 
 impl Rows for Tasks {
@@ -118,7 +135,7 @@ impl Rows for Tasks {
             Column::MaxPoll => Value::Time(task.usage.max_poll_ns),
             Column::WakeP99 => Value::time(task.wakes.as_ref().and_then(|wakes| wakes.p99_ns)),
             Column::Name => Value::Task(&task.site),
-            _ => Value::Nothing,
+            column => row.rates.life.value(column),
         }
     }
 

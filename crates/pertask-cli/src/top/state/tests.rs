@@ -1,11 +1,13 @@
 //! Updates and keys, and what is shown after them.
 
+mod lives;
+
 use pertask::{Lost, Report, WakeReport};
 
 use crate::top::source::{HotFunction, Request, Sampled, SampledType, Subject, Update};
 
 use super::{
-    Action, Column, FunctionsAnswer, Key, Page, State, Value,
+    Action, Column, FunctionsAnswer, Key, Page, Part, State, Value,
     samples::{self, of_sites, path, site, spawn_site, task, worker},
 };
 

@@ -52,6 +52,14 @@ impl<K: Eq + Hash, T: Copy + Default> Tracks<K, T> {
         seen.track
     }
 
+    /// Lets `restart` begin each row's counters anew, in a session that has no rows yet.
+    pub fn restart(&mut self, restart: impl Fn(&mut T)) {
+        for seen in self.by_key.values_mut() {
+            seen.at_ns = 0;
+            restart(&mut seen.track);
+        }
+    }
+
     /// Forgets the rows that are not in the report of this step, if they are many. `present` is the number of those that are.
     pub fn forget_absent(&mut self, present: usize, step: Step) {
         if self.by_key.len() > present + MOST_ABSENT {
@@ -81,6 +89,14 @@ mod tests {
         assert_eq!(seconds(&mut tracks, 1, 2_000_000_000, 3_000_000_000), 1.0);
         assert_eq!(seconds(&mut tracks, 1, 9_000_000_000, 10_000_000_000), 7.0);
         assert_eq!(seconds(&mut tracks, 2, 9_000_000_000, 10_000_000_000), 1.0);
+    }
+
+    #[test]
+    fn in_a_new_session_a_row_is_measured_from_its_start() {
+        let mut tracks = Tracks::default();
+        seconds(&mut tracks, 1, 0, 9_000_000_000);
+        tracks.restart(|track| assert_eq!(std::mem::take(track), 9.0));
+        assert_eq!(seconds(&mut tracks, 1, 1_000_000_000, 2_000_000_000), 2.0);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use pertask::SpawnSite;
 
-use super::history::History;
+use super::{history::History, life::Lived};
 
 /// The contents of a cell.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,8 +17,14 @@ pub enum Value<'a> {
     Percent(f64),
     /// How often something happens in a second.
     PerSecond(f64),
+    /// How many tasks, on average.
+    Tasks(f64),
+    /// How tasks spent their time, as a picture.
+    Life(Lived),
     /// A time in nanoseconds.
     Time(u64),
+    /// A time that is a part of another, and its share.
+    Share { ns: u64, of_ns: u64 },
     /// A count, which may be shortened.
     Count(u64),
     /// A number that names something, and is never shortened.
@@ -64,7 +70,9 @@ impl Value<'_> {
 
     fn number(&self) -> Option<f64> {
         match *self {
-            Self::Percent(number) | Self::PerSecond(number) => Some(number),
+            Self::Percent(number) | Self::PerSecond(number) | Self::Tasks(number) => Some(number),
+            Self::Life(lived) => Some(lived.all()),
+            Self::Share { ns, .. } => Some(ns as f64),
             Self::Time(number) | Self::Count(number) | Self::Id(number) => Some(number as f64),
             Self::History(history) => Some(history.sum()),
             _ => None,

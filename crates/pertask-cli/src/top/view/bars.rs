@@ -2,7 +2,7 @@
 
 use ratatui::text::Span;
 
-use crate::top::state::{Busy, History};
+use crate::top::state::{Busy, History, Lived, Part};
 
 use super::palette::Palette;
 
@@ -32,6 +32,46 @@ pub fn small_worker(busy: Busy, palette: Palette) -> Span<'static> {
     match level(part as f32) {
         ' ' => Span::raw("·"),
         level => Span::styled(level.to_string(), style),
+    }
+}
+
+/// Returns how tasks spent their time: each state has as many marks as its share, rounded so that they fill the width.
+pub fn life(lived: Lived, width: usize, palette: Palette) -> Vec<Span<'static>> {
+    let (all, mut so_far, mut drawn) = (lived.all(), 0.0, 0);
+    if all <= 0.0 {
+        return vec![Span::raw(" ".repeat(width))];
+    }
+    let piece = |part: Part| {
+        so_far += lived.of(part);
+        let end = ((so_far / all * width as f64).round() as usize).clamp(drawn, width);
+        let marks = mark(part).to_string().repeat(end - drawn);
+        drawn = end;
+        Span::styled(marks, palette.part(part))
+    };
+    Part::ALL.into_iter().map(piece).collect()
+}
+
+/// Returns what the marks of such bars stand for, but for those of rare states.
+pub fn legend(palette: Palette) -> Vec<Span<'static>> {
+    let part = |part: Part| {
+        [
+            Span::styled(mark(part).to_string(), palette.part(part)),
+            Span::raw(format!("{} ", part.words())),
+        ]
+    };
+    [Part::OnCpu, Part::Blocked, Part::Ready, Part::Waiting].into_iter().flat_map(part).collect()
+}
+
+/// Those that the report's table has, too.
+fn mark(part: Part) -> char {
+    match part {
+        Part::OnCpu => '█',
+        Part::Blocked => '▓',
+        Part::Ready => '▒',
+        Part::Waiting => '░',
+        Part::Inside => '=',
+        Part::New => '-',
+        Part::Unknown => '·',
     }
 }
 

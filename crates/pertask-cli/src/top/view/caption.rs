@@ -5,7 +5,7 @@ use pertask_text::{human, text::width};
 
 use crate::top::{
     source::Subject,
-    state::{Column, Page, Rows, State, Value},
+    state::{Column, Fact, Page, Rows, State, Value},
 };
 
 use super::cell;
@@ -63,9 +63,16 @@ fn listed(state: &State, site: &SpawnSite, listed: usize) -> String {
 
 /// Returns what is known of the page's subject, as lines of at most `max` columns.
 pub fn facts(state: &State, max: usize) -> Vec<String> {
+    let mut lines = filled(&state.facts(), max);
+    lines.extend(filled(&state.life_facts(), max));
+    lines
+}
+
+/// Lines with as many facts as there is room for.
+fn filled(facts: &[Fact<'_>], max: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    for (words, value) in state.facts() {
-        let fact = format!("{words} {}", cell::words(&value));
+    for (words, value) in facts {
+        let fact = format!("{words} {}", cell::words(value));
         match lines.last_mut() {
             Some(line) if width(line) + 3 + width(&fact) <= max => {
                 line.push_str("   ");

@@ -10,7 +10,7 @@ use pertask_text::{
 
 use crate::top::state::Value;
 
-use super::bars;
+use super::{bars, palette::Palette};
 
 /// Text from the program, as the terminal may have it.
 pub fn safe(text: &str) -> String {
@@ -25,6 +25,16 @@ pub fn text(value: &Value<'_>, most: usize) -> String {
         Value::Percent(percent) => decimal(*percent),
         Value::PerSecond(rate) if *rate < 99.95 => decimal(*rate),
         Value::PerSecond(rate) => human::count(rate.round() as u64),
+        Value::Tasks(tasks) => average(*tasks),
+        Value::Life(lived) => {
+            let bar = bars::life(*lived, most, Palette { color: false });
+            bar.iter().map(|span| &*span.content).collect()
+        }
+        Value::Share { ns: 0, .. } => human::NONE.to_owned(),
+        Value::Share { ns, of_ns } => {
+            let share = decimal(*ns as f64 / (*of_ns).max(1) as f64 * 100.0);
+            format!("{} ({share}%)", human::duration_ns(*ns))
+        }
         Value::Time(0) => human::NONE.to_owned(),
         Value::Time(ns) => aligned(human::duration_ns(*ns)),
         Value::Count(count) => human::count(*count),
@@ -75,6 +85,16 @@ fn decimal(number: f64) -> String {
     }
 }
 
+/// Two decimals of a small number: of one task's time, the share is what matters.
+fn average(tasks: f64) -> String {
+    match tasks {
+        _ if tasks > 0.0 && tasks < 0.005 => "<0.01".to_owned(),
+        _ if tasks < 9.995 => format!("{tasks:.2}"),
+        _ if tasks < 999.95 => format!("{tasks:.1}"),
+        _ => human::count(tasks.round() as u64),
+    }
+}
+
 /// The blank aligns the digits of "1.23 s" with those of "1.23 ms".
 fn aligned(time: String) -> String {
     if time.ends_with(" s") { time + " " } else { time }
@@ -104,6 +124,9 @@ mod tests {
         let rates = [0.0, 0.02, 3.25, 120.4, 1_234_567.0].map(Value::PerSecond);
         assert_eq!(rates.map(|it| text(&it, 6)), ["0.0", "<0.1", "3.2", "120", "1.23M"]);
         assert_eq!(text(&Value::Percent(f64::NAN), 6), "NaN");
+        let tasks = [0.0, 0.001, 0.876, 3.2, 12.34, 120.44, 9_999.6, 1e19].map(Value::Tasks);
+        let shown = ["0.00", "<0.01", "0.88", "3.20", "12.3", "120.4", "10.0k", "10.0E"];
+        assert_eq!(tasks.map(|it| text(&it, 6)), shown);
     }
 
     #[test]

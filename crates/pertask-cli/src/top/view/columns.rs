@@ -13,11 +13,16 @@ pub const GAP: usize = 2;
 
 /// The least widths of what can be wider.
 const LEAST_HISTORY: usize = 8;
+const LEAST_LIFE: usize = 10;
 const LEAST_NAME: usize = 12;
+const LEAST_NAME_BESIDE_LIFE: usize = 16;
 const LEAST_PLACE: usize = 16;
 
 /// The greatest width of a name beside which there is a place.
 const MOST_NAME: usize = 48;
+
+/// The greatest width of a life's bar.
+const MOST_LIFE: usize = 20;
 
 /// Returns the title of a column.
 pub fn title(column: Column) -> &'static str {
@@ -29,6 +34,10 @@ pub fn title(column: Column) -> &'static str {
         Column::CpuPerPoll => "CPU/POLL",
         Column::MaxPoll => "MAX POLL",
         Column::Blocked => "BLOCKED",
+        Column::Life => "LIFE",
+        Column::TasksBlocked => "BLOCKED",
+        Column::TasksReady => "READY",
+        Column::TasksWaiting => "WAITING",
         Column::Started => "START/S",
         Column::Live => "LIVE",
         Column::WakeP99 => "WAKE P99",
@@ -47,7 +56,7 @@ pub fn title(column: Column) -> &'static str {
 
 /// Returns whether the column is aligned left.
 pub fn is_text(column: Column) -> bool {
-    matches!(column, Column::History | Column::Kind | Column::Name | Column::Place)
+    matches!(column, Column::History | Column::Life | Column::Kind | Column::Name | Column::Place)
 }
 
 /// Returns the columns to show, each with its width. The name is always one of them.
@@ -71,8 +80,12 @@ fn total(shown: &[(Column, usize)]) -> usize {
 fn least(state: &State, column: Column) -> usize {
     match column {
         Column::Cpu | Column::Inclusive | Column::Share | Column::Kind => 6,
+        Column::TasksReady => 6,
+        Column::Life => LEAST_LIFE,
         Column::Live => 5,
         Column::History => LEAST_HISTORY,
+        // Its many columns would leave names no room.
+        Column::Name if state.columns().contains(&Column::Life) => LEAST_NAME_BESIDE_LIFE,
         Column::Name => LEAST_NAME,
         Column::Place => LEAST_PLACE,
         Column::Id | Column::Parent | Column::Tid => widest(state, column).max(6),
@@ -106,18 +119,22 @@ fn importance(column: Column) -> u8 {
         // There only if the user has asked for it.
         Column::MaxPoll | Column::InTasks | Column::WakeP99 => 8,
         Column::TotalCpu => 9,
-        Column::Id => 10,
-        Column::Cpu => 11,
-        Column::Inclusive | Column::Share | Column::Name => 12,
+        // As are these, which say more than the columns above. Of them, the picture of all is missed most.
+        Column::TasksBlocked | Column::TasksReady | Column::TasksWaiting => 10,
+        Column::Life => 11,
+        Column::Id => 12,
+        Column::Cpu => 13,
+        Column::Inclusive | Column::Share | Column::Name => 14,
     }
 }
 
-/// Widens what can be wider: the history by a third of the room, then the name, and the place by what is left.
+/// Widens what can be wider: a life and the history each by a third of the room, then the name, and the place by what is left.
 fn share_out(shown: &mut [(Column, usize)], mut room: usize, max: usize) {
     let has_place = shown.iter().any(|(column, _)| *column == Column::Place);
     for (column, width) in shown {
         let more = match column {
             Column::History => (room / 3).min(HISTORY_LENGTH - LEAST_HISTORY),
+            Column::Life => (room / 3).min(MOST_LIFE - LEAST_LIFE),
             Column::Name if has_place => (room * 2 / 5).min(MOST_NAME - LEAST_NAME),
             Column::Name | Column::Place => room,
             _ => 0,

@@ -16,7 +16,7 @@ pub fn line(state: &State, max: usize, palette: Palette) -> Line<'static> {
         return Line::raw(typed(state, max));
     }
     match state.note() {
-        Some(note) => Line::styled(cut_end(note, max), palette.warning()),
+        Some(note) => Line::styled(cut_end(&cell::safe(note), max), palette.warning()),
         None => hints(state, max, palette),
     }
 }
@@ -66,7 +66,7 @@ fn of_page(state: &State) -> Vec<Hint> {
     }
     match state.page() {
         Page::Types | Page::Tasks(_) | Page::Subject(_) => {}
-        _ => hints.extend([("t", "tree"), ("l", "labels"), ("w", "workers")]),
+        _ => hints.extend([("t", "tree"), ("l", "labels"), ("w", "workers"), ("i", "lives")]),
     }
     hints.extend([("/", "filter"), ("< >", "sort"), pause]);
     hints

@@ -24,6 +24,12 @@ const BAR_AND_PERCENT: usize = BAR + 7;
 /// What is lost by sampling alone, and how to have it.
 const ESTIMATES: &str = "estimates from samples. One line in main, pertask::init(), gives exact times, polls, waits, labels and individual tasks";
 
+/// What is said where lives were asked for, and figures come without them.
+const NO_LIVES_IN_REPORTS: &str =
+    "lives: the program's pertask does not measure them, it is too old";
+const NO_LIVES_IN_SAMPLES: &str =
+    "lives: samples do not tell; the program must call pertask::init()";
+
 /// A line, and how soon it gives way where the terminal is low: the greatest number first.
 type Ranked = (u8, Line<'static>);
 
@@ -42,6 +48,7 @@ pub fn lines(
     lines.extend(header.blocked().map(|line| (2, line)));
     lines.extend(header.lost().map(|line| (2, line)));
     lines.extend(header.estimates().into_iter().map(|line| (2, line)));
+    lines.extend(header.no_lives(options).map(|line| (2, line)));
     lines.extend(header.clock().map(|line| (5, line)));
     while lines.len() > most {
         let Some(last) = lines.iter().map(|(rank, _)| *rank).max() else { break };
@@ -185,6 +192,17 @@ impl Header<'_> {
             }
             _ => Vec::new(),
         }
+    }
+
+    /// Why there are no lives although the user wants them.
+    fn no_lives(&self, options: &TopOptions) -> Option<Line<'static>> {
+        let is_sampled = self.figures.report().is_none() && self.figures.sampled().is_some();
+        let text = match self.figures.lacks_lives() {
+            true => NO_LIVES_IN_REPORTS,
+            false if options.lives && is_sampled => NO_LIVES_IN_SAMPLES,
+            false => return None,
+        };
+        Some(Line::styled(cut_end(text, self.width), self.palette.warning()))
     }
 
     /// The clock, if it is not the one that we would like.

@@ -16,13 +16,23 @@ mod table;
 mod tests;
 
 use pertask_text::text::{cut_end, wrap};
-use ratatui::{Frame, layout::Rect, text::Line};
+use ratatui::{
+    Frame,
+    layout::Rect,
+    text::{Line, Span},
+};
 
-use super::{TopOptions, state::State};
+use super::{
+    TopOptions,
+    state::{Column, State},
+};
 
 use self::table::Table;
 
 pub use self::palette::Palette;
+
+/// The width of the bar of one subject, where there is room.
+const MOST_BAR: usize = 40;
 
 /// What there is room for.
 struct Layout {
@@ -126,7 +136,40 @@ fn caption(state: &State, width: usize, most: usize, palette: Palette) -> Vec<Li
     if !columns::fit(state, width).iter().any(|(column, _)| *column == sort) {
         text += &format!("  by {}", columns::title(sort));
     }
-    let title = Line::styled(cut_end(&text, width), palette.title());
-    let facts = caption::facts(state, width).into_iter().take(most);
-    [title].into_iter().chain(facts.map(|line| Line::raw(cut_end(&line, width)))).collect()
+    let title = Span::styled(cut_end(&text, width), palette.title());
+    let facts = caption::facts(state, width).into_iter();
+    let facts = facts.map(|line| Line::raw(cut_end(&line, width)));
+    let below = facts.chain(last_interval(state, width, palette)).take(most);
+    [with_legend(state, title, width, palette)].into_iter().chain(below).collect()
+}
+
+/// The title of the page, and what the marks of lives stand for if there is room for it.
+fn with_legend(
+    state: &State,
+    title: Span<'static>,
+    width: usize,
+    palette: Palette,
+) -> Line<'static> {
+    let mut spans = vec![title];
+    if state.columns().contains(&Column::Life) {
+        spans.push(Span::raw("  "));
+        spans.extend(bars::legend(palette));
+        if spans.iter().map(Span::width).sum::<usize>() > width + 1 {
+            spans.truncate(1);
+        }
+    }
+    Line::from(spans)
+}
+
+/// How the page's subject spent the last interval, as a bar.
+fn last_interval(state: &State, width: usize, palette: Palette) -> Option<Line<'static>> {
+    const WORDS: &str = "last interval ";
+    let legend = bars::legend(palette);
+    let legend_width: usize = legend.iter().map(Span::width).sum();
+    let room = width.checked_sub(WORDS.len() + 1 + legend_width)?;
+    let mut spans = vec![Span::raw(WORDS)];
+    spans.extend(bars::life(state.lived()?, room.min(MOST_BAR), palette));
+    spans.push(Span::raw(" "));
+    spans.extend(legend);
+    Some(Line::from(spans))
 }

@@ -5,6 +5,8 @@
 
 use ratatui::style::{Color, Modifier, Style};
 
+use crate::top::state::Part;
+
 /// The looks of the screen.
 #[derive(Clone, Copy, Debug)]
 pub struct Palette {
@@ -41,6 +43,17 @@ impl Palette {
     /// Time of workers outside tasks.
     pub fn outside_tasks(self) -> Style {
         self.colored(Color::Cyan)
+    }
+
+    /// Time in a state.
+    pub fn part(self, part: Part) -> Style {
+        match part {
+            Part::OnCpu => self.colored(Color::Green),
+            Part::Blocked => self.colored(Color::Red),
+            Part::Ready => self.colored(Color::Yellow),
+            Part::Waiting => self.colored(Color::Blue),
+            Part::Inside | Part::New | Part::Unknown => Style::new(),
+        }
     }
 
     fn colored(self, color: Color) -> Style {

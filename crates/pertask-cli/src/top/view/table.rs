@@ -9,7 +9,7 @@ use ratatui::{
 use crate::top::state::{Column, State, Value};
 
 use super::{
-    cell,
+    bars, cell,
     columns::{self, GAP},
     palette::Palette,
 };
@@ -70,6 +70,10 @@ impl<'a> Table<'a> {
                 spans.push(Span::raw(" ".repeat(GAP)));
             }
             let value = self.state.rows().value(row, column);
+            if let Value::Life(lived) = value {
+                spans.extend(bars::life(lived, width, self.palette));
+                continue;
+            }
             let cell = match column {
                 Column::Name => self.name(row, &value, width),
                 _ => cell::text(&value, width),

@@ -1,6 +1,6 @@
 //! What a user reads on terminals of several sizes.
 
-use pertask::{Lost, Report, SpawnSite, WakeReport};
+use pertask::{LifeReport, Lost, Report, SpawnSite, WakeReport};
 use pertask_text::text::width;
 use ratatui::{Terminal, backend::TestBackend, buffer::Buffer, style::Color};
 
@@ -20,7 +20,7 @@ const USUAL: (u16, u16) = (80, 24);
 const LARGE: (u16, u16) = (200, 60);
 
 fn options() -> TopOptions {
-    TopOptions { program: "image-server".to_owned(), pid: 4_711 }
+    TopOptions { program: "image-server".to_owned(), pid: 4_711, lives: false }
 }
 
 fn buffer(state: &mut State, size: (u16, u16), color: bool) -> Buffer {
@@ -80,6 +80,120 @@ fn running() -> State {
     state
 }
 
+/// Hashes that queue for the CPU, renderings that block, and an idle task that waits.
+fn living() -> State {
+    let mut state = State::default();
+    state.apply(Update::Session { lives: true });
+    for seconds in 1..=5 {
+        let ns = |share: u64| share * seconds * 10_000_000;
+        let life = |[on_cpu, blocked, ready, waiting]: [u64; 4]| {
+            Some(LifeReport {
+                on_cpu_ns: ns(on_cpu),
+                blocked_ns: ns(blocked),
+                ready_ns: ns(ready),
+                waiting_ns: ns(waiting),
+                ..LifeReport::default()
+            })
+        };
+        let mut report = example(seconds);
+        let lives = [[100, 0, 200, 100], [25, 75, 0, 0], [0, 0, 0, 320]].map(life);
+        report.sites.iter_mut().zip(lives).for_each(|(site, life)| site.life = life);
+        report.tasks[0].life = life([50, 0, 25, 25]);
+        report.tree[1].life = life([0, 50, 0, 50]);
+        apply(&mut state, report);
+    }
+    state
+}
+
+#[test]
+fn lives_are_bars_and_numbers_on_a_usual_terminal() {
+    let screen = screen(&mut living(), USUAL);
+    assert_eq!(screen[4], "Tasks by spawn site  (3)  █on CPU ▓blocked ▒ready ░waiting");
+    assert_eq!(screen[5], " ▼CPU%  LIFE          BLOCKED   READY  WAITING  MAX POLL  NAME");
+    assert!(
+        screen[6].starts_with(" 100.0  ███▒▒▒▒▒▒░░░     0.00    2.00     1.00   1.50 ms"),
+        "{}",
+        screen[6]
+    );
+    assert!(
+        screen[7].starts_with("  25.0  ███▓▓▓▓▓▓▓▓▓     0.75    0.00     0.00"),
+        "{}",
+        screen[7]
+    );
+    assert!(screen[8].contains("░░░░░░░░░░░░     0.00    0.00     3.20"), "{}", screen[8]);
+    assert!(screen[6].ends_with("  GET /hash"), "{}", screen[6]);
+}
+
+#[test]
+fn a_narrow_terminal_keeps_the_picture_of_lives() {
+    let screen = screen(&mut living(), SMALL);
+    let titles = screen.iter().find(|line| line.contains("NAME")).expect("titles");
+    let words: Vec<_> = titles.split_whitespace().collect();
+    assert_eq!(words, ["▼CPU%", "LIFE", "NAME"], "{screen:#?}");
+    assert!(screen.iter().all(|line| width(line) <= 40), "{screen:#?}");
+    assert!(!screen.concat().contains("█on CPU"), "half a legend is none: {screen:#?}");
+}
+
+#[test]
+fn lives_are_in_the_tree_the_tasks_and_the_detail() {
+    let mut state = living();
+    state.press(Key::Char('t'));
+    let tree = text(&mut state, USUAL);
+    let row = tree.lines().find(|line| line.ends_with("    GET /hash"));
+    assert!(row.is_some_and(|row| row.contains("▓▓▓▓▓░░░░░")), "{tree}");
+    state.press(Key::Char('t'));
+    state.press(Key::Enter);
+    let tasks = text(&mut state, USUAL);
+    assert!(tasks.contains("███████▒▒▒░░░     0.00    0.25     0.25"), "{tasks}");
+    state.press(Key::Enter);
+    let task = text(&mut state, USUAL);
+    assert!(
+        task.contains("lived 5.00 s   on CPU 2.50 s (50.0%)   blocked -   ready 1.25 s (25.0%)\n"),
+        "{task}"
+    );
+    assert!(
+        task.contains("last interval ████████████████▒▒▒▒▒▒▒▒░░░░░░░░ █on CPU ▓blocked"),
+        "{task}"
+    );
+}
+
+#[test]
+fn lives_have_colours_only_where_those_are_wanted() {
+    let mut state = living();
+    let colors: Vec<Color> = vec![Color::Green, Color::Red, Color::Yellow, Color::Blue];
+    let colored = buffer(&mut state, USUAL, true);
+    let is_marked = |color: Color, mark: &str| {
+        colored.content.iter().any(|cell| cell.fg == color && cell.symbol() == mark)
+    };
+    for (color, mark) in colors.into_iter().zip(["█", "▓", "▒", "░"]) {
+        assert!(is_marked(color, mark), "{mark}");
+    }
+    let plain = buffer(&mut state, USUAL, false);
+    assert!(plain.content.iter().all(|cell| cell.fg == Color::Reset));
+}
+
+#[test]
+fn why_there_are_no_lives_is_said_in_a_line() {
+    let mut state = State::default();
+    state.apply(Update::Session { lives: true });
+    apply(&mut state, example(1));
+    let shown = text(&mut state, USUAL);
+    assert!(shown.contains("lives: the program's pertask does not measure them"), "{shown}");
+    assert!(shown.contains("POLLS/S") && shown.contains("GET /hash"), "{shown}");
+    let mut state = State::default();
+    state.apply(Update::Sampled(Sampled { duration_ns: 1_000_000_000, ..Sampled::default() }));
+    let size = (120, 24);
+    let options = TopOptions { lives: true, ..options() };
+    let mut terminal = Terminal::new(TestBackend::new(size.0, size.1)).expect("a terminal");
+    let palette = Palette { color: false };
+    terminal.draw(|frame| draw(frame, &state, &options, palette)).expect("a frame");
+    let shown: String =
+        terminal.backend().buffer().content.iter().map(|cell| cell.symbol()).collect();
+    assert!(shown.contains("lives: samples do not tell"), "{shown}");
+    state.apply(Update::LivesRefused("no\u{1b}[2J".to_owned()));
+    assert!(text(&mut state, USUAL).contains("lives: no\\u{1b}[2J"));
+}
+
 #[test]
 fn a_usual_terminal_shows_where_the_cpu_time_goes() {
     let screen = screen(&mut running(), USUAL);
@@ -129,8 +243,8 @@ fn a_narrow_terminal_keeps_the_name_and_what_matters_most() {
 
 #[test]
 fn no_size_is_too_small() {
-    for page in ["", "t", "l", "w", "h", "/x", "\n", "\n\n", "s", "p"] {
-        let mut state = running();
+    for page in ["", "t", "l", "w", "h", "/x", "\n", "\n\n", "s", "p", "E", "A\n\n"] {
+        let mut state = if page.contains(['E', 'A']) { living() } else { running() };
         for key in page.chars() {
             state.press(if key == '\n' { Key::Enter } else { Key::Char(key) });
         }

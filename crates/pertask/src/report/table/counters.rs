@@ -1,6 +1,6 @@
 //! What the table shows of counted events: the sources of the counts, and the counts of each site and task.
 
-use super::rows::{Subject, duration};
+use super::rows::{Counted, duration};
 use crate::pmus::counters::{Counter, CounterSource};
 use crate::report::derived::{Ratio, ipc, mpki};
 use pertask_text::grid::{Cell, Column};
@@ -51,7 +51,7 @@ pub(super) fn shown(sources: &[CounterSource]) -> Vec<Shown> {
 }
 
 /// The grid's columns for a list of `R`. Where there is no room for all, the last events go first.
-pub(super) fn columns<R: Subject>(shown: &[Shown]) -> Vec<Column<'_>> {
+pub(super) fn columns<R: Counted>(shown: &[Shown]) -> Vec<Column<'_>> {
     let numbers = shown.iter().enumerate().map(|(place, column)| Column::Number {
         title: &column.title,
         rank: u8::try_from(shown.len() - place).ok(),
@@ -59,7 +59,7 @@ pub(super) fn columns<R: Subject>(shown: &[Shown]) -> Vec<Column<'_>> {
     numbers.chain(R::SUBJECT.iter().copied()).collect()
 }
 
-pub(super) fn cells<R: Subject>(row: &R, shown: &[Shown]) -> Vec<Cell> {
+pub(super) fn cells<R: Counted>(row: &R, shown: &[Shown]) -> Vec<Cell> {
     let counters = row.counters();
     let numbers = shown.iter().map(|column| match &column.kind {
         Kind::Count { place, ns } => count(counters.get(*place), *ns),

@@ -1,7 +1,7 @@
 //! How the table shows lives: as shares, and as a bar.
 
 use super::rows::{Subject, duration};
-use crate::report::{LifeReport, SiteReport, TaskReport};
+use crate::report::{LifeReport, SiteReport, TaskReport, TreeReport};
 use pertask_text::grid::{Cell, Column};
 use pertask_text::human;
 use pertask_text::ink::Tint;
@@ -16,6 +16,14 @@ pub(super) trait Lives: Subject {
 
 impl Lives for SiteReport {
     const LIVED: &str = "Lives of tasks by spawn site (% of their lives)";
+
+    fn life(&self) -> Option<&LifeReport> {
+        self.life.as_ref()
+    }
+}
+
+impl Lives for TreeReport {
+    const LIVED: &str = "Own lives of tasks by spawn path (% of their lives)";
 
     fn life(&self) -> Option<&LifeReport> {
         self.life.as_ref()
@@ -71,16 +79,32 @@ const PARTS: [Part; 7] = [
 /// The width of a bar.
 const BAR: u32 = 20;
 
-/// The columns and cells of the rows that have lives, longest life first, at most `max` of them.
-pub(super) fn grid<R: Lives>(rows: &[R], max: usize) -> (Vec<Column<'static>>, Vec<Vec<Cell>>) {
+/// The rows that have lives, longest life first, at most `max` of them.
+pub(super) fn longest_first<R: Lives>(rows: &[R], max: usize) -> Vec<(&R, &LifeReport)> {
     let mut lives: Vec<_> = rows.iter().filter_map(|row| Some((row, row.life()?))).collect();
     lives.retain(|(_, life)| life.life_ns() > 0);
     lives.sort_by_key(|(_, life)| std::cmp::Reverse(life.life_ns()));
     lives.truncate(max);
+    lives
+}
+
+/// The first `max` rows of a tree, if any row has a life. Those without one stay, because the indentation of others hangs on them.
+pub(super) fn as_they_stand<R: Lives>(rows: &[R], max: usize) -> Vec<(&R, &LifeReport)> {
+    if rows.iter().all(|row| row.life().is_none_or(|life| life.life_ns() == 0)) {
+        return Vec::new();
+    }
+    rows.iter().take(max).map(|row| (row, row.life().unwrap_or(&LifeReport::NONE))).collect()
+}
+
+/// The columns and cells of these rows.
+pub(super) fn grid<R: Lives>(
+    lives: &[(&R, &LifeReport)],
+) -> (Vec<Column<'static>>, Vec<Vec<Cell>>) {
     let is_there = |part: &&Part| !part.is_rare || lives.iter().any(|(_, life)| shows(part, life));
     let parts: Vec<_> = PARTS.iter().filter(is_there).collect();
     let cells = |(row, life): &(&R, &LifeReport)| {
-        let mut cells = vec![duration(Some(life.life_ns()))];
+        let ns = life.life_ns();
+        let mut cells = vec![duration((ns > 0).then_some(ns))];
         cells.extend(parts.iter().map(|part| share(part, life)));
         cells.push(Cell::pieces(&bar(life)));
         cells.extend(row.subject());

@@ -19,8 +19,8 @@ use std::fmt;
 
 use self::life::Lives;
 use self::memory::Holder;
-use self::rows::{Row, Subject, Waits};
-use super::{LabelReport, Report, SiteReport};
+use self::rows::{Counted, Row, Waits};
+use super::{LabelReport, LifeReport, Report, SiteReport};
 use crate::pmus::counters::CounterSource;
 use pertask_text::grid::Grid;
 use pertask_text::human;
@@ -95,7 +95,11 @@ impl fmt::Display for Table<'_> {
             if self.style.tree { self.list(tree, max_sites) } else { self.list(sites, max_sites) },
             self.counts(sites, self.style.max_sites),
             self.waits(sites),
-            self.lives(sites, self.style.max_sites),
+            if self.style.tree {
+                self.lives(life::as_they_stand(tree, max_sites))
+            } else {
+                self.lives(life::longest_first(sites, max_sites))
+            },
             self.blocked(),
             self.memory(),
             if self.style.tree {
@@ -105,7 +109,7 @@ impl fmt::Display for Table<'_> {
             },
             self.list(tasks, self.style.max_tasks),
             self.counts(tasks, self.style.max_tasks),
-            self.lives(tasks, self.style.max_tasks),
+            self.lives(life::longest_first(tasks, self.style.max_tasks)),
         ];
         sections.extend(labels.iter().take(MAX_KEYS).map(|label| self.label(label)));
         if let Some(more @ 1..) = labels.len().checked_sub(MAX_KEYS) {
@@ -169,7 +173,7 @@ impl Table<'_> {
         lines
     }
 
-    fn counts<R: Subject>(&self, rows: &[R], max: usize) -> Vec<String> {
+    fn counts<R: Counted>(&self, rows: &[R], max: usize) -> Vec<String> {
         let shown = counters::shown(&self.report.counters);
         if rows.is_empty() || shown.is_empty() {
             return Vec::new();
@@ -187,11 +191,11 @@ impl Table<'_> {
         self.list(&sites.iter().filter_map(waits).collect::<Vec<_>>(), self.style.max_sites)
     }
 
-    fn lives<R: Lives>(&self, rows: &[R], max: usize) -> Vec<String> {
-        let (columns, cells) = life::grid(rows, max);
-        if cells.is_empty() {
+    fn lives<R: Lives>(&self, rows: Vec<(&R, &LifeReport)>) -> Vec<String> {
+        if rows.is_empty() {
             return Vec::new();
         }
+        let (columns, cells) = life::grid(&rows);
         let mut lines = vec![self.ink().paint(R::LIVED, Tint::Title)];
         lines.extend(Grid::new(&columns, cells).lines(self.max_width(), self.ink()));
         lines.extend(self.prose(&life::legend(), Tint::Secondary));

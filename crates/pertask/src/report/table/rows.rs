@@ -191,29 +191,44 @@ impl Row for ThreadReport {
     }
 }
 
-/// A row whose events are counted.
+/// A row that more lists than its own name.
 pub(super) trait Subject: Row {
-    /// The line above the list of counts.
-    const COUNTED: &str;
-    /// The columns that identify the site or task.
+    /// The columns that identify the site, path or task.
     const SUBJECT: &[Column<'static>];
-
-    fn counters(&self) -> &[Counter];
 
     /// One cell for each column.
     fn subject(&self) -> Vec<Cell>;
 }
 
-impl Subject for SiteReport {
+/// A row whose events are counted.
+pub(super) trait Counted: Subject {
+    /// The line above the list of counts.
+    const COUNTED: &str;
+
+    fn counters(&self) -> &[Counter];
+}
+
+impl Counted for SiteReport {
     const COUNTED: &str = "Events by spawn site";
-    const SUBJECT: &[Column<'static>] = &[
-        Column::Text { title: "TASK", least: 14, most: MAX_NAME },
-        Column::Text { title: "SITE", least: 20, most: MAX_PATH },
-    ];
 
     fn counters(&self) -> &[Counter] {
         &self.counters
     }
+}
+
+impl Counted for TaskReport {
+    const COUNTED: &str = "Events of the live tasks with the most CPU time";
+
+    fn counters(&self) -> &[Counter] {
+        &self.counters
+    }
+}
+
+impl Subject for SiteReport {
+    const SUBJECT: &[Column<'static>] = &[
+        Column::Text { title: "TASK", least: 14, most: MAX_NAME },
+        Column::Text { title: "SITE", least: 20, most: MAX_PATH },
+    ];
 
     fn subject(&self) -> Vec<Cell> {
         vec![
@@ -223,16 +238,25 @@ impl Subject for SiteReport {
     }
 }
 
+impl Subject for TreeReport {
+    const SUBJECT: &[Column<'static>] = &[
+        Column::Text { title: "TASK", least: 20, most: MAX_NAME },
+        Column::Text { title: "SITE", least: 16, most: MAX_PATH },
+    ];
+
+    fn subject(&self) -> Vec<Cell> {
+        vec![
+            Cell::new(&indented(self.depth, self.site.name.as_deref().unwrap_or(human::NONE))),
+            Cell::path(&location(&self.site.file, self.site.line)).tint(Tint::Secondary),
+        ]
+    }
+}
+
 impl Subject for TaskReport {
-    const COUNTED: &str = "Events of the live tasks with the most CPU time";
     const SUBJECT: &[Column<'static>] = &[
         Column::Number { title: "ID", rank: None },
         Column::Text { title: "TASK", least: 20, most: MAX_PATH },
     ];
-
-    fn counters(&self) -> &[Counter] {
-        &self.counters
-    }
 
     fn subject(&self) -> Vec<Cell> {
         vec![

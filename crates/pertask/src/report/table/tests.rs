@@ -71,6 +71,37 @@ fn paths_beyond_the_maximum_are_counted_with_their_own_time() {
 }
 
 #[test]
+fn lives_stand_in_the_tree_in_place_of_the_sites() {
+    let life = |waiting_ns| Some(LifeReport { waiting_ns, ..LifeReport::default() });
+    let mut report = busy_service();
+    report.sites[0].life = life(9_000_000);
+    for (row, waiting_ns) in report.tree.iter_mut().zip([1_000_000, 0, 7_000_000]) {
+        row.life = (waiting_ns > 0).then(|| life(waiting_ns)).flatten();
+    }
+    let by_site = print(&report, plain(100));
+    assert!(by_site.contains("Lives of tasks by spawn site") && !by_site.contains("Own lives"));
+    let shown = print(&report, TableStyle { tree: true, ..plain(100) });
+    assert!(!shown.contains("Lives of tasks by spawn site"), "{shown}");
+    let lines = section(&shown, "Own lives of tasks by spawn path");
+    let task = lines[1].find("TASK").expect("its title");
+    let rows = [
+        ("1.00 ms", "accept "),
+        ("-", "  GET /api/v1/search "),
+        ("7.00 ms", "    resize_image "),
+        ("-", "kafka_consumer "),
+    ];
+    for (line, (life, name)) in lines[2..].iter().zip(rows) {
+        let from_task: String = line.chars().skip(task).collect();
+        assert!(line.trim_start().starts_with(life) && from_task.starts_with(name), "{shown}");
+    }
+    let style = TableStyle { tree: true, max_sites: 2, ..plain(100) };
+    assert!(!print(&report, style).contains("7.00 ms"), "it is below the maximum");
+    report.tree.iter_mut().for_each(|row| row.life = None);
+    let without = print(&report, TableStyle { tree: true, ..plain(100) });
+    assert!(!without.contains("lives of"), "{without}");
+}
+
+#[test]
 fn the_columns_that_matter_least_go_first() {
     let expected = [
         (60, "CPU% CPU MAX POLL TASK SITE"),
@@ -585,7 +616,17 @@ fn extreme() -> Report {
     let name = "long_name_".repeat(20);
     let usage = Usage { polls: MAX, cpu_ns: MAX, wall_ns: MAX, max_poll_ns: MAX };
     let all = MemoryCount { allocated_bytes: MAX, allocations: MAX, freed_bytes: MAX, frees: MAX };
+    let life = LifeReport {
+        on_cpu_ns: MAX,
+        blocked_ns: MAX,
+        ready_ns: MAX,
+        waiting_ns: MAX,
+        unknown_ns: MAX,
+        inside_ns: MAX,
+        new_ns: MAX,
+    };
     let site = SiteReport {
+        life: Some(life.clone()),
         memory: Some(all),
         tasks_started: MAX,
         tasks_live: MAX,
@@ -614,6 +655,7 @@ fn extreme() -> Report {
         tree: vec![TreeReport {
             tasks_started: MAX,
             usage,
+            life: Some(life),
             memory: Some(all),
             inclusive_memory: Some(all),
             ..path(u32::MAX, &name, MAX, MAX)
