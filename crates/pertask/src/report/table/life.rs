@@ -7,15 +7,44 @@ use pertask_text::human;
 use pertask_text::ink::Tint;
 
 /// A row that has a life.
-pub(super) trait Lives: Subject {
-    /// The line above the list.
-    const LIVED: &str;
+pub(super) trait Living {
+    /// The columns that say whose life it is.
+    const WHOSE: &[Column<'static>];
+
+    /// One cell for each of these columns.
+    fn whose(&self) -> Vec<Cell>;
 
     fn life(&self) -> Option<&LifeReport>;
 }
 
+/// A row of a list of lives.
+pub(super) trait Lives: Living {
+    /// The line above the list.
+    const LIVED: &str;
+}
+
+impl Living for SiteReport {
+    const WHOSE: &[Column<'static>] = Self::SUBJECT;
+
+    fn whose(&self) -> Vec<Cell> {
+        self.subject()
+    }
+
+    fn life(&self) -> Option<&LifeReport> {
+        self.life.as_ref()
+    }
+}
+
 impl Lives for SiteReport {
     const LIVED: &str = "Lives of tasks by spawn site (% of their lives)";
+}
+
+impl Living for TaskReport {
+    const WHOSE: &[Column<'static>] = Self::SUBJECT;
+
+    fn whose(&self) -> Vec<Cell> {
+        self.subject()
+    }
 
     fn life(&self) -> Option<&LifeReport> {
         self.life.as_ref()
@@ -24,10 +53,6 @@ impl Lives for SiteReport {
 
 impl Lives for TaskReport {
     const LIVED: &str = "Lives of live tasks (% of their lives)";
-
-    fn life(&self) -> Option<&LifeReport> {
-        self.life.as_ref()
-    }
 }
 
 /// A part of a life as the table shows it.
@@ -71,19 +96,24 @@ const PARTS: [Part; 7] = [
 /// The width of a bar.
 const BAR: u64 = 20;
 
-/// The columns and cells of the rows that have lives, longest life first, at most `max` of them.
-pub(super) fn grid<R: Lives>(rows: &[R], max: usize) -> (Vec<Column<'static>>, Vec<Vec<Cell>>) {
-    let mut lives: Vec<_> = rows.iter().filter_map(|row| Some((row, row.life()?))).collect();
-    lives.retain(|(_, life)| life.life_ns() > 0);
-    lives.sort_by_key(|(_, life)| std::cmp::Reverse(life.life_ns()));
-    lives.truncate(max);
+/// The rows that have lives, longest life first.
+pub(super) fn longest<R: Living>(rows: &[R]) -> Vec<&R> {
+    let length = |row: &R| row.life().map_or(0, LifeReport::life_ns);
+    let mut lives: Vec<_> = rows.iter().filter(|row| length(row) > 0).collect();
+    lives.sort_by_key(|row| std::cmp::Reverse(length(row)));
+    lives
+}
+
+/// The columns and cells of rows that have lives.
+pub(super) fn grid<R: Living>(rows: &[&R]) -> (Vec<Column<'static>>, Vec<Vec<Cell>>) {
+    let lives: Vec<_> = rows.iter().filter_map(|row| Some((*row, row.life()?))).collect();
     let is_there = |part: &&Part| !part.is_rare || lives.iter().any(|(_, life)| shows(part, life));
     let parts: Vec<_> = PARTS.iter().filter(is_there).collect();
     let cells = |(row, life): &(&R, &LifeReport)| {
         let mut cells = vec![duration(Some(life.life_ns()))];
         cells.extend(parts.iter().map(|part| share(part, life)));
         cells.push(Cell::pieces(&bar(life)));
-        cells.extend(row.subject());
+        cells.extend(row.whose());
         cells
     };
     let numbers = parts
@@ -92,7 +122,7 @@ pub(super) fn grid<R: Lives>(rows: &[R], max: usize) -> (Vec<Column<'static>>, V
     let mut columns = vec![Column::Number { title: "LIFE", rank: Some(1) }];
     columns.extend(numbers);
     columns.push(Column::Text { title: "", least: 0, most: BAR as usize });
-    columns.extend_from_slice(R::SUBJECT);
+    columns.extend_from_slice(R::WHOSE);
     (columns, lives.iter().map(cells).collect())
 }
 
