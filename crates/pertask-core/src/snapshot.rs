@@ -38,6 +38,12 @@ pub struct Live<'a, P: Pmu> {
 }
 
 impl<P: Pmu> Live<'_, P> {
+    /// The PMU's data for the task.
+    #[must_use]
+    pub fn data(&self) -> &P::Data {
+        self.data
+    }
+
     /// Reads the task's data again, even if the task has ended meanwhile.
     #[must_use]
     pub fn read(&self) -> P::Count {

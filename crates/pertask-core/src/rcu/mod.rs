@@ -1,6 +1,6 @@
 //! Read-copy-update: readers never wait and never see freed memory; the reclaimer waits for the readers.
 //!
-//! The four operations are the kernel's: `enter` is `rcu_read_lock`, `retire` is `call_rcu`, `synchronize` is
+//! The four operations are the kernel's: `enter` is `rcu_read_lock`, `retire` is `call_rcu`, [`synchronize`] is
 //! `synchronize_rcu`, [`barrier`] is `rcu_barrier`. `domain.rs` holds the algorithm; `thread.rs` gives each thread a record in
 //! one process-wide domain. Models of the rest of the core run on `stand_in.rs`, which frees each object at the first moment
 //! the contract allows and reports any later use.
@@ -20,9 +20,9 @@ use std::ptr::NonNull;
 #[cfg(pertask_loom)]
 pub(crate) use stand_in::{Guard, enter, held, retire, synchronize};
 #[cfg(not(pertask_loom))]
-pub(crate) use thread::{Guard, enter, held, retire, synchronize};
+pub(crate) use thread::{Guard, enter, held, retire};
 #[cfg(not(pertask_loom))]
-pub use thread::{asymmetric, barrier, pending};
+pub use thread::{asymmetric, barrier, pending, synchronize};
 
 /// A zero-sized proof that a section lasts for `'g`: objects that were reachable in the section are not freed before it ends.
 #[derive(Clone, Copy)]

@@ -127,8 +127,15 @@ pub(crate) unsafe fn retire(object: NonNull<Head>) {
     unsafe { domain().retire(guard.reader, object) };
 }
 
-/// Waits until every section that runs now has ended.
-pub(crate) fn synchronize() -> Result<(), Error> {
+/// Waits until every section that runs now has ended (the kernel's `synchronize_rcu`).
+///
+/// A hook runs in a section. So what a thread stores before this call, every hook that begins later reads; and what hooks wrote that
+/// may not have read it, that thread reads after the call.
+///
+/// # Errors
+/// [`Error::InsideHook`] when called from a PMU's hook; [`Error::BarrierRefused`] when the kernel refuses
+/// `membarrier` after having granted it. Then nothing was waited for.
+pub fn synchronize() -> Result<(), Error> {
     if held() {
         return Err(Error::InsideHook);
     }

@@ -1,5 +1,6 @@
 //! The PMUs. Each measures something of tasks, by hooks that the core calls when it switches them.
 
+pub(crate) mod by_tag;
 #[allow(unsafe_code)]
 pub(crate) mod call_stack;
 #[allow(unsafe_code)]

@@ -256,6 +256,12 @@ mod tests {
                 ..task()
             }],
             threads: vec![ended_threads()],
+            labels: vec![LabelReport {
+                values: vec![LabelValueReport { life: None, ..tenant().values.remove(0) }],
+                others_life: None,
+                without_life: None,
+                ..tenant()
+            }],
             blocked: None,
             ..example()
         }
@@ -312,9 +318,15 @@ mod tests {
     fn tenant() -> LabelReport {
         LabelReport {
             key: "tenant".into(),
-            values: vec![LabelValueReport { value: "acme".into(), cpu_ns: 10_913_220_118 }],
+            values: vec![LabelValueReport {
+                value: "acme".into(),
+                cpu_ns: 10_913_220_118,
+                life: Some(life()),
+            }],
             others_cpu_ns: 290_440_002,
+            others_life: Some(life()),
             without_cpu_ns: 40_002_887,
+            without_life: Some(life()),
         }
     }
 

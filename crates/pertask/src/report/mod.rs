@@ -219,26 +219,33 @@ pub struct TaskReport {
     pub memory: Option<MemoryCount>,
 }
 
-/// The CPU time of tasks by the value of a label.
+/// What tasks did by the value of a label: their CPU time, and their lives where those were measured.
 ///
-/// The time belongs to the labels that held while it was spent. The values' times, `others_cpu_ns` and `without_cpu_ns` add up to
-/// [`Report::tasks_cpu_ns`].
+/// The time belongs to the labels that held while it passed. The values' CPU times, `others_cpu_ns` and `without_cpu_ns` add up to
+/// [`Report::tasks_cpu_ns`]. Their lives, `others_life` and `without_life` add up to those of all tasks, each part by itself.
+///
+/// Between polls a task has the labels that it was given or has inherited. Those of a [labelled future](crate::LabelExt) hold only
+/// while the future is polled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "json", derive(serde::Deserialize, serde::Serialize))]
 pub struct LabelReport {
     /// The label's key.
     pub key: String,
-    /// The values with the most CPU time, most first.
+    /// The values with the most CPU time, most first, and then those with the longest lives.
     ///
     /// [`SessionOptions::max_label_values`](crate::SessionOptions::max_label_values) is their number.
     pub values: Vec<LabelValueReport>,
     /// CPU time of all other values.
     pub others_cpu_ns: u64,
+    /// How long tasks were in each of their states while they had another value, or `None` where that was not measured.
+    pub others_life: Option<LifeReport>,
     /// CPU time in tasks, while they did not have this label.
     pub without_cpu_ns: u64,
+    /// How long tasks were in each of their states while they did not have this label, or `None` where that was not measured.
+    pub without_life: Option<LifeReport>,
 }
 
-/// The CPU time of tasks while they had a label with this value.
+/// What tasks did while they had a label with this value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "json", derive(serde::Deserialize, serde::Serialize))]
 pub struct LabelValueReport {
@@ -246,6 +253,8 @@ pub struct LabelValueReport {
     pub value: String,
     /// CPU time, user and system.
     pub cpu_ns: u64,
+    /// How long tasks were in each of their states, or `None` where that was not measured.
+    pub life: Option<LifeReport>,
 }
 
 /// How long tasks waited between being woken and being polled.
@@ -347,6 +356,19 @@ impl LifeReport {
         }
     }
 
+    /// The sum of several.
+    pub(crate) fn sum(lives: impl Iterator<Item = Self>) -> Self {
+        lives.fold(Self::default(), |sum, life| Self {
+            on_cpu_ns: sum.on_cpu_ns.saturating_add(life.on_cpu_ns),
+            blocked_ns: sum.blocked_ns.saturating_add(life.blocked_ns),
+            ready_ns: sum.ready_ns.saturating_add(life.ready_ns),
+            waiting_ns: sum.waiting_ns.saturating_add(life.waiting_ns),
+            unknown_ns: sum.unknown_ns.saturating_add(life.unknown_ns),
+            inside_ns: sum.inside_ns.saturating_add(life.inside_ns),
+            new_ns: sum.new_ns.saturating_add(life.new_ns),
+        })
+    }
+
     /// All parts together, or the greatest number if they are more.
     #[must_use]
     pub fn life_ns(&self) -> u64 {
@@ -395,7 +417,7 @@ pub struct Lost {
     /// How often a set of labels found no place in the bounded table of sets, or one of its keys none in what a session keeps of tasks
     /// that have ended: 64 keys.
     ///
-    /// The time of such labels is in [`LabelReport::without_cpu_ns`].
+    /// The time of such labels is in [`LabelReport::without_cpu_ns`] and [`LabelReport::without_life`].
     pub label_sets_without_place: u64,
     /// Polls that the hooks could not follow, because tokio polled the task again before it called the hook that ends the last
     /// poll.

@@ -214,7 +214,7 @@ fn weighed(profile: Option<RawProfile>, clocked: Option<Clocked>) -> RawProfile 
     let Some(mut profile) = profile else { return RawProfile::empty() };
     if let Some(clocked) = clocked {
         profile.weigh(&clocked);
-        weigh_waits::weigh(&mut profile.waits, &clocked.lives);
+        weigh_waits::weigh(&mut profile.waits, &clocked.lives, &clocked.labeled_lives);
         let blocked = clocked.lives.iter().map(|(path, life)| (*path, life.blocked_ns));
         profile.blocked_ns = blocked.filter(|(_, ns)| *ns > 0).collect();
     }

@@ -76,6 +76,8 @@ pub struct RawWait {
     pub woken_by: Option<u32>,
     /// About how many waits these are.
     pub count: u64,
+    /// How many of them were seen. Each stands for itself and for those between it and the next one that was seen.
+    pub seen: u64,
     /// How long the tasks waited until they were woken.
     pub waiting_ns: u64,
     /// How long they were ready after that, until they were polled.

@@ -73,6 +73,7 @@ impl Waits {
             labels: accounts::labels_of(tag),
             woken_by,
             count: 0,
+            seen: 0,
             waiting_ns: 0,
             ready_ns: 0,
             stack,
@@ -82,6 +83,7 @@ impl Waits {
         };
         let wait = self.all.entry(place).or_insert_with(new);
         wait.count += stands_for;
+        wait.seen += 1;
         wait.waiting_ns =
             wait.waiting_ns.saturating_add(seen.waiting_ns.saturating_mul(stands_for));
         wait.ready_ns = wait.ready_ns.saturating_add(seen.ready_ns.saturating_mul(stands_for));

@@ -1,5 +1,6 @@
 //! What a session measures, and of which tasks; and their counts as rows.
 
+use super::lives::{self, Lives};
 use super::memory::MemorySource;
 use super::rows::{Rows, Running};
 use crate::pmus::counters::{Counter, CounterCounts, Counters, CountersPmu};
@@ -9,8 +10,7 @@ use crate::pmus::memory::Memory;
 use crate::pmus::stint::Stints;
 use crate::pmus::wake::{Latencies, WakeLatency};
 use crate::pmus::waker::Wanted;
-use crate::tasks::accounts::Watch;
-use crate::tasks::past::Times;
+use crate::tasks::accounts::{self, Watch};
 use pertask_core::{Event, Inherit, PmuHandle, Task};
 use std::sync::Arc;
 
@@ -80,9 +80,10 @@ impl Measured {
     }
 }
 
-impl Sources<'_> {
-    pub(crate) fn labels(&self) -> Times {
-        self.measured.labels.as_ref().map(Watch::read).unwrap_or_default()
+impl<'a> Sources<'a> {
+    /// Begins to read what labels have used. `None` where they are not measured.
+    pub(crate) fn begin_labels(&self) -> Option<accounts::Reading<'a>> {
+        self.measured.labels.as_ref().map(Watch::begin_reading)
     }
 
     pub(crate) fn cpu_time_rows(&self, running: &[Running]) -> Rows<CpuTimeCount> {
@@ -114,9 +115,14 @@ impl Sources<'_> {
     }
 
     /// A reading has all of a task's life so far, so no count is under way.
-    pub(crate) fn life_rows(&self) -> Rows<LifeCount> {
+    pub(crate) fn lives(&self) -> Lives {
+        if let (Some(handle), Some(_)) = (self.measured.life, &self.measured.labels) {
+            return lives::read_all(handle);
+        }
         let is_idle = |count: &LifeCount| count.life_ns() == 0;
-        self.optional_rows(self.measured.life, &[], |attached| attached.life.as_ref(), is_idle)
+        let life = |attached: &'a Attached| attached.life.as_ref();
+        let rows = self.optional_rows(self.measured.life, &[], life, is_idle);
+        Lives { rows, by_place: Vec::new() }
     }
 
     /// The rows of a PMU that a session may do without.
@@ -124,7 +130,7 @@ impl Sources<'_> {
         &self,
         handle: Option<PmuHandle<P>>,
         running: &[Running],
-        event: impl Fn(&Attached) -> Option<&Event<P>>,
+        event: impl Fn(&'a Attached) -> Option<&'a Event<P>>,
         is_idle: impl Fn(&P::Count) -> bool,
     ) -> Rows<P::Count> {
         let Some(handle) = handle else { return Rows::default() };

@@ -3,6 +3,7 @@
 #[cfg(feature = "sampler")]
 mod clocked;
 mod labels;
+mod lives;
 mod longest;
 mod measured;
 mod memory;

@@ -3,6 +3,7 @@
 #[cfg(feature = "sampler")]
 use super::clocked::{self, Clocked};
 use super::labels;
+use super::lives::Lives;
 use super::longest::LongestPolls;
 use super::measured::{Measured, Selection, Sources};
 use super::memory::{MemoryReading, MemorySince};
@@ -20,9 +21,10 @@ use crate::report::{
     LifeReport, Lost, Report, SCHEMA, SiteReport, SpawnSite, TaskReport, ThreadReport, Usage,
     WakeReport,
 };
-use crate::tasks::accounts::label_sets_without_place;
-use crate::tasks::past::Times;
+use crate::tasks::accounts::{self, label_sets_without_place};
+use crate::tasks::past::Accounted;
 use crate::tasks::run;
+use crate::tasks::used::ByPlace;
 use pertask_core::{Count, CpuRecord, PathCounts, PmuHandle, Site, System, TaskId};
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -48,7 +50,7 @@ pub(crate) struct Reading {
     /// `None` where memory is not counted.
     memory: Option<MemoryReading>,
     /// Empty where only some tasks are measured.
-    labels: Times,
+    labels: Accounted,
     lost: Losses,
     /// CPU time in tasks of which it is not known in which task it was.
     unknown_ns: u64,
@@ -107,33 +109,43 @@ impl Reading {
     /// Takes the first reading of a session, and opens the session's account in the ledger.
     pub(crate) fn first(sources: Sources<'_>) -> (Self, AccountId) {
         let ledger = sources.measured.cpu_time.pmu().ledger();
-        let (mut reading, mut entries) = Self::take(sources);
-        // The labels are read last here and first later, so that they have no more time than the tasks.
-        reading.labels = sources.labels();
+        let labels = sources.begin_labels();
+        let (mut reading, mut entries, lives) = Self::take(sources);
+        // The labels' CPU time is read last here and first later, so that they have no more of it than the tasks.
+        let finish = |labels: accounts::Reading<'_>| {
+            labels.finish(&ByPlace::read_cpu_time().with_lives(lives))
+        };
+        reading.labels = labels.map(finish).unwrap_or_default();
         let account = ledger.open(&mut entries, reading.used());
         (reading, account)
     }
 
     /// Takes a later reading of a session, whose longest polls so far were these.
     pub(crate) fn next(sources: Sources<'_>, account: &AccountId, longest: LongestPolls) -> Self {
-        let labels = sources.labels();
-        let (mut reading, entries) = Self::take(sources);
-        reading.labels = labels;
+        let labels = sources.begin_labels().map(|labels| (labels, ByPlace::read_cpu_time()));
+        let (mut reading, entries, lives) = Self::take(sources);
+        let finish = |(labels, cpu_time): (accounts::Reading<'_>, ByPlace)| {
+            labels.finish(&cpu_time.with_lives(lives))
+        };
+        reading.labels = labels.map(finish).unwrap_or_default();
         reading.ended = entries.ended(account);
         reading.longest = longest;
         reading.longest.add(&reading.cpu_time);
         reading
     }
 
-    /// Reads everything. Returns the reading, and the ledger in the state that belongs to it, locked.
-    fn take(sources: Sources<'_>) -> (Self, MutexGuard<'static, Entries>) {
+    /// Reads everything but labels. Returns the reading; the ledger in the state that belongs to it, locked; and lives by the place of a
+    /// tag.
+    fn take(sources: Sources<'_>) -> (Self, MutexGuard<'static, Entries>, Vec<LifeCount>) {
         let handle = sources.measured.cpu_time;
         let running = Running::everywhere();
+        let cpu_time = sources.cpu_time_rows(&running);
+        let Lives { rows: lives, by_place } = sources.lives();
         let mut reading = Self {
-            cpu_time: sources.cpu_time_rows(&running),
+            cpu_time,
             counters: sources.counter_rows(&running),
             wakes: sources.wake_rows(),
-            lives: sources.life_rows(),
+            lives,
             memory: MemoryReading::take(sources, &running),
             selected: matches!(sources.of, Selection::Tasks(_)),
             ..Self::default()
@@ -154,7 +166,7 @@ impl Reading {
         };
         reading.threads = Threads::read(&entries, reading.workers.keys().copied());
         reading.wall_ns = handle.pmu().clock().wall_ns();
-        (reading, entries)
+        (reading, entries, by_place)
     }
 
     /// What each live thread has used.
@@ -190,6 +202,12 @@ impl Reading {
         let unknown_ns = unknown_ns.min(in_tasks.saturating_sub(tasks_cpu_ns));
         let (in_tasks, unknown_ns) =
             if self.selected { (tasks_cpu_ns, 0) } else { (in_tasks, unknown_ns) };
+        let whole = labels::Whole {
+            cpu_ns: tasks_cpu_ns,
+            life: measured.life.map(|_| LifeReport::sum(spawned.iter().filter_map(Spawned::life))),
+        };
+        let labels = self.labels.clone().since(&base.labels);
+        let labels = labels::rows(labels, &whole, most.label_values);
         let mut report = Report {
             schema: SCHEMA.into(),
             duration_ns: self.wall_ns - base.wall_ns,
@@ -205,11 +223,7 @@ impl Reading {
             tasks: self.tasks_since(base, measured, memory.as_ref(), most.tasks),
             memory: None,
             memory_source: measured.memory.text(),
-            labels: labels::rows(
-                self.labels.clone().since(&base.labels),
-                tasks_cpu_ns,
-                most.label_values,
-            ),
+            labels,
             threads,
             blocked: None,
             lost: self.lost_since(base),
@@ -242,6 +256,7 @@ impl Reading {
         let ended = self.ended_since(base).chain(rows(ending));
         Clocked {
             lives,
+            labeled_lives: clocked::labeled_lives(&labeled),
             labeled_ns: clocked::labeled(labeled, &paths),
             paths_ns: paths,
             unknown_ns: self.unknown_ns - base.unknown_ns,

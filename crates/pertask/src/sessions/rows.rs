@@ -121,7 +121,7 @@ fn difference<C: Count>(now: Option<C>, base: Option<C>) -> C {
 }
 
 impl<C: Clone> LiveTask<C> {
-    fn new(task: &Task, count: &C) -> Self {
+    pub(super) fn new(task: &Task, count: &C) -> Self {
         Self { site: task.site(), parent: task.parent(), count: count.clone() }
     }
 }

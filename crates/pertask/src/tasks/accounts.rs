@@ -7,11 +7,13 @@
 //! free for others, and what it has used goes to the [`Past`] of the sessions that run.
 
 use super::label_set::Labels;
-use super::past::{Key, Past, Times};
-use crate::pmus::cpu_time::by_tag::{PLACES, place_of};
-use crate::pmus::cpu_time::tag_times;
-use pertask_core::{SpawnPath, Task};
+use super::past::{Accounted, Key, Past};
+use super::used::{self, ByPlace, Used};
+use crate::pmus::by_tag::{PLACES, place_of};
+use crate::pmus::life::Life;
+use pertask_core::{Count, SpawnPath, Task};
 use std::collections::VecDeque;
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, TryLockError};
 
@@ -74,6 +76,8 @@ struct Places {
     ended: VecDeque<Arc<Account>>,
     ended_bytes: usize,
     sessions: usize,
+    /// How many readings are under way, and in which process. A child that was forked meanwhile has none.
+    readings: (usize, u32),
     past: Arc<Past>,
 }
 
@@ -84,7 +88,7 @@ struct Place {
     tag: u32,
     account: Option<Arc<Account>>,
     /// What all accounts that had the place before had used, or this one before the first session began.
-    base_ns: u64,
+    base: Used,
 }
 
 static ACCOUNTS: LazyLock<Accounts> = LazyLock::new(|| Accounts {
@@ -219,7 +223,7 @@ pub(crate) fn add(task: &Task, labels: &Labels) -> Option<Held> {
 /// Gives a task these labels.
 fn label(task: &Task, labels: Labels) -> Option<Held> {
     let account = hold(Some(task.path()), labels.clone());
-    task.set_tag(tag_of(&labels, account.as_ref()));
+    Life::set_tag(task, tag_of(&labels, account.as_ref()));
     account
 }
 
@@ -234,11 +238,15 @@ pub fn label_sets_without_place() -> u64 {
 #[derive(Debug)]
 pub(crate) struct Watch(());
 
+/// A reading of what accounts have used, which takes a while. As long as it lives, no account loses its place.
+#[derive(Debug)]
+pub(crate) struct Reading<'a>(PhantomData<&'a Watch>);
+
 impl Watch {
     pub(crate) fn begin() -> Self {
         let mut places = ACCOUNTS.lock();
-        // CPUs that the PMU was told of before it was registered may lack room for accounts that came meanwhile.
-        tag_times::make_all_room();
+        // For accounts that came before the PMUs were registered.
+        used::make_all_room();
         places.sessions += 1;
         if places.sessions == 1 {
             places.rebase();
@@ -246,11 +254,26 @@ impl Watch {
         Self(())
     }
 
-    /// What all accounts have used since the first of the running sessions began.
-    pub(crate) fn read(&self) -> Times {
-        let (live, past) = ACCOUNTS.lock().read();
+    pub(crate) fn begin_reading(&self) -> Reading<'_> {
+        let mut places = ACCOUNTS.lock();
+        places.readings = (places.readings() + 1, std::process::id());
+        Reading(PhantomData)
+    }
+}
+
+impl Reading<'_> {
+    /// What all accounts have used since the first of the running sessions began. `by_place` has been read during this reading.
+    pub(crate) fn finish(self, by_place: &ByPlace) -> Accounted {
+        let (live, past) = ACCOUNTS.lock().read(by_place);
         // Copied without the lock, for which polls may wait.
         Past::clone(&past).with(live)
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        let mut places = ACCOUNTS.lock();
+        places.readings.0 = places.readings().saturating_sub(1);
     }
 }
 
@@ -326,11 +349,11 @@ impl Places {
     /// Takes a place for an account. Returns the account's tag, which differs from the tags that the place had lately.
     fn take_place(&mut self) -> Option<u32> {
         let place = self.free.pop_front().or_else(|| self.new_place())?;
-        tag_times::make_room(place as usize);
-        let used_ns = tag_times::of_place(place as usize);
+        used::make_room(place);
+        let base = used::at(place as usize);
         let at = &mut self.all[place as usize];
         let tag = place | (at.tag & !(PLACES - 1)).wrapping_add(PLACES);
-        *at = Place { tag, account: None, base_ns: used_ns };
+        *at = Place { tag, account: None, base };
         Some(tag)
     }
 
@@ -350,6 +373,9 @@ impl Places {
 
     /// Closes accounts beyond those that are kept: more than end at a time, but not many, because others wait for the lock.
     fn close_some(&mut self) {
+        if self.readings() > 0 {
+            return;
+        }
         for _ in 0..4 {
             if self.ended.len() > KEPT || self.ended_bytes > KEPT_BYTES {
                 self.close_oldest();
@@ -378,28 +404,36 @@ impl Places {
         let at = &mut self.all[place];
         at.account = None;
         if self.sessions > 0 {
-            let used_ns = tag_times::of_place(place);
-            if !Arc::make_mut(&mut self.past).add(key.clone(), used_ns.saturating_sub(at.base_ns)) {
+            let used = used::at(place).since(&at.base);
+            if !Arc::make_mut(&mut self.past).add(key.clone(), &used) {
                 count_without_place();
             }
         }
         self.free.push_back(place as u32);
     }
 
-    /// Lets all accounts begin at zero.
-    fn rebase(&mut self) {
-        let used_ns = tag_times::read();
-        for (at, used_ns) in self.all.iter_mut().zip(used_ns) {
-            at.base_ns = used_ns;
+    /// How many readings are under way.
+    fn readings(&self) -> usize {
+        match self.readings {
+            (0, _) => 0,
+            (readings, process) if process == std::process::id() => readings,
+            _ => 0,
         }
     }
 
-    fn read(&self) -> (Vec<(Key, u64)>, Arc<Past>) {
-        let used_ns = tag_times::read();
-        let live = self.all.iter().zip(used_ns).filter_map(|(at, used_ns)| {
-            let since_ns = used_ns.saturating_sub(at.base_ns);
-            let account = at.account.as_ref().filter(|_| since_ns > 0)?;
-            Some((account.key.clone(), since_ns))
+    /// Lets all accounts begin at zero.
+    fn rebase(&mut self) {
+        let cpu_time = ByPlace::read_cpu_time();
+        for (place, at) in self.all.iter_mut().enumerate() {
+            at.base = Used { cpu_ns: cpu_time.of(place).cpu_ns, ..used::at(place) };
+        }
+    }
+
+    fn read(&self, by_place: &ByPlace) -> (Vec<(Key, Used)>, Arc<Past>) {
+        let live = self.all.iter().enumerate().filter_map(|(place, at)| {
+            let account = at.account.as_ref()?;
+            let since = by_place.of(place).since(&at.base);
+            (!since.is_nothing()).then(|| (account.key.clone(), since))
         });
         (live.collect(), Arc::clone(&self.past))
     }

@@ -14,3 +14,4 @@ pub mod tokio;
 pub mod tracing;
 #[allow(unsafe_code)]
 pub(crate) mod tracked;
+pub(crate) mod used;

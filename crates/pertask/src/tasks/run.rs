@@ -27,10 +27,10 @@ pub(crate) fn fork(
     location: &'static Location<'static>,
 ) -> (OwnedTask, Option<Held>) {
     let task = Cpu::with(|cpu| cpu.fork(cpu.site(name, location)));
+    let account = accounts::inherit(task.handle_ref());
     if waker::is_wanted() {
         Life::begin(task.handle_ref());
     }
-    let account = accounts::inherit(task.handle_ref());
     (task, account)
 }
 

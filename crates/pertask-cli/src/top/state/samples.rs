@@ -95,8 +95,14 @@ pub fn worker(tid: u32, ms: u64, in_tasks_ms: u64) -> ThreadReport {
 pub fn label(acme_ms: u64, others_ms: u64) -> LabelReport {
     LabelReport {
         key: "tenant".to_owned(),
-        values: vec![LabelValueReport { value: "acme".to_owned(), cpu_ns: acme_ms * 1_000_000 }],
+        values: vec![LabelValueReport {
+            value: "acme".to_owned(),
+            cpu_ns: acme_ms * 1_000_000,
+            life: None,
+        }],
         others_cpu_ns: others_ms * 1_000_000,
+        others_life: None,
         without_cpu_ns: 1_000_000,
+        without_life: None,
     }
 }

@@ -3,15 +3,14 @@
 //! Where one task polls another, the time belongs to the inner task, because the outer one is switched out meanwhile. Where one
 //! task is switched out and another in, one reading of the clock serves both.
 
-pub(crate) mod by_tag;
 pub(crate) mod ledger;
 pub(crate) mod longest;
 pub(crate) mod tag_times;
 
-use self::by_tag::ByTag;
 use self::ledger::{Ledger, Used};
 use self::longest::{Lengths, Longest};
 use crate::os::clock::{self, Choice, OnCpuClock, Reading};
+use crate::pmus::by_tag::ByTag;
 use crate::pmus::stint::Stints;
 use bytemuck::Zeroable;
 use pertask_core::{Count, CpuRecord, Edge, Error, Pmu, PmuHandle, Switch, System, Task};
@@ -75,7 +74,8 @@ pub struct CpuTimeCpu {
     unknown_ns: AtomicU64,
     /// The tag that the task has in the running stint. Unknown in a stint that was adopted.
     tag: AtomicU32,
-    by_tag: ByTag,
+    /// CPU time by the tag that the tasks had.
+    by_tag: ByTag<1>,
     clock: OnCpuClock,
     /// When the running stint was adopted, if its task ran already as the PMU was attached. The attaching thread writes it.
     adopted: Stamp,
@@ -477,7 +477,7 @@ impl CpuTimeCpu {
         // Relaxed: only this thread writes it.
         let tag = self.tag.load(Ordering::Relaxed);
         if tag != 0 {
-            self.by_tag.charge(tag, stint.cpu_ns);
+            self.by_tag.add(tag, 0, stint.cpu_ns);
         }
         data.charge(stint, edge);
     }

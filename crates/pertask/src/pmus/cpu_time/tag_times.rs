@@ -1,19 +1,12 @@
 //! The CPU time of all CPUs by tag.
 
-use super::by_tag;
 use super::{CpuTime, CpuTimeCpu};
 use crate::os::clock::Choice;
+use crate::pmus::by_tag;
 use pertask_core::{CpuRecord, System};
 
 /// How often a reading tries to read a CPU without a switch in between.
 const TRIES: usize = 4;
-
-/// Makes room for a place on each CPU, and on those that come. Call this before a task has the place's tag.
-pub(crate) fn make_room(place: usize) {
-    if by_tag::want_room(place) {
-        make_all_room();
-    }
-}
 
 /// Makes the wanted room on each CPU, if the PMU is registered. A CPU that comes now finds what is wanted, or is found here.
 pub(crate) fn make_all_room() {
@@ -30,7 +23,7 @@ pub(crate) fn of_place(place: usize) -> u64 {
     let Some(handle) = CpuTime::registered() else { return 0 };
     let mut sum = 0;
     System::global().for_each_cpu(|cpu| {
-        sum += handle.cpu_data(cpu).map_or(0, |data| data.by_tag.of_place(place));
+        sum += handle.cpu_data(cpu).map_or(0, |data| data.by_tag.of_place(place)[0]);
     });
     sum
 }
@@ -55,7 +48,7 @@ fn read_cpu(cpu: &CpuRecord, data: &CpuTimeCpu, clock: &Choice) -> Vec<u64> {
     loop {
         tries -= 1;
         let switches = cpu.switches();
-        let mut all: Vec<_> = data.by_tag.all().collect();
+        let mut all: Vec<_> = data.by_tag.all().map(|[cpu_ns]| cpu_ns).collect();
         let stint = data.running_tag(cpu, switches, clock);
         // Without a stint, one may just be ending: then it has been charged by the next try.
         let is_ending = stint.is_none() && !data.is_adopted(switches) && cpu.current_id().is_some();

@@ -4,23 +4,28 @@
 //! the parts of a life add up to it. A task's data has a word with its state and the time at which that began, so that another
 //! thread can say of a task that has waited for a minute that it has.
 
+mod books;
 mod count;
+pub(crate) mod cut;
+#[allow(unsafe_code)]
+mod data;
 mod state;
 
+pub use self::books::LifeCpu;
 pub use self::count::LifeCount;
+pub use self::data::LifeData;
 
-use self::state::{Moment, State};
+use self::books::SHARED;
+use self::cut::Cut;
+use self::data::Change;
+use self::state::State;
 use crate::error::Error;
 use crate::os::clock::Choice;
 use crate::pmus::cpu_time::CpuTime;
-use bytemuck::Zeroable;
-use pertask_core::{CpuRecord, Edge, Pmu, PmuHandle, Switch, System, Task, TaskId};
+use crate::pmus::stint::Stints;
+use pertask_core::{Cpu, CpuRecord, Edge, Pmu, PmuHandle, Switch, System, Task, TaskId};
 use std::collections::HashSet;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
-
-use self::count::Part;
-use crate::pmus::stint::Stints;
 
 /// Measures how long each task was in each of its states.
 ///
@@ -32,42 +37,19 @@ pub struct Life {
     cpu_time: PmuHandle<CpuTime>,
 }
 
-/// What the PMU keeps for a task.
-///
-/// INVARIANT: whoever switches the task writes `state` and `parts`, and changes `parts` only while `state` is
-/// [`State::Changing`]. One exception: any thread may replace the 0 of new data.
-#[derive(Debug)]
-#[repr(C)]
-pub struct LifeData {
-    /// A [`Moment`]: the task's state, and since when. 0 where neither is known.
-    state: AtomicU64,
-    /// When the task was first woken since its last poll began, or 0.
-    woken_ns: AtomicU64,
-    /// Whether the waker of the poll under way notes wakes.
-    notes_wakes: AtomicU32,
-    parts: [AtomicU64; Part::COUNT],
-}
-
-// SAFETY: all fields are integers, for which zero is a value.
-unsafe impl Zeroable for LifeData {}
-
-/// How often a reader tries to read a task between two changes of its state.
-const TRIES: usize = 16;
-
 static HANDLE: OnceLock<Result<PmuHandle<Life>, pertask_core::Error>> = OnceLock::new();
 
 impl Pmu for Life {
     const NAME: &'static str = "life";
     type Data = LifeData;
-    type CpuData = ();
+    type CpuData = LifeCpu;
     type Count = LifeCount;
 
     fn sched_in(&self, switch: Switch<'_, Self>) {
         let Some(data) = switch.data else { return };
-        let now_ns = self.now_ns(switch.cpu);
         // A task that is given its CPU back goes on with its poll, and what woke it meanwhile is for the next one.
         let woken_ns = if switch.edge == Edge::Nested { 0 } else { data.take_wake() };
-        data.change(State::Polled, now_ns, woken_ns);
+        self.change(&switch, data, State::Polled, woken_ns);
     }
 
     fn sched_out(&self, switch: Switch<'_, Self>) {
@@ -77,7 +59,11 @@ impl Pmu for Life {
             Edge::Nested | Edge::Disorder => State::Inside,
             Edge::Aside => State::Ended,
         };
-        data.change(state, self.now_ns(switch.cpu), 0);
+        self.change(&switch, data, state, 0);
+    }
+
+    fn cpu_online(&self, _: &CpuRecord, books: &LifeCpu) {
+        books.make_all_room();
     }
 
     fn read(&self, data: &LifeData) -> LifeCount {
@@ -85,10 +71,20 @@ impl Pmu for Life {
     }
 
     fn fold(&self, ended: &LifeData, totals: &LifeData) -> bool {
-        let LifeCount { parts_ns } = ended.read(self.clock.wall_ns());
-        for (total, part_ns) in totals.parts.iter().zip(parts_ns) {
-            // Relaxed: a figure, which one thread writes at a time.
-            total.store(total.load(Ordering::Relaxed) + part_ns, Ordering::Relaxed);
+        let now_ns = self.clock.wall_ns();
+        let life = match own_books() {
+            Some(own) => ended.end(now_ns, |cut, tag, part, ns| own.charge(cut, tag, part, ns)),
+            None => {
+                ended.end(now_ns, |cut, tag, part, ns| SHARED.charge_shared(cut, tag, part, ns))
+            }
+        };
+        match life {
+            Some((task, cut, seen)) => {
+                totals.add(&seen.count);
+                Cut::note_end(task, cut, seen);
+            }
+            // Totals themselves, or a task whose life nobody has begun.
+            None => totals.add(&ended.read(now_ns)),
         }
         true
     }
@@ -96,9 +92,9 @@ impl Pmu for Life {
 
 /// A reading has a poll under way up to the moment of the reading, so nothing is left to be added.
 impl Stints for Life {
-    fn adopt_running(&self, _: &CpuRecord, (): &()) {}
+    fn adopt_running(&self, _: &CpuRecord, _: &LifeCpu) {}
 
-    fn running(&self, _: &CpuRecord, (): &(), _: u64) -> Option<LifeCount> {
+    fn running(&self, _: &CpuRecord, _: &LifeCpu, _: u64) -> Option<LifeCount> {
         Some(LifeCount::default())
     }
 }
@@ -121,23 +117,62 @@ impl Life {
             let is_running = running.contains(&task.id());
             let state = if is_running { State::Polled } else { State::Unknown };
             let now_ns = handle.pmu().clock.wall_ns();
-            handle.with_data(task, |data| data.begin(state, now_ns));
+            handle.with_data(task, |data| data.begin(task, state, now_ns));
         });
     }
 
-    /// Begins the life of a new task.
+    /// The handle, if the PMU has been registered.
+    fn registered() -> Option<PmuHandle<Self>> {
+        HANDLE.get()?.ok()
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.clock.wall_ns()
+    }
+
+    /// Begins the life of a new task, which has its labels.
     pub(crate) fn begin(task: &Task) {
-        with_data(task, |life, data| data.begin(State::New, life.clock.wall_ns()));
+        with_data(task, |life, data| data.begin(task, State::New, life.clock.wall_ns()));
     }
 
     /// Says that the task's next poll has a waker that notes wakes. Returns false if no session measures the task's life.
     pub(crate) fn begin_measured_poll(task: &Task) -> bool {
-        // Relaxed: the same thread reads it when the poll ends.
-        with_data(task, |_, data| data.notes_wakes.store(1, Ordering::Relaxed)).is_some()
+        with_data(task, |_, data| data.expect_wakes()).is_some()
     }
 
     pub(crate) fn note_wake(task: &Task) {
         with_data(task, |life, data| data.note_wake(life.clock.wall_ns()));
+    }
+
+    /// Gives a task that nobody runs another tag. Its life so far is that of the tag that it has.
+    pub(crate) fn set_tag(task: &Task, tag: u32) {
+        with_data(task, |life, data| {
+            if !data.has_begun() || task.tag() == tag {
+                return;
+            }
+            let now_ns = life.clock.wall_ns();
+            match own_books() {
+                Some(own) => {
+                    data.change_tag(tag, now_ns, |cut, tag, part, ns| {
+                        own.charge(cut, tag, part, ns)
+                    });
+                }
+                None => data.change_tag(tag, now_ns, |cut, tag, part, ns| {
+                    SHARED.charge_shared(cut, tag, part, ns);
+                }),
+            }
+        });
+        task.set_tag(tag);
+    }
+
+    #[inline(always)]
+    fn change(&self, switch: &Switch<'_, Self>, data: &LifeData, state: State, woken_ns: u64) {
+        let now_ns = self.now_ns(switch.cpu);
+        if !data.has_begun() {
+            data.begin(switch.task, state, now_ns);
+        }
+        let change = Change { state, now_ns, woken_ns, tag: switch.task.tag() };
+        data.change(change, |cut, tag, part, ns| switch.cpu_data.charge(cut, tag, part, ns));
     }
 
     /// The time of the switch that is under way.
@@ -148,201 +183,12 @@ impl Life {
     }
 }
 
+/// The books of the calling thread's CPU, if it is one.
+fn own_books() -> Option<&'static LifeCpu> {
+    Life::registered()?.cpu_data(Cpu::record_here()?)
+}
+
 fn with_data<R>(task: &Task, f: impl FnOnce(&Life, &LifeData) -> R) -> Option<R> {
     let handle = HANDLE.get()?.ok()?;
     handle.with_data(task, |data| f(handle.pmu(), data))
-}
-
-impl LifeData {
-    /// Begins the life, unless it has begun.
-    fn begin(&self, state: State, now_ns: u64) {
-        let moment = Moment { state, since_ns: now_ns }.word();
-        // Relaxed: the word stands alone.
-        let _ = self.state.compare_exchange(0, moment, Ordering::Relaxed, Ordering::Relaxed);
-    }
-
-    /// Charges the time since the last change to the state that ends, and begins the next.
-    #[inline(always)]
-    fn change(&self, state: State, now_ns: u64, woken_ns: u64) {
-        // Relaxed: only whoever switches the task writes the word, once it is not 0.
-        let mut word = self.state.load(Ordering::Relaxed);
-        if word == 0 {
-            self.begin(state, now_ns);
-            word = self.state.load(Ordering::Relaxed);
-        }
-        let last = Moment::of(word);
-        self.state.store(Moment::CHANGING, Ordering::Relaxed);
-        // Release: pairs with the Acquire fence in `read`. A reader that has read one of the parts below finds that the state is
-        // changing, or has changed.
-        fence(Ordering::Release);
-        let add = |part: Part, ns: u64| {
-            let part = &self.parts[part as usize];
-            // Relaxed: the executor moves a task from one CPU to the next, and so orders their writes.
-            part.store(part.load(Ordering::Relaxed) + ns, Ordering::Relaxed);
-        };
-        // Clocks of two CPUs may be apart by some nanoseconds.
-        let now_ns = now_ns.max(last.since_ns);
-        last.for_each_part(now_ns, woken_ns, add);
-        // Release: pairs with the Acquire in `read`.
-        self.state.store(Moment { state, since_ns: now_ns }.word(), Ordering::Release);
-    }
-
-    /// The state that begins when a poll ends.
-    fn end_poll(&self) -> State {
-        // Relaxed, both: the thread that polls the task has written it.
-        let notes_wakes = self.notes_wakes.load(Ordering::Relaxed) != 0;
-        self.notes_wakes.store(0, Ordering::Relaxed);
-        if notes_wakes { State::Waiting } else { State::Unknown }
-    }
-
-    fn note_wake(&self, now_ns: u64) {
-        let (at, times) = (&self.woken_ns, Ordering::Relaxed);
-        // Only the first wake counts. Relaxed: a time.
-        let _ = at.compare_exchange(0, now_ns.max(1), times, times);
-    }
-
-    /// Takes the time of the wake that led to the poll that begins, or 0.
-    #[inline(always)]
-    fn take_wake(&self) -> u64 {
-        // Relaxed: a time. The executor orders the wake before the poll.
-        let woken_ns = self.woken_ns.load(Ordering::Relaxed);
-        if woken_ns != 0 {
-            // A wake that comes now, as the poll begins, is taken for the one that led to it.
-            self.woken_ns.store(0, Ordering::Relaxed);
-        }
-        woken_ns
-    }
-
-    /// The parts so far, with the state that goes on, up to `now_ns`.
-    fn read(&self, now_ns: u64) -> LifeCount {
-        let mut parts_ns = [0; Part::COUNT];
-        for _ in 0..TRIES {
-            // Acquire: pairs with the Release in `change`, so that the parts are those of this state's beginning, or later.
-            let word = self.state.load(Ordering::Acquire);
-            // Relaxed: the fence orders them.
-            parts_ns = std::array::from_fn(|part| self.parts[part].load(Ordering::Relaxed));
-            let woken_ns = self.woken_ns.load(Ordering::Relaxed);
-            // Acquire: pairs with the Release fence in `change`.
-            fence(Ordering::Acquire);
-            if word == Moment::CHANGING || self.state.load(Ordering::Relaxed) != word {
-                continue;
-            }
-            let moment = Moment::of(word);
-            let add = |part: Part, ns: u64| parts_ns[part as usize] += ns;
-            moment.for_each_part(now_ns.max(moment.since_ns), woken_ns, add);
-            break;
-        }
-        // A task that changes its state all the time lacks what it did since the last change.
-        LifeCount { parts_ns }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn data() -> LifeData {
-        Zeroable::zeroed()
-    }
-
-    fn parts(data: &LifeData, now_ns: u64) -> Vec<(Part, u64)> {
-        let LifeCount { parts_ns } = data.read(now_ns);
-        Part::ALL.into_iter().zip(parts_ns).filter(|(_, ns)| *ns > 0).collect()
-    }
-
-    #[test]
-    fn each_moment_of_a_life_is_in_one_part() {
-        let data = data();
-        data.begin(State::New, 100);
-        data.begin(State::Unknown, 700);
-        data.change(State::Polled, 110, data.take_wake());
-        data.notes_wakes.store(1, Ordering::Relaxed);
-        data.change(State::Inside, 130, 0);
-        data.change(State::Polled, 135, 0);
-        data.change(data.end_poll(), 140, 0);
-        data.note_wake(200);
-        data.note_wake(210);
-        assert_eq!(
-            parts(&data, 230),
-            [
-                (Part::Polled, 25),
-                (Part::Ready, 30),
-                (Part::Waiting, 60),
-                (Part::Inside, 5),
-                (Part::New, 10)
-            ],
-            "also of the state that goes on"
-        );
-        data.change(State::Polled, 240, data.take_wake());
-        data.change(data.end_poll(), 250, 0);
-        data.change(State::Polled, 290, data.take_wake());
-        assert_eq!(
-            parts(&data, 291),
-            [
-                (Part::Polled, 36),
-                (Part::Ready, 40),
-                (Part::Waiting, 60),
-                (Part::Unknown, 40),
-                (Part::Inside, 5),
-                (Part::New, 10)
-            ],
-            "the waker of the second poll noted nothing"
-        );
-        data.change(State::Ended, 300, 0);
-        assert_eq!(data.read(900).life_ns(), 200);
-    }
-
-    #[test]
-    fn a_task_that_wakes_itself_is_ready_from_the_end_of_its_poll() {
-        let data = data();
-        data.change(State::Polled, 10, 0);
-        data.notes_wakes.store(1, Ordering::Relaxed);
-        data.note_wake(15);
-        data.change(data.end_poll(), 20, 0);
-        data.change(State::Polled, 50, data.take_wake());
-        assert_eq!(parts(&data, 50), [(Part::Polled, 10), (Part::Ready, 30)]);
-    }
-
-    #[test]
-    fn clocks_that_are_apart_take_nothing_away() {
-        let data = data();
-        data.change(State::Polled, 100, 0);
-        data.notes_wakes.store(1, Ordering::Relaxed);
-        data.change(data.end_poll(), 90, 0);
-        data.note_wake(95);
-        data.change(State::Polled, 98, data.take_wake());
-        assert_eq!(data.read(97).life_ns(), 0);
-        assert_eq!(parts(&data, 101), [(Part::Polled, 1)]);
-    }
-
-    /// A reader on another thread sees a life that grows, and is never more than it was at the end of the reading.
-    #[test]
-    fn a_reader_finds_each_moment_once() {
-        let (data, clock, step_ns) = (data(), AtomicU64::new(1_000), 7);
-        data.begin(State::New, 1_000);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                for _ in 0..50_000 {
-                    for state in [State::Polled, State::Inside, State::Polled, State::Unknown] {
-                        let now_ns = clock.fetch_add(step_ns, Ordering::SeqCst) + step_ns;
-                        data.change(state, now_ns, 0);
-                    }
-                }
-                clock.store(u64::MAX >> 8, Ordering::SeqCst);
-            });
-            let mut last_ns = 0;
-            loop {
-                let now_ns = clock.load(Ordering::SeqCst);
-                if now_ns == u64::MAX >> 8 {
-                    break;
-                }
-                let life_ns = data.read(now_ns).life_ns();
-                let latest_ns = clock.load(Ordering::SeqCst);
-                assert!(life_ns + 1_000 <= latest_ns, "{life_ns} at {latest_ns}");
-                assert!(life_ns >= last_ns, "{life_ns} after {last_ns}");
-                last_ns = life_ns;
-            }
-        });
-        assert_eq!(data.read(0).life_ns(), 200_000 * step_ns);
-    }
 }

@@ -1,6 +1,7 @@
-//! The labels: for each key, its values with their CPU time.
+//! The labels: for each key, its values with their CPU time, and with the lives of tasks.
 
-use crate::report::{LabelReport, LabelValueReport};
+use super::life::{self, Living};
+use crate::report::{LabelReport, LabelValueReport, LifeReport};
 use pertask_text::grid::{Cell, Column, Grid};
 use pertask_text::human;
 use pertask_text::ink::{Ink, Tint};
@@ -11,6 +12,58 @@ const MAX_KEY: usize = 26;
 
 /// The widest value to show.
 const MAX_VALUE: usize = 56;
+
+const VALUE: Column<'static> = Column::Text { title: "VALUE", least: 8, most: MAX_VALUE };
+
+/// The lives of tasks that had a value, or had none.
+struct Whose {
+    life: Option<LifeReport>,
+    who: Cell,
+}
+
+impl Living for Whose {
+    const WHOSE: &[Column<'static>] = &[VALUE];
+
+    fn whose(&self) -> Vec<Cell> {
+        vec![self.who.clone()]
+    }
+
+    fn life(&self) -> Option<&LifeReport> {
+        self.life.as_ref()
+    }
+}
+
+/// The lines of the lives of one key, with at most `most` values: those with the longest lives. None where lives were not measured.
+pub(super) fn lives(
+    label: &LabelReport,
+    most: usize,
+    width: Option<usize>,
+    ink: Ink,
+) -> Vec<String> {
+    let value = |it: &LabelValueReport| Whose { life: it.life.clone(), who: Cell::new(&it.value) };
+    let values: Vec<_> = label.values.iter().map(value).collect();
+    let mut rows = life::longest_first(&values, usize::MAX);
+    let cut = rows.split_off(most.min(rows.len()));
+    let others = cut.iter().map(|(_, life)| (*life).clone()).chain(label.others_life.clone());
+    let rest = [
+        (Some(LifeReport::sum(others)), "(other values)"),
+        (label.without_life.clone(), "(without)"),
+    ];
+    let rest = rest.map(|(life, what)| Whose { life, who: Cell::new(what).tint(Tint::Secondary) });
+    rows.extend(life::longest_first(&rest, usize::MAX));
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    let (columns, cells) = life::grid(&rows);
+    let title = format!("Lives by label {} (% of their lives)", key(label));
+    let mut lines = vec![ink.paint(&title, Tint::Title)];
+    lines.extend(Grid::new(&columns, cells).lines(width, ink));
+    lines
+}
+
+fn key(label: &LabelReport) -> String {
+    cut_end(&harmless(&label.key), MAX_KEY).into()
+}
 
 /// The lines of one key, with at most `most` values.
 pub(super) fn lines(
@@ -32,13 +85,12 @@ pub(super) fn lines(
     for (cpu_ns, what) in rest.into_iter().filter(|(cpu_ns, _)| *cpu_ns > 0) {
         rows.push(row(cpu_ns, Cell::new(what).tint(Tint::Secondary)));
     }
-    let key = cut_end(&harmless(&label.key), MAX_KEY);
     let columns = [
         Column::Number { title: "CPU%", rank: None },
         Column::Number { title: "CPU", rank: None },
-        Column::Text { title: "VALUE", least: 8, most: MAX_VALUE },
+        VALUE,
     ];
-    let title = format!("Tasks by label {key} (% of process CPU)");
+    let title = format!("Tasks by label {} (% of process CPU)", key(label));
     let mut lines = vec![ink.paint(&title, Tint::Title)];
     lines.extend(Grid::new(&columns, rows).lines(width, ink));
     lines

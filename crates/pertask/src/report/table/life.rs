@@ -7,15 +7,44 @@ use pertask_text::human;
 use pertask_text::ink::Tint;
 
 /// A row that has a life.
-pub(super) trait Lives: Subject {
-    /// The line above the list.
-    const LIVED: &str;
+pub(super) trait Living {
+    /// The columns that say whose life it is.
+    const WHOSE: &[Column<'static>];
+
+    /// One cell for each of these columns.
+    fn whose(&self) -> Vec<Cell>;
 
     fn life(&self) -> Option<&LifeReport>;
 }
 
+/// A row of a list of lives.
+pub(super) trait Lives: Living {
+    /// The line above the list.
+    const LIVED: &str;
+}
+
+impl Living for SiteReport {
+    const WHOSE: &[Column<'static>] = Self::SUBJECT;
+
+    fn whose(&self) -> Vec<Cell> {
+        self.subject()
+    }
+
+    fn life(&self) -> Option<&LifeReport> {
+        self.life.as_ref()
+    }
+}
+
 impl Lives for SiteReport {
     const LIVED: &str = "Lives of tasks by spawn site (% of their lives)";
+}
+
+impl Living for TreeReport {
+    const WHOSE: &[Column<'static>] = Self::SUBJECT;
+
+    fn whose(&self) -> Vec<Cell> {
+        self.subject()
+    }
 
     fn life(&self) -> Option<&LifeReport> {
         self.life.as_ref()
@@ -24,6 +53,14 @@ impl Lives for SiteReport {
 
 impl Lives for TreeReport {
     const LIVED: &str = "Own lives of tasks by spawn path (% of their lives)";
+}
+
+impl Living for TaskReport {
+    const WHOSE: &[Column<'static>] = Self::SUBJECT;
+
+    fn whose(&self) -> Vec<Cell> {
+        self.subject()
+    }
 
     fn life(&self) -> Option<&LifeReport> {
         self.life.as_ref()
@@ -32,10 +69,6 @@ impl Lives for TreeReport {
 
 impl Lives for TaskReport {
     const LIVED: &str = "Lives of live tasks (% of their lives)";
-
-    fn life(&self) -> Option<&LifeReport> {
-        self.life.as_ref()
-    }
 }
 
 /// A part of a life as the table shows it.
@@ -80,7 +113,7 @@ const PARTS: [Part; 7] = [
 const BAR: u32 = 20;
 
 /// The rows that have lives, longest life first, at most `max` of them.
-pub(super) fn longest_first<R: Lives>(rows: &[R], max: usize) -> Vec<(&R, &LifeReport)> {
+pub(super) fn longest_first<R: Living>(rows: &[R], max: usize) -> Vec<(&R, &LifeReport)> {
     let mut lives: Vec<_> = rows.iter().filter_map(|row| Some((row, row.life()?))).collect();
     lives.retain(|(_, life)| life.life_ns() > 0);
     lives.sort_by_key(|(_, life)| std::cmp::Reverse(life.life_ns()));
@@ -89,7 +122,7 @@ pub(super) fn longest_first<R: Lives>(rows: &[R], max: usize) -> Vec<(&R, &LifeR
 }
 
 /// The first `max` rows of a tree, if any row has a life. Those without one stay, because the indentation of others hangs on them.
-pub(super) fn as_they_stand<R: Lives>(rows: &[R], max: usize) -> Vec<(&R, &LifeReport)> {
+pub(super) fn as_they_stand<R: Living>(rows: &[R], max: usize) -> Vec<(&R, &LifeReport)> {
     if rows.iter().all(|row| row.life().is_none_or(|life| life.life_ns() == 0)) {
         return Vec::new();
     }
@@ -97,7 +130,7 @@ pub(super) fn as_they_stand<R: Lives>(rows: &[R], max: usize) -> Vec<(&R, &LifeR
 }
 
 /// The columns and cells of these rows.
-pub(super) fn grid<R: Lives>(
+pub(super) fn grid<R: Living>(
     lives: &[(&R, &LifeReport)],
 ) -> (Vec<Column<'static>>, Vec<Vec<Cell>>) {
     let is_there = |part: &&Part| !part.is_rare || lives.iter().any(|(_, life)| shows(part, life));
@@ -107,7 +140,7 @@ pub(super) fn grid<R: Lives>(
         let mut cells = vec![duration((ns > 0).then_some(ns))];
         cells.extend(parts.iter().map(|part| share(part, life)));
         cells.push(Cell::pieces(&bar(life)));
-        cells.extend(row.subject());
+        cells.extend(row.whose());
         cells
     };
     let numbers = parts
@@ -116,7 +149,7 @@ pub(super) fn grid<R: Lives>(
     let mut columns = vec![Column::Number { title: "LIFE", rank: Some(1) }];
     columns.extend(numbers);
     columns.push(Column::Text { title: "", least: 0, most: BAR as usize });
-    columns.extend_from_slice(R::SUBJECT);
+    columns.extend_from_slice(R::WHOSE);
     (columns, lives.iter().map(cells).collect())
 }
 

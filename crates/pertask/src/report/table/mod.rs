@@ -111,7 +111,9 @@ impl fmt::Display for Table<'_> {
             self.counts(tasks, self.style.max_tasks),
             self.lives(life::longest_first(tasks, self.style.max_tasks)),
         ];
-        sections.extend(labels.iter().take(MAX_KEYS).map(|label| self.label(label)));
+        for (number, label) in labels.iter().take(MAX_KEYS).enumerate() {
+            sections.extend([self.label(label), self.lives_of_label(label, number == 0)]);
+        }
         if let Some(more @ 1..) = labels.len().checked_sub(MAX_KEYS) {
             let more = format!(
                 "… and {} of labels, which JSON has",
@@ -244,6 +246,15 @@ impl Table<'_> {
     fn label(&self, label: &LabelReport) -> Vec<String> {
         let most = self.style.max_label_values;
         labels::lines(label, self.report.process_cpu_ns, most, self.max_width(), self.ink())
+    }
+
+    fn lives_of_label(&self, label: &LabelReport, with_legend: bool) -> Vec<String> {
+        let most = self.style.max_label_values;
+        let mut lines = labels::lives(label, most, self.max_width(), self.ink());
+        if with_legend && !lines.is_empty() {
+            lines.extend(self.prose(&life::legend(), Tint::Secondary));
+        }
+        lines
     }
 
     fn sources(&self, sources: &[CounterSource]) -> Vec<String> {

@@ -1,8 +1,8 @@
 //! What a reader of the printed report sees.
 
 use super::super::{
-    LabelReport, LabelValueReport, Lost, ProcessMemory, SiteReport, SpawnSite, TaskReport,
-    ThreadReport, TreeReport, Usage, WakeReport,
+    LabelReport, LabelValueReport, LifeReport, Lost, ProcessMemory, SiteReport, SpawnSite,
+    TaskReport, ThreadReport, TreeReport, Usage, WakeReport,
 };
 use super::*;
 use crate::pmus::counters::Counter;
@@ -301,12 +301,14 @@ fn advice_is_for_programs_whose_tasks_use_nothing_while_threads_do() {
 
 #[test]
 fn labels_have_their_values_and_the_rest() {
-    let value = |value: &str, cpu_ns| LabelValueReport { value: value.into(), cpu_ns };
+    let value = |value: &str, cpu_ns| LabelValueReport { value: value.into(), cpu_ns, life: None };
     let tenant = LabelReport {
         key: "tenant".into(),
         values: vec![value("acme", 6_000_000_000), value("zeta", 1_000_000_000), value("b", 400)],
         others_cpu_ns: 100,
+        others_life: None,
         without_cpu_ns: 2_000,
+        without_life: None,
     };
     let report = Report { labels: vec![tenant], ..busy_service() };
     let shown = print(&report, TableStyle { max_label_values: 2, ..plain(100) });
@@ -322,6 +324,41 @@ fn labels_have_their_values_and_the_rest() {
     let many = Report { labels: (0..11).map(key).collect(), ..busy_service() };
     let shown = print(&many, plain(100));
     assert!(shown.contains("… and 3 more keys of labels, which JSON has"), "{shown}");
+}
+
+#[test]
+fn labels_have_lives_where_they_were_measured() {
+    let life =
+        |waiting_ns, on_cpu_ns| Some(LifeReport { waiting_ns, on_cpu_ns, ..LifeReport::default() });
+    let value = |value: &str, life| LabelValueReport { value: value.into(), cpu_ns: 1_000, life };
+    let tenant = LabelReport {
+        key: "tenant".into(),
+        values: vec![
+            value("acme", life(2_000_000_000, 3_000_000_000)),
+            value("zeta", life(8_000_000_000, 2_000_000_000)),
+            value("never", life(0, 0)),
+            value("brief", life(4_000, 1_000)),
+        ],
+        others_cpu_ns: 100,
+        others_life: life(1_000, 0),
+        without_cpu_ns: 0,
+        without_life: life(0, 7_000_000),
+    };
+    let report = Report { labels: vec![tenant.clone(), tenant], ..busy_service() };
+    let shown = print(&report, TableStyle { max_label_values: 2, ..plain(100) });
+    let mut sections = shown.split("\n\n").filter(|it| it.starts_with("Lives by label tenant"));
+    let section = sections.next().unwrap();
+    let rows: Vec<_> = section.lines().skip(2).map(str::trim).collect();
+    assert_eq!(
+        rows[0], "10.0 s    20.0%        -      -    80.0%  ████░░░░░░░░░░░░░░░░  zeta",
+        "{section}"
+    );
+    assert!(rows[1].ends_with("████████████░░░░░░░░  acme"), "{section}");
+    assert!(rows[2].starts_with("6.00 µs") && rows[2].ends_with("(other values)"), "{section}");
+    assert!(rows[3].ends_with("████████████████████  (without)"), "{section}");
+    assert!(rows[4].starts_with("█ on cpu"), "{section}");
+    assert!(!sections.next().unwrap().contains("on cpu"), "once is enough");
+    assert!(!print(&busy_service(), plain(100)).contains("Lives by label"));
 }
 
 #[test]
@@ -663,9 +700,11 @@ fn extreme() -> Report {
         tasks: vec![task(MAX, Some(&name), Some(MAX), MAX, Some(MAX)); 2],
         labels: vec![LabelReport {
             key: name.clone(),
-            values: vec![LabelValueReport { value: name.clone(), cpu_ns: MAX }; 3],
+            values: vec![LabelValueReport { value: name.clone(), cpu_ns: MAX, life: None }; 3],
             others_cpu_ns: MAX,
+            others_life: None,
             without_cpu_ns: MAX,
+            without_life: None,
         }],
         threads: vec![thread(&name, Some(u32::MAX), MAX, MAX), thread(&name, None, 0, MAX)],
         lost: Lost {

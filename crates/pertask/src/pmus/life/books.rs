@@ -1,0 +1,69 @@
+//! Where lives are charged to tags: in the books of the CPU that ends a task's state.
+//!
+//! A state may have lasted an hour when it ends. A reading that adds up what is charged, and then the states that go on, must not
+//! count that hour twice because the state ends in between, nor miss it. So readings cut time in two. What tasks are charged before
+//! a cut is in one bank of the books, which nobody writes after it. What they are charged after it is in the other bank. A task
+//! remembers, at its first change after a cut, what it had been charged by then. So a reading can tell for each task what was
+//! not charged at the cut: see [`Cut`](super::cut::Cut).
+
+use super::count::Part;
+use crate::pmus::by_tag::ByTag;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// What one CPU has charged to tags.
+#[derive(Debug, Default)]
+pub struct LifeCpu {
+    /// A bank for cuts with even numbers, and one for those with odd numbers.
+    banks: [ByTag<{ Part::COUNT }>; 2],
+}
+
+/// What threads have charged that are no CPUs, such as one that drops a task which ran elsewhere. They share it.
+pub(super) static SHARED: LifeCpu = LifeCpu { banks: [const { ByTag::new() }; 2] };
+
+/// The number of the latest cut, from 1 on.
+static LATEST: AtomicU32 = AtomicU32::new(1);
+
+/// The latest cut.
+#[inline(always)]
+pub(super) fn latest_cut() -> u32 {
+    // Relaxed: who asks is in a section, and `begin_cut` waits for sections.
+    LATEST.load(Ordering::Relaxed)
+}
+
+/// Begins a new cut. Once all sections have ended that run now, nobody writes to the bank of the cut before.
+pub(super) fn begin_cut(number: u32) {
+    // Release: pairs with the Acquire in `Cut::note_end`, so that who knows of the cut knows that it is being read.
+    LATEST.store(number, Ordering::Release);
+}
+
+impl LifeCpu {
+    pub(super) fn make_all_room(&self) {
+        self.banks.iter().for_each(ByTag::make_all_room);
+    }
+
+    /// Charges a part of a life to a tag. Only the CPU's own thread calls this, in a section in which `cut` was the latest cut.
+    #[inline(always)]
+    pub(super) fn charge(&self, cut: u32, tag: u32, part: Part, ns: u64) {
+        if tag != 0 {
+            self.bank(cut).add(tag, part as usize, ns);
+        }
+    }
+
+    /// Charges a part of a life in the books that threads share.
+    pub(super) fn charge_shared(&self, cut: u32, tag: u32, part: Part, ns: u64) {
+        if tag != 0 {
+            self.bank(cut).add_shared(tag, part as usize, ns);
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn bank(&self, cut: u32) -> &ByTag<{ Part::COUNT }> {
+        &self.banks[(cut & 1) as usize]
+    }
+
+    /// What was charged at a place, whenever.
+    pub(super) fn of_place(&self, place: usize) -> [u64; Part::COUNT] {
+        let [even, odd] = self.banks.each_ref().map(|bank| bank.of_place(place));
+        std::array::from_fn(|part| even[part] + odd[part])
+    }
+}

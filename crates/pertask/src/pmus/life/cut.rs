@@ -1,0 +1,162 @@
+//! A cut: a reading of all lives by tag that counts each moment of each life once.
+//!
+//! Who begins a cut waits until all hooks have ended that may not know of it. From then on the bank of the cut before stands still,
+//! and what is in both banks is what was charged before the cut. The walk over the live tasks adds to that what each had been
+//! charged since, and the state that goes on: for the tag that it had at the cut. Tasks that end during the walk, and that the walk
+//! may not see, say themselves what that is.
+
+use super::Life;
+use super::books::{LifeCpu, SHARED, begin_cut, latest_cut};
+use super::count::{LifeCount, Part};
+use super::data::Seen;
+use crate::pmus::by_tag::place_of;
+use pertask_core::{Count, Live, PmuHandle, System, TaskId, rcu};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A cut that is being read.
+pub(crate) struct Cut {
+    number: u32,
+    /// What was charged before, by place.
+    by_place: Vec<[u64; Part::COUNT]>,
+    _reading: Reading,
+}
+
+/// What a task that has ended had not been charged at the cut.
+struct Ended {
+    task: u64,
+    tag: u32,
+    open: LifeCount,
+}
+
+/// The cut that is being read, with the process that reads it above it; or 0. A child that was forked meanwhile does not read it.
+static READ: AtomicU64 = AtomicU64::new(0);
+
+/// The tasks that have ended since the cut that is being read.
+static ENDED: Mutex<Vec<Ended>> = Mutex::new(Vec::new());
+
+/// One thread at a time reads a cut.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// The turn to read. Its drop says that nothing is read any more.
+struct Reading(#[expect(dead_code, reason = "held until the drop")] MutexGuard<'static, ()>);
+
+impl Reading {
+    fn begin() -> Self {
+        Self(lock(&TURN))
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        // Relaxed: a task that ends now leaves a line that the next reading throws away.
+        READ.store(0, Ordering::Relaxed);
+    }
+}
+
+fn lock<T>(mutex: &'static Mutex<T>) -> MutexGuard<'static, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read_by_this_process(cut: u32) -> u64 {
+    u64::from(std::process::id()) << u32::BITS | u64::from(cut)
+}
+
+impl Cut {
+    /// Cuts. What tasks are charged from now on is not in `by_place`.
+    pub(crate) fn begin(handle: PmuHandle<Life>) -> Self {
+        let reading = Reading::begin();
+        let before = latest_cut();
+        // Even after odd and odd after even; and 0 stands for a life without a change.
+        let number = before.checked_add(1).unwrap_or(2);
+        let mut by_place = Vec::new();
+        // Nobody has written there since the cut before.
+        add_bank(handle, number, &mut by_place);
+        lock(&ENDED).clear();
+        // Relaxed: the Release in `begin_cut` orders it.
+        READ.store(read_by_this_process(number), Ordering::Relaxed);
+        begin_cut(number);
+        // Where it is refused, what is charged at this moment may be missing, or counted twice.
+        let _ = rcu::synchronize();
+        add_bank(handle, before, &mut by_place);
+        Self { number, by_place, _reading: reading }
+    }
+
+    /// The life of a live task, which is counted for its tag.
+    pub(crate) fn see(&mut self, live: &Live<'_, Life>, now_ns: u64) -> LifeCount {
+        let Seen { count, open, tag } = live.data().see(now_ns, self.number);
+        self.add(tag, &open);
+        count
+    }
+
+    /// The lives of all tags by place, once the walk has ended. `seen` are the tasks that the walk saw.
+    pub(crate) fn finish(mut self, seen: impl Iterator<Item = TaskId>) -> Vec<LifeCount> {
+        let ended = std::mem::take(&mut *lock(&ENDED));
+        let mut unseen: HashMap<u64, Ended> =
+            ended.into_iter().map(|ended| (ended.task, ended)).collect();
+        if !unseen.is_empty() {
+            seen.for_each(|task| drop(unseen.remove(&task.get())));
+        }
+        for Ended { tag, open, .. } in unseen.values() {
+            self.add(*tag, open);
+        }
+        let of_place = |parts_ns: &[u64; Part::COUNT]| LifeCount { parts_ns: *parts_ns };
+        self.by_place.iter().map(of_place).collect()
+    }
+
+    fn add(&mut self, tag: u32, open: &LifeCount) {
+        if tag == 0 {
+            return;
+        }
+        let place = place_of(tag);
+        if self.by_place.len() <= place {
+            self.by_place.resize(place + 1, [0; Part::COUNT]);
+        }
+        let mut sum = LifeCount { parts_ns: self.by_place[place] };
+        sum.add(open);
+        self.by_place[place] = sum.parts_ns;
+    }
+
+    /// Notes a task that ends, if a cut is being read. `cut` is the latest cut as the task's last change knew it. The caller is in
+    /// the section of that change.
+    pub(super) fn note_end(task: u64, cut: u32, seen: Seen) {
+        // Acquire: pairs with the Release in `begin_cut`. Whoever knows of the cut finds that it is being read.
+        fence(Ordering::Acquire);
+        // Relaxed: the fence orders it.
+        let read = READ.load(Ordering::Relaxed);
+        if read as u32 == cut && seen.tag != 0 && read == read_by_this_process(cut) {
+            lock(&ENDED).push(Ended { task, tag: seen.tag, open: seen.open });
+        }
+    }
+}
+
+/// Adds what all CPUs have in the bank of a cut.
+fn add_bank(handle: PmuHandle<Life>, cut: u32, sums: &mut Vec<[u64; Part::COUNT]>) {
+    for_each_books(handle, |books| books.bank(cut).add_to(sums));
+}
+
+fn for_each_books(handle: PmuHandle<Life>, mut f: impl FnMut(&LifeCpu)) {
+    System::global().for_each_cpu(|cpu| {
+        if let Some(books) = handle.cpu_data(cpu) {
+            f(books);
+        }
+    });
+    f(&SHARED);
+}
+
+/// Makes the wanted room on each CPU, if the PMU is registered. A CPU that comes now finds what is wanted, or is found here.
+pub(crate) fn make_all_room() {
+    if let Some(handle) = Life::registered() {
+        for_each_books(handle, LifeCpu::make_all_room);
+    }
+}
+
+/// What all CPUs have charged at one place, without the states that go on.
+pub(crate) fn of_place(place: usize) -> LifeCount {
+    let mut sum = LifeCount::default();
+    if let Some(handle) = Life::registered() {
+        for_each_books(handle, |books| sum.add(&LifeCount { parts_ns: books.of_place(place) }));
+    }
+    sum
+}

@@ -1,0 +1,264 @@
+//! What the PMU keeps for a task: its state, and the parts of its life.
+
+use super::books::latest_cut;
+use super::count::{LifeCount, Part};
+use super::state::{Moment, State};
+use bytemuck::Zeroable;
+use pertask_core::Task;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+/// What the PMU keeps for a task.
+///
+/// INVARIANT: whoever switches the task writes `state`, `parts`, `tag`, `cut` and `before`, and changes all but `state` only while
+/// `state` is [`Moment::CHANGING`]. One exception: any thread may replace the 0 of new data, once it has written `first_tag` and
+/// `task`, which are not used any more once the state has changed.
+#[derive(Debug)]
+#[repr(C)]
+pub struct LifeData {
+    /// A [`Moment`]: the task's state, and since when. 0 where neither is known.
+    state: AtomicU64,
+    /// When the task was first woken since its last poll began, or 0.
+    woken_ns: AtomicU64,
+    /// Whether the waker of the poll under way notes wakes.
+    notes_wakes: AtomicU32,
+    /// The tag that the task has in this state.
+    tag: AtomicU32,
+    /// The latest [cut](super::cut) when the state last changed, or 0 if it has never changed.
+    cut: AtomicU32,
+    /// The tag that the task had when its life began.
+    first_tag: AtomicU32,
+    parts: [AtomicU64; Part::COUNT],
+    /// The task's number. Whoever writes it writes the same.
+    task: AtomicU64,
+    before: Before,
+}
+
+/// What a task had at its last change before `cut`.
+#[derive(Debug)]
+#[repr(C)]
+struct Before {
+    parts: [AtomicU64; Part::COUNT],
+    /// The tag that it had from that change on.
+    tag: AtomicU32,
+    _padding: u32,
+}
+
+// SAFETY: all fields are integers, for which zero is a value.
+unsafe impl Zeroable for LifeData {}
+
+/// The state that begins, and when.
+#[derive(Clone, Copy)]
+pub(super) struct Change {
+    pub(super) state: State,
+    pub(super) now_ns: u64,
+    /// When the task was woken, if the state that ends is one of waiting; or 0.
+    pub(super) woken_ns: u64,
+    /// The tag that the task has from now on.
+    pub(super) tag: u32,
+}
+
+/// A life up to now, and what of it no cut has seen charged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) count: LifeCount,
+    /// The part of the life that was not charged at the cut.
+    pub(super) open: LifeCount,
+    /// The tag that the task had at the cut.
+    pub(super) tag: u32,
+}
+
+/// How often a reader tries to read a task between two changes of its state.
+const TRIES: usize = 16;
+
+impl LifeData {
+    pub(super) fn has_begun(&self) -> bool {
+        // Relaxed: only whoever switches the task asks, or a thread for which a beginning at this moment may come later.
+        self.state.load(Ordering::Relaxed) != 0
+    }
+
+    /// Begins the life, unless it has begun.
+    pub(super) fn begin(&self, task: &Task, state: State, now_ns: u64) {
+        self.begin_as(task.id().get(), task.tag(), state, now_ns);
+    }
+
+    fn begin_as(&self, task: u64, tag: u32, state: State, now_ns: u64) {
+        if self.has_begun() {
+            return;
+        }
+        // Relaxed: the Release below orders both.
+        self.task.store(task, Ordering::Relaxed);
+        self.first_tag.store(tag, Ordering::Relaxed);
+        let moment = Moment { state, since_ns: now_ns }.word();
+        // Release: pairs with the Acquire in `see` and `cross`. Relaxed: if it has begun already, nothing follows.
+        let _ = self.state.compare_exchange(0, moment, Ordering::Release, Ordering::Relaxed);
+    }
+
+    /// Charges the time since the last change to the state that ends, and begins the next. The life has begun.
+    ///
+    /// Calls `charge` with the latest cut, the tag that the task had, and each part. The caller is in a section.
+    #[inline(always)]
+    pub(super) fn change(&self, change: Change, charge: impl Fn(u32, u32, Part, u64)) {
+        // Relaxed: only whoever switches the task writes the word, once it is not 0.
+        let last = Moment::of(self.state.load(Ordering::Relaxed));
+        self.state.store(Moment::CHANGING, Ordering::Relaxed);
+        // Release: pairs with the Acquire fence in `see`. A reader that has read something of what is written below finds that the
+        // state is changing, or has changed.
+        fence(Ordering::Release);
+        let cut = latest_cut();
+        // Relaxed, here and below: the executor moves a task from one CPU to the next, and so orders their writes.
+        if self.cut.load(Ordering::Relaxed) != cut {
+            self.cross(cut);
+        }
+        let tag = self.tag.load(Ordering::Relaxed);
+        let add = |part: Part, ns: u64| {
+            let so_far = &self.parts[part as usize];
+            so_far.store(so_far.load(Ordering::Relaxed) + ns, Ordering::Relaxed);
+            charge(cut, tag, part, ns);
+        };
+        // Clocks of two CPUs may be apart by some nanoseconds.
+        let now_ns = change.now_ns.max(last.since_ns);
+        last.for_each_part(now_ns, change.woken_ns, add);
+        self.tag.store(change.tag, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `see`.
+        self.state
+            .store(Moment { state: change.state, since_ns: now_ns }.word(), Ordering::Release);
+    }
+
+    /// Keeps, at the first change since a cut, what the task had been charged by then.
+    #[cold]
+    #[inline(never)]
+    fn cross(&self, cut: u32) {
+        // Relaxed, all: the fences of `change` order what readers see. Nobody else writes these.
+        if self.cut.load(Ordering::Relaxed) == 0 {
+            // Acquire: pairs with the Release in `begin_as`. `change` has read the word of another thread.
+            fence(Ordering::Acquire);
+            self.tag.store(self.first_tag.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        self.before.tag.store(self.tag.load(Ordering::Relaxed), Ordering::Relaxed);
+        for (before, now) in self.before.parts.iter().zip(&self.parts) {
+            before.store(now.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        self.cut.store(cut, Ordering::Relaxed);
+    }
+
+    /// Lets the task go on in its state, with another tag. Calls `charge` as [`change`](Self::change) does.
+    pub(super) fn change_tag(&self, tag: u32, now_ns: u64, charge: impl Fn(u32, u32, Part, u64)) {
+        // Relaxed, both: whoever has the task writes the word. A wake at this moment counts from the next change on.
+        let Moment { state, .. } = Moment::of(self.state.load(Ordering::Relaxed));
+        let woken_ns = self.woken_ns.load(Ordering::Relaxed);
+        self.change(Change { state, now_ns, woken_ns, tag }, charge);
+    }
+
+    /// Ends the life, if it has begun. Calls `charge` as [`change`](Self::change) does. Returns the task's number, and what of its
+    /// life was not charged at the latest cut.
+    pub(super) fn end(
+        &self,
+        now_ns: u64,
+        charge: impl Fn(u32, u32, Part, u64),
+    ) -> Option<(u64, u32, Seen)> {
+        if !self.has_begun() {
+            return None;
+        }
+        let woken_ns = self.take_wake();
+        // Relaxed, all: the task has run for the last time, and its last CPU has handed it over.
+        let tag = self.tag.load(Ordering::Relaxed);
+        self.change(Change { state: State::Ended, now_ns, woken_ns, tag }, charge);
+        let cut = self.cut.load(Ordering::Relaxed);
+        Some((self.task.load(Ordering::Relaxed), cut, self.see(now_ns, cut)))
+    }
+
+    /// Says that the task's next poll has a waker that notes wakes.
+    pub(super) fn expect_wakes(&self) {
+        // Relaxed: the same thread reads it when the poll ends.
+        self.notes_wakes.store(1, Ordering::Relaxed);
+    }
+
+    /// The state that begins when a poll ends.
+    #[inline(always)]
+    pub(super) fn end_poll(&self) -> State {
+        // Relaxed, both: the thread that polls the task has written it.
+        let notes_wakes = self.notes_wakes.load(Ordering::Relaxed) != 0;
+        self.notes_wakes.store(0, Ordering::Relaxed);
+        if notes_wakes { State::Waiting } else { State::Unknown }
+    }
+
+    pub(super) fn note_wake(&self, now_ns: u64) {
+        let (at, times) = (&self.woken_ns, Ordering::Relaxed);
+        // Only the first wake counts. Relaxed: a time.
+        let _ = at.compare_exchange(0, now_ns.max(1), times, times);
+    }
+
+    /// Takes the time of the wake that led to the poll that begins, or 0.
+    #[inline(always)]
+    pub(super) fn take_wake(&self) -> u64 {
+        // Relaxed: a time. The executor orders the wake before the poll.
+        let woken_ns = self.woken_ns.load(Ordering::Relaxed);
+        if woken_ns != 0 {
+            // A wake that comes now, as the poll begins, is taken for the one that led to it.
+            self.woken_ns.store(0, Ordering::Relaxed);
+        }
+        woken_ns
+    }
+
+    /// The parts so far, with the state that goes on, up to `now_ns`.
+    pub(super) fn read(&self, now_ns: u64) -> LifeCount {
+        self.see(now_ns, 0).count
+    }
+
+    /// Adds parts. Only for totals.
+    pub(super) fn add(&self, count: &LifeCount) {
+        for (total, part_ns) in self.parts.iter().zip(count.parts_ns) {
+            // Relaxed: a figure, which one thread writes at a time.
+            total.store(total.load(Ordering::Relaxed) + part_ns, Ordering::Relaxed);
+        }
+    }
+
+    /// The life up to `now_ns`, and what of it was not charged at `cut`, which is the latest.
+    pub(super) fn see(&self, now_ns: u64, cut: u32) -> Seen {
+        let mut seen = Seen::default();
+        for _ in 0..TRIES {
+            // Acquire: pairs with the Release in `change` and `begin_as`, so that the rest is that of this state's beginning, or later.
+            let word = self.state.load(Ordering::Acquire);
+            // Relaxed: the fence orders them.
+            let woken_ns = self.woken_ns.load(Ordering::Relaxed);
+            let parts_ns = load(&self.parts);
+            let (charged_ns, tag) = self.charged(cut, parts_ns);
+            // Acquire: pairs with the Release fence in `change`.
+            fence(Ordering::Acquire);
+            let is_settled = word != Moment::CHANGING && self.state.load(Ordering::Relaxed) == word;
+            let mut all_ns = parts_ns;
+            if is_settled {
+                let moment = Moment::of(word);
+                let add = |part: Part, ns: u64| all_ns[part as usize] += ns;
+                moment.for_each_part(now_ns.max(moment.since_ns), woken_ns, add);
+            }
+            // Of a task that changes its state all the time, the last look has to do: it lacks what came since the last change.
+            let open = |part: usize| all_ns[part].saturating_sub(charged_ns[part]);
+            let open = LifeCount { parts_ns: std::array::from_fn(open) };
+            seen = Seen { count: LifeCount { parts_ns: all_ns }, open, tag };
+            if is_settled {
+                break;
+            }
+        }
+        seen
+    }
+
+    /// What the task had been charged at a cut, and the tag that it had then. `parts_ns` are the parts that it has been charged now.
+    fn charged(&self, cut: u32, parts_ns: [u64; Part::COUNT]) -> ([u64; Part::COUNT], u32) {
+        // Relaxed, all: the fence in `see` orders them.
+        match self.cut.load(Ordering::Relaxed) {
+            0 => (parts_ns, self.first_tag.load(Ordering::Relaxed)),
+            at if at == cut => (load(&self.before.parts), self.before.tag.load(Ordering::Relaxed)),
+            _ => (parts_ns, self.tag.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+fn load(parts: &[AtomicU64; Part::COUNT]) -> [u64; Part::COUNT] {
+    // Relaxed: the caller's fence orders them.
+    std::array::from_fn(|part| parts[part].load(Ordering::Relaxed))
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

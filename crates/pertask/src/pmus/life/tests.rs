@@ -1,0 +1,181 @@
+use super::*;
+use crate::pmus::by_tag::want_room;
+use crate::pmus::life::books::{LifeCpu, begin_cut};
+
+fn data() -> LifeData {
+    Zeroable::zeroed()
+}
+
+/// Changes the state of a task without labels.
+fn change(data: &LifeData, state: State, now_ns: u64, woken_ns: u64) {
+    change_to(data, Change { state, now_ns, woken_ns, tag: 0 }, &LifeCpu::default());
+}
+
+fn change_to(data: &LifeData, change: Change, books: &LifeCpu) {
+    data.begin_as(1, change.tag, change.state, change.now_ns);
+    data.change(change, |cut, tag, part, ns| books.charge(cut, tag, part, ns));
+}
+
+fn parts(data: &LifeData, now_ns: u64) -> Vec<(Part, u64)> {
+    let LifeCount { parts_ns } = data.read(now_ns);
+    Part::ALL.into_iter().zip(parts_ns).filter(|(_, ns)| *ns > 0).collect()
+}
+
+#[test]
+fn each_moment_of_a_life_is_in_one_part() {
+    let data = data();
+    data.begin_as(1, 0, State::New, 100);
+    data.begin_as(1, 0, State::Unknown, 700);
+    change(&data, State::Polled, 110, data.take_wake());
+    data.expect_wakes();
+    change(&data, State::Inside, 130, 0);
+    change(&data, State::Polled, 135, 0);
+    change(&data, data.end_poll(), 140, 0);
+    data.note_wake(200);
+    data.note_wake(210);
+    assert_eq!(
+        parts(&data, 230),
+        [
+            (Part::Polled, 25),
+            (Part::Ready, 30),
+            (Part::Waiting, 60),
+            (Part::Inside, 5),
+            (Part::New, 10)
+        ],
+        "also of the state that goes on"
+    );
+    change(&data, State::Polled, 240, data.take_wake());
+    change(&data, data.end_poll(), 250, 0);
+    change(&data, State::Polled, 290, data.take_wake());
+    assert_eq!(
+        parts(&data, 291),
+        [
+            (Part::Polled, 36),
+            (Part::Ready, 40),
+            (Part::Waiting, 60),
+            (Part::Unknown, 40),
+            (Part::Inside, 5),
+            (Part::New, 10)
+        ],
+        "the waker of the second poll noted nothing"
+    );
+    change(&data, State::Ended, 300, 0);
+    assert_eq!(data.read(900).life_ns(), 200);
+}
+
+#[test]
+fn a_task_that_wakes_itself_is_ready_from_the_end_of_its_poll() {
+    let data = data();
+    change(&data, State::Polled, 10, 0);
+    data.expect_wakes();
+    data.note_wake(15);
+    change(&data, data.end_poll(), 20, 0);
+    change(&data, State::Polled, 50, data.take_wake());
+    assert_eq!(parts(&data, 50), [(Part::Polled, 10), (Part::Ready, 30)]);
+}
+
+#[test]
+fn clocks_that_are_apart_take_nothing_away() {
+    let data = data();
+    change(&data, State::Polled, 100, 0);
+    data.expect_wakes();
+    change(&data, data.end_poll(), 90, 0);
+    data.note_wake(95);
+    change(&data, State::Polled, 98, data.take_wake());
+    assert_eq!(data.read(97).life_ns(), 0);
+    assert_eq!(parts(&data, 101), [(Part::Polled, 1)]);
+}
+
+/// A reader on another thread sees a life that grows, and is never more than it was at the end of the reading.
+#[test]
+fn a_reader_finds_each_moment_once() {
+    let (data, clock, step_ns) = (data(), AtomicU64::new(1_000), 7);
+    data.begin_as(1, 0, State::New, 1_000);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..50_000 {
+                for state in [State::Polled, State::Inside, State::Polled, State::Unknown] {
+                    let now_ns = clock.fetch_add(step_ns, Ordering::SeqCst) + step_ns;
+                    change(&data, state, now_ns, 0);
+                }
+            }
+            clock.store(u64::MAX >> 8, Ordering::SeqCst);
+        });
+        let mut last_ns = 0;
+        loop {
+            let now_ns = clock.load(Ordering::SeqCst);
+            if now_ns == u64::MAX >> 8 {
+                break;
+            }
+            let life_ns = data.read(now_ns).life_ns();
+            let latest_ns = clock.load(Ordering::SeqCst);
+            assert!(life_ns + 1_000 <= latest_ns, "{life_ns} at {latest_ns}");
+            assert!(life_ns >= last_ns, "{life_ns} after {last_ns}");
+            last_ns = life_ns;
+        }
+    });
+    assert_eq!(data.read(0).life_ns(), 200_000 * step_ns);
+}
+
+/// The time of each part belongs to the tag that the task had in it.
+#[test]
+fn each_part_is_charged_to_its_tag() {
+    let (data, books) = (data(), LifeCpu::default());
+    want_room(9);
+    books.make_all_room();
+    let to = |state, now_ns, woken_ns, tag| {
+        change_to(&data, Change { state, now_ns, woken_ns, tag }, &books);
+    };
+    data.begin_as(1, 5, State::New, 100);
+    to(State::Polled, 110, 0, 5);
+    to(State::Inside, 130, 0, 5);
+    to(State::Polled, 130, 0, 7);
+    data.expect_wakes();
+    to(data.end_poll(), 160, 0, 7);
+    data.note_wake(200);
+    // A wait and a wake that go on with other labels.
+    data.change_tag(9, 210, |cut, tag, part, ns| books.charge(cut, tag, part, ns));
+    to(State::Polled, 215, data.take_wake(), 0);
+    to(State::Unknown, 300, 0, 0);
+    let of = |tag: usize| {
+        let parts = Part::ALL.into_iter().zip(books.of_place(tag));
+        parts.filter(|(_, ns)| *ns > 0).collect::<Vec<_>>()
+    };
+    assert_eq!(of(5), [(Part::Polled, 20), (Part::New, 10)]);
+    assert_eq!(of(7), [(Part::Polled, 30), (Part::Ready, 10), (Part::Waiting, 40)]);
+    assert_eq!(of(9), [(Part::Ready, 5)]);
+    assert_eq!(of(0), [], "no labels, no books");
+    let all: u64 = [5, 7, 9].into_iter().flat_map(of).map(|(_, ns)| ns).sum();
+    assert_eq!(all + 85, data.read(300).life_ns());
+}
+
+/// Whatever happens after a cut, a reading finds what was not charged at the cut, for the tag of that moment.
+#[test]
+fn a_task_remembers_what_it_had_at_the_cut() {
+    let (data, books) = (data(), LifeCpu::default());
+    let cut = latest_cut();
+    let to = |state, now_ns, tag| {
+        change_to(&data, Change { state, now_ns, woken_ns: 0, tag }, &books);
+    };
+    data.begin_as(1, 3, State::New, 100);
+    let open = |cut| {
+        let Seen { count, open, tag } = data.see(1_000, cut);
+        (tag, count.life_ns(), open.life_ns())
+    };
+    assert_eq!(open(cut), (3, 900, 900), "it has never been charged");
+    to(State::Polled, 200, 5);
+    to(State::Unknown, 300, 5);
+    assert_eq!(open(cut + 1), (5, 900, 700), "nothing has happened since the cut");
+    // As if another reading cut now: other tests may do so, too, which changes nothing.
+    begin_cut(cut + 1);
+    to(State::Polled, 600, 7);
+    to(State::Unknown, 700, 7);
+    let (tag, all_ns, open_ns) = open(data.cut.load(Ordering::Relaxed));
+    assert_eq!(
+        (tag, all_ns, open_ns),
+        (5, 900, 700),
+        "it was charged since, which is not in the bank"
+    );
+    let (task, _, seen) = data.end(900, |_, _, _, _| {}).unwrap();
+    assert_eq!((task, seen.count.life_ns(), seen.open.life_ns(), seen.tag), (1, 800, 600, 5));
+}
