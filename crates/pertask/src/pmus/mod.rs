@@ -10,6 +10,10 @@ pub(crate) mod cpu_time;
 pub(crate) mod life;
 pub(crate) mod memory;
 pub(crate) mod stint;
+#[cfg_attr(
+    not(feature = "sampler"),
+    allow(dead_code, reason = "the sampler decides what is done with them")
+)]
 pub(crate) mod waits;
 #[allow(unsafe_code)]
 pub(crate) mod wake;

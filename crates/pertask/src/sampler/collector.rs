@@ -12,6 +12,7 @@ use super::summons::{self, Summoner};
 use super::way::Way;
 use super::workers;
 use crate::error::Error;
+use crate::tasks::accounts;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError, mpsc};
 use std::thread::JoinHandle;
@@ -149,6 +150,9 @@ impl Drop for Ticket {
 }
 
 fn lock() -> MutexGuard<'static, State> {
+    // Labels and waits are looked up under the lock, in maps that have a thread-local value with a destructor. The first use on a thread
+    // takes the loader's lock, and who loads or unloads a library may wait for ours with it.
+    let _ = accounts::can_look_up();
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -203,7 +203,9 @@ impl Session {
         modules: Vec<Module>,
     ) -> RawProfile {
         let process_cpu_ns = clock::process_cpu_ns().saturating_sub(self.process_cpu_ns);
-        waits::for_each_open(|words| self.add_wait(words));
+        if self.has_waits {
+            waits::for_each_open(|words| self.add_wait(words));
+        }
         self.lost.unsampled_cpu_ns = process_cpu_ns.saturating_sub(self.carried_cpu_ns);
         for (thread, name) in &mut self.threads {
             // A thread may have named itself after its first sample.
