@@ -51,15 +51,21 @@ pub fn life(lived: Lived, width: usize, palette: Palette) -> Vec<Span<'static>> 
     Part::ALL.into_iter().map(piece).collect()
 }
 
-/// Returns what the marks of such bars stand for, but for those of rare states.
-pub fn legend(palette: Palette) -> Vec<Span<'static>> {
-    let part = |part: Part| {
-        [
-            Span::styled(mark(part).to_string(), palette.part(part)),
-            Span::raw(format!("{} ", part.words())),
-        ]
+/// Returns what the marks of such bars stand for, after a gap: all of them, or those of the usual states, or none, as there is room.
+pub fn legend(room: usize, palette: Palette) -> Vec<Span<'static>> {
+    const USUAL: usize = 4;
+    let of = |parts: &[Part]| -> Vec<Span<'static>> {
+        let named = |part: &Part| {
+            [
+                Span::raw(" "),
+                Span::styled(mark(*part).to_string(), palette.part(*part)),
+                Span::raw(part.words()),
+            ]
+        };
+        [Span::raw(" ")].into_iter().chain(parts.iter().flat_map(named)).collect()
     };
-    [Part::OnCpu, Part::Blocked, Part::Ready, Part::Waiting].into_iter().flat_map(part).collect()
+    let fits = |spans: &Vec<Span<'_>>| spans.iter().map(Span::width).sum::<usize>() <= room;
+    [of(&Part::ALL), of(&Part::ALL[..USUAL])].into_iter().find(fits).unwrap_or_default()
 }
 
 /// Those that the report's table has, too.

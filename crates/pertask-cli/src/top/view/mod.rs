@@ -150,26 +150,19 @@ fn with_legend(
     width: usize,
     palette: Palette,
 ) -> Line<'static> {
-    let mut spans = vec![title];
-    if state.columns().contains(&Column::Life) {
-        spans.push(Span::raw("  "));
-        spans.extend(bars::legend(palette));
-        if spans.iter().map(Span::width).sum::<usize>() > width + 1 {
-            spans.truncate(1);
-        }
-    }
-    Line::from(spans)
+    let room = width.saturating_sub(title.width());
+    let legend = match state.columns().contains(&Column::Life) {
+        true => bars::legend(room, palette),
+        false => Vec::new(),
+    };
+    Line::from_iter([title].into_iter().chain(legend))
 }
 
 /// How the page's subject spent the last interval, as a bar.
 fn last_interval(state: &State, width: usize, palette: Palette) -> Option<Line<'static>> {
     const WORDS: &str = "last interval ";
-    let legend = bars::legend(palette);
-    let legend_width: usize = legend.iter().map(Span::width).sum();
-    let room = width.checked_sub(WORDS.len() + 1 + legend_width)?;
-    let mut spans = vec![Span::raw(WORDS)];
-    spans.extend(bars::life(state.lived()?, room.min(MOST_BAR), palette));
-    spans.push(Span::raw(" "));
-    spans.extend(legend);
-    Some(Line::from(spans))
+    let room = width.checked_sub(WORDS.len())?;
+    let bar = (room * 2 / 5).min(MOST_BAR);
+    let spans = [Span::raw(WORDS)].into_iter().chain(bars::life(state.lived()?, bar, palette));
+    Some(Line::from_iter(spans.chain(bars::legend(room - bar, palette))))
 }

@@ -108,7 +108,10 @@ fn living() -> State {
 #[test]
 fn lives_are_bars_and_numbers_on_a_usual_terminal() {
     let screen = screen(&mut living(), USUAL);
-    assert_eq!(screen[4], "Tasks by spawn site  (3)  █on CPU ▓blocked ▒ready ░waiting");
+    assert_eq!(
+        screen[4],
+        "Tasks by spawn site  (3)  █on CPU ▓blocked ▒ready ░waiting =inside -new ·unknown"
+    );
     assert_eq!(screen[5], " ▼CPU%  LIFE          BLOCKED   READY  WAITING  MAX POLL  NAME");
     assert!(
         screen[6].starts_with(" 100.0  ███▒▒▒▒▒▒░░░     0.00    2.00     1.00   1.50 ms"),
@@ -139,6 +142,7 @@ fn lives_are_in_the_tree_the_tasks_and_the_detail() {
     let mut state = living();
     state.press(Key::Char('t'));
     let tree = text(&mut state, USUAL);
+    assert!(tree.contains("below  (2)  █on CPU ▓blocked ▒ready ░waiting\n"), "{tree}");
     let row = tree.lines().find(|line| line.ends_with("    GET /hash"));
     assert!(row.is_some_and(|row| row.contains("▓▓▓▓▓░░░░░")), "{tree}");
     state.press(Key::Char('t'));
@@ -151,10 +155,7 @@ fn lives_are_in_the_tree_the_tasks_and_the_detail() {
         task.contains("lived 5.00 s   on CPU 2.50 s (50.0%)   blocked -   ready 1.25 s (25.0%)\n"),
         "{task}"
     );
-    assert!(
-        task.contains("last interval ████████████████▒▒▒▒▒▒▒▒░░░░░░░░ █on CPU ▓blocked"),
-        "{task}"
-    );
+    assert!(task.contains("last interval █████████████▒▒▒▒▒▒▒░░░░░░  █on CPU ▓blocked"), "{task}");
 }
 
 #[test]
