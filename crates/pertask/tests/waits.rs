@@ -6,7 +6,7 @@
 mod support;
 
 use pertask::TaskExt;
-use pertask::profile::{Profile, Sample, State};
+use pertask::profile::{GroupBy, Profile, Sample, State, Subject};
 use pertask::sampler::{RawProfile, RawWait, ResolveOptions, Sampler, SamplerOptions, resolve};
 use pertask::symbols::Symbolizer;
 use std::future::{Future, poll_fn};
@@ -96,6 +96,30 @@ fn a_wait_stands_at_what_was_awaited() {
     let seen: u64 =
         named.iter().filter(|(stack, _)| !stack.is_empty()).map(|(_, it)| it.waiting_ns).sum();
     assert!(seen * 100 >= all * 95, "{seen} of {all} ns have a place");
+}
+
+/// By place: what was awaited, and the line here that awaited it. A file without names keeps all of that for whoever reads it.
+#[test]
+fn a_profile_says_what_was_awaited_and_where() {
+    let _alone = alone();
+    let runtime = runtime();
+    let sampler = sampling();
+    runtime.block_on(async { tokio::spawn(query().task("queries")).await.unwrap() });
+    let raw = sampler.stop();
+    let mut file = Vec::new();
+    raw.write_pprof_unresolved(&mut file).unwrap();
+    let read = Profile::from_pprof(&file[..]).unwrap();
+    let named_later = pertask::sampler::resolve(&read, &ResolveOptions::default());
+    for profile in [raw.resolve(), named_later] {
+        let places = profile.in_state(State::Waiting).summary(&GroupBy::Place).rows;
+        let Subject::Place { name, at: Some(at), task: Some(task) } = &places[0].subject else {
+            panic!("{places:#?}");
+        };
+        assert!(name.contains("Sleep") && name.ends_with("::poll"), "{places:#?}");
+        assert!(at.file.ends_with("tests/waits.rs"), "{places:#?}");
+        assert_eq!(&**task, "queries");
+        assert!(places[0].own.time_ns >= 39_000_000 && places[0].own.samples == 1, "{places:#?}");
+    }
 }
 
 #[test]

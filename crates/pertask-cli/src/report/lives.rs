@@ -1,6 +1,6 @@
 //! Whole lives: the time of all states together, as text and as JSON.
 
-use pertask::profile::{FlamegraphOptions, GroupBy, SummaryStyle, Times};
+use pertask::profile::{FlamegraphOptions, GroupBy, Profile, SummaryStyle, Times};
 
 use super::{
     ReportOptions, Shown, json,
@@ -22,6 +22,14 @@ pub fn write(options: &ReportOptions, shown: &Shown<'_>, states: Times) -> Resul
     )?;
     let drawing = FlamegraphOptions { whole_life: true, ..FlamegraphOptions::default() };
     Pictures::of(options).draw(shown.profile(), drawing)
+}
+
+/// Returns the profile with the samples of all states as if they were of one, to look for names in.
+pub fn as_one(profile: &Profile) -> Profile {
+    let mut one = profile.clone();
+    let off_cpu = std::mem::take(&mut one.off_cpu);
+    one.samples.extend(off_cpu);
+    one
 }
 
 /// Returns the text, which ends with a line break.

@@ -55,7 +55,8 @@ fn of_one(options: &ReportOptions, mut whole: Profile) -> Result<(), Error> {
         && part.samples.is_empty()
         && (!is_life || part.off_cpu.is_empty())
     {
-        return Err(Error::NothingMatched { place, why: near::why(&whole, part, &filter) });
+        let searched = if is_life { lives::as_one(&whole) } else { whole.clone() };
+        return Err(Error::NothingMatched { place, why: near::why(&searched, part, &filter) });
     }
     let profile = part.as_ref().unwrap_or(&whole);
     let shown = Shown { whole: &whole, part: part.as_ref().map(|part| (part, &filter)) };

@@ -7,6 +7,7 @@ mod others;
 #[allow(dead_code, reason = "files of a few kinds are enough here")]
 mod protobuf;
 mod run;
+mod states;
 
 use std::{
     fs,
@@ -408,6 +409,7 @@ fn usage_errors_exit_with_2_and_teach() {
         (&["-", "--flamegraph", "-"], "need a file"),
         (&["-", "--speedscope", "-"], "need a file"),
         (&["-", "-o", "profile.pb.gz"], "must not overwrite a profile"),
+        (&["-", "--state", "asleep"], "on-cpu, blocked, ready, waiting, life"),
         (&["-", "--limit", "frames"], "NAME=NUMBER is needed"),
         (&["-", "--limit", "frames=many"], "NAME=NUMBER is needed"),
         (&["-", "--limit", "memory=1"], "bytes, part_bytes, samples"),
@@ -428,6 +430,8 @@ fn help_teaches_to_read_the_tables() {
         "TOTAL ",
         "POINTS ",
         "--diff before",
+        "--state waiting --by place",
+        "(wait not seen)",
         "recursion is counted once",
         "label:KEY",
         "Exit status",
