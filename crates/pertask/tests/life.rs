@@ -1,18 +1,14 @@
 //! The parts of tasks' lives: each is what really happened, and together they are the whole life.
-//!
-//! Each truth is two stopwatches: one begins after the library's reading and ends before it, the other begins before and ends
-//! after. Whatever else the machine does, what was measured lies between them. Both clocks tell a second to a thousandth.
 
 mod support;
 
-use pertask::{Inherit, Job, LifeReport, Report, SessionOptions, TaskExt, Tracked};
+use pertask::{Inherit, Job, LifeReport, Report, SessionOptions, TaskExt};
 use std::future::{Future, poll_fn};
-use std::ops::AddAssign;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::Context;
 use std::time::{Duration, Instant};
 use support::alone;
+use support::by_hand::{Between, Moment, by_hand, sleep, spin};
 
 fn measuring() -> SessionOptions {
     SessionOptions { life: true, ..SessionOptions::default() }
@@ -20,113 +16,6 @@ fn measuring() -> SessionOptions {
 
 fn life<'r>(report: &'r Report, name: &str) -> &'r LifeReport {
     support::row(report, name).life.as_ref().expect("it was measured")
-}
-
-/// At least and at most this time has passed.
-#[derive(Clone, Copy, Debug, Default)]
-struct Between {
-    least: Duration,
-    most: Duration,
-}
-
-impl AddAssign for Between {
-    fn add_assign(&mut self, other: Self) {
-        self.least += other.least;
-        self.most += other.most;
-    }
-}
-
-impl Between {
-    fn assert_has(self, ns: u64, what: &str) {
-        let (least, most) = (self.least.as_nanos() as f64, self.most.as_nanos() as f64);
-        let clocks_differ = 1_000.0 + most / 1_000.0;
-        let allowed = least - clocks_differ..=most + clocks_differ;
-        assert!(allowed.contains(&(ns as f64)), "{what}: {ns} ns is not {self:?}");
-    }
-}
-
-/// A moment that lies between these two.
-#[derive(Clone, Copy, Debug)]
-struct Moment {
-    after: Instant,
-    before: Instant,
-}
-
-impl Moment {
-    fn of<R>(f: impl FnOnce() -> R) -> (R, Self) {
-        let after = Instant::now();
-        let result = f();
-        (result, Self { after, before: Instant::now() })
-    }
-
-    fn to(self, later: Self) -> Between {
-        Between { least: later.after - self.before, most: later.before - self.after }
-    }
-}
-
-struct Nobody;
-
-impl Wake for Nobody {
-    fn wake(self: Arc<Self>) {}
-}
-
-/// A task that the test polls by hand. Its polls begin and end at known moments, and do what the test wants.
-struct ByHand<F> {
-    task: Pin<Box<Tracked<F>>>,
-    made: Moment,
-    hands: Arc<Hands>,
-    executor: Waker,
-}
-
-#[derive(Default)]
-struct Hands {
-    waker: Mutex<Option<Waker>>,
-    /// What the next poll does.
-    work: Mutex<Option<Box<dyn FnOnce() + Send>>>,
-    inside: Mutex<Option<(Instant, Instant)>>,
-}
-
-fn by_hand(name: &str) -> ByHand<impl Future<Output = ()> + use<>> {
-    let hands = Arc::<Hands>::default();
-    let held = Arc::clone(&hands);
-    let future = poll_fn(move |context: &mut Context<'_>| {
-        let begun = Instant::now();
-        *held.waker.lock().unwrap() = Some(context.waker().clone());
-        if let Some(work) = held.work.lock().unwrap().take() {
-            work();
-        }
-        *held.inside.lock().unwrap() = Some((begun, Instant::now()));
-        Poll::<()>::Pending
-    });
-    let (task, made) = Moment::of(|| Box::pin(future.task(name)));
-    ByHand { task, made, hands, executor: Waker::from(Arc::new(Nobody)) }
-}
-
-impl<F: Future<Output = ()>> ByHand<F> {
-    /// Polls once. Returns when the poll began, and when it ended.
-    fn poll(&mut self, work: impl FnOnce() + Send + 'static) -> (Moment, Moment) {
-        *self.hands.work.lock().unwrap() = Some(Box::new(work));
-        let after = Instant::now();
-        assert!(self.task.as_mut().poll(&mut Context::from_waker(&self.executor)).is_pending());
-        let before = Instant::now();
-        let (begun, ended) = self.hands.inside.lock().unwrap().take().unwrap();
-        (Moment { after, before: begun }, Moment { after: ended, before })
-    }
-
-    fn wake(&self) -> Moment {
-        Moment::of(|| self.hands.waker.lock().unwrap().as_ref().unwrap().wake_by_ref()).1
-    }
-}
-
-fn sleep() {
-    std::thread::sleep(Duration::from_millis(20));
-}
-
-fn spin() {
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_millis(20) {
-        std::hint::spin_loop();
-    }
 }
 
 #[test]

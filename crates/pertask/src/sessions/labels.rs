@@ -16,16 +16,18 @@ pub(super) struct Whole {
 #[derive(Clone, Debug, Default)]
 struct Part {
     cpu_ns: u64,
+    polled_ns: u64,
+    /// The time in polls is divided last, so that it is right as a whole.
     life: LifeReport,
 }
 
 /// A figure of a part.
 type Figure = fn(&mut Part) -> &mut u64;
 
-const FIGURES: [Figure; 8] = [
+/// Those that are right by themselves.
+const FIGURES: [Figure; 7] = [
     |part| &mut part.cpu_ns,
-    |part| &mut part.life.on_cpu_ns,
-    |part| &mut part.life.blocked_ns,
+    |part| &mut part.polled_ns,
     |part| &mut part.life.ready_ns,
     |part| &mut part.life.waiting_ns,
     |part| &mut part.life.unknown_ns,
@@ -43,15 +45,12 @@ fn row(key: String, values: Values, whole: &Whole, most: usize) -> LabelReport {
     let Values { used, others } = values;
     let value = |(value, used): (Box<str>, Used)| (String::from(value), Part::of(&used));
     let mut values: Vec<_> = used.into_iter().map(value).collect();
-    let rank = |part: &Part| Reverse((part.cpu_ns, part.life.life_ns()));
+    let rank = |part: &Part| Reverse((part.cpu_ns, part.polled_ns + part.life.life_ns()));
     values.sort_by(|(a, of_a), (b, of_b)| rank(of_a).cmp(&rank(of_b)).then_with(|| a.cmp(b)));
-    let mut others = Part::of(&others);
-    let mut all = Part { cpu_ns: whole.cpu_ns, life: whole.life.clone().unwrap_or_default() };
-    let mut without = Part::default();
-    for figure in FIGURES {
-        let parts = values.iter_mut().map(|(_, part)| figure(part));
-        *figure(&mut without) = fit(parts, figure(&mut others), *figure(&mut all));
-    }
+    let (mut others, mut without) = (Part::of(&others), Part::default());
+    let mut all: Vec<_> = values.iter_mut().map(|(_, part)| part).collect();
+    all.extend([&mut others, &mut without]);
+    fit(&mut all, whole);
     for (_, part) in values.split_off(most.min(values.len())) {
         others.add(part);
     }
@@ -71,33 +70,62 @@ fn row(key: String, values: Values, whole: &Whole, most: usize) -> LabelReport {
     }
 }
 
-/// Takes from the parts, the largest first, what they have beyond the whole. Returns what the whole has beyond them.
+/// Makes the parts add up to the whole, each figure by itself. The last part has what the others lack; what they have beyond the
+/// whole is taken off the largest.
 ///
-/// The times of tasks and of labels are read some microseconds apart while polls are under way, so that they may differ by that.
-fn fit<'a>(parts: impl Iterator<Item = &'a mut u64>, others: &'a mut u64, whole: u64) -> u64 {
-    let mut parts: Vec<_> = parts.chain([others]).collect();
-    let sum: u64 = parts.iter().map(|part| **part).sum();
-    let mut too_much = sum.saturating_sub(whole);
-    if too_much > 0 {
-        parts.sort_by_key(|part| Reverse(**part));
+/// Of a poll under way the CPU times of tasks and of labels are read some microseconds apart, so that they may differ by that.
+fn fit(parts: &mut [&mut Part], whole: &Whole) {
+    let life = whole.life.clone().unwrap_or_default();
+    let polled_ns = life.on_cpu_ns + life.blocked_ns;
+    let on_cpu_ns = life.on_cpu_ns;
+    let mut all = Part { cpu_ns: whole.cpu_ns, polled_ns, life };
+    for figure in FIGURES {
+        let sum: u64 = parts.iter_mut().map(|part| *figure(part)).sum();
+        let whole = *figure(&mut all);
+        take(sum.saturating_sub(whole), parts, figure);
+        if let Some(last) = parts.last_mut() {
+            *figure(last) += whole.saturating_sub(sum);
+        }
     }
+    for part in &mut *parts {
+        part.life.on_cpu_ns = part.cpu_ns.min(part.polled_ns);
+        part.life.blocked_ns = part.polled_ns - part.life.on_cpu_ns;
+    }
+    let on_cpu: u64 = parts.iter().map(|part| part.life.on_cpu_ns).sum();
+    take(on_cpu.saturating_sub(on_cpu_ns), parts, |part| &mut part.life.on_cpu_ns);
+    take(on_cpu_ns.saturating_sub(on_cpu), parts, |part| &mut part.life.blocked_ns);
     for part in parts {
-        let taken = too_much.min(*part);
-        *part -= taken;
-        too_much -= taken;
+        // What was taken off one of the two is of the other.
+        let lacks_ns = part.polled_ns - part.life.on_cpu_ns - part.life.blocked_ns;
+        *if on_cpu > on_cpu_ns { &mut part.life.blocked_ns } else { &mut part.life.on_cpu_ns } +=
+            lacks_ns;
     }
-    whole.saturating_sub(sum)
+}
+
+/// Takes so much of a figure off the parts, the largest first.
+fn take(mut too_much_ns: u64, parts: &mut [&mut Part], figure: Figure) {
+    while too_much_ns > 0
+        && let Some(largest) = parts.iter_mut().map(|part| figure(part)).max_by_key(|ns| **ns)
+        && *largest > 0
+    {
+        let taken_ns = too_much_ns.min(*largest);
+        *largest -= taken_ns;
+        too_much_ns -= taken_ns;
+    }
 }
 
 impl Part {
-    fn of(used: &Used) -> Self {
-        Self { cpu_ns: used.cpu_ns, life: LifeReport::of(&used.life, used.cpu_ns) }
+    fn of(Used { cpu_ns, life }: &Used) -> Self {
+        let undivided = LifeReport { on_cpu_ns: 0, blocked_ns: 0, ..LifeReport::of(life, 0) };
+        Self { cpu_ns: *cpu_ns, polled_ns: life.polled_ns(), life: undivided }
     }
 
     fn add(&mut self, mut other: Self) {
         for figure in FIGURES {
             *figure(self) += *figure(&mut other);
         }
+        self.life.on_cpu_ns += other.life.on_cpu_ns;
+        self.life.blocked_ns += other.life.blocked_ns;
     }
 }
 
@@ -126,18 +154,37 @@ mod tests {
 
     #[test]
     fn each_part_of_lives_adds_up_by_itself() {
-        let life = LifeReport { waiting_ns: 1_000, ready_ns: 50, ..LifeReport::default() };
-        let whole = Whole { cpu_ns: 0, life: Some(life) };
-        let mut parts = [Part::default(), Part::default()];
-        parts[0].life.waiting_ns = 700;
-        parts[1].life.ready_ns = 60;
-        let mut others = Part::default();
-        others.life.waiting_ns = 100;
-        let mut all = Part { cpu_ns: 0, life: whole.life.clone().unwrap() };
-        let without = FIGURES.map(|figure| {
-            fit(parts.iter_mut().map(figure), figure(&mut others), *figure(&mut all))
-        });
-        assert_eq!(without, [0, 0, 0, 0, 200, 0, 0, 0]);
-        assert_eq!(parts[1].life.ready_ns, 50, "it had more than there was");
+        let part = |cpu_ns, polled_ns, ready_ns, waiting_ns| Part {
+            cpu_ns,
+            polled_ns,
+            life: LifeReport { ready_ns, waiting_ns, ..LifeReport::default() },
+        };
+        let life = LifeReport {
+            on_cpu_ns: 300,
+            blocked_ns: 100,
+            ready_ns: 50,
+            waiting_ns: 1_000,
+            ..LifeReport::default()
+        };
+        let whole = Whole { cpu_ns: 310, life: Some(life) };
+        // Of the first the CPU time was read a moment too early, or too late.
+        for cpu_ns in [190, 215] {
+            let mut parts = [
+                part(cpu_ns, 280, 0, 700),
+                part(80, 120, 60, 0),
+                part(0, 0, 0, 100),
+                Part::default(),
+            ];
+            fit(&mut parts.each_mut(), &whole);
+            let waiting = parts.each_ref().map(|part| part.life.waiting_ns);
+            assert_eq!(waiting, [700, 0, 100, 200]);
+            let ready = parts.each_ref().map(|part| part.life.ready_ns);
+            assert_eq!(ready, [0, 50, 0, 0], "it had more than there was");
+            let polled = parts.each_ref().map(|part| part.life.on_cpu_ns + part.life.blocked_ns);
+            assert_eq!(polled, [280, 120, 0, 0], "as a whole this is right");
+            let on_cpu: u64 = parts.iter().map(|part| part.life.on_cpu_ns).sum();
+            assert_eq!(on_cpu, 300);
+            assert_eq!(parts.iter().map(|part| part.cpu_ns).sum::<u64>(), 310);
+        }
     }
 }

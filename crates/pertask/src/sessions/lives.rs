@@ -28,3 +28,73 @@ pub(super) fn read_all(handle: PmuHandle<Life>) -> Lives {
     let by_place = cut.finish(tasks.keys().copied());
     Lives { rows: Rows { paths, tasks }, by_place }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sessions::SessionOptions;
+    use crate::{Job, LabelExt};
+    use pertask_core::Count;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+    use std::time::Duration;
+
+    /// Set in the process that has no other tests.
+    const ALONE: &str = "PERTASK_ALONE";
+
+    /// Tasks change their states and labels, and end on other threads, while they are read again and again. What the labels have
+    /// is what the tasks have, to the nanosecond, though states of milliseconds end all the time.
+    #[test]
+    fn labels_and_tasks_have_equal_lives() {
+        if std::env::var_os(ALONE).is_none() {
+            let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+            alone.args(["--exact", "sessions::lives::tests::labels_and_tasks_have_equal_lives"]);
+            let output = alone.env(ALONE, "1").output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+            assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+            return;
+        }
+        let session = SessionOptions { life: true, ..SessionOptions::default() }.start().unwrap();
+        let handle = Life::handle().unwrap();
+        let ends = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for number in 0..3_u64 {
+                let ends = &ends;
+                scope.spawn(move || {
+                    while !ends.load(Ordering::Relaxed) {
+                        work(number);
+                    }
+                });
+            }
+            let mut read = 0;
+            while read < 300 {
+                let Lives { rows, by_place } = read_all(handle);
+                let (mut tasks, mut labels) = (LifeCount::default(), LifeCount::default());
+                rows.paths.values().for_each(|row| tasks.add(&row.count));
+                by_place.iter().for_each(|life| labels.add(life));
+                assert_eq!(labels, tasks, "in reading {read}: each task has labels all its life");
+                read += 1;
+            }
+            ends.store(true, Ordering::Relaxed);
+        });
+        drop(session);
+    }
+
+    fn work(number: u64) {
+        let pause = |part: u64| thread::sleep(Duration::from_micros(150 * ((number + part) % 5)));
+        let job = async { Job::new("labelled") }.labels([("number", number.to_string())]);
+        let mut job = futures::executor::block_on(job);
+        pause(1);
+        job.run(|| {
+            let inner = async { pause(2) }.labels([("inner", "yes")]);
+            futures::executor::block_on(inner);
+        });
+        pause(3);
+        let mut job = job.labels([("step", "2")]);
+        job.run(|| pause(4));
+        if number == 1 {
+            // A thread that is no CPU, for a part of the tasks.
+            thread::spawn(move || drop(job));
+        }
+    }
+}

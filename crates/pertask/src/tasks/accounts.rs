@@ -478,6 +478,24 @@ mod tests {
         assert_eq!(open + places.free.len() + FIRST as usize, places.all.len());
     }
 
+    /// What is read during a reading is found at its end, however many sets come and go meanwhile.
+    #[test]
+    fn no_account_loses_its_place_during_a_reading() {
+        let set = |set: usize| Labels::new([("of a reading", set.to_string())]);
+        let watch = Watch::begin();
+        let reading = watch.begin_reading();
+        let (first, at) = (set(0), Used { cpu_ns: 7, ..Used::default() });
+        let held = hold(None, first.clone()).unwrap();
+        let tag = tag_of(&first, Some(&held));
+        drop(held);
+        (1..3 * KEPT).for_each(|number| drop(hold(None, set(number))));
+        assert_eq!(labels_of(tag), first, "it has its place");
+        let read = reading.finish(&ByPlace::of_one(place_of(tag), at.clone()));
+        assert_eq!(read.keys["of a reading"].used["0"], at);
+        (0..KEPT).for_each(|number| drop(hold(None, set(number + 3 * KEPT))));
+        assert_ne!(labels_of(tag), first, "after the reading it leaves");
+    }
+
     /// A child that was forked while another thread had the lock goes on, without labels.
     #[test]
     #[allow(unsafe_code)]

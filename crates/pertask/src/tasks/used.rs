@@ -49,6 +49,14 @@ impl ByPlace {
         Self { lives, ..self }
     }
 
+    #[cfg(test)]
+    pub(crate) fn of_one(place: usize, Used { cpu_ns, life }: Used) -> Self {
+        let mut all = Self { cpu_ns: vec![0; place], lives: vec![LifeCount::default(); place] };
+        all.cpu_ns.push(cpu_ns);
+        all.lives.push(life);
+        all
+    }
+
     /// What is known of one place.
     pub(crate) fn of(&self, place: usize) -> Used {
         Used {

@@ -9,6 +9,7 @@
 //!   build, and now and then an interrupt, which the kernel charges to whoever runs. [`glue_ns`] allows for that.
 #![allow(dead_code, reason = "each file of tests uses a part of it")]
 
+pub mod by_hand;
 pub mod process;
 
 use std::{
