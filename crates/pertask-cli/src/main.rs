@@ -14,6 +14,7 @@ mod duration;
 mod error;
 mod lost;
 mod output;
+mod places;
 mod profile_file;
 mod progress;
 mod record;

@@ -99,7 +99,12 @@ impl Format {
     fn write(self, profile: &Profile, to: &mut dyn Write) -> io::Result<()> {
         match self {
             Self::Pprof => profile.write_pprof(to),
-            Self::Flamegraph => profile.write_flamegraph(&FlamegraphOptions::default(), to),
+            // What was recorded with waits is shown with them.
+            Self::Flamegraph => {
+                let whole_life = !profile.off_cpu.is_empty();
+                let options = FlamegraphOptions { whole_life, ..FlamegraphOptions::default() };
+                profile.write_flamegraph(&options, to)
+            }
             Self::Folded => profile.write_folded(RootBy::TaskName, Weight::Time, to),
             Self::Speedscope => {
                 profile.write_speedscope("pertask", RootBy::TaskName, Weight::Time, to)

@@ -202,6 +202,10 @@ fn lives_are_shown_to_those_who_ask() {
     let output = demo(3, &["--life"]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("Lives of tasks by spawn site"), "{text}");
+    let waits = text.split("Places").nth(1).expect("where tasks wait");
+    let timer = waits.lines().find(|line| line.contains("GET /wait")).expect("its timer");
+    assert!(timer.contains("Sleep") && timer.contains("routes.rs:"), "{text}");
+    assert!(text.contains("Polls that blocked their worker"), "{text}");
     assert!(site(&json(&demo(1, &["--json"])), "GET /hash")["life"].is_null());
 }
 

@@ -12,7 +12,8 @@ use std::{
 };
 
 use pertask::{
-    CounterEvent, Report, SessionOptions,
+    CounterEvent, Report, SessionOptions, TableStyle,
+    profile::{Profile, SummaryStyle},
     sampler::{RawProfile, Sampler, SamplerOptions},
     watch::{Watch, WatchOptions},
 };
@@ -26,7 +27,8 @@ use crate::{
         service::Service,
     },
     error::Error,
-    output::{Format, note, print_report},
+    output::{Format, note, print, print_report, stdout_style},
+    places,
     profile_file::ProfilePath,
     progress::Progress,
     stop::Stop,
@@ -55,7 +57,7 @@ pub fn run(options: &DemoOptions) -> Result<(), Error> {
     let format = if options.json { Format::Json } else { Format::Table };
     print_report(&seen.report, format, options.tree)?;
     if let Some(sampled) = &seen.sampled {
-        write_profile(sampled, options)?;
+        show_sampled(sampled, options)?;
     }
     seen.complaint.map_or(Ok(()), Err)
 }
@@ -86,8 +88,8 @@ async fn serve_and_measure(options: &DemoOptions) -> Result<Seen, Error> {
         memory: options.memory,
         ..SessionOptions::default()
     };
-    let sampler = start_sampler(options)?;
     let watched = start_watch(options)?;
+    let sampler = start_sampler(options)?;
     let session = measured.start().map_err(Error::Measure)?; // pertask 3/3: measure every task of the process
     note(format_args!(
         "measuring {} for {:?} (Ctrl-C ends it early)",
@@ -96,8 +98,9 @@ async fn serve_and_measure(options: &DemoOptions) -> Result<Seen, Error> {
     ));
     watch(&clients, options.duration, &mut stop).await;
     let mut report = session.stop();
-    report.blocked = watched.map(Watch::stop);
     let sampled = sampler.map(Sampler::stop);
+    // This looks up names, which takes a while.
+    report.blocked = watched.map(Watch::stop);
     let during = clients.tally().since(&before);
 
     // The service stops after its clients, because otherwise it would close their connections.
@@ -125,16 +128,26 @@ fn start_watch(options: &DemoOptions) -> Result<Option<Watch>, Error> {
     options.blocked.blocked.or(default).map(start).transpose().map_err(Error::Measure)
 }
 
-/// Writes the profile to each file, even if another one fails.
-fn write_profile(sampled: &RawProfile, options: &DemoOptions) -> Result<(), Error> {
-    let files = options.output.iter();
-    let profile = (!options.unresolved).then(|| sampled.resolve());
+/// Prints where tasks wait, and writes the profile to each file, even if another one fails.
+fn show_sampled(sampled: &RawProfile, options: &DemoOptions) -> Result<(), Error> {
+    let shows_waits = options.life && !options.json;
+    let profile = (!options.unresolved || shows_waits).then(|| sampled.resolve());
+    if let Some(profile) = profile.as_ref().filter(|_| shows_waits) {
+        print_waits(profile)?;
+    }
     note(format_args!("{}", sampled_line(sampled)));
-    let written: Vec<_> = match &profile {
-        Some(profile) => files.map(|file| file.write(profile)).collect(),
+    let files = options.output.iter();
+    let written: Vec<_> = match profile.filter(|_| !options.unresolved) {
+        Some(profile) => files.map(|file| file.write(&profile)).collect(),
         None => files.map(|file| file.write_unresolved(sampled)).collect(),
     };
     written.into_iter().collect()
+}
+
+fn print_waits(profile: &Profile) -> Result<(), Error> {
+    let TableStyle { width, color, .. } = stdout_style();
+    let style = SummaryStyle { width, color, ..SummaryStyle::default() };
+    places::of_waits(profile, style).map_or(Ok(()), |table| print(&format!("\n{table}\n")))
 }
 
 /// `1874 samples for 99.6% of 9.42 s of CPU time, 100.0% of them with whole stacks; perf cpu-clock with SIGTRAP, 199 Hz`

@@ -29,6 +29,7 @@ use crate::{
     agent::Agent,
     error::Error,
     output::{note, print, stdout_style},
+    places,
     profile_file::ProfilePath,
     progress::Progress,
     report::{Shown, group_by, show_types},
@@ -175,6 +176,9 @@ fn show(profile: Profile, files: &Files, options: &RecordOptions) -> Result<(), 
     let style = SummaryStyle { width, color, max_rows, whole_names: options.full_names };
     let shown = Shown { whole: &profile, part: None };
     print(&shown.text(&group_by(&options.by, &profile), style))?;
+    if let Some(table) = places::of_waits(&profile, style) {
+        print(&format!("\n{table}\n"))?;
+    }
     // One file that fails does not keep the others from being written.
     let written: Vec<_> = options.output.iter().map(|file| file.write(&profile)).collect();
     written.into_iter().collect()
