@@ -8,7 +8,7 @@ use std::io;
 use libfuzzer_sys::fuzz_target;
 use pertask_profile::{
     Comparison, Filter, FlamegraphOptions, GroupBy, Part, PprofFile, Profile, ReadLimits, RootBy,
-    SummaryStyle, Weight,
+    State, SummaryStyle, Weight,
 };
 
 fuzz_target!(|file: &[u8]| {
@@ -62,15 +62,22 @@ fn use_it(profile: &Profile) {
     }
     profile.write_flamegraph(&FlamegraphOptions::default(), io::sink()).expect("memory");
     profile.write_firefox("fuzz", io::sink()).expect("memory");
+    profile.write_folded_lives(RootBy::TaskName, io::sink()).expect("memory");
+    let of_life = FlamegraphOptions { whole_life: true, ..FlamegraphOptions::default() };
+    profile.write_flamegraph(&of_life, io::sink()).expect("memory");
+    State::ALL.iter().for_each(|state| add_up(&profile.in_state(*state)));
+    assert_eq!(profile.lives(&GroupBy::Place).whole, profile.times());
+}
 
-    let mut all =
-        vec![GroupBy::Site, GroupBy::Task, GroupBy::Function, GroupBy::Thread, GroupBy::Scope];
+fn add_up(profile: &Profile) {
+    use GroupBy::{Function, Place, Scope, Site, Task, Thread};
+    let mut all = vec![Site, Task, Function, Place, Thread, Scope];
     all.extend(profile.label_keys().into_iter().map(GroupBy::Label));
     let narrow = SummaryStyle { width: Some(60), ..SummaryStyle::default() };
     for by in all {
         let summary = profile.summary(&by);
-        let own = summary.rows.iter().map(|row| row.own.cpu_ns).sum::<u64>();
-        assert_eq!(own, summary.whole.cpu_ns, "{by:?}");
+        let own = summary.rows.iter().map(|row| row.own.time_ns).sum::<u64>();
+        assert_eq!(own, summary.whole.time_ns, "{by:?}");
         assert!(summary.rows.iter().all(|row| row.own <= row.total), "{by:?}");
         let text = summary.table(narrow).to_string();
         assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");

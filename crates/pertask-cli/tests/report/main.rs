@@ -20,7 +20,8 @@ use std::{
 };
 
 use pertask::profile::{
-    Function, Line, Location, LocationId, Profile, ProfileBuilder, Sample, Site, TaskRef, ThreadRef,
+    Function, Line, Location, LocationId, Profile, ProfileBuilder, Sample, Site, State, TaskRef,
+    ThreadRef,
 };
 use serde_json::Value;
 
@@ -375,14 +376,21 @@ fn names_in_a_file_steer_no_terminal() {
         sample.labels = vec![(nasty.into(), nasty.into())];
         sample.scopes = vec![nasty.into()];
     }
-    profile.functions.iter_mut().for_each(|function| function.name = nasty.into());
+    profile.functions.iter_mut().for_each(|function| {
+        (function.name, function.file) = (nasty.into(), format!("{nasty}.rs").into());
+    });
+    let waits = profile.samples.iter().cloned();
+    profile.off_cpu = waits.map(|sample| Sample { state: State::Waiting, ..sample }).collect();
     let file = pprof(&profile);
-    let by = ["-", "--by", "site,task,function,thread,scope"];
+    let by = ["-", "--by", "site,task,function,place,thread,scope"];
     let label = format!("label:{nasty}");
     for arguments in [
         &by[..],
         &["-", "--by", &label],
         &[&by[..], &["--json"]].concat(),
+        &[&by[..], &["--state", "waiting"]].concat(),
+        &[&by[..], &["--state", "life"]].concat(),
+        &[&by[..], &["--state", "life", "--json"]].concat(),
         &["-", "--task", "x"],
         &["-", "--task", "\u{1b}x"],
         &["-", "--thread", nasty],

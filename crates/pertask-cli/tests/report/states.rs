@@ -194,6 +194,8 @@ fn pictures_and_stacks_are_of_the_state() {
     {
         let output = on(&file(), &[&waiting[..], &["-o", path]].concat());
         assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
         assert!(read(path).contains(has), "{path}");
     }
     let life =

@@ -4,13 +4,14 @@ use std::io::{self, Read, Write};
 
 use flate2::{Compression, write::GzEncoder};
 use pertask_profile::{
-    Amount, Comparison, DifferenceRow, Filter, GroupBy, Part, PprofFile, Profile, ReadError,
-    ReadLimits, RootBy, SummaryStyle, Weight,
+    Amount, Comparison, DifferenceRow, Filter, FlamegraphOptions, GroupBy, Part, PprofFile,
+    Profile, ReadError, ReadLimits, RootBy, State, SummaryStyle, Weight,
 };
 use proptest::prelude::*;
 
 use crate::example::{self, pprof};
 use crate::protobuf::{File, Value, bytes, number, packed};
+use crate::waits;
 
 #[test]
 fn each_beginning_of_a_good_file_is_an_error() {
@@ -213,7 +214,7 @@ proptest! {
     #[test]
     fn no_flipped_bits_panic(flips in prop::collection::vec(any::<(prop::sample::Index, u8)>(), 1..6)) {
         // Unpacked, or gzip's checksum would find most of them.
-        for mut file in [unpacked(), pprof(&example::profile())] {
+        for mut file in [unpacked(), unpacked_of(&waits::profile()), pprof(&example::profile())] {
             for (at, bit) in &flips {
                 let at = at.index(file.len());
                 file[at] ^= 1 << (bit % 8);
@@ -258,7 +259,10 @@ fn use_it(read: Result<Profile, ReadError>) {
             profile.write_firefox("p", io::sink()).expect("JSON");
             let (root, weight) = (RootBy::TaskName, Weight::Time);
             profile.write_speedscope("p", root, weight, io::sink()).expect("JSON");
-            add_up(&profile);
+            profile.write_folded_lives(root, io::sink()).expect("stacks");
+            let of_life = FlamegraphOptions { whole_life: true, ..FlamegraphOptions::default() };
+            profile.write_flamegraph(&of_life, io::sink()).expect("a picture");
+            State::ALL.iter().for_each(|state| add_up(&profile.in_state(*state)));
         }
     }
 }
@@ -285,8 +289,8 @@ fn compare(comparison: &Comparison<'_>) {
 
 /// Its summaries add up, and are text for a terminal.
 fn add_up(profile: &Profile) {
-    let mut groups =
-        vec![GroupBy::Site, GroupBy::Task, GroupBy::Function, GroupBy::Thread, GroupBy::Scope];
+    use GroupBy::{Function, Place, Scope, Site, Task, Thread};
+    let mut groups = vec![Site, Task, Function, Place, Thread, Scope];
     groups.extend(profile.label_keys().into_iter().map(GroupBy::Label));
     let style = SummaryStyle { width: Some(60), ..SummaryStyle::default() };
     for by in groups {
@@ -314,7 +318,11 @@ fn read_within(reader: impl Read) -> Result<Profile, ReadError> {
 }
 
 fn unpacked() -> Vec<u8> {
-    let packed = pprof(&example::profile());
+    unpacked_of(&example::profile())
+}
+
+fn unpacked_of(profile: &Profile) -> Vec<u8> {
+    let packed = pprof(profile);
     let mut file = Vec::new();
     flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut file).expect("gzip");
     file

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use pertask_profile::{
-    Bounds, Comparison, Filter, Function, GroupBy, Line, Location, LocationId, Part, Profile,
-    ProfileBuilder, Sample, State, Subject, SummaryStyle, Times,
+    Bounds, Comparison, Filter, Function, GroupBy, Line, Location, LocationId, Part, PprofFile,
+    Profile, ProfileBuilder, Sample, State, Subject, SummaryStyle, Times,
 };
 
-use crate::example::{amount, builder, task};
+use crate::example::{amount, builder, pprof, task};
+use crate::go;
 
 const TOKIO: &str = "/r/registry/src/index-1/tokio-1.54.1/src/sync.rs";
 const LOCK: &str = "tokio::sync::Mutex<T>::lock";
@@ -219,9 +220,12 @@ fn waiting_time_is_compared_by_the_numbers_of_waits() {
 
 #[test]
 fn what_is_not_counted_cannot_be_judged() {
+    let waiting = profile().in_state(State::Waiting);
+    assert!(Comparison::of(&waiting, &waiting).has_counts());
     for state in [State::Ready, State::Blocked] {
         let one = profile().in_state(state);
         let comparison = Comparison::of(&one, &one);
+        assert!(!comparison.has_counts());
         let text = comparison.overview("a", "b", SummaryStyle::default()).to_string();
         let said = format!("noise cannot be judged: {} is measured, and not counted", state.time());
         assert!(text.contains(&said), "{text}");
@@ -230,6 +234,28 @@ fn what_is_not_counted_cannot_be_judged() {
         let table = difference.table(SummaryStyle { max_rows: usize::MAX, ..Default::default() });
         assert!(!table.to_string().contains("SAMPLES") && !table.to_string().contains("WAITS"));
     }
+}
+
+/// Both profiles come back out of the file that `go` makes of them, in each state.
+#[test]
+fn a_difference_by_go_has_all_states() {
+    let [before, after] = [30, 60].map(profile_with);
+    let Some([both, net]) = go::differences(&pprof(&before), &pprof(&after)) else { return };
+    let read = |file: &[u8]| match PprofFile::read(file).expect("a good file") {
+        PprofFile::Difference(two) => *two,
+        PprofFile::Profile(profile) => panic!("{profile:?}"),
+    };
+    let two = read(&both);
+    assert!(!two.is_net);
+    assert_eq!([two.before.times(), two.after.times()], [before.times(), after.times()]);
+    let of_base = |sample: &&Sample| !sample.labels.is_empty();
+    let samples =
+        |profile: &Profile| profile.samples.iter().chain(&profile.off_cpu).find(of_base).cloned();
+    assert_eq!([samples(&two.before), samples(&two.after)], [None, None]);
+    // In the other file is only what has changed: 600 ms of waiting.
+    let net = PprofFile::read(&net[..]).expect("a good file");
+    let PprofFile::Profile(more) = net else { panic!("nothing became less: {net:?}") };
+    assert_eq!(more.times(), Times { waiting_ns: 600_000_000, ..Times::default() });
 }
 
 #[test]
