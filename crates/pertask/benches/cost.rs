@@ -38,6 +38,7 @@ fn main() {
         return polls_with_this_clock(&runtime);
     }
     polls(&runtime);
+    polls_with_a_label(&runtime);
     polls_with_each_clock();
     spawn_and_exit(&runtime);
     memory(&runtime);
@@ -72,6 +73,7 @@ fn polls(runtime: &Runtime) {
         &[
             ("CPU time of every task", SessionOptions::default()),
             ("  and waits from wake to poll", waits()),
+            ("  and lives", lives()),
             ("  and 2 events by getrusage", counting(&["page-faults", "context-switches"])),
             (
                 "  and 3 events by a perf group",
@@ -83,6 +85,17 @@ fn polls(runtime: &Runtime) {
 }
 
 const POLLS: u32 = 100_000;
+
+/// A self-waking poll of a task that has a label.
+fn polls_with_a_label(runtime: &Runtime) {
+    heading("poll that wakes itself, in a task with a label, ns");
+    compare(
+        POLLS,
+        &|| in_a_task(runtime, SelfWake(POLLS)),
+        &|| in_a_task(runtime, SelfWake(POLLS).task("bench").labels([("tenant", "acme")])),
+        &[("CPU time of every task", SessionOptions::default()), ("  and lives", lives())],
+    );
+}
 
 /// The same with the other clocks, each in a process of its own, against the bare program there.
 fn polls_with_each_clock() {
@@ -113,6 +126,10 @@ fn polls_with_this_clock(runtime: &Runtime) {
 
 fn waits() -> SessionOptions {
     SessionOptions { wake_latency: true, ..SessionOptions::default() }
+}
+
+fn lives() -> SessionOptions {
+    SessionOptions { life: true, ..SessionOptions::default() }
 }
 
 fn counting(events: &[&str]) -> SessionOptions {

@@ -69,7 +69,7 @@ impl Ring {
         let start = self.head.load(Ordering::Relaxed);
         let used = start - self.tail.load(Ordering::Acquire);
         let has_room = used + (most as u64) < self.words.len() as u64 / 2;
-        has_room.then(|| Writing { ring: self, start, length: 1 })
+        has_room.then_some(Writing { ring: self, start, length: 1 })
     }
 
     /// The end of the records that are in the ring now.

@@ -444,11 +444,19 @@ mod tests {
     use super::*;
     use std::thread;
 
+    /// Tests that count on others to close what they opened take turns.
+    static TURN: Mutex<()> = Mutex::new(());
+
+    fn turn() -> MutexGuard<'static, ()> {
+        TURN.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Threads hold and drop more sets than are kept, and each set at the same time as other threads: whoever holds one finds its
     /// own labels by the tag, whatever has been closed meanwhile.
     #[test]
     fn who_holds_an_account_has_its_labels() {
         const SETS: usize = 3 * KEPT;
+        let _turn = turn();
         let labels_of_set = |set: usize| Labels::new([("set", (set % SETS).to_string())]);
         let work = |first: usize| {
             for step in 0..4 * SETS {
@@ -481,6 +489,7 @@ mod tests {
     /// What is read during a reading is found at its end, however many sets come and go meanwhile.
     #[test]
     fn no_account_loses_its_place_during_a_reading() {
+        let _turn = turn();
         let set = |set: usize| Labels::new([("of a reading", set.to_string())]);
         let watch = Watch::begin();
         let reading = watch.begin_reading();
@@ -488,11 +497,11 @@ mod tests {
         let held = hold(None, first.clone()).unwrap();
         let tag = tag_of(&first, Some(&held));
         drop(held);
-        (1..3 * KEPT).for_each(|number| drop(hold(None, set(number))));
+        (1..KEPT + 100).for_each(|number| drop(hold(None, set(number))));
         assert_eq!(labels_of(tag), first, "it has its place");
         let read = reading.finish(&ByPlace::of_one(place_of(tag), at.clone()));
         assert_eq!(read.keys["of a reading"].used["0"], at);
-        (0..KEPT).for_each(|number| drop(hold(None, set(number + 3 * KEPT))));
+        (0..KEPT).for_each(|number| drop(hold(None, set(number + 2 * KEPT))));
         assert_ne!(labels_of(tag), first, "after the reading it leaves");
     }
 

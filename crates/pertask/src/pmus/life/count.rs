@@ -34,6 +34,12 @@ pub struct LifeCount {
 }
 
 impl LifeCount {
+    /// Each part.
+    #[cfg(test)]
+    pub(crate) fn parts_ns(&self) -> [u64; Part::COUNT] {
+        self.parts_ns
+    }
+
     fn part_ns(&self, part: Part) -> u64 {
         self.parts_ns[part as usize]
     }
