@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pertask_profile::{
     Bounds, Comparison, Filter, Function, GroupBy, Line, Location, LocationId, Part, PprofFile,
-    Profile, ProfileBuilder, Sample, State, Subject, SummaryStyle, Times,
+    Profile, ProfileBuilder, RootBy, Sample, State, Subject, SummaryStyle, Times,
 };
 
 use crate::example::{amount, builder, pprof, task};
@@ -216,6 +216,17 @@ fn waiting_time_is_compared_by_the_numbers_of_waits() {
     let [before, after] = [300, 600].map(|waits| profile_with(waits).in_state(State::Waiting));
     let difference = Comparison::of(&before, &after).difference(&GroupBy::Place, Part::Own);
     assert!(!difference.rows[0].is_noise());
+}
+
+/// Pictures of growth are of what was compared: not of CPU time, if that was not, and of nothing else beside it.
+#[test]
+fn growth_is_of_the_state_that_is_compared() {
+    let [before, after] = [30, 60].map(profile_with);
+    let of_cpu = Comparison::of(&before, &after).growth(RootBy::TaskName);
+    assert_eq!(of_cpu.profile.times(), Times::default(), "it has not grown");
+    let [before, after] = [before, after].map(|profile| profile.in_state(State::Waiting));
+    let growth = Comparison::of(&before, &after).growth(RootBy::TaskName).profile;
+    assert_eq!(growth.times(), Times { waiting_ns: 600_000_000, ..Times::default() });
 }
 
 #[test]
