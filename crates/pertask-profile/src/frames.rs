@@ -88,6 +88,22 @@ pub(super) fn end(path: &str) -> &str {
     &path[from.unwrap_or(0)..]
 }
 
+/// Returns a function's name without what says least: `Mutex<T>::lock` for `<Mutex<T> as Lock>::lock::{{closure}}`, and `Sleep` for
+/// `<Sleep as Future>::poll`.
+#[cfg(any(feature = "table", feature = "flamegraph"))]
+pub(super) fn short(name: &str) -> Cow<'_, str> {
+    let name = name.trim_end_matches("::{{closure}}");
+    let Some((path, method)) = name.strip_prefix('<').and_then(|rest| rest.rsplit_once(">::"))
+    else {
+        return name.into();
+    };
+    match path.rsplit_once(" as ") {
+        Some((of, of_trait)) if method == "poll" && of_trait.ends_with("Future") => of.into(),
+        Some((of, _)) => format!("{of}::{method}").into(),
+        None => name.into(),
+    }
+}
+
 /// Returns a name for what ran outside tasks: `(tokio scheduler)`, or `(outside tasks)` where that is not known.
 pub(super) fn outside(runtime: Option<&str>) -> Cow<'_, str> {
     runtime.map_or(OUTSIDE.into(), |part| format!("({part})").into())

@@ -1,4 +1,4 @@
-//! Whose code a source file is, by its path: the program's own, a library's, std's, or that of another language.
+//! Whose code a source file is, by its path: the program's own, a library's, or std's.
 
 /// Returns whether the file is the program's own: in Rust, and neither a library's nor std's.
 pub(super) fn is_own(file: &str) -> bool {
@@ -27,9 +27,4 @@ pub(super) fn package_of(file: &str) -> Option<&str> {
 /// A folder's name without its version or hash.
 fn without_suffix(folder: &str) -> &str {
     folder.rsplit_once('-').map_or(folder, |(name, _)| name)
-}
-
-pub(super) fn is_native(file: &str) -> bool {
-    let ending = file.rsplit('.').next().unwrap_or_default();
-    matches!(ending, "c" | "h" | "s" | "S" | "cc" | "cpp" | "cxx" | "hpp" | "hh")
 }

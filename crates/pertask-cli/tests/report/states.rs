@@ -2,10 +2,11 @@
 
 use std::{
     fs,
+    sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
 
-use pertask::profile::{Function, Line, Location, Profile, ProfileBuilder, Sample, State};
+use pertask::profile::{Function, Line, Location, Profile, ProfileBuilder, Sample, State, TaskRef};
 
 use crate::{
     GO, amount, pprof,
@@ -82,6 +83,20 @@ WAITING%  WAITING  WAITS  PLACE                        AT
         functions.contains("100.0%  1.00 s  100.0%  1.00 s     42  tokio::sync::Mutex<T>::lock"),
         "{functions}"
     );
+}
+
+#[test]
+fn whole_types_are_shown_of_tasks_that_wait_too() {
+    let mut profile = profile(30);
+    let future: Arc<str> = "app::Session<app::Http>".into();
+    let (name, task) = ("~app::Session".into(), task(11, None, 80, None));
+    let task = Some(TaskRef { name: Some(name), future: Some(future), ..task });
+    profile.off_cpu.iter_mut().for_each(|sample| sample.task = task.clone());
+    let file = pprof(&profile);
+    let waiting = ["-", "--state", "waiting", "--by", "site"];
+    assert!(text_of(&waiting, &file).contains("1.00 s     42  ~app::Session  src"));
+    let whole = text_of(&[&waiting[..], &["--full-names"]].concat(), &file);
+    assert!(whole.contains("1.00 s     42  ~app::Session<app::Http>  src"), "{whole}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! whole lives, in which state its time was, and how strongly, whose code it is.
 
 use super::super::frames::{OUTSIDE, UNKNOWN};
-use super::super::whose::{is_native, is_of_std, package_of};
+use super::super::whose::{is_of_std, package_of};
 use super::super::{Function, State};
 use super::frame::{Frame, Frames, Root};
 use super::text;
@@ -202,6 +202,11 @@ fn crate_in(name: &str) -> Option<&str> {
 
 fn is_std(name: &str) -> bool {
     matches!(name, "std" | "core" | "alloc" | "test" | "proc_macro")
+}
+
+fn is_native(file: &str) -> bool {
+    let ending = file.rsplit('.').next().unwrap_or_default();
+    matches!(ending, "c" | "h" | "s" | "S" | "cc" | "cpp" | "cxx" | "hpp" | "hh")
 }
 
 fn folder(file: &str) -> &str {

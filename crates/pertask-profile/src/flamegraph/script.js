@@ -44,12 +44,15 @@
     return measured > 0 ? measured : 7.25;
   }
 
-  // A function's name without what says least: `Mutex<T>::lock` of `<Mutex<T> as Lock>::lock::{{closure}}`.
+  // A function's name without what says least: `Mutex<T>::lock` for `<Mutex<T> as Lock>::lock::{{closure}}`, and `Sleep` for
+  // `<Sleep as Future>::poll`.
   function short(name) {
     const open = name.replace(/(::\{\{closure\}\})+$/, '');
     const end = open.lastIndexOf('>::');
     const as = open.lastIndexOf(' as ', end);
-    return open.startsWith('<') && as > 0 ? open.slice(1, as) + open.slice(end + 1) : open;
+    if (!open.startsWith('<') || as < 0) return open;
+    const of = open.slice(1, as);
+    return open.endsWith('Future>::poll') ? of : of + open.slice(end + 1);
   }
 
   function fitted(box, room) {

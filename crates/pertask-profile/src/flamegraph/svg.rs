@@ -4,6 +4,7 @@
 
 use std::io::{self, Write};
 
+use super::super::frames::short;
 use super::super::{Profile, RootBy, State, Weight};
 use super::color::{Kind, LEGEND};
 use super::frame::Frames;
@@ -272,7 +273,8 @@ impl<W: Write> Picture<'_, W> {
         if chars < 3 {
             return Ok(());
         }
-        let short = text::short(name, chars);
+        let is_long = name.chars().nth(chars).is_some();
+        let short = if is_long { short(name) } else { name.into() };
         let shown =
             if kind.is_path() { text::end(&short, chars) } else { text::beginning(name, chars) };
         let (x, y, shown) = (Px(x + 300), y + 13, Escaped(&shown));

@@ -62,21 +62,6 @@ pub(super) fn end(text: &str, chars: usize) -> Cow<'_, str> {
     format!("…{}", &text[from..]).into()
 }
 
-/// A function's name without what says least, if it has more characters than that: `Mutex<T>::lock` of
-/// `<Mutex<T> as Lock>::lock::{{closure}}`.
-pub(super) fn short(name: &str, chars: usize) -> Cow<'_, str> {
-    if name.chars().nth(chars).is_none() {
-        return name.into();
-    }
-    let name = name.trim_end_matches("::{{closure}}");
-    let of_trait = name.strip_prefix('<').and_then(|rest| {
-        let (path, method) = rest.rsplit_once(">::")?;
-        let (of, _) = path.rsplit_once(" as ")?;
-        Some(format!("{of}::{method}"))
-    });
-    of_trait.map_or(name.into(), Cow::Owned)
-}
-
 /// How much a part is of the whole: `12.34 %`.
 pub(super) fn percent(part: u128, whole: u128) -> String {
     let whole = if whole == 0 { 1.0 } else { whole as f64 };

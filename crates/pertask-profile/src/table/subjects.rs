@@ -38,6 +38,7 @@ pub(super) struct Naming<'a> {
     with_files: bool,
     with_tasks: bool,
     most_of_name: usize,
+    whole_names: bool,
 }
 
 impl<'a> Naming<'a> {
@@ -54,7 +55,7 @@ impl<'a> Naming<'a> {
         let most_of_name = if whole_names { MAX_FUNCTION } else { MAX_NAME };
         let with_tasks =
             subjects.clone().any(|it| matches!(it, Subject::Place { task: Some(_), .. }));
-        Self { by, label, with_files: need_files(subjects), with_tasks, most_of_name }
+        Self { by, label, with_files: need_files(subjects), with_tasks, most_of_name, whole_names }
     }
 
     /// Returns the columns that name a row.
@@ -90,7 +91,8 @@ impl<'a> Naming<'a> {
             Subject::Place { name, at, task } => {
                 let task =
                     task.as_deref().map_or_else(several, |it| Cell::new(frames::beginning(it)));
-                let cells = [task, Cell::path(name), site(at.as_ref())];
+                let name = if self.whole_names { (&**name).into() } else { frames::short(name) };
+                let cells = [task, Cell::path(&name), site(at.as_ref())];
                 cells.into_iter().skip(usize::from(!self.with_tasks)).collect()
             }
             Subject::NoStack if *self.by == GroupBy::Place => {

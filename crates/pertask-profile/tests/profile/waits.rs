@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pertask_profile::{
     Bounds, Comparison, Filter, Function, GroupBy, Line, Location, LocationId, Part, PprofFile,
-    Profile, ProfileBuilder, Sample, State, Subject, SummaryStyle, Times,
+    Profile, ProfileBuilder, RootBy, Sample, State, Subject, SummaryStyle, Times,
 };
 
 use crate::example::{amount, builder, pprof, task};
@@ -62,8 +62,12 @@ fn places_say_what_is_awaited_where_and_by_whom() {
 Places (% of 1.00 s of waiting time)
 WAITING%  WAITING  WAITS  TASK       PLACE                        AT
    90.0%   900 ms     40  (several)  tokio::sync::Mutex<T>::lock  src/app.rs:41
-   10.0%   100 ms      2  GET /hash  <Sleep as Future>::poll      src/app.rs:52";
-    assert_eq!(text(&profile().in_state(State::Waiting), &GroupBy::Place), expected);
+   10.0%   100 ms      2  GET /hash  Sleep                        src/app.rs:52";
+    let waiting = profile().in_state(State::Waiting);
+    assert_eq!(text(&waiting, &GroupBy::Place), expected);
+    let whole = SummaryStyle { whole_names: true, ..SummaryStyle::default() };
+    let whole = waiting.summary(&GroupBy::Place).table(whole).to_string();
+    assert!(whole.contains("<Sleep as Future>::poll      src/app.rs:52"), "{whole}");
 }
 
 #[test]
@@ -148,6 +152,26 @@ fn a_place_is_one_row_whatever_tasks_each_state_has_there() {
     assert_eq!((at_lock[0].own.ready_ns, at_lock[0].own.waiting_ns), (20_000_000, 900_000_000));
 }
 
+/// In a terminal of 80 columns, too, a place says what is awaited.
+#[test]
+fn names_of_places_are_short() {
+    for (name, shown) in [
+        (
+            "<tokio::sync::oneshot::Receiver<T> as core::future::Future>::poll",
+            "oneshot::Receiver<T>",
+        ),
+        ("<Queue<T> as app::Wait>::wait::{{closure}}::{{closure}}", "Queue<T>::wait"),
+        ("<<T as A>::B as core::future::future::Future>::poll", "<T as A>::B"),
+        ("<Queue>::pop", "<Queue>::pop"),
+    ] {
+        let mut builder = builder();
+        let stack = vec![place(&mut builder, name, "", 0)];
+        builder.add(Sample { stack, ..amount(1) });
+        let text = text(&builder.finish(Duration::ZERO), &GroupBy::Place);
+        assert!(text.contains(&format!("{shown}  -")), "{text}");
+    }
+}
+
 /// The nearest line of the program's own code, the innermost function's own included; else the nearest that is known.
 #[test]
 fn a_place_is_at_the_programs_own_line() {
@@ -216,6 +240,17 @@ fn waiting_time_is_compared_by_the_numbers_of_waits() {
     let [before, after] = [300, 600].map(|waits| profile_with(waits).in_state(State::Waiting));
     let difference = Comparison::of(&before, &after).difference(&GroupBy::Place, Part::Own);
     assert!(!difference.rows[0].is_noise());
+}
+
+/// Pictures of growth are of what was compared: not of CPU time, if that was not, and of nothing else beside it.
+#[test]
+fn growth_is_of_the_state_that_is_compared() {
+    let [before, after] = [30, 60].map(profile_with);
+    let of_cpu = Comparison::of(&before, &after).growth(RootBy::TaskName);
+    assert_eq!(of_cpu.profile.times(), Times::default(), "it has not grown");
+    let [before, after] = [before, after].map(|profile| profile.in_state(State::Waiting));
+    let growth = Comparison::of(&before, &after).growth(RootBy::TaskName).profile;
+    assert_eq!(growth.times(), Times { waiting_ns: 600_000_000, ..Times::default() });
 }
 
 #[test]
