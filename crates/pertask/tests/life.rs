@@ -57,7 +57,7 @@ fn each_part_is_what_happened() {
     let usage = &support::row(&report, "by hand").usage;
     assert_eq!(life.on_cpu_ns, usage.cpu_ns);
     assert_eq!(life.on_cpu_ns + life.blocked_ns, usage.wall_ns, "the clock was read once for both");
-    assert_eq!(report.tasks[0].life.as_ref().map(LifeReport::life_ns).is_some(), true);
+    assert!(report.tasks[0].life.is_some());
     let path = report.tree.iter().find(|row| row.site.name.as_deref() == Some("by hand"));
     assert!(path.unwrap().life.as_ref().unwrap().life_ns() <= life.life_ns());
 }

@@ -96,7 +96,9 @@ impl Cut {
         let mut unseen: HashMap<u64, Ended> =
             ended.into_iter().map(|ended| (ended.task, ended)).collect();
         if !unseen.is_empty() {
-            seen.for_each(|task| drop(unseen.remove(&task.get())));
+            for task in seen {
+                unseen.remove(&task.get());
+            }
         }
         for Ended { tag, open, .. } in unseen.values() {
             self.add(*tag, open);

@@ -62,7 +62,7 @@ pub(super) fn lives(
 }
 
 fn key(label: &LabelReport) -> String {
-    cut_end(&harmless(&label.key), MAX_KEY).into()
+    cut_end(&harmless(&label.key), MAX_KEY)
 }
 
 /// The lines of one key, with at most `most` values.
