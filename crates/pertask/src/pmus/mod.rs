@@ -6,7 +6,6 @@ pub(crate) mod call_stack;
 #[allow(unsafe_code)]
 pub(crate) mod counters;
 pub(crate) mod cpu_time;
-#[allow(unsafe_code)]
 pub(crate) mod life;
 pub(crate) mod memory;
 pub(crate) mod stint;

@@ -70,7 +70,12 @@ mod tests {
                     }
                 });
             }
+            while made.lock().unwrap().len() < 10 {
+                thread::yield_now();
+            }
             for read in 0..300 {
+                // So that they do not all come before the others run again.
+                thread::sleep(Duration::from_micros(read * 7 % 1_000));
                 made.lock().unwrap().clear();
                 let Lives { rows, by_place } = read_all(handle);
                 // A task that was made during the reading, and has ended, may be in one of the two.

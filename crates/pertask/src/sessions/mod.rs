@@ -10,6 +10,7 @@ mod memory;
 mod reading;
 mod rows;
 mod session;
+mod site;
 mod threads;
 mod tree;
 

@@ -8,11 +8,12 @@ use super::longest::LongestPolls;
 use super::measured::{Measured, Selection, Sources};
 use super::memory::{MemoryReading, MemorySince};
 use super::rows::{self, LiveTask, Rows, Running, with_running};
+use super::site::SiteSince;
 use super::threads::{Thread, Threads};
 use super::tree::{self, Spawned};
 use crate::os::clock::Choice;
 use crate::os::threads;
-use crate::pmus::counters::{Counter, CounterCounts, CounterSource, Counters, CountersLost};
+use crate::pmus::counters::{CounterCounts, CounterSource, Counters, CountersLost};
 use crate::pmus::cpu_time::ledger::{AccountId, Entries, Used};
 use crate::pmus::cpu_time::{CpuTime, CpuTimeCount, CpuTimeCpu};
 use crate::pmus::life::LifeCount;
@@ -25,7 +26,7 @@ use crate::tasks::accounts::{self, label_sets_without_place};
 use crate::tasks::past::Accounted;
 use crate::tasks::run;
 use crate::tasks::used::ByPlace;
-use pertask_core::{Count, CpuRecord, PathCounts, PmuHandle, Site, System, TaskId};
+use pertask_core::{CpuRecord, PathCounts, PmuHandle, System, TaskId};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::MutexGuard;
@@ -93,16 +94,6 @@ struct Losses {
 struct Worker {
     tasks_ns: u64,
     ran_tasks: bool,
-}
-
-/// What the tasks of one site did during a session, on whatever path.
-struct SiteSince {
-    site: &'static Site,
-    started: u64,
-    live: u64,
-    count: CpuTimeCount,
-    max_poll_ns: u64,
-    life: Option<LifeCount>,
 }
 
 impl Reading {
@@ -480,42 +471,6 @@ impl Reading {
             polls_out_of_order: now.polls_out_of_order - base.polls_out_of_order,
             turns_without_counters: now.counters.turns - base.counters.turns,
             workers_without_counters: now.counters.workers,
-        }
-    }
-}
-
-impl SiteSince {
-    fn new(site: &'static Site) -> Self {
-        Self {
-            site,
-            started: 0,
-            live: 0,
-            count: CpuTimeCount::default(),
-            max_poll_ns: 0,
-            life: None,
-        }
-    }
-
-    fn add(&mut self, row: &Spawned) {
-        self.started += row.started;
-        self.live += row.live;
-        self.count.add(&row.count);
-        self.max_poll_ns = self.max_poll_ns.max(row.max_poll_ns);
-        if let Some(life) = &row.life {
-            self.life.get_or_insert_default().add(life);
-        }
-    }
-
-    fn report(self, counters: Vec<Counter>, wakes: Option<WakeReport>) -> SiteReport {
-        SiteReport {
-            site: SpawnSite::of(self.site),
-            tasks_started: self.started,
-            tasks_live: self.live,
-            usage: Usage::of(&self.count, self.max_poll_ns),
-            counters,
-            wakes,
-            life: self.life.map(|life| LifeReport::of(&life, self.count.cpu_ns)),
-            memory: None,
         }
     }
 }
