@@ -83,11 +83,11 @@ fn a_wait_stands_at_what_was_awaited() {
     let profile = sampler.stop();
     let named = named(&profile);
     for (what, least_ms) in [
-        (&["Sleep", "query"][..], 39),
+        (&["Sleep", "query"][..], 30),
         (&["Mutex", "locked"][..], 1),
         (&["Receiver", "recv"][..], 1),
-        (&["JoinHandle"][..], 39),
-        (&["Timeout"][..], 39),
+        (&["JoinHandle"][..], 30),
+        (&["Timeout"][..], 30),
     ] {
         let ns = waited_at(&named, what);
         assert!(ns >= least_ms * 1_000_000, "{what:?}: {ns} ns of {named:#?}");
@@ -170,7 +170,7 @@ fn who_wakes_is_told() {
     let of = |path: u32| profile.waits.iter().filter(move |wait| wait.path == path);
     let by_another = of(waits).filter(|wait| wait.woken_by == Some(wakes));
     assert!(
-        by_another.map(|wait| wait.waiting_ns).sum::<u64>() >= 39_000_000,
+        by_another.map(|wait| wait.waiting_ns).sum::<u64>() >= 30_000_000,
         "{:#?}",
         profile.waits
     );
