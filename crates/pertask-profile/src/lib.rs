@@ -5,7 +5,7 @@
 //!   [`Profile::from_pprof`] reads it back.
 //! - [`Profile::write_flamegraph`], [`Profile::write_firefox`], [`Profile::write_speedscope`] and [`Profile::write_folded`] write
 //!   it for viewers.
-//! - [`Profile::summary`] adds the time up by task, spawn site, function, place, thread, scope or label.
+//! - [`Profile::summary`] adds the time up by task, spawn site, function, place, waker, thread, scope or label.
 //! - [`Profile::in_state`] makes a profile of time off the CPU, for all of these: where tasks wait, for one. [`Profile::lives`] and
 //!   [`FlamegraphOptions::whole_life`] have all states together.
 //! - [`Profile::filtered`] returns a part of it.
@@ -158,6 +158,9 @@ pub struct Sample {
     pub stack: Vec<LocationId>,
     /// The task that ran, or `None` if none did.
     pub task: Option<TaskRef>,
+    /// The tasks that ended these waits, by name and site; or `None` where no task did (a timer, the network, another thread), or where that
+    /// is not known.
+    pub woken_by: Option<TaskRef>,
     /// The part of a runtime that ran outside tasks, as in `tokio scheduler`, or `None` if that is not known.
     pub runtime: Option<Arc<str>>,
     /// The thread that ran, or `None` if it is not known or the samples are of several threads.
@@ -179,6 +182,7 @@ impl Default for Sample {
             state: State::OnCpu,
             stack: Vec::new(),
             task: None,
+            woken_by: None,
             runtime: None,
             thread: None,
             scopes: Vec::new(),

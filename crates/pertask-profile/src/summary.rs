@@ -1,4 +1,4 @@
-//! Adds up a profile's time, of whatever state it is, by task, spawn site, function, place, thread, scope or label.
+//! Adds up a profile's time, of whatever state it is, by task, spawn site, function, place, waker, thread, scope or label.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::iter;
 use std::sync::Arc;
 
-use super::{Profile, Sample, Site, State, TaskRef, ThreadRef, frames};
+use super::{Profile, RootBy, Sample, Site, State, TaskRef, ThreadRef, frames};
 
 /// What a [`Summary`] has a row for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -23,6 +23,8 @@ pub enum GroupBy {
     Place,
     /// Each thread. (A task that waits is on none.)
     Thread,
+    /// Of waits, the tasks of each name and those that woke them.
+    Waker,
     /// Each scope.
     Scope,
     /// Each value of the label with this key. Where a sample has several, its own time is the first one's.
@@ -102,6 +104,13 @@ pub enum Subject {
         /// What the tasks are called whose place it is, or `None` if they have several names.
         task: Option<Arc<str>>,
     },
+    /// Tasks that waited, and those that woke them.
+    Waker {
+        /// What the tasks are called that waited.
+        task: Arc<str>,
+        /// What the tasks are called that woke them, or `None` where no task did, or where that is not known.
+        by: Option<Arc<str>>,
+    },
     /// Samples without a stack.
     NoStack,
     /// A thread, or `None` if it is not known.
@@ -115,6 +124,9 @@ pub enum Subject {
     /// Samples without the label.
     NoLabel,
 }
+
+/// What stands for no task.
+pub(super) const NO_TASK: &str = "(no task)";
 
 impl Profile {
     /// Returns the amount of all samples together.
@@ -150,6 +162,7 @@ impl Profile {
             GroupBy::Task => self.each_once(|sample| {
                 sample.task.clone().map_or_else(|| outside(sample), Subject::Task)
             }),
+            GroupBy::Waker => self.each_once(waker),
             GroupBy::Thread => self.each_once(|sample| Subject::Thread(sample.thread.clone())),
             GroupBy::Label(key) => self.by_label(key),
             GroupBy::Scope => self.scopes(),
@@ -276,6 +289,9 @@ impl Subject {
             Self::Runtime(part) => frames::outside(Some(part)),
             Self::Function { name, .. } | Self::Place { name, .. } => (&**name).into(),
             Self::Scope(name) | Self::Label(name) => (&**name).into(),
+            Self::Waker { task, by } => {
+                format!("{task}, woken by {}", by.as_deref().unwrap_or(NO_TASK)).into()
+            }
             Self::NoStack => "(no stack)".into(),
             Self::Thread(thread) => frames::thread(thread.as_ref()),
             Self::NoScope => "(no scope)".into(),
@@ -310,6 +326,12 @@ fn site(sample: &Sample) -> Subject {
         Some(task) => Subject::Site { name: task.name.clone(), site: task.site.clone() },
         None => outside(sample),
     }
+}
+
+fn waker(sample: &Sample) -> Subject {
+    let called = |task: &TaskRef| Arc::from(&*Subject::Task(task.clone()).name());
+    let task = RootBy::TaskName.of(sample);
+    Subject::Waker { task: Arc::from(&*task), by: sample.woken_by.as_ref().map(called) }
 }
 
 fn outside(sample: &Sample) -> Subject {

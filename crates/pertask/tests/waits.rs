@@ -175,6 +175,20 @@ fn who_wakes_is_told() {
         profile.waits
     );
     assert!(of(wakes).all(|wait| wait.woken_by.is_none()), "a timer woke it");
+
+    let waiting = profile.resolve().in_state(State::Waiting);
+    let mut file = Vec::new();
+    profile.resolve().write_pprof(&mut file).unwrap();
+    let read = Profile::from_pprof(&file[..]).unwrap().in_state(State::Waiting);
+    for profile in [waiting, read] {
+        let rows = profile.summary(&GroupBy::Waker).rows;
+        let edge = |task: &str, by: Option<&str>| {
+            let edge = Subject::Waker { task: task.into(), by: by.map(Into::into) };
+            rows.iter().find(|row| row.subject == edge).map_or(0, |row| row.own.time_ns)
+        };
+        assert!(edge("waits for another", Some("wakes another")) >= 30_000_000, "{rows:#?}");
+        assert!(edge("wakes another", None) >= 30_000_000, "{rows:#?}");
+    }
 }
 
 /// A file without names says of waits what the profile itself says, once it has names.

@@ -25,7 +25,7 @@ pub struct ReportOptions {
     #[arg(long, value_enum, hide_possible_values = true, value_name = "STATE")]
     pub state: Option<StateOption>,
 
-    /// The tables: site, task, function, place, thread, scope, label:KEY; may be repeated or
+    /// The tables: site, task, function, place, waker, thread, scope, label:KEY; may be repeated or
     /// separated by commas [default: site,function; of waiting and ready time site,place]
     #[arg(long, value_name = "GROUP", value_delimiter = ',')]
     pub by: Vec<By>,
@@ -235,11 +235,16 @@ impl FromStr for By {
             "task" => GroupBy::Task,
             "function" => GroupBy::Function,
             "place" => GroupBy::Place,
+            "waker" => GroupBy::Waker,
             "thread" => GroupBy::Thread,
             "scope" => GroupBy::Scope,
             _ => match text.strip_prefix("label:") {
                 Some(key) if !key.is_empty() => GroupBy::Label(key.into()),
-                _ => return Err("one of site, task, function, place, thread, scope, label:KEY"),
+                _ => {
+                    return Err(
+                        "one of site, task, function, place, waker, thread, scope, label:KEY",
+                    );
+                }
             },
         }))
     }

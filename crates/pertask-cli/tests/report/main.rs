@@ -408,8 +408,8 @@ fn names_in_a_file_steer_no_terminal() {
 fn usage_errors_exit_with_2_and_teach() {
     let cases: &[(&[&str], &str)] = &[
         (&[], "<FILE>"),
-        (&["-", "--by", "tsak"], "site, task, function, place, thread, scope, label:KEY"),
-        (&["-", "--by", "label:"], "site, task, function, place, thread, scope, label:KEY"),
+        (&["-", "--by", "tsak"], "site, task, function, place, waker, thread, scope, label:KEY"),
+        (&["-", "--by", "label:"], "site, task, function, place, waker, thread, scope, label:KEY"),
         (&["-", "--label", "acme"], "as in tenant=acme"),
         (&["-", "--top", "many"], "--top"),
         (&["-", "--root", "scope"], "task, site, thread"),

@@ -14,7 +14,7 @@ pub(super) enum Value<'a> {
 }
 
 /// The keys of our own labels.
-const OURS: [&str; 10] = [
+const OURS: [&str; 12] = [
     "task",
     "task_name",
     "task_type",
@@ -25,6 +25,8 @@ const OURS: [&str; 10] = [
     "tid",
     "scope",
     "stack",
+    "woken_by",
+    "woken_by_site",
 ];
 /// The prefix of a user's key that would otherwise be one of ours.
 const USER: &str = "user.";
@@ -49,6 +51,11 @@ pub(super) fn of(sample: &Sample) -> Vec<(Cow<'_, str>, Value<'_>)> {
         let site = task.site.as_ref().map(|site| Value::Text(frames::place(site).into()));
         labels.extend(site.map(|site| ("site".into(), site)));
         labels.extend(task.parent.map(|parent| ("parent".into(), Value::Number(parent))));
+    }
+    if let Some(waker) = &sample.woken_by {
+        labels.extend(waker.name.iter().map(|name| ("woken_by".into(), text(name))));
+        let site = waker.site.as_ref().map(|site| Value::Text(frames::place(site).into()));
+        labels.extend(site.map(|site| ("woken_by_site".into(), site)));
     }
     labels.extend(sample.runtime.iter().map(|part| ("runtime".into(), text(part))));
     if let Some(thread) = &sample.thread {
@@ -148,6 +155,11 @@ impl Labels {
             ("task_type", Taken::Text(future)) => return task(sample).future = Some(future),
             ("runtime", Taken::Text(part)) => return sample.runtime = Some(part),
             ("task_name", Taken::Text(name)) => return task(sample).name = Some(name),
+            ("woken_by", Taken::Text(name)) => return waker(sample).name = Some(name),
+            ("woken_by_site", Taken::Text(text)) => match self.site(&text) {
+                Some(site) => return waker(sample).site = Some(site),
+                None => Taken::Text(text),
+            },
             ("parent", Taken::Number(parent)) => return task(sample).parent = Some(parent),
             ("thread", Taken::Text(name)) => return thread(sample).name = name,
             ("scope", Taken::Text(scope)) => return sample.scopes.push(scope),
@@ -206,6 +218,10 @@ fn thread_part(key: &str) -> Option<ThreadPart> {
 
 fn task(sample: &mut Sample) -> &mut TaskRef {
     sample.task.get_or_insert_default()
+}
+
+fn waker(sample: &mut Sample) -> &mut TaskRef {
+    sample.woken_by.get_or_insert_default()
 }
 
 fn thread(sample: &mut Sample) -> &mut ThreadRef {

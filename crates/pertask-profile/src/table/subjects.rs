@@ -1,5 +1,6 @@
 //! What a table's rows are of: the columns that name it, and their cells.
 
+use super::super::summary::NO_TASK;
 use super::super::{GroupBy, Site, Subject, frames};
 use pertask_text::grid::{Cell, Column};
 use pertask_text::human;
@@ -19,6 +20,7 @@ pub(super) fn title(by: &GroupBy) -> String {
         GroupBy::Task => "Tasks".to_owned(),
         GroupBy::Function => "Functions".to_owned(),
         GroupBy::Place => "Places".to_owned(),
+        GroupBy::Waker => "Who ends waits".to_owned(),
         GroupBy::Thread => "Threads".to_owned(),
         GroupBy::Scope => "Scopes".to_owned(),
         GroupBy::Label(key) => format!("Label {key}"),
@@ -79,6 +81,7 @@ impl<'a> Naming<'a> {
                 vec![text("TASK", self.most_of_name), text("PLACE", MAX_FUNCTION / 3), path("AT")]
             }
             GroupBy::Place => vec![text("PLACE", MAX_FUNCTION / 3), path("AT")],
+            GroupBy::Waker => vec![text("TASK", MAX_NAME), text("WOKEN BY", MAX_NAME)],
             GroupBy::Thread => vec![text("THREAD", MAX_NAME), number("TID")],
             GroupBy::Scope => vec![text("SCOPE", MAX_FUNCTION)],
             GroupBy::Label(_) => vec![text(&self.label, MAX_FUNCTION)],
@@ -94,6 +97,10 @@ impl<'a> Naming<'a> {
                 let name = if self.whole_names { (&**name).into() } else { frames::short(name) };
                 let cells = [task, Cell::path(&name), site(at.as_ref())];
                 cells.into_iter().skip(usize::from(!self.with_tasks)).collect()
+            }
+            Subject::Waker { task, by } => {
+                let by = by.as_deref().map_or_else(no_task, |it| Cell::new(frames::beginning(it)));
+                vec![Cell::new(frames::beginning(task)), by]
             }
             Subject::NoStack if *self.by == GroupBy::Place => {
                 let words = Cell::new(&of.to_string()).tint(Tint::Secondary);
@@ -116,6 +123,10 @@ fn need_files<'s>(mut subjects: impl Iterator<Item = &'s Subject>) -> bool {
 /// Returns a cell for tasks of several names.
 fn several() -> Cell {
     Cell::new("(several)").tint(Tint::Secondary)
+}
+
+fn no_task() -> Cell {
+    Cell::new(NO_TASK).tint(Tint::Secondary)
 }
 
 /// Returns the cell of a place in the source.

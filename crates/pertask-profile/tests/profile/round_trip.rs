@@ -170,7 +170,11 @@ fn profiles() -> impl Strategy<Value = Profile> {
 fn off_cpu(sample: Sample) -> Option<Sample> {
     let state = State::OFF_CPU[sample.time_ns as usize % 3];
     let count = if state == State::Waiting { sample.count } else { 0 };
-    (sample.time_ns > 0).then_some(Sample { state, count, ..sample })
+    // A waker without a name and a site is none.
+    let woken_by = sample.task.clone().filter(|task| task.name.is_some() || task.site.is_some());
+    let woken_by =
+        woken_by.map(|task| TaskRef { name: task.name, site: task.site, ..TaskRef::default() });
+    (sample.time_ns > 0).then_some(Sample { state, count, woken_by, ..sample })
 }
 
 fn counted(sample: Sample, has_counts: bool) -> Sample {
@@ -192,6 +196,7 @@ fn samples() -> impl Strategy<Value = Sample> {
             state: State::OnCpu,
             stack,
             task,
+            woken_by: None,
             runtime: runtime.map(Into::into),
             thread: thread.map(|(tid, name)| ThreadRef { tid, name: name.into() }),
             scopes,

@@ -111,6 +111,7 @@ impl<'a> Recording<'a> {
             state: State::OnCpu,
             stack: stack.into_iter().chain(root).collect(),
             task: raw.task.map(|id| self.task(Some(id), raw.parent, raw.path)),
+            woken_by: None,
             runtime: None,
             thread: Some(self.thread(raw.thread)),
             scopes: raw.scopes.iter().map(|name| self.texts.text(name)).collect(),
@@ -149,6 +150,7 @@ impl<'a> Recording<'a> {
             state: State::Waiting,
             stack: stack.into_iter().chain(root).collect(),
             task: Some(self.task(None, None, Some(raw.path))),
+            woken_by: raw.woken_by.map(|path| self.task(None, None, Some(path))),
             labels: self.labels(&raw.labels),
             complete,
             ..Sample::default()

@@ -198,6 +198,7 @@ fn group(by: &GroupBy) -> (&'static str, Option<&str>) {
         GroupBy::Task => ("task", None),
         GroupBy::Function => ("function", None),
         GroupBy::Place => ("place", None),
+        GroupBy::Waker => ("waker", None),
         GroupBy::Thread => ("thread", None),
         GroupBy::Scope => ("scope", None),
         GroupBy::Label(key) => ("label", Some(&**key)),
@@ -261,6 +262,11 @@ fn named(subject: &Subject) -> Named<'_> {
             out.file = at.as_ref().map(|at| &*at.file);
             out.line = at.as_ref().map(|at| at.line);
             out.task_name = task.as_deref();
+        }
+        Subject::Waker { task, by } => {
+            out.kind = "waker";
+            out.name = by.as_deref();
+            out.task_name = Some(task);
         }
         Subject::Thread(thread) => {
             out.kind = "thread";

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 /// What the PMU keeps for a task.
 ///
 /// INVARIANT: whoever switches the task writes `state`, `parts`, `tag`, `cut` and `before`, and changes all but `state` only while
-/// `state` is [`Moment::CHANGING`]. One exception: any thread may replace the 0 of new data, once it has written `first_tag` and
+/// `state` is `Moment::CHANGING`. One exception: any thread may replace the 0 of new data, once it has written `first_tag` and
 /// `task`, which are not used any more once the state has changed.
 #[derive(Debug)]
 #[repr(C)]
