@@ -75,18 +75,15 @@ impl<const N: usize> ByTag<N> {
     /// Adds to an amount of a tag. Only the CPU's own thread calls this.
     #[inline(always)]
     pub(super) fn add(&self, tag: u32, amount: usize, more: u64) {
-        if let Some(cell) = self.cell(place_of(tag)) {
-            // Relaxed: readers see the old or the new value.
-            cell[amount].store(cell[amount].load(Ordering::Relaxed) + more, Ordering::Relaxed);
+        if let Some(cell) = self.of(tag) {
+            add(&cell[amount], more);
         }
     }
 
-    /// Adds to an amount of a tag in a table that threads share.
-    pub(super) fn add_shared(&self, tag: u32, amount: usize, more: u64) {
-        if let Some(cell) = self.cell(place_of(tag)) {
-            // Relaxed: readers see the old or the new value.
-            cell[amount].fetch_add(more, Ordering::Relaxed);
-        }
+    /// The amounts of a tag, to be added to by [`add`] and [`add_shared`]. `None` if there is no room.
+    #[inline(always)]
+    pub(super) fn of(&self, tag: u32) -> Option<&[AtomicU64; N]> {
+        self.cell(place_of(tag))
     }
 
     #[inline(always)]
@@ -112,6 +109,19 @@ impl<const N: usize> ByTag<N> {
             sums[place].iter_mut().zip(amounts).for_each(|(sum, amount)| *sum += amount);
         }
     }
+}
+
+/// Adds to an amount in a CPU's own table.
+#[inline(always)]
+pub(super) fn add(amount: &AtomicU64, more: u64) {
+    // Relaxed: readers see the old or the new value.
+    amount.store(amount.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+}
+
+/// Adds to an amount in a table that threads share.
+pub(super) fn add_shared(amount: &AtomicU64, more: u64) {
+    // Relaxed: readers see the old or the new value.
+    amount.fetch_add(more, Ordering::Relaxed);
 }
 
 fn read<const N: usize>(cell: &[AtomicU64; N]) -> [u64; N] {
@@ -141,7 +151,7 @@ mod tests {
         by_tag.make_all_room();
         by_tag.add(7, 0, 2);
         by_tag.add(7 | 5 << 20, 0, 3);
-        by_tag.add_shared(7, 1, 6);
+        add_shared(&by_tag.of(7).unwrap()[1], 6);
         by_tag.add(FIRST as u32 + 1, 1, 4);
         assert_eq!(by_tag.of_place(7), [5, 6], "the place, whatever stands above it");
         assert_eq!(by_tag.of_place(FIRST + 1), [0, 4]);

@@ -7,8 +7,8 @@
 //! not charged at the cut: see [`Cut`](super::cut::Cut).
 
 use super::count::Part;
-use crate::pmus::by_tag::ByTag;
-use std::sync::atomic::{AtomicU32, Ordering};
+use crate::pmus::by_tag::{self, ByTag};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// What one CPU has charged to tags.
 #[derive(Debug, Default)]
@@ -36,24 +36,55 @@ pub(super) fn begin_cut(number: u32) {
     LATEST.store(number, Ordering::Release);
 }
 
+/// Where a task's state is charged that ends.
+///
+/// INVARIANT: [`own`](Self::own) only on the thread of that CPU.
+#[derive(Clone, Copy)]
+pub(super) struct Books<'a> {
+    books: &'a LifeCpu,
+    add: fn(&AtomicU64, u64),
+}
+
+/// The account of a tag in some books, as long as a section lasts in which a cut was the latest.
+#[derive(Clone, Copy)]
+pub(super) struct Account<'a> {
+    parts: Option<&'a [AtomicU64; Part::COUNT]>,
+    add: fn(&AtomicU64, u64),
+}
+
+impl<'a> Books<'a> {
+    /// The books of the calling thread's CPU.
+    #[inline(always)]
+    pub(super) fn own(books: &'a LifeCpu) -> Self {
+        Self { books, add: by_tag::add }
+    }
+
+    /// The books of the calling thread: its CPU's, or those that threads share.
+    pub(super) fn here(own: Option<&'a LifeCpu>) -> Self {
+        own.map_or(Self { books: &SHARED, add: by_tag::add_shared }, Self::own)
+    }
+
+    /// The account of a tag, in the section in which `cut` was the latest cut.
+    #[inline(always)]
+    pub(super) fn account(self, cut: u32, tag: u32) -> Account<'a> {
+        let parts = if tag == 0 { None } else { self.books.bank(cut).of(tag) };
+        Account { parts, add: self.add }
+    }
+}
+
+impl Account<'_> {
+    /// Charges a part of a life.
+    #[inline(always)]
+    pub(super) fn charge(self, part: Part, ns: u64) {
+        if let Some(parts) = self.parts {
+            (self.add)(&parts[part as usize], ns);
+        }
+    }
+}
+
 impl LifeCpu {
     pub(super) fn make_all_room(&self) {
         self.banks.iter().for_each(ByTag::make_all_room);
-    }
-
-    /// Charges a part of a life to a tag. Only the CPU's own thread calls this, in a section in which `cut` was the latest cut.
-    #[inline(always)]
-    pub(super) fn charge(&self, cut: u32, tag: u32, part: Part, ns: u64) {
-        if tag != 0 {
-            self.bank(cut).add(tag, part as usize, ns);
-        }
-    }
-
-    /// Charges a part of a life in the books that threads share.
-    pub(super) fn charge_shared(&self, cut: u32, tag: u32, part: Part, ns: u64) {
-        if tag != 0 {
-            self.bank(cut).add_shared(tag, part as usize, ns);
-        }
     }
 
     #[inline(always)]

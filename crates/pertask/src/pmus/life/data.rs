@@ -1,6 +1,6 @@
 //! What the PMU keeps for a task: its state, and the parts of its life.
 
-use super::books::latest_cut;
+use super::books::{Books, latest_cut};
 use super::count::{LifeCount, Part};
 use super::state::{Moment, State};
 use bytemuck::Zeroable;
@@ -95,9 +95,9 @@ impl LifeData {
 
     /// Charges the time since the last change to the state that ends, and begins the next. The life has begun.
     ///
-    /// Calls `charge` with the latest cut, the tag that the task had, and each part. The caller is in a section.
+    /// Charges it in `books`, too, to the tag that the task had. The caller is in a section.
     #[inline(always)]
-    pub(super) fn change(&self, change: Change, charge: impl Fn(u32, u32, Part, u64)) {
+    pub(super) fn change(&self, change: Change, books: Books<'_>) {
         // Relaxed: only whoever switches the task writes the word, once it is not 0.
         let last = Moment::of(self.state.load(Ordering::Relaxed));
         self.state.store(Moment::CHANGING, Ordering::Relaxed);
@@ -109,11 +109,11 @@ impl LifeData {
         if self.cut.load(Ordering::Relaxed) != cut {
             self.cross(cut);
         }
-        let tag = self.tag.load(Ordering::Relaxed);
+        let account = books.account(cut, self.tag.load(Ordering::Relaxed));
         let add = |part: Part, ns: u64| {
             let so_far = &self.parts[part as usize];
             so_far.store(so_far.load(Ordering::Relaxed) + ns, Ordering::Relaxed);
-            charge(cut, tag, part, ns);
+            account.charge(part, ns);
         };
         // Clocks of two CPUs may be apart by some nanoseconds.
         let now_ns = change.now_ns.max(last.since_ns);
@@ -141,28 +141,23 @@ impl LifeData {
         self.cut.store(cut, Ordering::Relaxed);
     }
 
-    /// Lets the task go on in its state, with another tag. Calls `charge` as [`change`](Self::change) does.
-    pub(super) fn change_tag(&self, tag: u32, now_ns: u64, charge: impl Fn(u32, u32, Part, u64)) {
+    /// Lets the task go on in its state, with another tag.
+    pub(super) fn change_tag(&self, tag: u32, now_ns: u64, books: Books<'_>) {
         // Relaxed, both: whoever has the task writes the word. A wake at this moment counts from the next change on.
         let Moment { state, .. } = Moment::of(self.state.load(Ordering::Relaxed));
         let woken_ns = self.woken_ns.load(Ordering::Relaxed);
-        self.change(Change { state, now_ns, woken_ns, tag }, charge);
+        self.change(Change { state, now_ns, woken_ns, tag }, books);
     }
 
-    /// Ends the life, if it has begun. Calls `charge` as [`change`](Self::change) does. Returns the task's number, and what of its
-    /// life was not charged at the latest cut.
-    pub(super) fn end(
-        &self,
-        now_ns: u64,
-        charge: impl Fn(u32, u32, Part, u64),
-    ) -> Option<(u64, u32, Seen)> {
+    /// Ends the life, if it has begun. Returns the task's number, the latest cut, and what of its life was not charged at that cut.
+    pub(super) fn end(&self, now_ns: u64, books: Books<'_>) -> Option<(u64, u32, Seen)> {
         if !self.has_begun() {
             return None;
         }
         let woken_ns = self.take_wake();
         // Relaxed, all: the task has run for the last time, and its last CPU has handed it over.
         let tag = self.tag.load(Ordering::Relaxed);
-        self.change(Change { state: State::Ended, now_ns, woken_ns, tag }, charge);
+        self.change(Change { state: State::Ended, now_ns, woken_ns, tag }, books);
         let cut = self.cut.load(Ordering::Relaxed);
         Some((self.task.load(Ordering::Relaxed), cut, self.see(now_ns, cut)))
     }

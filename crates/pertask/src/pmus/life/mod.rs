@@ -15,7 +15,7 @@ pub use self::books::LifeCpu;
 pub use self::count::LifeCount;
 pub use self::data::LifeData;
 
-use self::books::SHARED;
+use self::books::Books;
 use self::cut::Cut;
 use self::data::Change;
 use self::state::State;
@@ -72,12 +72,7 @@ impl Pmu for Life {
 
     fn fold(&self, ended: &LifeData, totals: &LifeData) -> bool {
         let now_ns = self.clock.wall_ns();
-        let life = match own_books() {
-            Some(own) => ended.end(now_ns, |cut, tag, part, ns| own.charge(cut, tag, part, ns)),
-            None => {
-                ended.end(now_ns, |cut, tag, part, ns| SHARED.charge_shared(cut, tag, part, ns))
-            }
-        };
+        let life = ended.end(now_ns, Books::here(own_books()));
         match life {
             Some((task, cut, seen)) => {
                 totals.add(&seen.count);
@@ -151,16 +146,7 @@ impl Life {
                 return;
             }
             let now_ns = life.clock.wall_ns();
-            match own_books() {
-                Some(own) => {
-                    data.change_tag(tag, now_ns, |cut, tag, part, ns| {
-                        own.charge(cut, tag, part, ns)
-                    });
-                }
-                None => data.change_tag(tag, now_ns, |cut, tag, part, ns| {
-                    SHARED.charge_shared(cut, tag, part, ns);
-                }),
-            }
+            data.change_tag(tag, now_ns, Books::here(own_books()));
         });
         task.set_tag(tag);
     }
@@ -172,7 +158,7 @@ impl Life {
             data.begin(switch.task, state, now_ns);
         }
         let change = Change { state, now_ns, woken_ns, tag: switch.task.tag() };
-        data.change(change, |cut, tag, part, ns| switch.cpu_data.charge(cut, tag, part, ns));
+        data.change(change, Books::own(switch.cpu_data));
     }
 
     /// The time of the switch that is under way.

@@ -13,7 +13,7 @@ fn change(data: &LifeData, state: State, now_ns: u64, woken_ns: u64) {
 
 fn change_to(data: &LifeData, change: Change, books: &LifeCpu) {
     data.begin_as(1, change.tag, change.state, change.now_ns);
-    data.change(change, |cut, tag, part, ns| books.charge(cut, tag, part, ns));
+    data.change(change, Books::own(books));
 }
 
 fn parts(data: &LifeData, now_ns: u64) -> Vec<(Part, u64)> {
@@ -134,7 +134,7 @@ fn each_part_is_charged_to_its_tag() {
     to(data.end_poll(), 160, 0, 7);
     data.note_wake(200);
     // A wait and a wake that go on with other labels.
-    data.change_tag(9, 210, |cut, tag, part, ns| books.charge(cut, tag, part, ns));
+    data.change_tag(9, 210, Books::own(&books));
     to(State::Polled, 215, data.take_wake(), 0);
     to(State::Unknown, 300, 0, 0);
     let of = |tag: usize| {
@@ -176,6 +176,6 @@ fn a_task_remembers_what_it_had_at_the_cut() {
         (5, 900, 700),
         "it was charged since, which is not in the bank"
     );
-    let (task, _, seen) = data.end(900, |_, _, _, _| {}).unwrap();
+    let (task, _, seen) = data.end(900, Books::own(&books)).unwrap();
     assert_eq!((task, seen.count.life_ns(), seen.open.life_ns(), seen.tag), (1, 800, 600, 5));
 }
