@@ -98,17 +98,37 @@ impl LifeData {
     /// Charges it in `books`, too, to the tag that the task had. The caller is in a section.
     #[inline(always)]
     pub(super) fn change(&self, change: Change, books: Books<'_>) {
-        // Relaxed: only whoever switches the task writes the word, once it is not 0.
+        // Relaxed, both: only whoever switches the task writes them, the word once it is not 0.
         let last = Moment::of(self.state.load(Ordering::Relaxed));
-        self.state.store(Moment::CHANGING, Ordering::Relaxed);
-        // Release: pairs with the Acquire fence in `see`. A reader that has read something of what is written below finds that the
-        // state is changing, or has changed.
-        fence(Ordering::Release);
         let cut = latest_cut();
-        // Relaxed, here and below: the executor moves a task from one CPU to the next, and so orders their writes.
         if self.cut.load(Ordering::Relaxed) != cut {
-            self.cross(cut);
+            return self.change_across(last, change, books, cut);
         }
+        self.begin_change();
+        self.finish_change(last, change, books, cut);
+    }
+
+    /// The first change since a cut. The fast path calls it last, so it needs no stack frame.
+    #[cold]
+    #[inline(never)]
+    fn change_across(&self, last: Moment, change: Change, books: Books<'_>, cut: u32) {
+        self.begin_change();
+        self.cross(cut);
+        self.finish_change(last, change, books, cut);
+    }
+
+    #[inline(always)]
+    fn begin_change(&self) {
+        // Relaxed: the fence orders it.
+        self.state.store(Moment::CHANGING, Ordering::Relaxed);
+        // Release: pairs with the Acquire fence in `see`. A reader that has read something of what is written after this finds that
+        // the state is changing, or has changed.
+        fence(Ordering::Release);
+    }
+
+    #[inline(always)]
+    fn finish_change(&self, last: Moment, change: Change, books: Books<'_>, cut: u32) {
+        // Relaxed, here and below: the executor moves a task from one CPU to the next, and so orders their writes.
         let account = books.account(cut, self.tag.load(Ordering::Relaxed));
         let add = |part: Part, ns: u64| {
             let so_far = &self.parts[part as usize];
@@ -125,10 +145,8 @@ impl LifeData {
     }
 
     /// Keeps, at the first change since a cut, what the task had been charged by then.
-    #[cold]
-    #[inline(never)]
     fn cross(&self, cut: u32) {
-        // Relaxed, all: the fences of `change` order what readers see. Nobody else writes these.
+        // Relaxed, all: the fence of `begin_change` orders what readers see. Nobody else writes these.
         if self.cut.load(Ordering::Relaxed) == 0 {
             // Acquire: pairs with the Release in `begin_as`. `change` has read the word of another thread.
             fence(Ordering::Acquire);
@@ -212,13 +230,13 @@ impl LifeData {
     pub(super) fn see(&self, now_ns: u64, cut: u32) -> Seen {
         let mut seen = Seen::default();
         for _ in 0..TRIES {
-            // Acquire: pairs with the Release in `change` and `begin_as`, so that the rest is that of this state's beginning, or later.
+            // Acquire: pairs with the Release in `finish_change` and `begin_as`, so that the rest is that of this state's beginning, or later.
             let word = self.state.load(Ordering::Acquire);
             // Relaxed: the fence orders them.
             let woken_ns = self.woken_ns.load(Ordering::Relaxed);
             let parts_ns = load(&self.parts);
             let (charged_ns, tag) = self.charged(cut, parts_ns);
-            // Acquire: pairs with the Release fence in `change`.
+            // Acquire: pairs with the Release fence in `begin_change`.
             fence(Ordering::Acquire);
             let is_settled = word != Moment::CHANGING && self.state.load(Ordering::Relaxed) == word;
             let mut all_ns = parts_ns;
