@@ -199,7 +199,7 @@ impl Sampler {
     fn with_losses(&self, mut profile: RawProfile) -> RawProfile {
         let before = self.beside.as_ref().filter(|beside| beside.waits.is_some());
         let dropped = before.map(|beside| waits::dropped() - beside.dropped_waits);
-        profile.lost.dropped_waits = dropped.unwrap_or(0);
+        profile.lost.dropped_waits += dropped.unwrap_or(0);
         profile
     }
 

@@ -44,7 +44,7 @@ impl OwnRecord {
         };
         // SAFETY: the registers are those of this function, which goes on.
         let walk = |own: &mut Own| unsafe { handler::walk(self.record, own, from, found) };
-        // SAFETY: the thread has the record, by the invariant.
+        // SAFETY: the thread has the record, by the invariant, and a walk does not panic.
         let (flags, good) = unsafe { self.record.enter_outside(walk) }??;
         words[0] = flags;
         // Without this function itself.
@@ -53,6 +53,8 @@ impl OwnRecord {
     }
 
     /// Writes a record of at most so many words into the thread's ring, half of which is left to samples. `None` if there is no room.
+    ///
+    /// `f` must not panic: it only copies words.
     pub(super) fn write(self, most: usize, f: impl FnOnce(&mut dyn FnMut(u64))) -> Option<()> {
         let write = |_: &mut Own| {
             let mut writing = self.record.ring.begin_in_half(most)?;
@@ -60,7 +62,7 @@ impl OwnRecord {
             writing.finish();
             Some(())
         };
-        // SAFETY: the thread has the record, by the invariant.
+        // SAFETY: the thread has the record, by the invariant, and `f` does not panic.
         unsafe { self.record.enter_outside(write) }?
     }
 }

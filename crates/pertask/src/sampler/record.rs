@@ -189,11 +189,11 @@ impl Record {
         self.busy.store(false, Ordering::Relaxed);
     }
 
-    /// Calls `f` with `own`, outside of a handler. A signal that comes meanwhile takes no sample, and is counted. Returns `None` if `f`
-    /// would run within another such call.
+    /// Calls `f` with `own`, outside of a handler, on a stack of the sampler's own: the caller's may be that of a small fiber. A signal
+    /// that comes meanwhile takes no sample, and is counted. Returns `None` if `f` would run within another such call.
     ///
     /// # Safety
-    /// The calling thread must have the record.
+    /// The calling thread must have the record, and `f` must not panic.
     pub(super) unsafe fn enter_outside<R>(&self, f: impl FnOnce(&mut Own) -> R) -> Option<R> {
         // Relaxed, and fences for the compiler alone: a handler that comes meanwhile runs on this thread.
         if self.busy.load(Ordering::Relaxed) {
@@ -201,14 +201,16 @@ impl Record {
         }
         self.busy.store(true, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
-        let idle = OnDrop(|| {
-            compiler_fence(Ordering::SeqCst);
-            self.busy.store(false, Ordering::Relaxed);
-        });
-        // SAFETY: the calling thread has the record, by the caller's contract, and `busy` keeps out every handler on it.
-        let result = f(unsafe { &mut *self.own.get() });
-        drop(idle);
-        Some(result)
+        let (own, mut result) = (self.own.get(), None);
+        // SAFETY: the calling thread has the record, by the caller's contract, and `busy` keeps out every handler on it. So nobody else
+        // uses `own` or its stack.
+        unsafe {
+            let area = (*own).area;
+            area.run(|| result = Some(f(&mut *own)));
+        }
+        compiler_fence(Ordering::SeqCst);
+        self.busy.store(false, Ordering::Relaxed);
+        result
     }
 
     /// Calls `f` with the current walker. The caller is in [`enter`](Self::enter).
@@ -233,15 +235,6 @@ impl Record {
         // Release: pairs with the Acquire in `free_unused`, so that the walker is freed only after `f` has read it.
         self.using.store(ptr::null_mut(), Ordering::Release);
         result
-    }
-}
-
-/// Calls a closure when it is dropped, also in a panic.
-struct OnDrop<F: FnMut()>(F);
-
-impl<F: FnMut()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        self.0();
     }
 }
 

@@ -29,6 +29,9 @@ pub(super) struct Drained<'a> {
     pub(super) words: &'a [u64],
 }
 
+/// The bytes that a sample takes. Tables grow by doubling.
+const SAMPLE: usize = 2 * size_of::<RawSample>();
+
 impl Drained<'_> {
     /// The thread's CPU time at this sample.
     pub(super) fn thread_cpu_ns(&self) -> u64 {
@@ -118,7 +121,9 @@ impl Session {
             Some(_) => self.starts.remove(&thread).unwrap_or(0),
             None => 0,
         };
-        let Some((stack, scopes_open)) = self.stack(addresses).zip(self.scopes(scope_words)) else {
+        let Some((stack, scopes_open)) =
+            self.stack(addresses, SAMPLE).zip(self.scopes(scope_words))
+        else {
             self.lost.dropped_memory_full += 1;
             return;
         };
@@ -155,22 +160,24 @@ impl Session {
     /// Adds a wait that has ended, or its part so far.
     pub(super) fn add_wait(&mut self, words: &[u64]) {
         let Some(seen) = self.waits.see(words) else { return };
-        let Some(stack) = self.stack(seen.addresses) else {
-            self.lost.dropped_memory_full += 1;
-            return;
-        };
-        self.waits.add(&seen, stack);
+        // Waits are added up, so only a new place takes room.
+        let known = self.stacks.get(seen.addresses);
+        let is_known = known.is_some_and(|stack| self.waits.knows(&seen, stack));
+        let place_bytes = if is_known { 0 } else { Waits::PLACE_BYTES };
+        match self.stack(seen.addresses, place_bytes) {
+            Some(stack) => self.waits.add(&seen, stack),
+            None => self.lost.dropped_waits += 1,
+        }
     }
 
-    /// The stack with these addresses, which is kept now if it is new. Takes room for the stack and for a sample, or returns
-    /// `None` if there is not enough.
-    fn stack(&mut self, addresses: &[u64]) -> Option<Arc<[u64]>> {
-        // Tables grow by doubling, and an `Arc` has counts.
-        const SAMPLE: usize = 2 * size_of::<RawSample>();
+    /// The stack with these addresses, which is kept now if it is new. Takes room for the stack and for so many bytes of what has it, or
+    /// returns `None` if there is not enough.
+    fn stack(&mut self, addresses: &[u64], bytes: usize) -> Option<Arc<[u64]>> {
+        // An `Arc` has counts.
         const STACK: usize = 64;
         let known = self.stacks.get(addresses).cloned();
         let new_bytes = if known.is_some() { 0 } else { STACK + size_of_val(addresses) };
-        self.room_bytes = self.room_bytes.checked_sub(SAMPLE + new_bytes)?;
+        self.room_bytes = self.room_bytes.checked_sub(bytes + new_bytes)?;
         let stack = known.unwrap_or_else(|| {
             let new: Arc<[u64]> = addresses.into();
             self.stacks.insert(Arc::clone(&new));
@@ -240,4 +247,31 @@ impl Session {
 fn missed_ns(used_ns: u64, period_ns: u64) -> u64 {
     let periods = (used_ns + period_ns / 2) / period_ns.max(1);
     (periods.saturating_sub(1) * period_ns).min(used_ns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::handler::WAIT;
+    use super::*;
+
+    /// The words of a wait of a nanosecond at one of the places.
+    fn wait(place: u64) -> Vec<u64> {
+        let end_ns = u64::MAX / 2 + 1;
+        let head = [WAIT | COMPLETE | 1 << 32, 0, end_ns, 7, 0, 1, 0];
+        head.into_iter().chain([end_ns - 1, end_ns, 0x1000 + place, 0x2000]).collect()
+    }
+
+    #[test]
+    fn waits_take_room_by_place_and_what_finds_none_is_counted() {
+        let options = SamplerOptions { memory_bytes: 10_000, ..SamplerOptions::default() };
+        let mut session = Session::new(1, &options);
+        (0..100_000).for_each(|_| session.add_wait(&wait(1)));
+        assert_eq!(session.lost.dropped_waits, 0);
+        (0..1_000).for_each(|place| session.add_wait(&wait(place)));
+        let kept = session.waits.finish();
+        assert!(kept.len() > 5 && kept.len() < 50, "{}", kept.len());
+        let counts: Vec<_> = kept.iter().map(|wait| (wait.count, wait.waiting_ns)).collect();
+        assert_eq!(counts[0], (100_001, 100_001));
+        assert_eq!(session.lost.dropped_waits, 1_000 - kept.len() as u64);
+    }
 }

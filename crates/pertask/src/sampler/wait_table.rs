@@ -18,16 +18,19 @@ pub(super) struct Waits {
 /// Where tasks of one spawn path waited, and who woke them.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Place {
-    /// Equal stacks share their memory.
-    stack: *const u64,
+    /// The address of the stack: equal stacks share their memory.
+    stack: usize,
     path: u32,
     tag: u32,
     woken_by: Option<u32>,
 }
 
-// SAFETY: the pointer is a number here. What it points to is shared and never changes.
-#[allow(unsafe_code)]
-unsafe impl Send for Place {}
+impl Place {
+    fn of(seen: &Seen<'_>, stack: &[u64]) -> Self {
+        let Seen { path, tag, woken_by, .. } = *seen;
+        Self { stack: stack.as_ptr().addr(), path, tag, woken_by }
+    }
+}
 
 /// A wait as its words tell it.
 pub(super) struct Seen<'a> {
@@ -42,6 +45,9 @@ pub(super) struct Seen<'a> {
 }
 
 impl Waits {
+    /// The bytes that a place takes. Tables grow by doubling.
+    pub(super) const PLACE_BYTES: usize = 2 * size_of::<(Place, RawWait)>();
+
     pub(super) fn since(since_ns: u64) -> Self {
         Self { since_ns, all: HashMap::new() }
     }
@@ -65,9 +71,14 @@ impl Waits {
         })
     }
 
+    /// Whether there were such waits before.
+    pub(super) fn knows(&self, seen: &Seen<'_>, stack: &[u64]) -> bool {
+        self.all.contains_key(&Place::of(seen, stack))
+    }
+
     pub(super) fn add(&mut self, seen: &Seen<'_>, stack: Arc<[u64]>) {
         let Seen { path, tag, woken_by, stands_for, .. } = *seen;
-        let place = Place { stack: stack.as_ptr(), path, tag, woken_by };
+        let place = Place::of(seen, &stack);
         let new = || RawWait {
             path,
             labels: accounts::labels_of(tag),

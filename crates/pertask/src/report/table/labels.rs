@@ -50,7 +50,8 @@ pub(super) fn lives(
         (label.without_life.clone(), "(without)"),
     ];
     let rest = rest.map(|(life, what)| Whose { life, who: Cell::new(what).tint(Tint::Secondary) });
-    rows.extend(life::longest_first(&rest, usize::MAX));
+    let rest = rest.iter().filter_map(|row| Some((row, row.life.as_ref()?)));
+    rows.extend(rest.filter(|(_, life)| life.life_ns() > 0));
     if rows.is_empty() {
         return Vec::new();
     }
