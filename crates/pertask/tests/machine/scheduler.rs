@@ -304,10 +304,9 @@ impl Machine {
         let (cpu, None) = (in_section.next()?, in_section.next()) else { return None };
         let flight = self.flights[cpu].as_ref()?;
         let is_certain = match flight.operation {
-            Operation::Exit { .. }
-            | Operation::Snapshot { .. }
-            | Operation::Read { .. }
-            | Operation::ForkRoot { .. } => true,
+            Operation::Exit { .. } | Operation::Read { .. } | Operation::ForkRoot { .. } => true,
+            // It has a section for each task: a detach goes on after the first, and takes away what a later one would find.
+            Operation::Snapshot { .. } => !matches!(operation, Operation::Detach { .. }),
             // Where families have it allocate, it is in no section.
             Operation::Fork { .. } => {
                 let parent = self.ledger.current(cpu);
