@@ -235,6 +235,38 @@ fn a_task_that_waits_for_ever_shows_where() {
     runtime.block_on(task).unwrap();
 }
 
+/// A wait that began while waits were sampled, and ended while they were not, is none of a later sampler's.
+#[test]
+fn a_wait_that_ended_unseen_is_not_taken_for_one_that_goes_on() {
+    let _alone = alone();
+    let runtime = runtime();
+    let bell = Arc::new(tokio::sync::Notify::new());
+    let (first, polls) = (sampling(), Arc::new(AtomicU64::new(0)));
+    let (rings, counted) = (Arc::clone(&bell), Arc::clone(&polls));
+    let work = async move {
+        loop {
+            counted.fetch_add(1, Relaxed);
+            rings.notified().await;
+        }
+    };
+    let task = runtime.spawn(work.task("is polled in between"));
+    support::wait_until("it waits", || polls.load(Relaxed) == 1);
+    drop(first);
+    bell.notify_one();
+    support::wait_until("it has been polled", || polls.load(Relaxed) == 2);
+    let second = sampling();
+    std::thread::sleep(Duration::from_millis(30));
+    let profile = second.stop();
+    assert!(profile.waits.iter().all(|wait| wait.ready_ns == 0), "{:#?}", profile.waits);
+    let third = sampling();
+    bell.notify_one();
+    support::wait_until("it has been polled again", || polls.load(Relaxed) == 3);
+    let profile = third.stop();
+    let seen = profile.waits.iter().filter(|wait| !wait.stack.is_empty());
+    assert!(seen.map(|wait| wait.ready_ns).sum::<u64>() < 30_000_000, "{:#?}", profile.waits);
+    task.abort();
+}
+
 /// Neither the number of polls nor their result changes, whatever the sampler does with wakers.
 #[test]
 fn nothing_is_polled_more_often() {

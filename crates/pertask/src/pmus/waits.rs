@@ -26,12 +26,17 @@ pub(crate) struct Sampling {
     pub(crate) begun: fn(&Arc<Wait>),
     /// Takes in a wait that has ended.
     pub(crate) ended: fn(&Wait, now_ns: u64),
+    /// Takes in that it is not known any more how a wait goes on.
+    pub(crate) forgotten: fn(&Wait),
 }
 
 static SAMPLING: OnceLock<Sampling> = OnceLock::new();
 
 /// The number of sessions that sample waits.
 static WANTED: AtomicU32 = AtomicU32::new(0);
+
+/// How often sampling has begun. In between nobody knows of polls, so a wait from before may have ended long ago.
+static EPOCH: AtomicU32 = AtomicU32::new(0);
 
 /// While a value of this type lives, waits are sampled.
 #[derive(Debug)]
@@ -42,6 +47,7 @@ impl Sampled {
     pub(crate) fn begin(sampling: Sampling) -> Self {
         SAMPLING.get_or_init(|| sampling);
         // Relaxed: a poll that begins at this moment may not be watched.
+        EPOCH.fetch_add(u32::from(WANTED.load(Ordering::Relaxed) == 0), Ordering::Relaxed);
         WANTED.fetch_add(1, Ordering::Relaxed);
         Self(())
     }
@@ -67,6 +73,8 @@ pub(crate) struct Wait {
     pub(crate) task: Arc<Task>,
     /// How many polls this one stands for.
     pub(crate) stands_for: u32,
+    /// The epoch in which the poll was watched.
+    epoch: u32,
     /// The thread that polls, by its [`Cpu`]'s number.
     poller: u32,
     /// Whether the poll goes on.
@@ -101,6 +109,8 @@ impl Wait {
         Some(Arc::new(Self {
             task: Arc::clone(task),
             stands_for,
+            // Relaxed: see `Sampled::begin`.
+            epoch: EPOCH.load(Ordering::Relaxed),
             poller: Cpu::with(|cpu| cpu.record().index()),
             polled: AtomicBool::new(true),
             leaves: Default::default(),
@@ -144,9 +154,18 @@ impl Wait {
         if self.since_ns.load(Ordering::Relaxed) != 0
             && let Some(sampling) = SAMPLING.get()
         {
-            (sampling.ended)(self, Choice::of_process().wall_ns());
+            match self.is_known() {
+                true => (sampling.ended)(self, Choice::of_process().wall_ns()),
+                false => (sampling.forgotten)(self),
+            }
             self.since_ns.store(0, Ordering::Relaxed);
         }
+    }
+
+    /// Whether waits have been sampled ever since, so that all polls are known.
+    pub(crate) fn is_known(&self) -> bool {
+        // Relaxed: see `Sampled::begin`.
+        self.epoch == EPOCH.load(Ordering::Relaxed)
     }
 
     /// Notes that the task is woken by a leaf, given by its number plus one, or 0.

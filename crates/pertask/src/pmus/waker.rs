@@ -68,11 +68,11 @@ pub(crate) fn noting<'a>(
     inner: &Waker,
     own: &'a mut Option<Arc<NotingWaker>>,
 ) -> Option<Lent<'a>> {
+    end_wait(own.as_ref());
     let has_latency = WakeLatency::begin_measured_poll(task);
     if !Life::begin_measured_poll(task) && !has_latency {
         return None;
     }
-    end_wait(own.as_ref());
     let wait = Wait::choose(task).map(|wait| (wait, 0));
     // A poll that is watched needs a waker that the future has not seen.
     let kept = own.take().filter(|noting| wait.is_none() && noting.inner.will_wake(inner));

@@ -37,7 +37,7 @@ static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// Begins to sample waits.
 pub(super) fn begin() -> Sampled {
-    Sampled::begin(Sampling { choose, stack, begun, ended })
+    Sampled::begin(Sampling { choose, stack, begun, ended, forgotten })
 }
 
 /// How many watched waits have been lost since the program began.
@@ -52,7 +52,7 @@ pub(super) fn for_each_open(mut f: impl FnMut(&[u64])) {
         return;
     }
     let now_ns = crate::os::clock::Choice::of_process().wall_ns();
-    for wait in OPEN.pin().values() {
+    for wait in OPEN.pin().values().filter(|wait| wait.is_known()) {
         let mut words = Vec::with_capacity(MOST_WORDS);
         write(wait, &wait.course(), now_ns, |word| words.push(word));
         f(&words);
@@ -137,10 +137,14 @@ fn begun(wait: &Arc<Wait>) {
     }
 }
 
-fn ended(wait: &Wait, now_ns: u64) {
+fn forgotten(wait: &Wait) {
     if can_look_up() {
         OPEN.pin().remove(&number(wait));
     }
+}
+
+fn ended(wait: &Wait, now_ns: u64) {
+    forgotten(wait);
     let write = |push: &mut dyn FnMut(u64)| write(wait, &wait.course(), now_ns, push);
     if OwnRecord::get().and_then(|own| own.write(MOST_WORDS, write)).is_none() {
         // Relaxed: a figure.
