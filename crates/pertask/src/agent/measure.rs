@@ -61,7 +61,9 @@ impl Measuring {
 
     /// The report so far.
     pub(super) fn report(&self) -> Report {
-        self.shown(self.session.snapshot())
+        let mut report = self.session.snapshot();
+        report.blocked = self.watch.as_ref().map(Watch::report);
+        self.how.shown(report)
     }
 
     /// The report since the one before. `None` if measuring cannot go on.
@@ -69,14 +71,9 @@ impl Measuring {
         // First the new session and then the old one's end: nothing is missed, and little is in both.
         let next = self.how.start().ok()?;
         let last = std::mem::replace(&mut self.session, next);
-        let report = self.shown(last.stop());
-        self.watch.iter().for_each(Watch::clear);
-        Some(report)
-    }
-
-    fn shown(&self, mut report: Report) -> Report {
-        self.watch.iter().for_each(|watch| watch.fill(&mut report));
-        self.how.shown(report)
+        let mut report = last.stop();
+        report.blocked = self.watch.as_ref().map(Watch::take);
+        Some(self.how.shown(report))
     }
 }
 

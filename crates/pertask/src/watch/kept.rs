@@ -114,6 +114,18 @@ impl Kept {
     pub(super) fn report(&self) -> BlockedReport {
         let state = self.lock();
         let table = state.all();
+        self.report_of(table, state)
+    }
+
+    /// The report of all polls so far, of which those that have ended are forgotten in the same step: none is missed, and none is in two.
+    pub(super) fn take_report(&self) -> BlockedReport {
+        let mut state = self.lock();
+        let table = state.all();
+        state.ended.clear();
+        self.report_of(table, state)
+    }
+
+    fn report_of(&self, table: Table, state: MutexGuard<'_, State>) -> BlockedReport {
         let (mut remarks, panics) = (state.remarks.clone(), state.panics);
         // To find names may take a while.
         drop(state);
@@ -122,11 +134,6 @@ impl Kept {
             remarks.push(format!("the function that is told of blocking polls panicked {times}"));
         }
         BlockedReport { remarks, ..table.report(&self.names, self.threshold_ns) }
-    }
-
-    /// Forgets the polls that have ended.
-    pub(super) fn clear(&self) {
-        self.lock().ended.clear();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

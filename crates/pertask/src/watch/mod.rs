@@ -153,6 +153,18 @@ impl Watch {
         self.shared.kept.report()
     }
 
+    /// The polls so far, of which those that have ended are forgotten: a program that calls this again and again finds each of them once.
+    /// One that goes on now is in the report with the time so far, and counts again, as a whole, in the next.
+    ///
+    /// Otherwise as [`report`](Self::report).
+    #[must_use]
+    pub fn take(&self) -> BlockedReport {
+        if self.is_anothers() {
+            return BlockedReport::default();
+        }
+        self.shared.kept.take_report()
+    }
+
     /// All polls so far, by site, without names of functions.
     #[cfg(feature = "metrics")]
     pub(crate) fn by_site(&self) -> Vec<BlockedSite> {
@@ -172,13 +184,6 @@ impl Watch {
     /// ```
     pub fn fill(&self, report: &mut Report) {
         report.blocked = Some(self.report());
-    }
-
-    /// Forgets the polls that have ended. One that goes on now counts again, as a whole.
-    pub fn clear(&self) {
-        if !self.is_anothers() {
-            self.shared.kept.clear();
-        }
     }
 
     /// Stops watching, and returns the polls.

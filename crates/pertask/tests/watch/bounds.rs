@@ -3,7 +3,7 @@
 use super::support::{self, alone};
 use super::{THRESHOLD, options, rows, wait_for, watch};
 use pertask::watch::{Watch, WatchOptions};
-use pertask::{Job, TaskExt};
+use pertask::{BlockedReport, Job, TaskExt};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -62,7 +62,7 @@ fn many_different_polls_take_bounded_memory_and_all_are_counted() {
 }
 
 #[test]
-fn what_is_cleared_is_not_told_again() {
+fn what_is_taken_is_told_once() {
     let _alone = alone();
     let watch = watch();
     let over = AtomicBool::new(false);
@@ -72,14 +72,54 @@ fn what_is_cleared_is_not_told_again() {
                 thread::sleep(Duration::from_millis(20));
             }
         };
-        let worker = scope.spawn(|| support::run(task.task("cleared")));
-        wait_for(&watch, "cleared", |_| true);
-        watch.clear();
-        assert_eq!(rows(&watch.report(), "cleared").len(), 1, "it goes on");
+        let worker = scope.spawn(|| support::run(task.task("taken")));
+        wait_for(&watch, "taken", |_| true);
+        for _ in 0..2 {
+            let taken = watch.take();
+            assert_eq!(rows(&taken, "taken").iter().map(|row| row.under_way).sum::<u64>(), 1);
+        }
         over.store(true, Ordering::Relaxed);
         worker.join().unwrap();
-        wait_for(&watch, "cleared", |row| row.under_way == 0);
-        watch.clear();
+        wait_for(&watch, "taken", |row| row.under_way == 0);
+        let taken = watch.take();
+        assert_eq!(rows(&taken, "taken").iter().map(|row| row.polls).sum::<u64>(), 1);
     });
-    assert!(rows(&watch.stop(), "cleared").is_empty());
+    assert!(rows(&watch.stop(), "taken").is_empty());
+}
+
+/// Takes again and again while polls end: no poll is in no report or in two, although to find their names takes a while.
+#[test]
+fn no_poll_is_lost_between_two_takings() {
+    const POLLS: u64 = 20;
+    let _alone = alone();
+    let (watch, over) = (watch(), AtomicBool::new(false));
+    let goes_on = |report: &BlockedReport| -> bool {
+        rows(report, "one of many").iter().any(|row| row.under_way > 0)
+    };
+    let ended = |report: &BlockedReport| -> u64 {
+        rows(report, "one of many").iter().map(|row| row.polls - row.under_way).sum()
+    };
+    let taken = thread::scope(|scope| {
+        let taker = scope.spawn(|| {
+            let mut taken = 0;
+            while !over.load(Ordering::Relaxed) {
+                taken += ended(&watch.take());
+            }
+            taken
+        });
+        for _ in 0..POLLS {
+            let until_it_is_caught = async {
+                while !goes_on(&watch.report()) {
+                    thread::sleep(Duration::from_millis(20));
+                }
+            };
+            support::run(until_it_is_caught.task("one of many"));
+            while goes_on(&watch.report()) {
+                thread::yield_now();
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+        taker.join().unwrap()
+    });
+    assert_eq!(taken + ended(&watch.stop()), POLLS);
 }
