@@ -75,7 +75,7 @@ fn lives_are_those_of_the_last_interval() {
     assert_eq!(numbers("a"), [0.25, 0.1, 3.2].map(Value::Tasks));
     assert_eq!(numbers("b"), [0.0; 3].map(Value::Tasks));
     let Value::Life(lived) = value(&state, "a", Column::Life) else { panic!("no life") };
-    assert_eq!((lived.of(Part::OnCpu), lived.all() - 3.8 < 1e-9), (0.25, true));
+    assert_eq!((lived.of(Part::OnCpu), (lived.all() - 3.8).abs() < 1e-9), (0.25, true));
 }
 
 #[test]
