@@ -2,7 +2,7 @@
 
 mod support;
 
-use pertask::{Inherit, Job, LifeReport, Report, SessionOptions, TaskExt};
+use pertask::{Inherit, Job, LifeReport, Report, SessionOptions, TaskExt, TreeReport};
 use std::future::{Future, poll_fn};
 use std::sync::{Arc, Mutex};
 use std::task::Context;
@@ -146,6 +146,20 @@ fn of_what_is_no_future_nobody_knows_when_it_is_ready() {
     assert!(life.unknown_ns >= (read.after - ended.before).as_nanos() as u64 - 100_000, "{life:?}");
     assert!(made.to(begun).least.as_nanos() as u64 <= life.new_ns + 1_000);
     made.to(read).assert_has(life.life_ns(), "the whole life");
+}
+
+#[test]
+fn a_task_that_only_ends_has_its_life() {
+    let _alone = alone();
+    let job = Job::new("never runs");
+    let (session, begun) = Moment::of(|| measuring().start().unwrap());
+    sleep();
+    let ((), ended) = Moment::of(|| drop(job));
+    let report = session.stop();
+    begun.to(ended).assert_has(life(&report, "never runs").life_ns(), "what it lived");
+    let in_tree = |row: &&TreeReport| row.site.name.as_deref() == Some("never runs");
+    let row = report.tree.iter().find(in_tree).expect("it is in the tree");
+    assert_eq!(row.life.as_ref(), Some(life(&report, "never runs")));
 }
 
 #[test]

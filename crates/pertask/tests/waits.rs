@@ -301,6 +301,37 @@ fn nothing_is_polled_more_often() {
     assert_eq!(polls(false), polls(true));
 }
 
+/// Of many short waits few are seen, and each of them stands for the right number, although the executor's waker is the same in all polls.
+#[test]
+fn the_number_of_very_many_waits_is_about_right() {
+    const WAITS: u64 = 400_000;
+    let _alone = alone();
+    let sampler = sampling();
+    let mut left = WAITS;
+    let yields = poll_fn(move |context| {
+        let Some(less) = left.checked_sub(1) else { return Poll::Ready(()) };
+        left = less;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    });
+    futures::executor::block_on(yields.task("yields"));
+    let profile = sampler.stop();
+    let count: u64 = profile.waits.iter().map(|wait| wait.count).sum();
+    let seen: u64 = profile.waits.iter().map(|wait| wait.seen).sum();
+    assert!(seen < WAITS / 2 && count < WAITS * 2, "{seen} were seen, and {count} counted");
+}
+
+/// A sampler that does not ask for waits has none, though another one does.
+#[test]
+fn waits_are_of_the_samplers_that_ask_for_them() {
+    let _alone = alone();
+    let runtime = runtime();
+    let (with, without) = (sampling(), Sampler::start(SamplerOptions::with_frequency(99)).unwrap());
+    runtime.block_on(async { tokio::spawn(query().task("queries")).await.unwrap() });
+    let (with, without) = (with.stop(), without.stop());
+    assert!(!with.waits.is_empty() && without.waits.is_empty(), "{:#?}", without.waits);
+}
+
 /// Wakers that a future keeps, compares, hands on and drops do what those of the executor do.
 #[test]
 fn wakers_are_what_futures_expect() {

@@ -46,9 +46,10 @@ impl Sampled {
     /// The first call decides how waits are sampled.
     pub(crate) fn begin(sampling: Sampling) -> Self {
         SAMPLING.get_or_init(|| sampling);
-        // Relaxed: a poll that begins at this moment may not be watched.
-        EPOCH.fetch_add(u32::from(WANTED.load(Ordering::Relaxed) == 0), Ordering::Relaxed);
-        WANTED.fetch_add(1, Ordering::Relaxed);
+        // Relaxed: a poll that begins at this moment may not be watched, or be watched with the epoch before, and so be forgotten.
+        if WANTED.fetch_add(1, Ordering::Relaxed) == 0 {
+            EPOCH.fetch_add(1, Ordering::Relaxed);
+        }
         Self(())
     }
 }

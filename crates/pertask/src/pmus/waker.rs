@@ -74,8 +74,9 @@ pub(crate) fn noting<'a>(
         return None;
     }
     let wait = Wait::choose(task).map(|wait| (wait, 0));
-    // A poll that is watched needs a waker that the future has not seen.
-    let kept = own.take().filter(|noting| wait.is_none() && noting.inner.will_wake(inner));
+    // A poll that is watched needs a waker that the future has not seen, and one that is not needs one that notes no wait.
+    let is_plain = |noting: &NotingWaker| wait.is_none() && noting.wait.is_none();
+    let kept = own.take().filter(|noting| is_plain(noting) && noting.inner.will_wake(inner));
     let new = || NotingWaker { inner: inner.clone(), task: Arc::clone(task), wait };
     Some(Lent::of(own.insert(kept.unwrap_or_else(|| Arc::new(new())))))
 }

@@ -479,7 +479,8 @@ impl Engine {
         let period_ns = (!mechanism.sees_kernel()).then_some(period_ns);
         while sampled.record.ring.read_before(end, &mut self.words) {
             if self.words.first().is_some_and(|flags| flags & WAIT != 0) {
-                self.sessions.iter_mut().for_each(|session| session.add_wait(&self.words));
+                let with_waits = self.sessions.iter_mut().filter(|session| session.has_waits);
+                with_waits.for_each(|session| session.add_wait(&self.words));
                 continue;
             }
             let last_cpu_ns = sampled.cpu_ns;

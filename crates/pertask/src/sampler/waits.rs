@@ -53,8 +53,13 @@ pub(super) fn for_each_open(mut f: impl FnMut(&[u64])) {
     }
     let now_ns = crate::os::clock::Choice::of_process().wall_ns();
     for wait in OPEN.pin().values().filter(|wait| wait.is_known()) {
+        let course = wait.course();
+        // It has just ended, and is in a ring.
+        if course.since_ns == 0 {
+            continue;
+        }
         let mut words = Vec::with_capacity(MOST_WORDS);
-        write(wait, &wait.course(), now_ns, |word| words.push(word));
+        write(wait, &course, now_ns, |word| words.push(word));
         f(&words);
     }
 }

@@ -175,7 +175,9 @@ impl Reading {
         let memory = self.memory_since(base);
         let mut sites = self.sites_since(base, &spawned, measured, memory.as_ref());
         sites.retain(|site| {
-            site.usage.polls | site.usage.cpu_ns | site.tasks_live | site.tasks_started != 0
+            let life_ns = site.life.as_ref().map_or(0, LifeReport::life_ns);
+            let SiteReport { usage, tasks_live, tasks_started, .. } = site;
+            usage.polls | usage.cpu_ns | tasks_live | tasks_started | life_ns != 0
         });
         sites.sort_by(|a, b| {
             b.usage.cpu_ns.cmp(&a.usage.cpu_ns).then_with(|| a.site.file.cmp(&b.site.file))

@@ -30,7 +30,10 @@ type Nodes = BTreeMap<u32, TreeReport>;
 
 /// The rows of the tree, depth first. Children are sorted by inclusive CPU time.
 pub(crate) fn rows(spawned: &[Spawned]) -> Vec<TreeReport> {
-    let seen = |row: &&Spawned| row.count.polls | row.count.cpu_ns | row.started | row.live != 0;
+    let seen = |row: &&Spawned| {
+        let life_ns = row.life.as_ref().map_or(0, LifeCount::life_ns);
+        row.count.polls | row.count.cpu_ns | row.started | row.live | life_ns != 0
+    };
     let mut nodes = Nodes::new();
     spawned.iter().filter(seen).for_each(|row| plant(&mut nodes, row));
     add_up(&mut nodes);

@@ -25,6 +25,7 @@ pub(crate) struct Cut {
 
 /// What a task that has ended had not been charged at the cut.
 struct Ended {
+    cut: u32,
     task: u64,
     tag: u32,
     open: LifeCount,
@@ -33,7 +34,7 @@ struct Ended {
 /// The cut that is being read, with the process that reads it above it; or 0. A child that was forked meanwhile does not read it.
 static READ: AtomicU64 = AtomicU64::new(0);
 
-/// The tasks that have ended since the cut that is being read.
+/// The tasks that have ended since the cut that is being read; and of the cut before, those that were about to say so as its reading ended.
 static ENDED: Mutex<Vec<Ended>> = Mutex::new(Vec::new());
 
 /// One thread at a time reads a cut.
@@ -50,7 +51,7 @@ impl Reading {
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        // Relaxed: a task that ends now leaves a line that the next reading throws away.
+        // Relaxed: a task that ends now leaves a line that no reading takes.
         READ.store(0, Ordering::Relaxed);
     }
 }
@@ -93,8 +94,8 @@ impl Cut {
     /// The lives of all tags by place, once the walk has ended. `seen` are the tasks that the walk saw.
     pub(crate) fn finish(mut self, seen: impl Iterator<Item = TaskId>) -> Vec<LifeCount> {
         let ended = std::mem::take(&mut *lock(&ENDED));
-        let mut unseen: HashMap<u64, Ended> =
-            ended.into_iter().map(|ended| (ended.task, ended)).collect();
+        let of_this = ended.into_iter().filter(|ended| ended.cut == self.number);
+        let mut unseen: HashMap<u64, Ended> = of_this.map(|ended| (ended.task, ended)).collect();
         if !unseen.is_empty() {
             for task in seen {
                 unseen.remove(&task.get());
@@ -128,7 +129,7 @@ impl Cut {
         // Relaxed: the fence orders it.
         let read = READ.load(Ordering::Relaxed);
         if read as u32 == cut && seen.tag != 0 && read == read_by_this_process(cut) {
-            lock(&ENDED).push(Ended { task, tag: seen.tag, open: seen.open });
+            lock(&ENDED).push(Ended { cut, task, tag: seen.tag, open: seen.open });
         }
     }
 }
