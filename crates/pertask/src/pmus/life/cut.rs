@@ -163,3 +163,20 @@ pub(crate) fn of_place(place: usize) -> LifeCount {
     }
     sum
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A task that was about to say so as the reading of its cut ended says it in the next.
+    #[test]
+    fn what_the_cut_before_would_have_had_is_not_counted_again() {
+        const LONG_NS: u64 = 1 << 60;
+        let cut = Cut::begin(Life::handle().unwrap());
+        let open = LifeCount { parts_ns: [LONG_NS; Part::COUNT] };
+        let late = Ended { cut: cut.number - 1, task: u64::MAX, tag: 1, open };
+        lock(&ENDED).push(late);
+        let lives = cut.finish(std::iter::empty());
+        assert!(lives.iter().all(|life| life.life_ns() < LONG_NS), "{lives:?}");
+    }
+}
