@@ -227,7 +227,8 @@ fn a_task_that_waits_for_ever_shows_where() {
     let held = mutex.clone().try_lock_owned().unwrap();
     let stuck = Arc::clone(&mutex);
     let task = runtime.spawn(async move { locked(&stuck).await }.task("stuck"));
-    std::thread::sleep(Duration::from_millis(60));
+    let is_seen = || sampler.snapshot().waits.iter().any(|wait| !wait.stack.is_empty());
+    support::wait_until("its wait is seen", is_seen);
     let profile = sampler.stop();
     let ns = waited_at(&named(&profile), &["Mutex", "locked"]);
     assert!(ns > 0, "{:#?}", profile.waits);

@@ -1,7 +1,7 @@
 //! What is no blocking poll, and how much is kept of many.
 
 use super::support::{self, alone};
-use super::{THRESHOLD, options, rows, wait_for, watch};
+use super::{THRESHOLD, caught, options, rows, wait_for, watch};
 use pertask::watch::{Watch, WatchOptions};
 use pertask::{BlockedReport, Job, TaskExt};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,13 @@ fn a_poll_shorter_than_the_threshold_is_no_row() {
     let _alone = alone();
     let threshold = Duration::from_secs(3600);
     let watch = Watch::start(WatchOptions { threshold, ..options() }).unwrap();
-    support::run(async { thread::sleep(4 * THRESHOLD) }.task("short"));
+    // Another watch, with a lower threshold, catches the poll.
+    let until = |over: &AtomicBool| {
+        while !over.load(Ordering::Relaxed) {
+            thread::sleep(THRESHOLD);
+        }
+    };
+    caught("short", |_| true, until);
     let report = watch.stop();
     assert_eq!((report.polls, report.rows.len()), (0, 0), "{report:#?}");
     assert_eq!(report.threshold_ns, 3_600_000_000_000);

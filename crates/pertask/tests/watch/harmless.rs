@@ -1,7 +1,7 @@
 //! A watch disturbs nobody: it ends no sleep, leaves no thread behind, and a fork does not hang.
 
 use super::support::{self, alone, thread_number};
-use super::{caught, has_stack, options, rows, wait_for, watch};
+use super::{caught, caught_by, has_stack, options, rows, wait_for, watch};
 use pertask::TaskExt;
 use pertask::watch::{BlockingPoll, Watch, WatchOptions};
 use std::sync::Arc;
@@ -35,8 +35,8 @@ fn no_sleep_is_ended() {
 #[test]
 fn a_thread_that_blocks_all_signals_is_watched_like_others() {
     let _alone = alone();
-    let watch = watch();
-    let row = caught(
+    let (row, report) = caught_by(
+        watch(),
         "deaf",
         |_| true,
         |over| {
@@ -52,7 +52,7 @@ fn a_thread_that_blocks_all_signals_is_watched_like_others() {
         },
     );
     assert!(row.stack.is_empty(), "nothing can ask it: {row:#?}");
-    let remarks = watch.stop().remarks;
+    let remarks = report.remarks;
     assert!(remarks.iter().any(|it| it.contains("a thread blocks SIGURG")), "{remarks:?}");
 }
 

@@ -42,16 +42,16 @@ fn caught(
     wanted: impl Fn(&BlockedRow) -> bool,
     block: impl FnOnce(&AtomicBool) + Send,
 ) -> BlockedRow {
-    caught_by(watch(), name, wanted, block)
+    caught_by(watch(), name, wanted, block).0
 }
 
-/// The same, by this watch.
+/// The same, by this watch. Returns its report as well.
 fn caught_by(
     watch: Watch,
     name: &str,
     wanted: impl Fn(&BlockedRow) -> bool,
     block: impl FnOnce(&AtomicBool) + Send,
-) -> BlockedRow {
+) -> (BlockedRow, BlockedReport) {
     let over = AtomicBool::new(false);
     let while_it_lasts = thread::scope(|scope| {
         let task = async { block(&over) }.task(name);
@@ -68,7 +68,8 @@ fn caught_by(
     assert_eq!((row.polls, row.under_way, row.at_least), (1, 0, false), "{row:#?}");
     assert!(row.max_ns >= while_it_lasts.max_ns && row.max_ns == row.total_ns, "{row:#?}");
     assert!(row.max_ns >= THRESHOLD.as_nanos() as u64, "{row:#?}");
-    row.clone()
+    let row = row.clone();
+    (row, report)
 }
 
 /// Waits until there is such a row of tasks with this name.

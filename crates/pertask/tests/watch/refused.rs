@@ -1,7 +1,7 @@
 //! What the kernel refuses: that is said, and the rest works.
 
 use super::support::{alone, loudly, process};
-use super::{caught, has_stack, wait_for, watch};
+use super::{caught, caught_by, has_stack, wait_for, watch};
 use pertask::BlockedState;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -26,16 +26,14 @@ fn without_timers_running_threads_have_no_stacks_and_blocked_ones_do() {
     if !process::in_a_process_of_its_own(test, || process::forbid(libc::SYS_timer_create)) {
         return;
     }
-    let watch = watch();
-    let row = caught("computes", |_| true, compute_until);
+    let (row, report) = caught_by(watch(), "computes", |_| true, compute_until);
     assert!(row.stack.is_empty(), "{row:#?}");
-    let row = caught("sleeps", has_stack, sleep_until);
-    assert!(row.stack_complete && row.place.is_some(), "{row:#?}");
-    let told = |remark: &String| {
+    let told = |remark: &&String| {
         remark.contains("no stacks of running threads") && remark.contains("timer_create")
     };
-    let remarks = watch.stop().remarks;
-    assert_eq!(remarks.iter().filter(|remark| told(remark)).count(), 1, "{remarks:?}");
+    assert_eq!(report.remarks.iter().filter(told).count(), 1, "{:?}", report.remarks);
+    let row = caught("sleeps", has_stack, sleep_until);
+    assert!(row.stack_complete && row.place.is_some(), "{row:#?}");
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn a_poll_that_computes_is_told_as_computing() {
         };
         let without_stacks = WatchOptions { most_stacks_a_second: 0, ..options() };
         let watch = Watch::start(without_stacks).unwrap();
-        let row = caught_by(watch, "computes", first_seen, compute);
+        let (row, _) = caught_by(watch, "computes", first_seen, compute);
         if had_cpu.get() {
             assert_eq!((row.state, row.call), (BlockedState::Computing, None));
             return;
