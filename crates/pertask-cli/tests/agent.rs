@@ -488,10 +488,12 @@ fn what_cannot_be_asked_for_is_refused_with_the_reason() {
         ("/v1/live?each=true&task=1", "each"),
         ("/v1/report?descendants=true", "task"),
         ("/v1/report?task=999999999", "alive"),
+        ("/v1/report?task=1&blocked_ms=5", "blocked_ms"),
         ("/v1/report?events=nonsense", "nonsense"),
         ("/v1/report?seconds=nan", "seconds"),
         ("/v1/report?blocked_ms=0", "blocked_ms"),
         ("/v1/profile?hz=0", "hz"),
+        ("/v1/tasks?id=", "id"),
         ("/v1/stop", "POST"),
     ] {
         let (head, why) = demo.get(path);

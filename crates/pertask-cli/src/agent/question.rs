@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use pertask::Report;
 use pertask_agent::{Client, ClientError, Reply, connect, find};
 use serde::{Deserialize, de::DeserializeOwned};
 
@@ -184,20 +185,37 @@ impl Agent {
         }
     }
 
+    /// Takes a report from a line of an answer.
+    ///
+    /// # Errors
+    ///
+    /// Returns the agent's reason if the line says why no report follows.
+    pub fn report(&self, question: &Question, line: &str) -> Result<Report, Error> {
+        Report::from_json(line).map_err(|why| match reason(line.as_bytes()) {
+            Some(reason) => self.refuses(&reason),
+            None => self.nonsense(question, &why),
+        })
+    }
+
     fn refusal(&self, reply: Reply) -> Error {
-        #[derive(Deserialize)]
-        struct Refused {
-            error: String,
-        }
         let (status, mut bytes) = (reply.status, Vec::new());
         // What was read of it is enough to say why.
         let _ = reply.body.take(64 << 10).read_to_end(&mut bytes);
-        let reason = match serde_json::from_slice::<Refused>(&bytes) {
-            Ok(refused) => refused.error,
-            Err(_) => format!("status {status}"),
-        };
+        self.refuses(&reason(&bytes).unwrap_or_else(|| format!("status {status}")))
+    }
+
+    fn refuses(&self, reason: &str) -> Error {
         Error::Agent(format!("process {} refuses: {reason}", self.0))
     }
+}
+
+/// The reason in a refusal.
+fn reason(json: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Refused {
+        error: String,
+    }
+    serde_json::from_slice(json).ok().map(|Refused { error }| error)
 }
 
 fn only_one() -> Result<u32, Error> {
@@ -228,5 +246,17 @@ mod tests {
             question.with_flag("yes", true).path(),
             "/v1/report?site=GET%20/a%3Fb%26c%3D%C3%BC&yes=true"
         );
+    }
+
+    #[test]
+    fn a_line_that_says_why_no_report_follows_is_told() {
+        let told = |line| {
+            let report = Agent(7).report(&Question::new("/v1/live"), line);
+            report.expect_err("no report").to_string()
+        };
+        let why = told(r#"{"error":"no descriptors are left"}"#);
+        assert!(why.contains("process 7 refuses: no descriptors are left"), "{why}");
+        let why = told(r#"{"schema":7}"#);
+        assert!(why.contains("/v1/live") && why.contains("version"), "{why}");
     }
 }

@@ -94,7 +94,7 @@ pub struct StatOptions {
     pub site: Option<String>,
 
     /// Only the task with this number
-    #[arg(long, value_name = "NUMBER", conflicts_with = "interval")]
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["interval", "blocked"])]
     pub task: Option<u64>,
 
     /// With --task, what it spawns from now on, too
@@ -264,7 +264,7 @@ impl StatOptions {
 
     /// Shows a report. Returns whether anybody still reads.
     fn show(&self, agent: &Agent, question: &Question, line: &str) -> Result<bool, Error> {
-        let report = Report::from_json(line).map_err(|why| agent.nonsense(question, &why))?;
+        let report = agent.report(question, line)?;
         if self.json {
             let whole = if self.interval.is_some() { line.to_owned() } else { report.to_json() };
             return print_to_reader(&(harmless_json(&whole) + "\n"));

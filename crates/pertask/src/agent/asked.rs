@@ -27,8 +27,9 @@ pub(super) struct Refusal {
 }
 
 impl<'a> Asked<'a> {
-    /// Takes the parameters of a request. One that its path does not know is refused, unless it `is_lenient`: whoever misspells a filter would
-    /// take figures of everything for those of a part. Other people's tools, on the paths that they know, may send what they like.
+    /// Takes the parameters of a request. One that its path does not know is refused: whoever misspells a filter would take figures of
+    /// everything for those of a part. Where it `is_lenient`, it is left out: other people's tools, on the paths that they know, may send
+    /// what they like.
     pub(super) fn of(
         request: &'a Request<'_>,
         known: &[&[Parameter]],
@@ -37,7 +38,10 @@ impl<'a> Asked<'a> {
         let mut parameters: Vec<(String, String)> = Vec::new();
         for (name, value) in request.query() {
             let names = || known.iter().copied().flatten().map(|it| it.name);
-            if !names().any(|known| known == name) && !is_lenient {
+            if !names().any(|known| known == name) {
+                if is_lenient {
+                    continue;
+                }
                 let names: Vec<_> = names().collect();
                 return Err(Refusal::bad(format!(
                     "{} has no parameter {name:?}; it has: {}",

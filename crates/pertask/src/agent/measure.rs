@@ -55,10 +55,6 @@ impl Measuring {
         Ok(Self { session: how.start()?, watch, how, _permit })
     }
 
-    pub(super) fn is_of_a_task(&self) -> bool {
-        self.how.task.is_some()
-    }
-
     /// The report so far.
     pub(super) fn report(&self) -> Report {
         let mut report = self.session.snapshot();
@@ -66,14 +62,18 @@ impl Measuring {
         self.how.shown(report)
     }
 
-    /// The report since the one before. `None` if measuring cannot go on.
-    pub(super) fn next_report(&mut self) -> Option<Report> {
+    /// The report since the one before.
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason why measuring cannot go on. What there is since the report before is still measured then.
+    pub(super) fn next_report(&mut self) -> Result<Report, crate::Error> {
         // First the new session and then the old one's end: nothing is missed, and little is in both.
-        let next = self.how.start().ok()?;
+        let next = self.how.start()?;
         let last = std::mem::replace(&mut self.session, next);
         let mut report = last.stop();
         report.blocked = self.watch.as_ref().map(Watch::take);
-        Some(self.how.shown(report))
+        Ok(self.how.shown(report))
     }
 }
 
@@ -90,6 +90,10 @@ impl How {
             life: asked.flag("life", false)?,
             memory: asked.flag("memory", false)?,
         };
+        if asked.text("task").and(asked.text(blocked::PARAMETER.name)).is_some() {
+            // Its rows are by spawn site and stack, of whatever task.
+            return Err(Refusal::bad("blocked_ms is not possible with task"));
+        }
         let (task, descendants) = (task(asked)?, asked.flag("descendants", false)?);
         if task.is_none() && descendants {
             return Err(Refusal::bad("descendants is there without task"));

@@ -99,8 +99,9 @@ struct Wanted<'a> {
 pub(super) fn list(asked: &Asked<'_>) -> Result<Answer, Refusal> {
     let time = asked.seconds(0.0, &(0.0..=MOST_SECONDS))?;
     let wanted = Wanted::of(asked, time)?;
+    let running = Running::begin(asked)?;
     let _permit = limits::SESSIONS.take()?;
-    let measured = (!time.is_zero()).then(|| used_in(asked, time)).transpose()?;
+    let measured = (!time.is_zero()).then(|| used_in(&running, asked, time)).transpose()?;
     let mut tasks = wanted.find(measured.as_ref().map(|measured| &measured.tasks));
     if let Some(TaskUsage { duration_ns, lost, .. }) = measured {
         (tasks.duration_ns, tasks.lost) = (duration_ns, lost);
@@ -111,8 +112,7 @@ pub(super) fn list(asked: &Asked<'_>) -> Result<Answer, Refusal> {
 }
 
 /// What all tasks use in some time.
-fn used_in(asked: &Asked<'_>, time: Duration) -> Result<TaskUsage, Refusal> {
-    let running = Running::begin(asked)?;
+fn used_in(running: &Running, asked: &Asked<'_>, time: Duration) -> Result<TaskUsage, Refusal> {
     let session = Session::start()?;
     running.wait(time, asked.caller());
     Ok(session.usage())

@@ -16,7 +16,7 @@ pub struct BlockedReport {
     pub total_ns: u64,
     /// One row for the polls of a site that were blocked in the same way at the same place, the longest poll first.
     pub rows: Vec<BlockedRow>,
-    /// Polls that are in no row, because the bounded table had no room, or because there were too many in a second.
+    /// Polls that are in no row, because the bounded table had no room, or because the poll was over before its task was known.
     pub polls_without_row: u64,
     /// Polls whose stack is not known: the poll was over too soon, or stacks are taken no more often.
     pub polls_without_stack: u64,

@@ -1,6 +1,7 @@
 //! What the watch's thread keeps, for whoever asks: the polls that were caught, and those of them that go on.
 
 use super::caught::Caught;
+use super::look::SEARCHES_A_SECOND;
 use super::names::Names;
 use super::poll::{BlockingPoll, Facts, PollTimes};
 #[cfg(feature = "metrics")]
@@ -28,7 +29,10 @@ struct State {
     ended: Table,
     /// Those that go on, by CPU.
     under_way: BTreeMap<u32, (Arc<Facts>, PollTimes)>,
-    remarks: Vec<String>,
+    /// What the looks have found that people should know.
+    found: Vec<String>,
+    /// Polls that nobody looked at, because there were too many in a second.
+    passed_over: u64,
     panics: u64,
 }
 
@@ -39,6 +43,26 @@ impl State {
         self.under_way.values().for_each(|(facts, times)| table.add(facts, *times, true));
         table
     }
+
+    fn remarks(&self) -> Vec<String> {
+        let mut remarks = self.found.clone();
+        let count =
+            |count: u64| if count == 1 { "once".to_owned() } else { format!("{count} times") };
+        if self.passed_over > 0 {
+            remarks.push(format!(
+                "a poll that went on for long was passed over {}, and is not counted: the watch looks at {SEARCHES_A_SECOND} in a second, \
+                 among which are jobs that may take as long as they like",
+                count(self.passed_over)
+            ));
+        }
+        if self.panics > 0 {
+            remarks.push(format!(
+                "the function that is told of blocking polls panicked {}",
+                count(self.panics)
+            ));
+        }
+        remarks
+    }
 }
 
 impl Kept {
@@ -46,7 +70,8 @@ impl Kept {
         let state = State {
             ended: Table::new(most_rows),
             under_way: BTreeMap::new(),
-            remarks: Vec::new(),
+            found: Vec::new(),
+            passed_over: 0,
             panics: 0,
         };
         Self { threshold_ns, tell, names: Arc::default(), state: Mutex::new(state) }
@@ -73,6 +98,11 @@ impl Kept {
         self.lock().ended.add_unknown(wall_ns);
     }
 
+    /// Counts a poll that nobody looked at. It may have been a job on a thread of its own.
+    pub(super) fn count_passed_over(&self) {
+        self.lock().passed_over += 1;
+    }
+
     /// Tells the program of a poll that goes on, once.
     pub(super) fn tell(&self, caught: &mut Caught) {
         if caught.is_told && !caught.was_told {
@@ -91,11 +121,11 @@ impl Kept {
         }
     }
 
-    /// Notes what people should know.
+    /// Notes what the looks have found that people should know.
     pub(super) fn set_remarks(&self, remarks: &[String]) {
         let mut state = self.lock();
-        if state.remarks.len() != remarks.len() {
-            state.remarks = remarks.to_vec();
+        if state.found.len() != remarks.len() {
+            state.found = remarks.to_vec();
         }
     }
 
@@ -113,30 +143,44 @@ impl Kept {
     /// The report of all polls so far.
     pub(super) fn report(&self) -> BlockedReport {
         let state = self.lock();
-        let table = state.all();
-        self.report_of(table, state)
+        let (table, remarks) = (state.all(), state.remarks());
+        // To find names may take a while.
+        drop(state);
+        self.report_of(&table, remarks)
     }
 
     /// The report of all polls so far, of which those that have ended are forgotten in the same step: none is missed, and none is in two.
     pub(super) fn take_report(&self) -> BlockedReport {
         let mut state = self.lock();
-        let table = state.all();
+        let (table, remarks) = (state.all(), state.remarks());
         state.ended.clear();
-        self.report_of(table, state)
+        state.passed_over = 0;
+        drop(state);
+        self.report_of(&table, remarks)
     }
 
-    fn report_of(&self, table: Table, state: MutexGuard<'_, State>) -> BlockedReport {
-        let (mut remarks, panics) = (state.remarks.clone(), state.panics);
-        // To find names may take a while.
-        drop(state);
-        if panics > 0 {
-            let times = if panics == 1 { "once".to_owned() } else { format!("{panics} times") };
-            remarks.push(format!("the function that is told of blocking polls panicked {times}"));
-        }
+    fn report_of(&self, table: &Table, remarks: Vec<String>) -> BlockedReport {
         BlockedReport { remarks, ..table.report(&self.names, self.threshold_ns) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn polls_that_were_passed_over_are_told_and_not_counted() {
+        let kept = Kept::new(1, 10, None);
+        assert_eq!(kept.report().remarks, Vec::<String>::new());
+        kept.count_passed_over();
+        kept.count_passed_over();
+        let report = kept.take_report();
+        let [remark] = &report.remarks[..] else { panic!("{report:#?}") };
+        assert!(remark.contains("passed over 2 times"), "{remark}");
+        assert_eq!((report.polls, kept.report().remarks.len()), (0, 0));
     }
 }

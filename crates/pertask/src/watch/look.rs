@@ -20,7 +20,7 @@ use std::time::Duration;
 const LEAST: Duration = Duration::from_millis(1);
 
 /// The most polls in a second of which more is known than that they were there.
-const SEARCHES_A_SECOND: usize = 200;
+pub(super) const SEARCHES_A_SECOND: usize = 200;
 
 /// How long the program waits to be told of a poll whose stack has not come.
 const PATIENCE_NS: u64 = 20_000_000;
@@ -175,10 +175,13 @@ impl Looks {
     ) -> Age {
         let now_ns = clock::monotonic_ns();
         let id = place.cpu.current_id();
+        if !self.searches.take(now_ns) {
+            kept.count_passed_over();
+            return Age::Ignored;
+        }
         // If the poll has just ended, another task may run there.
-        let may_search = !place.is_over() && self.searches.take(now_ns);
-        let task = id.filter(|_| may_search).and_then(|id| System::global().find_task(id));
-        let Some(task) = task else {
+        let id = id.filter(|_| !place.is_over());
+        let Some(task) = id.and_then(|id| System::global().find_task(id)) else {
             kept.count_unknown(stint.wall_ns);
             return Age::Ignored;
         };
@@ -207,11 +210,11 @@ impl Looks {
         if caught.wants_stack {
             caught.take_stack(place, &mut self.catcher);
         }
-        if caught.wants_stack {
+        let is_late = caught.times.wall_ns > self.threshold_ns.saturating_add(PATIENCE_NS);
+        if caught.wants_stack && !is_late {
             self.due_ns = self.due_ns.min(LEAST.as_nanos() as u64);
         }
         kept.set_under_way(place.cpu.index(), caught);
-        let is_late = caught.times.wall_ns > self.threshold_ns.saturating_add(PATIENCE_NS);
         if !caught.wants_stack || is_late {
             kept.tell(caught);
         }

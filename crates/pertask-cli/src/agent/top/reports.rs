@@ -15,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-use pertask::Report;
 use pertask_agent::Reply;
 
 use crate::{
@@ -163,11 +162,11 @@ impl Stream {
     fn read(self, number: u64, stage: &Stage) {
         let Self { agent, question, reply, least_ns } = self;
         for line in BufReader::new(reply.body).lines().map_while(Result::ok) {
-            let update = match Report::from_json(&line) {
+            let update = match agent.report(&question, &line) {
                 // The first comes at once, and of no time there are no rates.
                 Ok(report) if report.duration_ns < least_ns => continue,
                 Ok(report) => Update::Report(Box::new(report)),
-                Err(why) => Update::Ended(agent.nonsense(&question, &why).to_string()),
+                Err(why) => Update::Ended(why.to_string()),
             };
             if stage.send(number, update).is_break() {
                 return;
