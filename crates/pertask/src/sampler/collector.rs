@@ -76,6 +76,9 @@ pub(super) fn dismiss(summoner: Summoner, threads: impl Iterator<Item = u32>) {
         engine.arms.handles(summons::SIGNAL)
     });
     summoner.leave(is_needed, threads);
+    if let Some(engine) = state.engine.as_mut() {
+        engine.cover();
+    }
 }
 
 /// Begins a session.
@@ -129,7 +132,11 @@ impl Ticket {
         let current = engine.as_mut()?;
         let profile = current.dismiss(self.session, roster, changes);
         let collector = if current.sessions.is_empty() {
-            engine.take().and_then(|engine| engine.stop(roster))
+            // Whoever began first may end first: then the other's masks go, and come back.
+            summons::lift_shield();
+            let collector = engine.take().and_then(|engine| engine.stop(roster));
+            summons::cover();
+            collector
         } else {
             None
         };

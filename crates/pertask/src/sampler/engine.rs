@@ -210,9 +210,16 @@ impl Engine {
         profile
     }
 
-    /// Gives the program's handlers their masks back until the next turn, so that others can, who had changed them before.
+    /// Gives the program's handlers their masks back until `cover`, so that others can, who had changed them before.
     pub(super) fn lift_shield(&mut self) {
         self.shield.lift();
+    }
+
+    /// Keeps our signals away from the program's handlers on alternate stacks.
+    pub(super) fn cover(&mut self) {
+        if self.halted.is_none() {
+            self.shield.cover(self.arms.signals());
+        }
     }
 
     /// Stops the engine. Returns the collector thread, which the caller joins.
@@ -242,7 +249,7 @@ impl Engine {
         let seldom = self.turns.is_multiple_of(SELDOM);
         if self.halted.is_none() {
             self.halted = self.arms.disturbed(seldom);
-            self.shield.cover(self.arms.signals());
+            self.cover();
             if self.halted.is_some() {
                 self.disarm(roster);
                 self.shield.lift();

@@ -5,6 +5,7 @@
 //! made all that the handler needs before it arms a thread.
 
 use super::disposition;
+use super::errno::Errno;
 use super::ground::Ground;
 use super::record::{Own, Record};
 use super::ring::Writing;
@@ -100,8 +101,7 @@ pub(super) extern "C" fn on_signal(
     info: *mut libc::siginfo_t,
     context: *mut libc::c_void,
 ) {
-    // SAFETY: `errno` is a word of the calling thread, which exists as long as the thread does.
-    let errno = unsafe { *libc::__errno_location() };
+    let _errno = Errno::keep();
     // SAFETY: `info` is what the kernel has passed to this handler, for this signal.
     let notice = unsafe { Notice::read(signal, info) };
     match notice {
@@ -111,8 +111,6 @@ pub(super) extern "C" fn on_signal(
         // SAFETY: the arguments are those that the kernel has passed to this handler.
         None => unsafe { disposition::forward(signal, info, context) },
     }
-    // SAFETY: `errno` is a word of the calling thread, which exists as long as the thread does.
-    unsafe { *libc::__errno_location() = errno };
 }
 
 /// What one of our signals says.

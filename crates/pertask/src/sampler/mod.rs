@@ -48,6 +48,8 @@ mod descriptors;
 #[allow(unsafe_code)]
 mod disposition;
 mod engine;
+#[allow(unsafe_code)]
+mod errno;
 mod frame_pointer;
 mod functions;
 #[allow(unsafe_code)]

@@ -1,5 +1,6 @@
 //! What a thread does with its own record outside of a handler: it walks its stack, and writes into its ring.
 
+use super::errno::Errno;
 use super::handler::{self, MOST_FRAMES};
 use super::record::{Own, Record};
 use super::unwind::Interrupted;
@@ -33,6 +34,8 @@ impl OwnRecord {
     /// The thread's stack: the flags of a sample, and then the addresses. `None` on a stack that is not known.
     #[inline(never)]
     pub(super) fn stack(self) -> Option<Box<[u64]>> {
+        // The user's code, in the midst of which this is called, may look at it later.
+        let _errno = Errno::keep();
         let from = Interrupted::here();
         let mut words = [0; 1 + MOST_FRAMES];
         let mut length = 1;

@@ -131,9 +131,7 @@ impl Summoner {
         if SUMMONERS.fetch_sub(1, Ordering::Relaxed) > 1 {
             return;
         }
-        if let Some(mut shield) = SHIELD.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            shield.lift();
-        }
+        lift_shield();
         if !is_needed {
             way::withdraw(SIGNAL, threads);
         }
@@ -164,10 +162,20 @@ impl Summoner {
     }
 }
 
-/// Keeps the signal away from the program's handlers on alternate stacks.
-fn cover() {
-    let mut shield = SHIELD.lock().unwrap_or_else(PoisonError::into_inner);
-    shield.get_or_insert_with(Shield::default).cover(&[SIGNAL]);
+/// Keeps the signal, as long as somebody may summon threads, away from the program's handlers on alternate stacks. The caller holds the
+/// collector's lock.
+pub(super) fn cover() {
+    if expects(SIGNAL) {
+        let mut shield = SHIELD.lock().unwrap_or_else(PoisonError::into_inner);
+        shield.get_or_insert_with(Shield::default).cover(&[SIGNAL]);
+    }
+}
+
+/// Gives the program's handlers their masks back. The caller holds the collector's lock.
+pub(super) fn lift_shield() {
+    if let Some(mut shield) = SHIELD.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        shield.lift();
+    }
 }
 
 impl Summons {

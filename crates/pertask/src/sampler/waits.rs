@@ -37,6 +37,8 @@ static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// Begins to sample waits.
 pub(super) fn begin() -> Sampled {
+    // Here, where a lock is nobody's loss.
+    LazyLock::force(&OPEN);
     Sampled::begin(Sampling { choose, stack, begun, ended, forgotten })
 }
 
@@ -52,10 +54,12 @@ pub(super) fn for_each_open(mut f: impl FnMut(&[u64])) {
         return;
     }
     let now_ns = crate::os::clock::Choice::of_process().wall_ns();
-    for wait in OPEN.pin().values().filter(|wait| wait.is_known()) {
+    let open = OPEN.pin();
+    for (number, wait) in open.iter().filter(|(_, wait)| wait.is_known()) {
         let course = wait.course();
-        // It has just ended, and is in a ring.
         if course.since_ns == 0 {
+            // It has just ended, and is in a ring; or a thread has forgotten it that was too near its end to say so.
+            let _ = open.remove_if(number, |_, known| Arc::ptr_eq(known, wait));
             continue;
         }
         let mut words = Vec::with_capacity(MOST_WORDS);

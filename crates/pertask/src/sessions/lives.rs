@@ -17,15 +17,16 @@ pub(crate) struct Lives {
 /// Reads the lives of all tasks. Each task is read once, for its row and for its labels: so the two differ in nothing.
 pub(super) fn read_all(handle: PmuHandle<Life>) -> Lives {
     let mut cut = Cut::begin(handle);
-    let mut tasks = HashMap::new();
+    let (mut tasks, mut seen) = (HashMap::new(), Vec::new());
     let paths = handle.snapshot(|live| {
         live.count = cut.see(live, handle.pmu().now());
+        seen.push(live.task.id());
         if live.count.life_ns() > 0 {
             tasks.insert(live.task.id(), LiveTask::new(live.task, &live.count));
         }
     });
     let paths = paths.into_iter().map(|row| (row.path.id(), row)).collect();
-    let by_place = cut.finish(tasks.keys().copied());
+    let by_place = cut.finish(seen.into_iter());
     Lives { rows: Rows { paths, tasks }, by_place }
 }
 

@@ -51,7 +51,8 @@ unsafe impl Zeroable for LifeData {}
 pub(super) struct Change {
     pub(super) state: State,
     pub(super) now_ns: u64,
-    /// When the task was woken, if the state that ends is one of waiting; or 0.
+    /// When the task was woken, if the state that ends is one of waiting; or 0. That wake has led to the state that begins, and is not
+    /// for a later one.
     pub(super) woken_ns: u64,
     /// The tag that the task has from now on.
     pub(super) tag: u32,
@@ -67,8 +68,10 @@ pub(super) struct Seen {
     pub(super) tag: u32,
 }
 
-/// How often a reader tries to read a task between two changes of its state.
-const TRIES: usize = 16;
+/// How often a reader tries to read a task between two changes of its state, and after how many of these it lets other threads run: the
+/// one that changes the state may wait for its CPU. In a forked child it may be gone.
+const TRIES: usize = 200;
+const PATIENT_FROM: usize = 16;
 
 impl LifeData {
     pub(super) fn has_begun(&self) -> bool {
@@ -105,6 +108,7 @@ impl LifeData {
             return self.change_across(last, change, books, cut);
         }
         self.begin_change();
+        self.forget_wake(change.woken_ns);
         self.finish_change(last, change, books, cut);
     }
 
@@ -113,6 +117,7 @@ impl LifeData {
     #[inline(never)]
     fn change_across(&self, last: Moment, change: Change, books: Books<'_>, cut: u32) {
         self.begin_change();
+        self.forget_wake(change.woken_ns);
         self.cross(cut);
         self.finish_change(last, change, books, cut);
     }
@@ -124,6 +129,15 @@ impl LifeData {
         // Release: pairs with the Acquire fence in `see`. A reader that has read something of what is written after this finds that
         // the state is changing, or has changed.
         fence(Ordering::Release);
+    }
+
+    /// Forgets a wake that has led to the state that begins.
+    #[inline(always)]
+    fn forget_wake(&self, woken_ns: u64) {
+        if woken_ns != 0 {
+            // Relaxed: the fence of `begin_change` orders it. A wake that comes now is taken for this one.
+            self.woken_ns.store(0, Ordering::Relaxed);
+        }
     }
 
     #[inline(always)]
@@ -161,10 +175,16 @@ impl LifeData {
 
     /// Lets the task go on in its state, with another tag.
     pub(super) fn change_tag(&self, tag: u32, now_ns: u64, books: Books<'_>) {
-        // Relaxed, both: whoever has the task writes the word. A wake at this moment counts from the next change on.
-        let Moment { state, .. } = Moment::of(self.state.load(Ordering::Relaxed));
-        let woken_ns = self.woken_ns.load(Ordering::Relaxed);
-        self.change(Change { state, now_ns, woken_ns, tag }, books);
+        // Relaxed: whoever has the task writes the word.
+        let last = Moment::of(self.state.load(Ordering::Relaxed));
+        // The wake, if there was one, is for the state that goes on as well. One at this moment counts from the next change on.
+        let change = Change { state: last.state, now_ns, woken_ns: self.woken_ns(), tag };
+        let cut = latest_cut();
+        self.begin_change();
+        if self.cut.load(Ordering::Relaxed) != cut {
+            self.cross(cut);
+        }
+        self.finish_change(last, change, books, cut);
     }
 
     /// Ends the life, if it has begun. Returns the task's number, the latest cut, and what of its life was not charged at that cut.
@@ -172,7 +192,7 @@ impl LifeData {
         if !self.has_begun() {
             return None;
         }
-        let woken_ns = self.take_wake();
+        let woken_ns = self.woken_ns();
         // Relaxed, all: the task has run for the last time, and its last CPU has handed it over.
         let tag = self.tag.load(Ordering::Relaxed);
         self.change(Change { state: State::Ended, now_ns, woken_ns, tag }, books);
@@ -201,16 +221,11 @@ impl LifeData {
         let _ = at.compare_exchange(0, now_ns.max(1), times, times);
     }
 
-    /// Takes the time of the wake that led to the poll that begins, or 0.
+    /// When the task was first woken since its last poll began, or 0.
     #[inline(always)]
-    pub(super) fn take_wake(&self) -> u64 {
+    pub(super) fn woken_ns(&self) -> u64 {
         // Relaxed: a time. The executor orders the wake before the poll.
-        let woken_ns = self.woken_ns.load(Ordering::Relaxed);
-        if woken_ns != 0 {
-            // A wake that comes now, as the poll begins, is taken for the one that led to it.
-            self.woken_ns.store(0, Ordering::Relaxed);
-        }
-        woken_ns
+        self.woken_ns.load(Ordering::Relaxed)
     }
 
     /// The parts so far, with the state that goes on, up to `now_ns`.
@@ -229,7 +244,10 @@ impl LifeData {
     /// The life up to `now_ns`, and what of it was not charged at `cut`, which is the latest.
     pub(super) fn see(&self, now_ns: u64, cut: u32) -> Seen {
         let mut seen = Seen::default();
-        for _ in 0..TRIES {
+        for tries in 0..TRIES {
+            if tries >= PATIENT_FROM {
+                std::thread::yield_now();
+            }
             // Acquire: pairs with the Release in `finish_change` and `begin_as`, so that the rest is that of this state's beginning, or later.
             let word = self.state.load(Ordering::Acquire);
             // Relaxed: the fence orders them.

@@ -48,7 +48,7 @@ impl Pmu for Life {
     fn sched_in(&self, switch: Switch<'_, Self>) {
         let Some(data) = switch.data else { return };
         // A task that is given its CPU back goes on with its poll, and what woke it meanwhile is for the next one.
-        let woken_ns = if switch.edge == Edge::Nested { 0 } else { data.take_wake() };
+        let woken_ns = if switch.edge == Edge::Nested { 0 } else { data.woken_ns() };
         self.change(&switch, data, State::Polled, woken_ns);
     }
 

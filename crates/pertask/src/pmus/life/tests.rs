@@ -26,7 +26,7 @@ fn each_moment_of_a_life_is_in_one_part() {
     let data = data();
     data.begin_as(1, 0, State::New, 100);
     data.begin_as(1, 0, State::Unknown, 700);
-    change(&data, State::Polled, 110, data.take_wake());
+    change(&data, State::Polled, 110, data.woken_ns());
     data.expect_wakes();
     change(&data, State::Inside, 130, 0);
     change(&data, State::Polled, 135, 0);
@@ -44,9 +44,9 @@ fn each_moment_of_a_life_is_in_one_part() {
         ],
         "also of the state that goes on"
     );
-    change(&data, State::Polled, 240, data.take_wake());
+    change(&data, State::Polled, 240, data.woken_ns());
     change(&data, data.end_poll(), 250, 0);
-    change(&data, State::Polled, 290, data.take_wake());
+    change(&data, State::Polled, 290, data.woken_ns());
     assert_eq!(
         parts(&data, 291),
         [
@@ -70,7 +70,7 @@ fn a_task_that_wakes_itself_is_ready_from_the_end_of_its_poll() {
     data.expect_wakes();
     data.note_wake(15);
     change(&data, data.end_poll(), 20, 0);
-    change(&data, State::Polled, 50, data.take_wake());
+    change(&data, State::Polled, 50, data.woken_ns());
     assert_eq!(parts(&data, 50), [(Part::Polled, 10), (Part::Ready, 30)]);
 }
 
@@ -81,7 +81,7 @@ fn clocks_that_are_apart_take_nothing_away() {
     data.expect_wakes();
     change(&data, data.end_poll(), 90, 0);
     data.note_wake(95);
-    change(&data, State::Polled, 98, data.take_wake());
+    change(&data, State::Polled, 98, data.woken_ns());
     assert_eq!(data.read(97).life_ns(), 0);
     assert_eq!(parts(&data, 101), [(Part::Polled, 1)]);
 }
@@ -118,6 +118,37 @@ fn a_reader_finds_each_moment_once() {
     assert_eq!(data.read(0).life_ns(), 200_000 * step_ns);
 }
 
+/// A reader on another thread never sees a time go over from one part to another.
+#[test]
+fn a_reader_sees_no_part_go_back() {
+    const READY_NS: u64 = 1_000;
+    let (data, clock, is_over) = (data(), AtomicU64::new(1_000), AtomicU64::new(0));
+    data.begin_as(1, 0, State::New, 1_000);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let after = |ns: u64| clock.fetch_add(ns, Ordering::SeqCst) + ns;
+            for _ in 0..100_000 {
+                change(&data, State::Polled, after(1), data.woken_ns());
+                data.expect_wakes();
+                change(&data, data.end_poll(), after(1), 0);
+                data.note_wake(after(1));
+                after(READY_NS);
+            }
+            is_over.store(1, Ordering::SeqCst);
+        });
+        let mut last = [0; Part::COUNT];
+        while is_over.load(Ordering::SeqCst) == 0 {
+            let now = data.read(clock.load(Ordering::SeqCst)).parts_ns;
+            for (part, last_ns, now_ns) in
+                Part::ALL.into_iter().zip(last).zip(now).map(|((part, a), b)| (part, a, b))
+            {
+                assert!(now_ns + READY_NS / 2 > last_ns, "{part:?}: {last_ns}, and then {now_ns}");
+            }
+            last = now;
+        }
+    });
+}
+
 /// The time of each part belongs to the tag that the task had in it.
 #[test]
 fn each_part_is_charged_to_its_tag() {
@@ -136,7 +167,7 @@ fn each_part_is_charged_to_its_tag() {
     data.note_wake(200);
     // A wait and a wake that go on with other labels.
     data.change_tag(9, 210, Books::own(&books));
-    to(State::Polled, 215, data.take_wake(), 0);
+    to(State::Polled, 215, data.woken_ns(), 0);
     to(State::Unknown, 300, 0, 0);
     let of = |tag: usize| {
         let parts = Part::ALL.into_iter().zip(books.of_place(tag));
