@@ -69,7 +69,7 @@ impl Choice {
     pub(crate) fn survey() -> Vec<(&'static str, Result<(), String>)> {
         let tried = on_a_thread_of_its_own(|| {
             let counter = Calibration::begin().and_then(Calibration::end);
-            let try_one = |detector: Try| counter.map_err(str::to_owned).and(detector());
+            let try_one = |detector: Try| counter.map_err(str::to_owned).and_then(|_| detector());
             DETECTORS.map(|(name, detector)| (name, try_one(detector).map(drop)))
         });
         let none = || DETECTORS.map(|(name, _)| (name, Err(NO_THREAD.to_owned())));

@@ -2,6 +2,7 @@
 
 use super::{arch, posix};
 use crate::os::perf::Page;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// The rate of the counter.
@@ -16,37 +17,49 @@ pub(super) struct Counter {
 const CALIBRATION: Duration = Duration::from_millis(5);
 
 /// A comparison of the counter with the kernel's clock, which goes on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Calibration {
     start: (u64, u64),
     begun: Instant,
+    /// Asks the kernel for its rate meanwhile: its first perf event may take it 15 ms. `None` if there was no thread to be had.
+    kernels: Option<JoinHandle<Option<Counter>>>,
 }
 
 impl Calibration {
     /// Begins to compare. Returns an error with the reason if the counter is no clock.
     pub(super) fn begin() -> Result<Self, &'static str> {
         arch::counter_is_steady()?;
-        Ok(Self { start: pair(), begun: Instant::now() })
+        let ask = std::thread::Builder::new().name("pertask-probe".to_owned());
+        let kernels = ask.spawn(Counter::of_the_kernel).ok();
+        Ok(Self { start: pair(), begun: Instant::now(), kernels })
     }
 
     /// Ends the comparison, as soon as it has lasted for some milliseconds. Returns an error with the reason if the counter is no
     /// clock.
     pub(super) fn end(self) -> Result<Counter, &'static str> {
+        let kernels = match self.kernels {
+            Some(asks) => asks.join().ok().flatten(),
+            None => Counter::of_the_kernel(),
+        };
         std::thread::sleep(CALIBRATION.saturating_sub(self.begun.elapsed()));
-        Counter::between(self.start, pair())
+        Counter::between(self.start, pair(), kernels)
     }
 }
 
 impl Counter {
-    /// The counter that read so at two moments.
-    fn between(start: (u64, u64), end: (u64, u64)) -> Result<Self, &'static str> {
+    /// The counter that read so at two moments, and which has this rate if the kernel is right.
+    fn between(
+        start: (u64, u64),
+        end: (u64, u64),
+        kernels: Option<Self>,
+    ) -> Result<Self, &'static str> {
         let (ticks, ns) = (end.0.wrapping_sub(start.0), end.1.wrapping_sub(start.1));
         if ticks == 0 || ns == 0 || ticks > 1 << 40 {
             return Err("the counter does not tick");
         }
         let measured = Self::of_rate(ticks, ns).ok_or("the counter ticks too slowly")?;
         // A rate that the kernel or the processor states is exact, unless the firmware is wrong. So the measurement has to agree.
-        let mut stated = [Self::of_the_kernel(), Self::of_the_processor()].into_iter().flatten();
+        let mut stated = [kernels, Self::of_the_processor()].into_iter().flatten();
         Ok(stated.find(|stated| stated.agrees(measured)).unwrap_or(measured))
     }
 
