@@ -257,9 +257,15 @@ mod tests {
             }],
             threads: vec![ended_threads()],
             labels: vec![LabelReport {
-                values: vec![LabelValueReport { life: None, ..tenant().values.remove(0) }],
+                values: vec![LabelValueReport {
+                    life: None,
+                    memory: None,
+                    ..tenant().values.remove(0)
+                }],
                 others_life: None,
+                others_memory: None,
                 without_life: None,
+                without_memory: None,
                 ..tenant()
             }],
             blocked: None,
@@ -322,11 +328,14 @@ mod tests {
                 value: "acme".into(),
                 cpu_ns: 10_913_220_118,
                 life: Some(life()),
+                memory: Some(memory(9_437_184, 1_204)),
             }],
             others_cpu_ns: 290_440_002,
             others_life: Some(life()),
+            others_memory: Some(memory(262_144, 90)),
             without_cpu_ns: 40_002_887,
             without_life: Some(life()),
+            without_memory: Some(memory(4_096, 12)),
         }
     }
 

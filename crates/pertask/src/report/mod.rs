@@ -239,10 +239,14 @@ pub struct LabelReport {
     pub others_cpu_ns: u64,
     /// How long tasks were in each of their states while they had another value, or `None` where that was not measured.
     pub others_life: Option<LifeReport>,
+    /// What tasks allocated and freed while they had another value, or `None` where that was not counted.
+    pub others_memory: Option<MemoryCount>,
     /// CPU time in tasks, while they did not have this label.
     pub without_cpu_ns: u64,
     /// How long tasks were in each of their states while they did not have this label, or `None` where that was not measured.
     pub without_life: Option<LifeReport>,
+    /// What tasks allocated and freed while they did not have this label, or `None` where that was not counted.
+    pub without_memory: Option<MemoryCount>,
 }
 
 /// What tasks did while they had a label with this value.
@@ -255,6 +259,8 @@ pub struct LabelValueReport {
     pub cpu_ns: u64,
     /// How long tasks were in each of their states, or `None` where that was not measured.
     pub life: Option<LifeReport>,
+    /// What tasks allocated and freed, or `None` where that was not counted.
+    pub memory: Option<MemoryCount>,
 }
 
 /// How long tasks waited between being woken and being polled.

@@ -1,5 +1,6 @@
 //! What labels have used, as rows of a report.
 
+use crate::pmus::memory::count::MemoryCount;
 use crate::report::{LabelReport, LabelValueReport, LifeReport};
 use crate::tasks::past::{Accounted, Values};
 use crate::tasks::used::Used;
@@ -10,6 +11,8 @@ pub(super) struct Whole {
     pub(super) cpu_ns: u64,
     /// `None` where lives are not measured.
     pub(super) life: Option<LifeReport>,
+    /// `None` where memory is not counted.
+    pub(super) memory: Option<MemoryCount>,
 }
 
 /// What one value has used, or several together.
@@ -19,13 +22,14 @@ struct Part {
     polled_ns: u64,
     /// The time in polls is divided last, so that it is right as a whole.
     life: LifeReport,
+    memory: MemoryCount,
 }
 
 /// A figure of a part.
 type Figure = fn(&mut Part) -> &mut u64;
 
 /// Those that are right by themselves.
-const FIGURES: [Figure; 7] = [
+const FIGURES: [Figure; 11] = [
     |part| &mut part.cpu_ns,
     |part| &mut part.polled_ns,
     |part| &mut part.life.ready_ns,
@@ -33,6 +37,10 @@ const FIGURES: [Figure; 7] = [
     |part| &mut part.life.unknown_ns,
     |part| &mut part.life.inside_ns,
     |part| &mut part.life.new_ns,
+    |part| &mut part.memory.allocated_bytes,
+    |part| &mut part.memory.allocations,
+    |part| &mut part.memory.freed_bytes,
+    |part| &mut part.memory.frees,
 ];
 
 /// The rows of all keys, each with at most `most` values.
@@ -54,31 +62,37 @@ fn row(key: String, values: Values, whole: &Whole, most: usize) -> LabelReport {
     for (_, part) in values.split_off(most.min(values.len())) {
         others.add(part);
     }
-    let life = |part: Part| whole.life.is_some().then_some(part.life);
+    let life = |part: &Part| whole.life.is_some().then(|| part.life.clone());
+    let memory = |part: &Part| whole.memory.is_some().then_some(part.memory);
     let value = |(value, part): (String, Part)| LabelValueReport {
         value,
         cpu_ns: part.cpu_ns,
-        life: life(part),
+        life: life(&part),
+        memory: memory(&part),
     };
     LabelReport {
         key,
         values: values.into_iter().map(value).collect(),
         others_cpu_ns: others.cpu_ns,
-        others_life: life(others),
+        others_life: life(&others),
+        others_memory: memory(&others),
         without_cpu_ns: without.cpu_ns,
-        without_life: life(without),
+        without_life: life(&without),
+        without_memory: memory(&without),
     }
 }
 
 /// Makes the parts add up to the whole, each figure by itself. The last part has what the others lack; what they have beyond the
 /// whole is taken off the largest.
 ///
-/// Of a poll under way the CPU times of tasks and of labels are read some microseconds apart, so that they may differ by that.
+/// Of a poll under way the CPU times and the memory of tasks and of labels are read some microseconds apart, so that they may differ by
+/// that.
 fn fit(parts: &mut [&mut Part], whole: &Whole) {
     let life = whole.life.clone().unwrap_or_default();
     let polled_ns = life.on_cpu_ns + life.blocked_ns;
     let on_cpu_ns = life.on_cpu_ns;
-    let mut all = Part { cpu_ns: whole.cpu_ns, polled_ns, life };
+    let memory = whole.memory.unwrap_or_default();
+    let mut all = Part { cpu_ns: whole.cpu_ns, polled_ns, life, memory };
     for figure in FIGURES {
         let sum: u64 = parts.iter_mut().map(|part| *figure(part)).sum();
         let whole = *figure(&mut all);
@@ -115,9 +129,10 @@ fn take(mut too_much_ns: u64, parts: &mut [&mut Part], figure: Figure) {
 }
 
 impl Part {
-    fn of(Used { cpu_ns, life }: &Used) -> Self {
+    fn of(Used { cpu_ns, life, memory }: &Used) -> Self {
         let undivided = LifeReport { on_cpu_ns: 0, blocked_ns: 0, ..LifeReport::of(life, 0) };
-        Self { cpu_ns: *cpu_ns, polled_ns: life.polled_ns(), life: undivided }
+        let (cpu_ns, polled_ns, memory) = (*cpu_ns, life.polled_ns(), *memory);
+        Self { cpu_ns, polled_ns, life: undivided, memory }
     }
 
     fn add(&mut self, mut other: Self) {
@@ -143,7 +158,7 @@ mod tests {
             used: [("a".into(), used(a)), ("b".into(), used(b))].into(),
             others: used(5),
         };
-        let whole = Whole { cpu_ns: 100, life: None };
+        let whole = Whole { cpu_ns: 100, life: None, memory: None };
         for (a, b, most) in [(60, 30, 2), (60, 42, 2), (60, 42, 1), (3, 98, 0)] {
             let row = row("key".to_owned(), values(a, b), &whole, most);
             let shown: u64 = row.values.iter().map(|value| value.cpu_ns).sum();
@@ -158,6 +173,7 @@ mod tests {
             cpu_ns,
             polled_ns,
             life: LifeReport { ready_ns, waiting_ns, ..LifeReport::default() },
+            memory: MemoryCount::default(),
         };
         let life = LifeReport {
             on_cpu_ns: 300,
@@ -166,7 +182,7 @@ mod tests {
             waiting_ns: 1_000,
             ..LifeReport::default()
         };
-        let whole = Whole { cpu_ns: 310, life: Some(life) };
+        let whole = Whole { cpu_ns: 310, life: Some(life), memory: None };
         // Of the first the CPU time was read a moment too early, or too late.
         for cpu_ns in [190, 215] {
             let mut parts = [

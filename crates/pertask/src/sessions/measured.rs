@@ -11,6 +11,7 @@ use crate::pmus::stint::Stints;
 use crate::pmus::wake::{Latencies, WakeLatency};
 use crate::pmus::waker::Wanted;
 use crate::tasks::accounts::{self, Watch};
+use crate::tasks::used::ByPlace;
 use pertask_core::{Event, Inherit, PmuHandle, Task};
 use std::sync::Arc;
 
@@ -84,6 +85,15 @@ impl<'a> Sources<'a> {
     /// Begins to read what labels have used. `None` where they are not measured.
     pub(crate) fn begin_labels(&self) -> Option<accounts::Reading<'a>> {
         self.measured.labels.as_ref().map(Watch::begin_reading)
+    }
+
+    /// Reads what labels have used by now, except for lives.
+    pub(super) fn by_place(&self) -> ByPlace {
+        let by_place = ByPlace::read_cpu_time();
+        match self.measured.memory.handle() {
+            Some(_) => by_place.with_memory(),
+            None => by_place,
+        }
     }
 
     pub(crate) fn cpu_time_rows(&self, running: &[Running]) -> Rows<CpuTimeCount> {

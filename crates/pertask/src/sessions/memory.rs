@@ -5,7 +5,7 @@ use super::rows::{self, Rows, Running};
 use crate::error::Error;
 use crate::pmus::memory::count::MemoryCount;
 use crate::pmus::memory::{Memory, ProcessCount, epoch};
-use crate::report::{ProcessMemory, Report, TreeReport};
+use crate::report::{ProcessMemory, Report, SiteReport, TreeReport};
 use pertask_core::{Count, PmuHandle, TaskId};
 use std::collections::HashMap;
 
@@ -99,9 +99,7 @@ impl MemorySince<'_> {
 
     /// Fills in what a report has of the process and of the tree. The report has its sites.
     pub(super) fn complete(&self, report: &mut Report) {
-        let in_sites = report.sites.iter().filter_map(|site| site.memory);
-        report.memory =
-            Some(self.process(in_sites.fold(MemoryCount::default(), MemoryCount::plus)));
+        report.memory = Some(self.process(of_all(&report.sites).unwrap_or_default()));
         let own = |path| self.now.rows.path_since(path, &self.base.rows);
         fill_tree(&mut report.tree, own);
     }
@@ -126,6 +124,11 @@ impl MemorySince<'_> {
         let process = tasks.plus(unknown).plus(outside).plus(other);
         ProcessMemory { process, tasks, unknown, workers: outside, other }
     }
+}
+
+/// What all sites have together, or `None` where memory is not counted.
+pub(super) fn of_all(sites: &[SiteReport]) -> Option<MemoryCount> {
+    sites.iter().filter_map(|site| site.memory).reduce(MemoryCount::plus)
 }
 
 /// Gives each path its own figures, and those with the paths below, which come after it.

@@ -6,7 +6,7 @@ use super::labels;
 use super::lives::Lives;
 use super::longest::LongestPolls;
 use super::measured::{Measured, Selection, Sources};
-use super::memory::{MemoryReading, MemorySince};
+use super::memory::{self, MemoryReading, MemorySince};
 use super::rows::{self, LiveTask, Rows, Running, with_running};
 use super::site::SiteSince;
 use super::threads::{Thread, Threads};
@@ -102,10 +102,9 @@ impl Reading {
         let ledger = sources.measured.cpu_time.pmu().ledger();
         let labels = sources.begin_labels();
         let (mut reading, mut entries, lives) = Self::take(sources);
-        // The labels' CPU time is read last here and first later, so that they have no more of it than the tasks.
-        let finish = |labels: accounts::Reading<'_>| {
-            labels.finish(&ByPlace::read_cpu_time().with_lives(lives))
-        };
+        // What labels have used is read last here and first later, so that they have no more of it than the tasks.
+        let finish =
+            |labels: accounts::Reading<'_>| labels.finish(&sources.by_place().with_lives(lives));
         reading.labels = labels.map(finish).unwrap_or_default();
         let account = ledger.open(&mut entries, reading.used());
         (reading, account)
@@ -113,10 +112,10 @@ impl Reading {
 
     /// Takes a later reading of a session, whose longest polls so far were these.
     pub(crate) fn next(sources: Sources<'_>, account: &AccountId, longest: LongestPolls) -> Self {
-        let labels = sources.begin_labels().map(|labels| (labels, ByPlace::read_cpu_time()));
+        let labels = sources.begin_labels().map(|labels| (labels, sources.by_place()));
         let (mut reading, entries, lives) = Self::take(sources);
-        let finish = |(labels, cpu_time): (accounts::Reading<'_>, ByPlace)| {
-            labels.finish(&cpu_time.with_lives(lives))
+        let finish = |(labels, by_place): (accounts::Reading<'_>, ByPlace)| {
+            labels.finish(&by_place.with_lives(lives))
         };
         reading.labels = labels.map(finish).unwrap_or_default();
         reading.ended = entries.ended(account);
@@ -198,6 +197,7 @@ impl Reading {
         let whole = labels::Whole {
             cpu_ns: tasks_cpu_ns,
             life: measured.life.map(|_| LifeReport::sum(spawned.iter().filter_map(Spawned::life))),
+            memory: memory::of_all(&sites),
         };
         let labels = self.labels.clone().since(&base.labels);
         let labels = labels::rows(labels, &whole, most.label_values);

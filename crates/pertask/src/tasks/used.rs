@@ -3,6 +3,8 @@
 use crate::pmus::by_tag::{place_of, want_room};
 use crate::pmus::cpu_time::tag_times;
 use crate::pmus::life::{LifeCount, cut};
+use crate::pmus::memory::count::MemoryCount;
+use crate::pmus::memory::tag_counts;
 use pertask_core::Count;
 
 /// What tasks have used.
@@ -11,6 +13,8 @@ pub(crate) struct Used {
     pub(crate) cpu_ns: u64,
     /// Zero where lives are not measured.
     pub(crate) life: LifeCount,
+    /// Zero where memory is not counted.
+    pub(crate) memory: MemoryCount,
 }
 
 /// What tasks have used at one moment, by the place of their tag.
@@ -18,6 +22,7 @@ pub(crate) struct Used {
 pub(crate) struct ByPlace {
     cpu_ns: Vec<u64>,
     lives: Vec<LifeCount>,
+    memory: Vec<MemoryCount>,
 }
 
 impl Used {
@@ -31,17 +36,27 @@ impl Count for Used {
     fn add(&mut self, other: &Self) {
         self.cpu_ns += other.cpu_ns;
         self.life.add(&other.life);
+        self.memory.add(&other.memory);
     }
 
     fn since(&self, base: &Self) -> Self {
-        Self { cpu_ns: self.cpu_ns.saturating_sub(base.cpu_ns), life: self.life.since(&base.life) }
+        Self {
+            cpu_ns: self.cpu_ns.saturating_sub(base.cpu_ns),
+            life: self.life.since(&base.life),
+            memory: self.memory.since(&base.memory),
+        }
     }
 }
 
 impl ByPlace {
     /// Reads the CPU time, with the polls under way.
     pub(crate) fn read_cpu_time() -> Self {
-        Self { cpu_ns: tag_times::read(), lives: Vec::new() }
+        Self { cpu_ns: tag_times::read(), ..Self::default() }
+    }
+
+    /// Reads what was allocated and freed as well, with the polls under way.
+    pub(crate) fn with_memory(self) -> Self {
+        Self { memory: tag_counts::read(), ..self }
     }
 
     /// Adds lives, which a [cut](cut::Cut) has read.
@@ -50,10 +65,14 @@ impl ByPlace {
     }
 
     #[cfg(test)]
-    pub(crate) fn of_one(place: usize, Used { cpu_ns, life }: Used) -> Self {
-        let mut all = Self { cpu_ns: vec![0; place], lives: vec![LifeCount::default(); place] };
+    pub(crate) fn of_one(place: usize, Used { cpu_ns, life, memory }: Used) -> Self {
+        let mut all = Self::default();
+        all.cpu_ns.resize(place, 0);
+        all.lives.resize(place, LifeCount::default());
+        all.memory.resize(place, MemoryCount::default());
         all.cpu_ns.push(cpu_ns);
         all.lives.push(life);
+        all.memory.push(memory);
         all
     }
 
@@ -62,13 +81,18 @@ impl ByPlace {
         Used {
             cpu_ns: self.cpu_ns.get(place).copied().unwrap_or(0),
             life: self.lives.get(place).cloned().unwrap_or_default(),
+            memory: self.memory.get(place).copied().unwrap_or_default(),
         }
     }
 }
 
 /// What was used at one place, without polls and states under way.
 pub(crate) fn at(place: usize) -> Used {
-    Used { cpu_ns: tag_times::of_place(place), life: cut::of_place(place) }
+    Used {
+        cpu_ns: tag_times::of_place(place),
+        life: cut::of_place(place),
+        memory: tag_counts::of_place(place),
+    }
 }
 
 /// Makes room for the place of a tag on each CPU, and on those that come. Call this before a task has the tag.
@@ -82,4 +106,5 @@ pub(crate) fn make_room(tag: u32) {
 pub(crate) fn make_all_room() {
     tag_times::make_all_room();
     cut::make_all_room();
+    tag_counts::make_all_room();
 }

@@ -1,12 +1,13 @@
 //! What single tasks have.
 
 use crate::support::{alone, poll_once, run, yield_once};
-use crate::{CALLS, begin, block, check_sums, count, memory_of, sum};
+use crate::{CALLS, NOTHING, begin, block, check_sums, count, memory_of, sum};
 use corosensei::{Coroutine, CoroutineResult};
-use pertask::{TaskExt, TreeReport};
+use pertask::{LabelExt, SessionOptions, TaskExt, TreeReport};
 use std::cell::RefCell;
 use std::hint::black_box;
 use std::pin::pin;
+use std::sync::Mutex;
 use std::thread;
 
 #[test]
@@ -192,4 +193,51 @@ fn tasks_of_a_runtime_with_several_workers() {
     assert_eq!(memory_of(&report, "on workers"), count((100_000, 1_000), (100_000, 1_000)));
     assert_eq!(memory_of(&report, "here"), count((400, 4), (400, 4)));
     check_sums(&report);
+}
+
+/// What each label's tasks allocate and free, to the byte: also where labels change in the midst of a poll, and of tasks that have ended.
+#[test]
+fn labels_have_what_was_allocated_while_they_held() {
+    let _alone = alone();
+    let kept = &Mutex::new(Vec::with_capacity(8));
+    let labelled = || {
+        let keep = move |bytes| kept.lock().unwrap().push(block(bytes));
+        let acme = async move {
+            keep(1_000);
+            yield_once().await;
+            drop(block(50));
+        };
+        let zeta = async move {
+            keep(3_000);
+            kept.lock().unwrap().clear();
+        };
+        let acme = acme.labels([("tenant", "acme")]);
+        let zeta = zeta.labels([("tenant", "zeta")]);
+        async move { (acme.await, zeta.await) }.task("labelled")
+    };
+    // Labels that have been seen lately are known, and take no memory again.
+    run(labelled());
+    let (work, session) = (labelled(), begin());
+    run(work);
+    run(async { drop(block(7_777)) }.task("without"));
+    let report = session.stop();
+    let [label] = &report.labels[..] else { panic!("{:#?}", report.labels) };
+    assert_eq!(label.key, "tenant");
+    let of = |value: &str| {
+        let row = label.values.iter().find(|row| row.value == value);
+        row.unwrap_or_else(|| panic!("{value}: {label:#?}")).memory.expect("it is counted")
+    };
+    assert_eq!(of("acme"), count((1_050, 2), (50, 1)));
+    assert_eq!(of("zeta"), count((3_000, 1), (4_000, 2)));
+    let parts = label.values.iter().filter_map(|row| row.memory);
+    let rest = [label.others_memory.unwrap(), label.without_memory.unwrap()];
+    assert_eq!(sum(parts.chain(rest)), report.memory.as_ref().unwrap().tasks);
+    assert!(label.without_memory.unwrap().allocated_bytes >= 7_777, "{label:#?}");
+    assert_eq!(label.others_memory, Some(NOTHING));
+    check_sums(&report);
+
+    let without = SessionOptions::default().start().unwrap();
+    run(async {}.labels([("tenant", "acme")]).task("labelled"));
+    let report = without.stop();
+    assert!(report.labels.iter().all(|label| label.without_memory.is_none()), "not asked for");
 }

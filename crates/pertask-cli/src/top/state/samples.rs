@@ -99,10 +99,13 @@ pub fn label(acme_ms: u64, others_ms: u64) -> LabelReport {
             value: "acme".to_owned(),
             cpu_ns: acme_ms * 1_000_000,
             life: None,
+            memory: None,
         }],
         others_cpu_ns: others_ms * 1_000_000,
         others_life: None,
+        others_memory: None,
         without_cpu_ns: 1_000_000,
         without_life: None,
+        without_memory: None,
     }
 }

@@ -10,13 +10,15 @@ pub(crate) mod count;
 pub(crate) mod epoch;
 mod meter;
 mod place;
+pub(crate) mod tag_counts;
 
 use self::count::MemoryCount;
 use self::meter::{Meter, Sums};
+use crate::pmus::by_tag::{self, ByTag};
 use crate::pmus::stint::Stints;
-use pertask_core::{Cpu, CpuRecord, Edge, Error, Pmu, PmuHandle, Switch, System};
+use pertask_core::{Cpu, CpuRecord, Edge, Error, Pmu, PmuHandle, Switch, System, Task};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// Counts what each task allocates and frees.
 #[derive(Debug)]
@@ -38,6 +40,10 @@ pub(crate) struct MemoryCpu {
     tasks: Sums,
     /// The part of that of which it is not known in which task it was.
     unknown: Sums,
+    /// The tag that the task has in the running stint. Unknown in a stint that was adopted.
+    tag: AtomicU32,
+    /// What stints that have ended have counted, by the tag that the tasks had.
+    by_tag: ByTag<{ tag_counts::AMOUNTS }>,
     /// The CPU's count of switches when the thread became this CPU.
     online_at: AtomicU64,
 }
@@ -80,14 +86,15 @@ impl Pmu for Memory {
         // A thread is a worker from its first task on.
         place::move_to(meter, epoch::now());
         if switch.data.is_some() {
-            switch.cpu_data.begin_stint(switch.cpu.switches() + 1, meter);
+            switch.cpu_data.begin_stint(switch.cpu.switches() + 1, meter, switch.task.tag());
         }
     }
 
     #[inline]
     fn sched_out(&self, switch: Switch<'_, Self>) {
         if let (Some(data), Some(meter)) = (switch.data, switch.cpu_data.meter()) {
-            switch.cpu_data.end_stint(switch.cpu.switches(), meter, data, switch.edge);
+            let switches = switch.cpu.switches();
+            switch.cpu_data.end_stint(switches, meter, switch.task, data, switch.edge);
         }
     }
 
@@ -102,6 +109,7 @@ impl Pmu for Memory {
 
     fn cpu_online(&self, cpu: &CpuRecord, data: &MemoryCpu) {
         data.meter.get_or_init(|| Box::leak(Box::default()));
+        data.by_tag.make_all_room();
         // While the PMU is being registered, the CPU may be one that has run tasks already.
         let switches = if HANDLE.get().is_some() { cpu.switches() } else { 0 };
         // Relaxed: a figure, for the CPU's own thread.
@@ -146,12 +154,17 @@ impl Memory {
         *HANDLE.get_or_init(|| System::global().register(Self))
     }
 
+    /// The handle, if the PMU has been registered.
+    fn registered() -> Option<PmuHandle<Self>> {
+        HANDLE.get()?.ok()
+    }
+
     /// The meter of the calling thread's CPU, if the thread has run a task.
     ///
     /// The allocator calls this, perhaps in the middle of anything.
     fn meter_of_worker() -> Option<&'static Meter> {
         let cpu = Cpu::record_here()?;
-        let data = HANDLE.get()?.ok()?.cpu_data(cpu)?;
+        let data = Self::registered()?.cpu_data(cpu)?;
         // Relaxed: this thread has written it, or its former owner and whoever registered the PMU, before they let it go.
         let ran_tasks = cpu.switches() > data.online_at.load(Ordering::Relaxed);
         data.meter().filter(|_| ran_tasks)
@@ -183,8 +196,27 @@ impl MemoryCpu {
         self.start.get(switches + 1).or_else(|| self.adopted.get(switches + 1))
     }
 
+    /// The tag of the stint that runs now, with what it has counted so far. `None` for an adopted stint, and between stints.
+    fn running_tag(&self, cpu: &CpuRecord, switches: u64) -> Option<(u32, MemoryCount)> {
+        let start = self.start.get(switches + 1).filter(|_| !cpu.has_strays())?;
+        // Relaxed: the Acquire in `get` orders it, and the check below finds a change.
+        let tag = self.tag.load(Ordering::Relaxed);
+        let now = self.meter()?.read();
+        // Acquire: pairs with the Release in `end_stint`, as in `running`.
+        fence(Ordering::Acquire);
+        let goes_on = self.start.get(switches + 1).is_some() && cpu.switches() == switches;
+        goes_on.then(|| (tag, now.beyond(start)))
+    }
+
+    /// Whether the running stint was adopted.
+    fn is_adopted(&self, switches: u64) -> bool {
+        self.adopted.get(switches + 1).is_some()
+    }
+
     #[inline(always)]
-    fn begin_stint(&self, switches: u64, meter: &Meter) {
+    fn begin_stint(&self, switches: u64, meter: &Meter, tag: u32) {
+        // Relaxed: the Release in `set` orders it.
+        self.tag.store(tag, Ordering::Relaxed);
         self.start.set(switches + 1, meter.read());
         // Release: pairs with the Acquire in `outside_tasks`. Whoever reads something that the task has counted finds its stint.
         fence(Ordering::Release);
@@ -192,13 +224,15 @@ impl MemoryCpu {
 
     /// Charges a task for its stint if the start is known. `switches` is the CPU's count of switches up to now.
     #[inline(always)]
-    fn end_stint(&self, switches: u64, meter: &Meter, data: &Sums, edge: Edge) {
+    fn end_stint(&self, switches: u64, meter: &Meter, task: &Task, data: &Sums, edge: Edge) {
         let Some(start) = self.stint(switches) else { return };
         // From here on, no reader adds the stint as running. Relaxed: the fence orders it.
         self.start.stint.store(0, Ordering::Relaxed);
         // Few stints are adopted. Relaxed: the fence orders it.
         if self.adopted.stint.load(Ordering::Relaxed) != 0 {
             self.adopted.stint.store(0, Ordering::Relaxed);
+            // Relaxed: only this thread reads it before the next stint begins.
+            self.tag.store(task.tag(), Ordering::Relaxed);
         }
         // Release: pairs with the Acquire in `running` and in `outside_tasks`.
         fence(Ordering::Release);
@@ -206,7 +240,22 @@ impl MemoryCpu {
         self.tasks.add(stint);
         match edge {
             Edge::Disorder => self.unknown.add(stint),
-            Edge::Turn | Edge::Nested | Edge::Aside => data.add(stint),
+            Edge::Turn | Edge::Nested | Edge::Aside => {
+                self.charge_tag(stint);
+                data.add(stint);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn charge_tag(&self, stint: MemoryCount) {
+        // Relaxed: only this thread writes it.
+        let tag = self.tag.load(Ordering::Relaxed);
+        if tag != 0
+            && let Some(of_tag) = self.by_tag.of(tag)
+        {
+            let amounts = tag_counts::amounts(stint);
+            of_tag.iter().zip(amounts).for_each(|(sum, more)| by_tag::add(sum, more));
         }
     }
 

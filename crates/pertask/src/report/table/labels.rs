@@ -1,11 +1,14 @@
-//! The labels: for each key, its values with their CPU time, and with the lives of tasks.
+//! The labels: for each key, its values with their CPU time, with the lives of tasks, and with what they allocate.
 
 use super::life::{self, Living};
+use super::memory;
+use crate::pmus::memory::count::MemoryCount;
 use crate::report::{LabelReport, LabelValueReport, LifeReport};
 use pertask_text::grid::{Cell, Column, Grid};
 use pertask_text::human;
 use pertask_text::ink::{Ink, Tint};
 use pertask_text::text::{cut_end, harmless};
+use std::cmp::Reverse;
 
 /// The widest key to show, so that the title fits the narrowest terminal.
 const MAX_KEY: usize = 26;
@@ -59,6 +62,37 @@ pub(super) fn lives(
     let title = format!("Lives by label {} (% of their lives)", key(label));
     let mut lines = vec![ink.paint(&title, Tint::Title)];
     lines.extend(Grid::new(&columns, cells).lines(width, ink));
+    lines
+}
+
+/// The lines of the memory of one key, with at most `most` values: those that have allocated most. None where memory was not counted.
+pub(super) fn memory(
+    label: &LabelReport,
+    process: &MemoryCount,
+    most: usize,
+    width: Option<usize>,
+    ink: Ink,
+) -> Vec<String> {
+    let value = |it: &LabelValueReport| Some((it.memory?, Cell::new(&it.value)));
+    let mut rows: Vec<_> = label.values.iter().filter_map(value).collect();
+    rows.sort_by_key(|(count, _)| Reverse(count.allocated_bytes));
+    let cut = rows.split_off(most.min(rows.len()));
+    let others = cut.iter().map(|(count, _)| *count).chain(label.others_memory);
+    let rest =
+        [(others.reduce(MemoryCount::plus), "(other values)"), (label.without_memory, "(without)")];
+    let dim = |what| Cell::new(what).tint(Tint::Secondary);
+    rows.extend(rest.into_iter().filter_map(|(count, what)| Some((count?, dim(what)))));
+    rows.retain(|(count, _)| *count != MemoryCount::default());
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    let cells = |(count, who): (MemoryCount, Cell)| {
+        memory::numbers(&count, process).into_iter().chain([who]).collect()
+    };
+    let rows = rows.into_iter().map(cells).collect();
+    let title = format!("Memory by label {} (% of bytes)", key(label));
+    let mut lines = vec![ink.paint(&title, Tint::Title)];
+    lines.extend(Grid::new(&memory::label_columns(VALUE), rows).lines(width, ink));
     lines
 }
 

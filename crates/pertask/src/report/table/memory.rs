@@ -21,6 +21,19 @@ pub(super) const PART_COLUMNS: &[Column<'static>] = &[
     Column::Text { title: "", least: 10, most: MAX_NAME },
 ];
 
+/// The columns of a list by label.
+pub(super) const fn label_columns(value: Column<'static>) -> [Column<'static>; 7] {
+    [
+        Column::Number { title: "ALLOC%", rank: None },
+        Column::Number { title: "ALLOCATED", rank: None },
+        Column::Number { title: "CALLS", rank: None },
+        Column::Number { title: "AVERAGE", rank: Some(1) },
+        Column::Number { title: "FREED", rank: None },
+        Column::Number { title: "FREES", rank: Some(0) },
+        value,
+    ]
+}
+
 /// The cells of each part of the process.
 pub(super) fn parts(memory: &ProcessMemory) -> Vec<Vec<Cell>> {
     let ProcessMemory { process, tasks, unknown, workers, other } = memory;
@@ -132,7 +145,7 @@ pub(super) fn refused(why: &str) -> String {
     format!("memory: not measured ({why})")
 }
 
-fn numbers(count: &MemoryCount, process: &MemoryCount) -> [Cell; 6] {
+pub(super) fn numbers(count: &MemoryCount, process: &MemoryCount) -> [Cell; 6] {
     let MemoryCount { allocated_bytes, allocations, freed_bytes, frees } = *count;
     let average = allocated_bytes.checked_div(allocations);
     [

@@ -112,7 +112,8 @@ impl fmt::Display for Table<'_> {
             self.lives(life::longest_first(tasks, self.style.max_tasks)),
         ];
         for (number, label) in labels.iter().take(MAX_KEYS).enumerate() {
-            sections.extend([self.label(label), self.lives_of_label(label, number == 0)]);
+            let lives = self.lives_of_label(label, number == 0);
+            sections.extend([self.label(label), lives, self.memory_of_label(label)]);
         }
         if let Some(more @ 1..) = labels.len().checked_sub(MAX_KEYS) {
             let more = format!(
@@ -255,6 +256,12 @@ impl Table<'_> {
             lines.extend(self.prose(&life::legend(), Tint::Secondary));
         }
         lines
+    }
+
+    fn memory_of_label(&self, label: &LabelReport) -> Vec<String> {
+        let Some(memory) = &self.report.memory else { return Vec::new() };
+        let most = self.style.max_label_values;
+        labels::memory(label, &memory.process, most, self.max_width(), self.ink())
     }
 
     fn sources(&self, sources: &[CounterSource]) -> Vec<String> {

@@ -301,14 +301,21 @@ fn advice_is_for_programs_whose_tasks_use_nothing_while_threads_do() {
 
 #[test]
 fn labels_have_their_values_and_the_rest() {
-    let value = |value: &str, cpu_ns| LabelValueReport { value: value.into(), cpu_ns, life: None };
+    let value = |value: &str, cpu_ns| LabelValueReport {
+        value: value.into(),
+        cpu_ns,
+        life: None,
+        memory: None,
+    };
     let tenant = LabelReport {
         key: "tenant".into(),
         values: vec![value("acme", 6_000_000_000), value("zeta", 1_000_000_000), value("b", 400)],
         others_cpu_ns: 100,
         others_life: None,
+        others_memory: None,
         without_cpu_ns: 2_000,
         without_life: None,
+        without_memory: None,
     };
     let report = Report { labels: vec![tenant], ..busy_service() };
     let shown = print(&report, TableStyle { max_label_values: 2, ..plain(100) });
@@ -330,7 +337,12 @@ fn labels_have_their_values_and_the_rest() {
 fn labels_have_lives_where_they_were_measured() {
     let life =
         |waiting_ns, on_cpu_ns| Some(LifeReport { waiting_ns, on_cpu_ns, ..LifeReport::default() });
-    let value = |value: &str, life| LabelValueReport { value: value.into(), cpu_ns: 1_000, life };
+    let value = |value: &str, life| LabelValueReport {
+        value: value.into(),
+        cpu_ns: 1_000,
+        life,
+        memory: None,
+    };
     let tenant = LabelReport {
         key: "tenant".into(),
         values: vec![
@@ -341,8 +353,10 @@ fn labels_have_lives_where_they_were_measured() {
         ],
         others_cpu_ns: 100,
         others_life: life(1_000, 0),
+        others_memory: None,
         without_cpu_ns: 0,
         without_life: life(0, 7_000_000),
+        without_memory: None,
     };
     let report = Report { labels: vec![tenant.clone(), tenant], ..busy_service() };
     let shown = print(&report, TableStyle { max_label_values: 2, ..plain(100) });
@@ -359,6 +373,50 @@ fn labels_have_lives_where_they_were_measured() {
     assert!(rows[4].starts_with("█ on cpu"), "{section}");
     assert!(!sections.next().unwrap().contains("on cpu"), "once is enough");
     assert!(!print(&busy_service(), plain(100)).contains("Lives by label"));
+}
+
+#[test]
+fn labels_have_memory_where_it_was_counted() {
+    let memory = |allocated_bytes, allocations| {
+        Some(MemoryCount { allocated_bytes, allocations, ..MemoryCount::default() })
+    };
+    let value = |value: &str, memory| LabelValueReport {
+        value: value.into(),
+        cpu_ns: 1_000,
+        life: None,
+        memory,
+    };
+    let tenant = LabelReport {
+        key: "tenant".into(),
+        values: vec![
+            value("acme", memory(1 << 20, 4)),
+            value("zeta", memory(3 << 20, 2)),
+            value("never", memory(0, 0)),
+            value("brief", memory(1_024, 1)),
+        ],
+        others_cpu_ns: 100,
+        others_life: None,
+        others_memory: memory(1_024, 1),
+        without_cpu_ns: 0,
+        without_life: None,
+        without_memory: memory(512, 8),
+    };
+    let process = MemoryCount { allocated_bytes: 8 << 20, ..MemoryCount::default() };
+    let memory = Some(ProcessMemory { process, ..ProcessMemory::default() });
+    let report = Report { labels: vec![tenant], memory, ..busy_service() };
+    let shown = print(&report, TableStyle { max_label_values: 2, ..plain(100) });
+    let section = shown.split("\n\n").find(|it| it.starts_with("Memory by label tenant")).unwrap();
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(
+        section.lines().skip(2).map(words).collect::<Vec<_>>(),
+        [
+            "37.5% 3.00 MiB 2 1.50 MiB 0 B 0 zeta",
+            "12.5% 1.00 MiB 4 256 KiB 0 B 0 acme",
+            "<0.1% 2.00 KiB 2 1.00 KiB 0 B 0 (other values)",
+            "<0.1% 512 B 8 64 B 0 B 0 (without)",
+        ]
+    );
+    assert!(!print(&busy_service(), plain(100)).contains("Memory by label"));
 }
 
 #[test]
@@ -700,11 +758,21 @@ fn extreme() -> Report {
         tasks: vec![task(MAX, Some(&name), Some(MAX), MAX, Some(MAX)); 2],
         labels: vec![LabelReport {
             key: name.clone(),
-            values: vec![LabelValueReport { value: name.clone(), cpu_ns: MAX, life: None }; 3],
+            values: vec![
+                LabelValueReport {
+                    value: name.clone(),
+                    cpu_ns: MAX,
+                    life: None,
+                    memory: Some(all)
+                };
+                3
+            ],
             others_cpu_ns: MAX,
             others_life: None,
+            others_memory: Some(all),
             without_cpu_ns: MAX,
             without_life: None,
+            without_memory: Some(all),
         }],
         threads: vec![thread(&name, Some(u32::MAX), MAX, MAX), thread(&name, None, 0, MAX)],
         lost: Lost {
