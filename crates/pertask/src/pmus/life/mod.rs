@@ -33,7 +33,8 @@ use std::sync::OnceLock;
 #[derive(Debug)]
 pub struct Life {
     clock: &'static Choice,
-    /// Its hooks come before ours, so that one reading of the clock serves both.
+    /// It was registered before this PMU, so it has the lower place, and a switch calls its hooks first. They have then read the clock
+    /// for that switch, and ours take the same time. Where they were not called, ours read the clock.
     cpu_time: PmuHandle<CpuTime>,
 }
 
