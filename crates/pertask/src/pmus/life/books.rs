@@ -25,8 +25,8 @@ static LATEST: AtomicU32 = AtomicU32::new(1);
 
 /// The number of the latest cut.
 ///
-/// Whoever charges by it asks in a section and charges in the same one. Then the bank of that cut is still written only until the
-/// sections have ended that ran as the next cut began. Whoever reads a cut has the turn, so to it the number does not change.
+/// Whoever charges by it asks and charges in one section. So nobody writes to the bank of a cut any more once all sections have ended
+/// that ran when the next cut began. Whoever begins a cut has the turn, so nobody else changes the number meanwhile.
 #[inline(always)]
 pub(super) fn latest_cut() -> u32 {
     // Relaxed: a thread that finds the number of the cut before is in a section, for which `Cut::begin` waits before it reads the bank.

@@ -33,8 +33,8 @@ use std::sync::OnceLock;
 #[derive(Debug)]
 pub struct Life {
     clock: &'static Choice,
-    /// It was registered before this PMU, so it has the lower place, and a switch calls its hooks first. They have then read the clock
-    /// for that switch, and ours take the same time. Where they were not called, ours read the clock.
+    /// It is registered before this PMU, so it has the lower place unless the program has unregistered a PMU of its own in between. A
+    /// switch then calls its hooks first, and ours take the time that those have read. Where there is no such time, ours read the clock.
     cpu_time: PmuHandle<CpuTime>,
 }
 
