@@ -74,7 +74,8 @@ fn a_task_that_ends_keeps_its_life() {
     sleep();
     let report = session.stop();
     made.to(dropped).assert_has(life(&report, "dropped").life_ns(), "until the drop");
-    assert!(life(&report, "dropped").waiting_ns >= 20_000_000 - 100_000);
+    // As by_hand.rs says, two clocks tell a second to a thousandth.
+    assert!(life(&report, "dropped").waiting_ns >= 20_000_000 - 20_000);
     assert_eq!(support::row(&report, "dropped").tasks_live, 0);
 }
 
@@ -136,15 +137,23 @@ fn of_what_is_no_future_nobody_knows_when_it_is_ready() {
     let _alone = alone();
     let session = measuring().start().unwrap();
     let (mut job, made) = Moment::of(|| Job::new("job"));
-    let ((), begun) = Moment::of(|| {});
-    job.run(spin);
-    let ((), ended) = Moment::of(|| {});
+    let mut inside = None;
+    let ((), run) = Moment::of(|| {
+        job.run(|| {
+            let first = Instant::now();
+            spin();
+            inside = Some((first, Instant::now()));
+        });
+    });
+    let (first, last) = inside.unwrap();
+    let begun = Moment { after: run.after, before: first };
+    let ended = Moment { after: last, before: run.before };
     sleep();
     let (report, read) = Moment::of(|| session.stop());
     let life = life(&report, "job");
     assert_eq!((life.waiting_ns, life.ready_ns), (0, 0));
-    assert!(life.unknown_ns >= (read.after - ended.before).as_nanos() as u64 - 100_000, "{life:?}");
-    assert!(made.to(begun).least.as_nanos() as u64 <= life.new_ns + 1_000);
+    ended.to(read).assert_has(life.unknown_ns, "unknown");
+    made.to(begun).assert_has(life.new_ns, "new");
     made.to(read).assert_has(life.life_ns(), "the whole life");
 }
 

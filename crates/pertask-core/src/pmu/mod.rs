@@ -65,6 +65,11 @@ pub trait Pmu: Send + Sync + Sized + 'static {
     ///
     /// Returns false if it added nothing. The core then keeps the sum as a [`Count`](Pmu::Count), at the cost of an allocation
     /// each time. One thread at a time writes `totals` while others read it; each CPU has totals of its own.
+    ///
+    /// The thread that ends the task calls this, inside an RCU section, and whoever reads the counts of ended tasks waits until
+    /// it returns. So it must not wait for a grace period, for a reading of counts, or for anything that waits for one of these. It
+    /// may take a lock that other threads hold only for a moment, and never while they do any of that, or end a task; after a `fork`, in
+    /// the child, such a lock may stay locked for good.
     fn fold(&self, ended: &Self::Data, totals: &Self::Data) -> bool {
         let _ = (ended, totals);
         false

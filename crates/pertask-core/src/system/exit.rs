@@ -12,7 +12,7 @@ impl System {
     /// Ends a task (the kernel's `perf_event_exit_task`), using the calling thread's books.
     ///
     /// The exit takes no lock, and writes nothing that the exit of another task on another CPU writes or waits for, unless the
-    /// task has inherited events. It is finished even if a PMU panics, and the panic then goes on.
+    /// task has inherited events, or [`Pmu::fold`](crate::Pmu::fold) does. It is finished even if a PMU panics, and the panic then goes on.
     #[inline]
     pub(crate) fn exit(&self, task: &mut Arc<Task>, mine: Mine<'_>) {
         mine.task_ended();

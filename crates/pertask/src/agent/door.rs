@@ -53,12 +53,15 @@ pub fn init() -> Agent {
     match &*agent {
         Some((owner, agent)) if *owner == process => agent.clone(),
         _ => {
+            // Before the child's own agent answers anybody: what a caller has taken must not be forgotten, and then be given back.
+            if agent.is_some() {
+                limits::reset();
+                running::reset();
+            }
             let started = Agent(Arc::new(State::start()));
             if let Some((_, parents)) = agent.replace((process, started.clone())) {
                 // Its end is its own process's business.
                 std::mem::forget(parents);
-                limits::reset();
-                running::reset();
             }
             started
         }

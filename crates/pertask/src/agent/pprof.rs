@@ -13,10 +13,12 @@ const INDEX: &str = "\
 /debug/pprof/
 
 profile?seconds=30&hz=199   where the CPU time goes, by task: gzip'd pprof
-                            go tool pprof http://HOST:PORT/debug/pprof/profile?seconds=10
+                            go tool pprof 'http://HOST:PORT/debug/pprof/profile?seconds=10'
+profile?waits=true          the same, and where tasks wait and how long: waiting, waits, ready, blocked
+                            go tool pprof -sample_index=waiting 'http://HOST:PORT/debug/pprof/profile?seconds=10&waits=true'
 tasks?seconds=1             CPU time, polls and longest polls by spawn site; text, or JSON with format=json
 
-There is no heap, block, mutex, goroutine, allocs or trace: pertask measures none of these.
+There is no heap, block, mutex, goroutine, allocs or trace: pertask makes no such profiles.
 ";
 
 pub(super) const OF_PROFILE: &[Parameter] = &[
@@ -27,7 +29,7 @@ pub(super) const OF_PROFILE: &[Parameter] = &[
     },
     Parameter {
         name: "waits",
-        meaning: "true: also see where tasks wait: -sample_index=waiting [default: false]",
+        meaning: "true: also see where tasks wait, and how long: waiting, waits, ready, blocked [default: false]",
     },
 ];
 

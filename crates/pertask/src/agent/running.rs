@@ -5,7 +5,7 @@ use super::asked::{Asked, Parameter, Refusal};
 use crate::sampler::Sampler;
 use pertask_agent::{Answer, Caller};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The parameter of a request that can have a name, and of those that tell of another one by its name.
@@ -38,11 +38,35 @@ pub(super) enum Waited {
     Stopped,
 }
 
-/// Those that have a name.
-static NAMED: Mutex<Vec<Arc<State>>> = Mutex::new(Vec::new());
+/// The requests of one process that have a name.
+#[derive(Default)]
+struct Table {
+    requests: Mutex<Vec<Arc<State>>>,
+    /// The table of a forked child. The child cannot use its parent's: if another thread of the parent had it locked at the fork, it
+    /// stays locked in the child for good.
+    of_child: OnceLock<Box<Self>>,
+}
+
+static NAMED: Table = Table { requests: Mutex::new(Vec::new()), of_child: OnceLock::new() };
 
 fn named() -> MutexGuard<'static, Vec<Arc<State>>> {
-    NAMED.lock().unwrap_or_else(PoisonError::into_inner)
+    NAMED.latest().requests.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Table {
+    /// The table of this process.
+    fn latest(&self) -> &Self {
+        let mut latest = self;
+        while let Some(of_child) = latest.of_child.get() {
+            latest = of_child;
+        }
+        latest
+    }
+
+    /// Leaves the parent's table, with all that is in it, without a look at it.
+    fn leave(&self) {
+        self.latest().of_child.get_or_init(Box::default);
+    }
 }
 
 impl Running {
@@ -145,7 +169,26 @@ pub(super) fn look<T>(
     look(sampler)
 }
 
-/// Forgets the parent's requests, in a forked child.
+/// Forgets the parent's requests, in a forked child. Takes no lock.
 pub(super) fn reset() {
-    named().clear();
+    NAMED.leave();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_whose_parent_had_the_table_locked_has_one_that_is_not() {
+        let table = Table::default();
+        let _of_parent = table.latest().requests.lock().unwrap();
+        for _ in 0..3 {
+            table.leave();
+            let mut requests = table.latest().requests.try_lock().expect("nobody has it locked");
+            assert!(requests.is_empty());
+            let state =
+                State { name: None, ends: AtomicBool::new(false), sampler: Mutex::new(None) };
+            requests.push(Arc::new(state));
+        }
+    }
 }

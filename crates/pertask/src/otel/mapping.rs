@@ -43,7 +43,7 @@ impl Mapping {
         let start = match file() {
             // SAFETY: the kernel chooses a place where nothing is.
             Ok(file) => unsafe { mmap(ptr::null_mut(), BYTES, access, private, file, 0) },
-            // SAFETY: the same.
+            // SAFETY: the kernel chooses a place where nothing is.
             Err(_) => unsafe { mmap_anonymous(ptr::null_mut(), BYTES, access, private) },
         }?;
         // SAFETY: the memory is this function's own, and nobody else has it yet.

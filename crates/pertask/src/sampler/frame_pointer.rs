@@ -60,7 +60,7 @@ mod x86_64 {
 
     pub(super) fn find(sight: &mut impl Sight, address: u64, stack: u64) -> Option<u64> {
         let function = sight.function(address)?;
-        let end = function.end.min(function.start + PROLOGUE);
+        let end = function.end.min(function.start.saturating_add(PROLOGUE));
         let code = sight.bytes(function.start..end)?;
         if let Some(size) = frame_size(&code)
             && let Some(frame) = stack.checked_add(size)
@@ -68,8 +68,8 @@ mod x86_64 {
         {
             return Some(frame);
         }
-        let places = (0..REACH / WORD).map(|word| stack + word * WORD);
-        places.into_iter().find(|frame| is_frame(sight, *frame, &function, false))
+        let mut places = (0..REACH / WORD).map_while(|word| stack.checked_add(word * WORD));
+        places.find(|frame| is_frame(sight, *frame, &function, false))
     }
 
     /// Whether the words here are a frame of the function: above its caller's frame pointer is the address behind a call that leads
@@ -116,23 +116,25 @@ mod x86_64 {
             || sight.function(target).is_some_and(|other| jumps_to(sight, &other, function.start))
     }
 
-    /// The address in the linker's table by which the code here jumps: `jmp [rip + …]`, perhaps after `endbr64`.
+    /// The address in the linker's table by which the code here jumps: `jmp [rip + …]`, perhaps after `endbr64`. What is read as a call
+    /// may be none, and then lead anywhere, also to the last address that there is.
     fn by_table(sight: &impl Sight, stub: u64) -> Option<u64> {
-        let bytes = sight.bytes(stub..stub + 16)?;
+        let bytes = sight.bytes(stub..stub.checked_add(16)?)?;
         let skipped = if bytes.starts_with(&ENDBR64) { ENDBR64.len() } else { 0 };
         let rest = &bytes[skipped..];
         // A prefix may come before it.
         let skipped = skipped + usize::from(rest.first() == Some(&0xf2));
         let jump = bytes[skipped..].get(..6).filter(|jump| jump.starts_with(&[0xff, 0x25]))?;
-        word_at(sight, relative(jump, stub + skipped as u64 + 6)?)
+        word_at(sight, relative(jump, stub.checked_add(skipped as u64 + 6)?)?)
     }
 
     /// Whether a function has a jump to this address.
     fn jumps_to(sight: &impl Sight, function: &Range<u64>, target: u64) -> bool {
-        let end = function.end.min(function.start + MOST_CODE);
+        let end = function.end.min(function.start.saturating_add(MOST_CODE));
         let Some(code) = sight.bytes(function.start..end) else { return false };
         let leads = |(at, jump): (usize, &[u8])| {
-            jump[0] == 0xe9 && relative(jump, function.start + at as u64 + 5) == Some(target)
+            let behind = function.start.checked_add(at as u64 + 5);
+            jump[0] == 0xe9 && behind.and_then(|behind| relative(jump, behind)) == Some(target)
         };
         code.windows(5).enumerate().any(leads)
     }
@@ -181,7 +183,61 @@ mod x86_64 {
 
 #[cfg(test)]
 mod tests {
-    use super::x86_64::frame_size;
+    use super::x86_64::{find, frame_size};
+    use super::{Range, Sight};
+
+    /// A function, its code, and a stack of one word.
+    struct Edge {
+        code: Vec<u8>,
+        function: Range<u64>,
+        /// A word of the stack, with its address.
+        word: (u64, u64),
+    }
+
+    impl Edge {
+        /// The address of the code.
+        const CODE: u64 = 0x1000;
+    }
+
+    impl Sight for Edge {
+        fn word(&mut self, at: u64) -> Option<u64> {
+            (at == self.word.0).then_some(self.word.1)
+        }
+
+        fn bytes(&self, range: Range<u64>) -> Option<Vec<u8>> {
+            let at = |address: u64| usize::try_from(address.checked_sub(Self::CODE)?).ok();
+            Some(self.code.get(at(range.start)?..at(range.end)?)?.to_vec())
+        }
+
+        fn function(&self, address: u64) -> Option<Range<u64>> {
+            self.function.contains(&address).then(|| self.function.clone())
+        }
+    }
+
+    #[test]
+    fn addresses_at_the_very_end_are_no_frames_and_no_functions() {
+        let function = Edge::CODE..Edge::CODE + 0x40;
+        let mut sight = Edge { code: vec![0x90; 0x40], function, word: (0, 0) };
+        // A stack on which there is no room for one more word.
+        for stack in [u64::MAX, u64::MAX - 7, u64::MAX - 0x100] {
+            assert_eq!(find(&mut sight, Edge::CODE, stack), None, "{stack:#x}");
+        }
+        // A call of the last address: it leads to no function and to no table.
+        let (stack, back) = (0x7000_u64, Edge::CODE + 0x20);
+        let distance = (u64::MAX.wrapping_sub(back) as i64) as i32;
+        sight.code[0x1b] = 0xe8;
+        sight.code[0x1c..0x20].copy_from_slice(&distance.to_le_bytes());
+        sight.word = (stack + 8, back);
+        assert_eq!(find(&mut sight, Edge::CODE, stack), None);
+        // A call of the function, from the same place: this is a frame.
+        let distance = -0x20_i32;
+        sight.code[0x1c..0x20].copy_from_slice(&distance.to_le_bytes());
+        assert_eq!(find(&mut sight, Edge::CODE, stack), Some(stack));
+        // A function that ends with all addresses.
+        let function = u64::MAX - 0x10..u64::MAX;
+        let mut sight = Edge { code: Vec::new(), function, word: (0, 0) };
+        assert_eq!(find(&mut sight, u64::MAX - 0x10, stack), None);
+    }
 
     #[test]
     fn a_frame_is_as_large_as_the_first_instructions_say() {

@@ -1,4 +1,5 @@
-//! The stack on which a signal has interrupted its thread, and reading it.
+//! The stack of the calling thread from some frame up, and reading it. A signal handler reads the stack that it has interrupted, and a
+//! function that records its own stack reads that.
 //!
 //! It is usually the thread's own, which stays mapped as long as the thread lives. A fiber (a coroutine with a stack of its own) runs
 //! on other memory. What is known of that memory is a mapping that was there at some moment before. So each page of it is tried
@@ -15,7 +16,8 @@ const WORD: u64 = size_of::<u64>() as u64;
 /// No page is smaller.
 const PAGE: u64 = 4 << 10;
 
-/// The stack that was interrupted, from the interrupted frame up.
+/// A stack of the calling thread, from a frame up: the frame that a signal has interrupted, or that of a function that records its own
+/// stack. It is called the first frame here.
 pub(super) struct Ground {
     /// The thread's own stack, on which a fiber's resumer may be.
     own: Range<u64>,
@@ -42,7 +44,7 @@ impl Ground {
             Stack::Sought | Stack::Unknown => 0..0,
         };
         if own.contains(&address) {
-            // Memory below the interrupted frame belongs to no frame.
+            // Memory below the first frame belongs to no frame that is walked.
             return Some(Self { own: address..own.end, own_tried: 0, fiber: 0..0, tried: 0 });
         }
         let fiber = walker.mapping(address)?;
@@ -69,7 +71,8 @@ impl Ground {
     /// Reads a word.
     ///
     /// # Safety
-    /// This must be the stack of the calling thread, which the calling signal handler has interrupted.
+    /// This must be a stack of the calling thread, and its first frame must not end meanwhile: it is the frame that the calling signal
+    /// handler has interrupted, or that of a function that has called this, directly or not, and has not returned.
     pub(super) unsafe fn read(&mut self, at: u64) -> Result<u64, ()> {
         let holds =
             |range: &Range<u64>| range.start <= at && at < range.end && range.end - at >= WORD;
@@ -79,7 +82,7 @@ impl Ground {
             return Err(());
         }
         // SAFETY: the word is aligned. It is on the thread's own stack, which is mapped as long as the thread lives. Or the thread runs
-        // on a fiber, and the word's page is mapped now. If it is above the interrupted frame, so are all pages between, which are the
+        // on a fiber, and the word's page is mapped now. If it is above the first frame, so are all pages between, which are the
         // fiber's; a fiber's stack stays mapped while the thread runs on it. (A mapping may go on above the stack, where another
         // thread could unmap a page between the two: only a walk that has left the stack reads there, and the next page is tried.)
         Ok(unsafe { (at as *const u64).read_volatile() })

@@ -277,7 +277,7 @@ fn push_scopes(cpu: Option<&CpuRecord>, sample: &mut Writing<'_>) {
 /// Writes the addresses of the stack. Returns the sample's flags.
 fn push_stack(record: &Record, own: &mut Own, from: Interrupted, sample: &mut Writing<'_>) -> u64 {
     let start = sample.length();
-    // SAFETY: this handler has interrupted the calling thread there.
+    // SAFETY: these are the registers of the code that this handler has interrupted.
     let walked = unsafe { walk(record, own, from, |at| sample.push(at)) };
     let Some((flags, good)) = walked else {
         sample.push(from.instruction);
@@ -290,7 +290,8 @@ fn push_stack(record: &Record, own: &mut Own, from: Interrupted, sample: &mut Wr
 /// Walks the stack. Returns its flags and how many of its addresses are good, or `None` on a stack that is not known.
 ///
 /// # Safety
-/// The registers are those of the calling thread, which a signal has interrupted there, or which has called this from there.
+/// `from` must be the registers of a frame of the calling thread that does not end before the walk does: of the code that the
+/// calling signal handler has interrupted, or of a function that has called this, directly or not, and has not returned.
 pub(super) unsafe fn walk(
     record: &Record,
     own: &mut Own,
@@ -304,7 +305,7 @@ pub(super) unsafe fn walk(
             Walker::ask();
             return None;
         };
-        // SAFETY: by the caller's contract.
+        // SAFETY: the registers are what the caller's contract says, and `ground` is the stack of their frame.
         Some(unsafe { unwind::walk(walker, cache, from, &mut ground, MOST_FRAMES, found) })
     });
     let (end, good) = end?;

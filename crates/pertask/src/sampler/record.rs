@@ -1,5 +1,6 @@
 //! Records: what the signal handler uses of its thread (the ring, the CPU, the stack, the unwinder's cache), and the table in
-//! which it finds the record by the number that the signal carries.
+//! which it finds the record by the number that the signal carries. The thread also uses its record outside of a handler, to take its
+//! own stack and to write into its ring. Whichever of the two comes second finds the record busy, and leaves it alone.
 
 use super::area::Area;
 use super::ring::Ring;
@@ -22,7 +23,7 @@ pub(super) const MOST: usize = 4096;
 /// its number.
 static RECORDS: [AtomicPtr<Record>; MOST] = [const { AtomicPtr::new(ptr::null_mut()) }; MOST];
 
-/// The walker that handlers use now, or null.
+/// The walker that walks use now, or null.
 ///
 /// INVARIANT: it comes from a box, and only [`Replaced`] frees it.
 static WALKER: AtomicPtr<Walker> = AtomicPtr::new(ptr::null_mut());
@@ -36,24 +37,25 @@ pub(super) struct Record {
     /// be this CPU.
     cpu: AtomicPtr<CpuRecord>,
     pub(super) ring: Ring,
-    /// Whether a handler is at work. Another signal may interrupt it.
+    /// Whether a handler is at work with the record, or its thread outside of a handler. A signal may interrupt either.
     busy: AtomicBool,
-    /// The walker that the handler uses at this moment, which must not be freed.
+    /// The walker that is used with the record at this moment, which must not be freed.
     using: AtomicPtr<Walker>,
-    /// The number of samples that were not taken because a handler was at work.
+    /// The number of samples that were not taken because the record was busy.
     nested: AtomicU64,
     /// The number of samples that were not taken because the stack had no room.
     no_room: AtomicU64,
-    /// INVARIANT: this is changed only while no thread has the record, or by the handler that has set `busy`, on the record's
-    /// thread.
+    /// INVARIANT: this is used only while no thread has the record, by the one thread that gives it away; or on the record's thread, by
+    /// who has set `busy`: a signal handler in [`enter`](Self::enter), or the thread itself in
+    /// [`enter_outside`](Self::enter_outside).
     own: UnsafeCell<Own>,
 }
 
-/// What only the handler uses while a thread has the record.
+/// What, of a record that a thread has, only that thread uses, and only while the record is busy.
 pub(super) struct Own {
     pub(super) cache: Cache,
     pub(super) stack: Stack,
-    /// The stack on which the handler does its work.
+    /// The stack on which the work is done.
     area: Area,
 }
 
@@ -62,9 +64,9 @@ pub(super) struct Own {
 pub(super) enum Stack {
     /// The stack is at these addresses.
     Known(Range<u64>),
-    /// The stack is where the thread's control block is. The handler will look for it.
+    /// The stack is where the thread's control block is. The thread's first walk will look for it.
     Sought,
-    /// The stack is not where stacks usually are. To the handler, it is like a fiber's.
+    /// The stack is not where stacks usually are. It is treated like a fiber's.
     Unknown,
 }
 
@@ -126,7 +128,7 @@ impl Record {
         unsafe { self.cpu.load(Ordering::Relaxed).as_ref() }
     }
 
-    /// The number of samples that were not taken because a handler was at work, since the record was made.
+    /// The number of samples that were not taken because the record was busy, since the record was made.
     pub(super) fn nested(&self) -> u64 {
         // Relaxed: a figure.
         self.nested.load(Ordering::Relaxed)
@@ -149,7 +151,7 @@ impl Record {
     /// # Safety
     /// No live thread may have the record, and only one thread may give records away at a time.
     pub(super) unsafe fn give(&self, thread: u32, stack: Stack) {
-        // SAFETY: no handler uses `own`, because no live thread has the record, by the caller's contract.
+        // SAFETY: nobody uses `own`, because no live thread has the record, by the caller's contract.
         let own = unsafe { &mut *self.own.get() };
         own.stack = stack;
         // Relaxed: the Release below orders it.
@@ -164,13 +166,13 @@ impl Record {
         self.thread.load(Ordering::Acquire) == thread
     }
 
-    /// Calls `f` with `own`, on a stack of the sampler's own, unless this handler has interrupted another one. Then it counts a
-    /// sample that was not taken.
+    /// Calls `f` with `own`, on a stack of the sampler's own, unless this handler has interrupted another one, or its thread in
+    /// [`enter_outside`](Self::enter_outside). Then it counts a sample that was not taken.
     ///
     /// # Safety
     /// The caller must be a signal handler, on the thread that has the record, and `f` must not panic.
     pub(super) unsafe fn enter(&self, f: impl FnOnce(&mut Own)) {
-        // Relaxed, and fences for the compiler alone: both handlers run on one thread.
+        // Relaxed, and fences for the compiler alone: whoever is interrupted runs on this thread, too.
         if self.busy.load(Ordering::Relaxed) {
             // Relaxed: a figure.
             self.nested.fetch_add(1, Ordering::Relaxed);
@@ -179,8 +181,9 @@ impl Record {
         self.busy.store(true, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
         let own = self.own.get();
-        // SAFETY: the calling thread has the record, by the caller's contract, and `busy` keeps out every other handler on this
-        // thread. So nobody else uses `own` or its stack.
+        // SAFETY: the calling thread has the record, by the caller's contract. `busy` was not set, so this handler has interrupted
+        // nobody who uses `own`, and it is set now, so every handler that interrupts this one keeps out. So nobody else uses `own` or its
+        // stack.
         unsafe {
             let area = (*own).area;
             area.run(|| f(&mut *own));
@@ -189,8 +192,9 @@ impl Record {
         self.busy.store(false, Ordering::Relaxed);
     }
 
-    /// Calls `f` with `own`, outside of a handler, on a stack of the sampler's own: the caller's may be that of a small fiber. A signal
-    /// that comes meanwhile takes no sample, and is counted. Returns `None` if `f` would run within another such call.
+    /// Calls `f` with `own`, outside of the sampler's handler, on a stack of the sampler's own: the caller's may be that of a small fiber. A
+    /// signal that comes meanwhile takes no sample, and is counted. Returns `None`, and does not call `f`, if the record is busy: a
+    /// handler of the program's may have interrupted another such call.
     ///
     /// # Safety
     /// The calling thread must have the record, and `f` must not panic.
@@ -202,8 +206,8 @@ impl Record {
         self.busy.store(true, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
         let (own, mut result) = (self.own.get(), None);
-        // SAFETY: the calling thread has the record, by the caller's contract, and `busy` keeps out every handler on it. So nobody else
-        // uses `own` or its stack.
+        // SAFETY: the calling thread has the record, by the caller's contract. `busy` was not set, so nobody who uses `own` was
+        // interrupted, and it is set now, so every handler that comes meanwhile keeps out. So nobody else uses `own` or its stack.
         unsafe {
             let area = (*own).area;
             area.run(|| result = Some(f(&mut *own)));
@@ -213,15 +217,16 @@ impl Record {
         result
     }
 
-    /// Calls `f` with the current walker. The caller is in [`enter`](Self::enter).
+    /// Calls `f` with the current walker. The caller is in [`enter`](Self::enter) or [`enter_outside`](Self::enter_outside), so one caller
+    /// at a time writes `using`.
     pub(super) fn with_walker<R>(&self, f: impl FnOnce(Option<&Walker>) -> R) -> R {
         // Acquire: pairs with the AcqRel in `publish`, for what the box holds.
         let mut walker = WALKER.load(Ordering::Acquire);
         loop {
             // Relaxed: the fence below orders it.
             self.using.store(walker, Ordering::Relaxed);
-            // SeqCst: pairs with the fence in `free_unused`. If this fence comes first, the collector sees that the handler
-            // uses the walker. If the collector's comes first, the load below sees that the walker was replaced.
+            // SeqCst: pairs with the fence in `free_unused`. If this fence comes first, the collector sees that the walker is
+            // used here. If the collector's comes first, the load below sees that the walker was replaced.
             fence(Ordering::SeqCst);
             // Acquire: pairs with the AcqRel in `publish`, for what the box holds.
             let now = WALKER.load(Ordering::Acquire);
@@ -238,7 +243,7 @@ impl Record {
     }
 }
 
-/// Walkers that were replaced and that a handler may still use.
+/// Walkers that were replaced and that a thread may still use.
 #[derive(Default)]
 pub(super) struct Replaced(Vec<*mut Walker>);
 
@@ -246,7 +251,7 @@ pub(super) struct Replaced(Vec<*mut Walker>);
 unsafe impl Send for Replaced {}
 
 impl Replaced {
-    /// Publishes a walker, which all handlers use from now on.
+    /// Publishes a walker, which all walks use that begin from now on.
     pub(super) fn publish(&mut self, walker: Walker) {
         let new = Box::into_raw(Box::new(walker));
         // AcqRel: pairs with the Acquire loads in `with_walker`, and with the swap that published the old walker.
@@ -256,16 +261,15 @@ impl Replaced {
         }
     }
 
-    /// Frees the walkers that no handler uses any more.
+    /// Frees the walkers that no thread uses any more.
     pub(super) fn free_unused(&mut self) {
         if self.0.is_empty() {
             return;
         }
-        // SeqCst: pairs with the fence in `with_walker`. If this fence comes first, no handler takes a replaced walker any
-        // more. If the handler's comes first, the loads below see that it uses one.
+        // SeqCst: pairs with the fence in `with_walker`. If this fence comes first, no walk takes a replaced walker any
+        // more. If the walk's comes first, the loads below see that it uses one.
         fence(Ordering::SeqCst);
-        // Acquire: pairs with the Release in `with_walker`, so that the handler has finished with a walker that it no
-        // longer uses.
+        // Acquire: pairs with the Release in `with_walker`, so that a walk has finished with a walker that it no longer uses.
         let used: Vec<_> = (0..MOST as u32)
             .map_while(Record::of_number)
             .map(|record| record.using.load(Ordering::Acquire))
@@ -273,7 +277,7 @@ impl Replaced {
         self.0.retain(|old| {
             let free = !used.contains(old);
             if free {
-                // SAFETY: the pointer is from a box, and only this value has it. No handler uses it, and none can find it any
+                // SAFETY: the pointer is from a box, and only this value has it. No walk uses it, and none can find it any
                 // more.
                 drop(unsafe { Box::from_raw(*old) });
             }

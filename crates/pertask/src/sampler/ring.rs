@@ -1,5 +1,6 @@
-//! A ring of records, which are words of any number. A signal handler writes them on its thread, and one other thread reads
-//! them. Neither waits for the other. A record for which there is no room is dropped and counted.
+//! A ring of records, which are words of any number. One thread writes them: samples in its signal handler, and waits outside of
+//! it, but never one while it is in the middle of another. One other thread reads them. Neither waits for the other. A sample for which
+//! there is no room is dropped and counted here; whoever writes a wait is told that there is no room.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,14 +1,15 @@
-//! Unwinding in a signal handler, from the interrupted registers to the root of the stack. It reads only copies of the modules'
-//! sections and the interrupted stack.
+//! Unwinding the calling thread's own stack, from registers to the root: in a signal handler, from the code that the signal has
+//! interrupted; or outside of one, from a function that records its own stack. It reads only copies of the modules' sections and
+//! that stack.
 
 use super::ground::Ground;
 use super::walker::Walker;
 use framehop::{FrameAddress, MustNotAllocateDuringUnwind, UnwindRegsNative, Unwinder as _};
 
-/// The unwinder's cache of addresses, for one thread. It is large, so it is made before the handler needs it.
+/// The unwinder's cache of addresses, for one thread. It is large, so it is made before the thread's first walk.
 pub(super) type Cache = framehop::CacheNative<MustNotAllocateDuringUnwind>;
 
-/// The registers of interrupted code.
+/// The registers from which a walk begins: those of interrupted code, or of a function that records its own stack.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Interrupted {
     pub(super) instruction: u64,
@@ -61,7 +62,7 @@ impl Interrupted {
 }
 
 impl Interrupted {
-    /// The registers of the function that calls this.
+    /// The registers of the function that calls this. Its frame is there until it returns.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(super) fn here() -> Self {
@@ -82,7 +83,7 @@ impl Interrupted {
         Self { instruction, stack, registers }
     }
 
-    /// The registers of the function that calls this.
+    /// The registers of the function that calls this. Its frame is there until it returns.
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
     pub(super) fn here() -> Self {
@@ -113,11 +114,13 @@ pub(super) fn address_bits() -> framehop::aarch64::PtrAuthMask {
     framehop::aarch64::PtrAuthMask((1 << 48) - 1)
 }
 
-/// Walks the stack up to the root, and calls `found` with each address: first where the thread was interrupted, then where each
-/// caller continues. Returns how the walk ended, and how many of the addresses are good.
+/// Walks the stack up to the root, and calls `found` with each address: first that of `from`, then where each caller continues.
+/// Returns how the walk ended, and how many of the addresses are good.
 ///
 /// # Safety
-/// `ground` must be the stack of the calling thread, which the calling signal handler has interrupted.
+/// `from` must be the registers of a frame of the calling thread that does not end before the walk does: of the code that the
+/// calling signal handler has interrupted, or of a function that has called this, directly or not, and has not returned. `ground`
+/// must be the stack on which that frame is.
 pub(super) unsafe fn walk(
     walker: &Walker,
     cache: &mut Cache,
@@ -137,7 +140,8 @@ pub(super) unsafe fn walk(
             on_fiber = Some((depth, stack));
         }
         let mut read = |at: u64| {
-            // SAFETY: it is the interrupted stack, by the caller's contract.
+            // SAFETY: by the caller's contract, it is a stack of the calling thread, and the frame from which it begins does not end
+            // before the walk does.
             unsafe { ground.read(at) }
         };
         let next = walker.unwinder.unwind_frame(frame, &mut registers, cache, &mut read);

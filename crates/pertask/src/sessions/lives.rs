@@ -58,29 +58,28 @@ mod tests {
         }
         let session = SessionOptions { life: true, ..SessionOptions::default() }.start().unwrap();
         let handle = Life::handle().unwrap();
-        let (ends, made) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+        let (ends, jobs) = (AtomicBool::new(false), Mutex::new(Jobs::default()));
         thread::scope(|scope| {
             // Also if an assertion fails.
             let _at_the_end = AtTheEnd(&ends);
             for number in 0..3_u64 {
-                let (ends, made) = (&ends, &made);
+                let (ends, jobs) = (&ends, &jobs);
                 scope.spawn(move || {
                     while !ends.load(Ordering::Relaxed) {
-                        made.lock().unwrap().push(Instant::now());
-                        work(number);
+                        work(number, jobs);
                     }
                 });
             }
-            while made.lock().unwrap().len() < 10 {
+            while jobs.lock().unwrap().ended < 10 {
                 thread::yield_now();
             }
             for read in 0..300 {
                 // So that they do not all come before the others run again.
                 thread::sleep(Duration::from_micros(read * 7 % 1_000));
-                made.lock().unwrap().clear();
+                jobs.lock().unwrap().forget();
                 let Lives { rows, by_place } = read_all(handle);
                 // A task that was made during the reading, and has ended, may be in one of the two.
-                let new = made.lock().unwrap().iter().map(Instant::elapsed).sum::<Duration>();
+                let new = jobs.lock().unwrap().short.iter().map(Instant::elapsed).sum::<Duration>();
                 let (mut tasks, mut labels) = (LifeCount::default(), LifeCount::default());
                 rows.paths.values().for_each(|row| tasks.add(&row.count));
                 by_place.iter().for_each(|life| labels.add(life));
@@ -95,6 +94,41 @@ mod tests {
         drop(session);
     }
 
+    /// The jobs of all threads, each of which has one at a time.
+    #[derive(Default)]
+    struct Jobs {
+        /// The jobs that may have been made since the last `forget`, by thread, with a moment before that; and whether they are made.
+        new: HashMap<u64, (Instant, bool)>,
+        /// Those of them that have ended, or are about to.
+        short: Vec<Instant>,
+        /// How many have ended, ever.
+        ended: u64,
+    }
+
+    impl Jobs {
+        /// Called before a job is made.
+        fn begins(&mut self, thread: u64) {
+            self.new.insert(thread, (Instant::now(), false));
+        }
+
+        /// Called when it is made.
+        fn is_made(&mut self, thread: u64) {
+            self.new.entry(thread).and_modify(|(_, is_made)| *is_made = true);
+        }
+
+        /// Called before it ends.
+        fn ends(&mut self, thread: u64) {
+            self.short.extend(self.new.remove(&thread).map(|(before, _)| before));
+            self.ended += 1;
+        }
+
+        /// Forgets all jobs that are made.
+        fn forget(&mut self) {
+            self.new.retain(|_, (_, is_made)| !*is_made);
+            self.short.clear();
+        }
+    }
+
     struct AtTheEnd<'a>(&'a AtomicBool);
 
     impl Drop for AtTheEnd<'_> {
@@ -103,10 +137,12 @@ mod tests {
         }
     }
 
-    fn work(number: u64) {
+    fn work(number: u64, jobs: &Mutex<Jobs>) {
         let pause = |part: u64| thread::sleep(Duration::from_micros(700 * ((number + part) % 5)));
+        jobs.lock().unwrap().begins(number);
         let job = async { Job::new("labelled") }.labels([("number", number.to_string())]);
         let mut job = futures::executor::block_on(job);
+        jobs.lock().unwrap().is_made(number);
         pause(1);
         job.run(|| {
             let inner = async { pause(2) }.labels([("inner", "yes")]);
@@ -115,6 +151,7 @@ mod tests {
         pause(3);
         let mut job = job.labels([("step", "2")]);
         job.run(|| pause(4));
+        jobs.lock().unwrap().ends(number);
         if number == 1 {
             // A thread that is no CPU, for a part of the tasks.
             thread::spawn(move || drop(job));

@@ -143,10 +143,7 @@ fn a_child_of_fork_goes_on_polling() {
         // SAFETY: ends the child.
         unsafe { libc::_exit(7) };
     }
-    let mut status = 0;
-    // SAFETY: waits for our child; the status is ours.
-    let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
-    assert_eq!(waited, child);
+    let status = support::wait_for_child(child);
     assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 7, "the child: {status:#x}");
     let _ = poll_once(task.as_mut());
     assert!(support::row(&session.stop(), "forks").usage.cpu_ns > 0);

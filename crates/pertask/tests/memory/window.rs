@@ -1,7 +1,7 @@
 //! What sessions have of polls that lie across their edges, or run while they read.
 
 use crate::support::{StopOnDrop, alone, poll_once, row, run, wait_until};
-use crate::{MidPoll, NOTHING, begin, block, check_sums, count, counting, memory_of};
+use crate::{Metered, MidPoll, NOTHING, begin, block, count, counting, memory_of};
 use pertask::{Inherit, Report, Session, TaskExt};
 use std::future::poll_fn;
 use std::pin::pin;
@@ -24,7 +24,6 @@ fn a_poll_under_way_is_read_to_the_byte() {
     assert_eq!(report.tasks.iter().find_map(|it| it.memory), Some(so_far));
     let outside = report.memory.as_ref().unwrap().workers.allocated_bytes;
     assert!(outside < 1 << 20, "it is in a task: {report:#?}");
-    check_sums(&report);
     // A session that begins now counts from now on.
     let late = begin();
     assert_eq!(memory_of(&late.snapshot(), "mid poll"), NOTHING);
@@ -32,7 +31,6 @@ fn a_poll_under_way_is_read_to_the_byte() {
     assert_eq!(memory_of(&late.stop(), "mid poll"), count((5_000, 1), (0, 0)));
     let report = early.stop();
     assert_eq!(memory_of(&report, "mid poll"), count(((1 << 20) + 5_000, 2), (0, 0)));
-    check_sums(&report);
 }
 
 /// A thread polls as fast as it can while another takes snapshots. Nothing is counted twice, nor outside tasks. What a snapshot may
@@ -45,6 +43,7 @@ fn snapshots_while_a_task_runs_have_each_poll_once() {
     let _alone = alone();
     let (go_on, stop) = (AtomicBool::new(true), StopOnDrop::default());
     let session = begin();
+    let poll = count((BYTES as u64, 1), (BYTES as u64, 1));
     let polling = |stopped: &AtomicBool| {
         let allocates = poll_fn(|_| {
             BEGUN.fetch_add(1, SeqCst);
@@ -64,17 +63,16 @@ fn snapshots_while_a_task_runs_have_each_poll_once() {
         scope.spawn(move || polling(&stopped));
         wait_until("the task runs", || DONE.load(SeqCst) > 0);
         let outside = |report: &Report| report.memory.as_ref().unwrap().workers.allocated_bytes;
-        let first = outside(&session.snapshot());
+        let first = outside(&session.snapshot_without(poll));
         for _ in 0..500 {
             let done = DONE.load(SeqCst);
-            let report = session.snapshot();
+            let report = session.snapshot_without(poll);
             fence(SeqCst);
             let begun = BEGUN.load(SeqCst);
             let memory = memory_of(&report, "polled fast");
             let done = done - 1;
             assert!((done..=begun).contains(&memory.allocations), "{memory:?}: {done} {begun}");
             assert!((done..=begun).contains(&memory.frees), "{memory:?}: {done} {begun}");
-            check_sums(&report);
             let beyond = outside(&report).saturating_sub(first);
             assert!(beyond <= 2 * BYTES as u64, "{beyond} bytes of tasks are outside of them");
         }
@@ -100,7 +98,6 @@ fn a_session_begins_in_the_middle_of_a_poll() {
     assert_eq!(memory_of(&report, "adopted"), count((5_000, 1), (0, 0)));
     let workers_now = report.memory.as_ref().unwrap().workers;
     assert!(workers_now.allocated_bytes - workers.allocated_bytes < 5_000, "{report:#?}");
-    check_sums(&report);
 }
 
 #[test]
@@ -115,9 +112,9 @@ fn a_session_on_some_tasks_counts_these_and_their_descendants() {
     };
     let (chosen, with_children, other) =
         (family("chosen"), family("with children"), family("not chosen"));
-    let alone_session = counting().start_on([chosen.handle().unwrap()], Inherit::No).unwrap();
-    let family_session =
-        counting().start_on([with_children.handle().unwrap()], Inherit::Children).unwrap();
+    let on = |handle, inherit| Metered::of(|| counting().start_on([handle], inherit).unwrap());
+    let alone_session = on(chosen.handle().unwrap(), Inherit::No);
+    let family_session = on(with_children.handle().unwrap(), Inherit::Children);
     [chosen, with_children, other].into_iter().for_each(run);
     let (report, families) = (alone_session.stop(), family_session.stop());
     assert_eq!(report.sites.len(), 1);
@@ -126,8 +123,6 @@ fn a_session_on_some_tasks_counts_these_and_their_descendants() {
     assert!((1_000..20_000).contains(&own.allocated_bytes), "{own:?}");
     let all = memory_of(&families, "with children");
     assert!((21_000..40_000).contains(&all.allocated_bytes), "{all:?}");
-    check_sums(&report);
-    check_sums(&families);
     let workers = report.memory.unwrap().workers.allocated_bytes;
     assert!(workers >= 20_000 + 42_000, "what others allocate is outside: {workers}");
 }

@@ -1,6 +1,6 @@
 //! Signals: the sampler's, the host's own, and those that a thread blocks; what a child sees of them, and what stays behind.
 
-use super::support::{alone, loudly, ms};
+use super::support::{alone, loudly, ms, wait_for_child};
 use super::{gettid, of_thread, options, spin, start};
 use pertask::sampler::{Mechanism, RawProfile, Sampler};
 use std::hint::black_box;
@@ -245,9 +245,7 @@ fn a_forked_child_is_not_sampled_and_ends_as_it_should() {
             // SAFETY: ends the child.
             unsafe { libc::_exit(7) };
         }
-        let mut status = 0;
-        // SAFETY: a child of ours, and a place for its status.
-        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        let status = wait_for_child(child);
         assert_eq!(libc::WEXITSTATUS(status), 7);
         let samples = sampler.map_or(usize::MAX, |sampler| sampler.stop().samples.len());
         assert!(samples > 5, "the parent's go on");

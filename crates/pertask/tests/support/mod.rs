@@ -257,6 +257,26 @@ pub fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
     }
 }
 
+/// Waits for a child of this process, and returns its status. A child that does not end is killed, and the test fails.
+#[track_caller]
+pub fn wait_for_child(child: libc::pid_t) -> libc::c_int {
+    let (began, mut status) = (Instant::now(), -1);
+    loop {
+        // SAFETY: the status is ours.
+        let ended = unsafe { libc::waitpid(child, &raw mut status, libc::WNOHANG) };
+        if ended != 0 {
+            assert_eq!(ended, child, "{}", std::io::Error::last_os_error());
+            return status;
+        }
+        if began.elapsed() > PATIENCE {
+            // SAFETY: it is our child, and has not been waited for.
+            unsafe { libc::kill(child, libc::SIGKILL) };
+            panic!("a child has not ended in {PATIENCE:?}");
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Waits until the kernel has reaped a thread that has been joined: it may be listed for a moment after that.
 pub fn wait_until_reaped(thread: u32) {
     let task = format!("/proc/self/task/{thread}");

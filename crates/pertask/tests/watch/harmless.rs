@@ -122,10 +122,7 @@ fn a_forked_child_has_no_watch_and_does_not_hang() {
             // SAFETY: it ends this process.
             unsafe { libc::_exit(if is_empty { 0 } else { 1 }) };
         }
-        let mut status = -1;
-        // SAFETY: the kernel writes the status.
-        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-        assert_eq!(status, 0);
+        assert_eq!(support::wait_for_child(child), 0);
         over.store(true, Ordering::Relaxed);
         worker.join().unwrap();
         assert_eq!(rows(&watch.stop(), "parent").len(), 1);

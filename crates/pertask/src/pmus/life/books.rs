@@ -23,14 +23,18 @@ pub(super) static SHARED: LifeCpu = LifeCpu { banks: [const { ByTag::new() }; 2]
 /// The number of the latest cut, from 1 on.
 static LATEST: AtomicU32 = AtomicU32::new(1);
 
-/// The latest cut.
+/// The number of the latest cut.
+///
+/// Whoever charges by it asks and charges in one section. So nobody writes to the bank of a cut any more once all sections have ended
+/// that ran when the next cut began. Whoever begins a cut has the turn, so nobody else changes the number meanwhile.
 #[inline(always)]
 pub(super) fn latest_cut() -> u32 {
-    // Relaxed: who asks is in a section, and `begin_cut` waits for sections.
+    // Relaxed: a thread that finds the number of the cut before is in a section, for which `Cut::begin` waits before it reads the bank.
     LATEST.load(Ordering::Relaxed)
 }
 
-/// Begins a new cut. Once all sections have ended that run now, nobody writes to the bank of the cut before.
+/// Begins a new cut. Once all sections have ended that run now, nobody writes to the bank of the cut before. The caller waits for
+/// them.
 pub(super) fn begin_cut(number: u32) {
     // Release: pairs with the Acquire in `Cut::note_end`, so that who knows of the cut knows that it is being read.
     LATEST.store(number, Ordering::Release);

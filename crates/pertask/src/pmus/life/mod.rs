@@ -33,7 +33,8 @@ use std::sync::OnceLock;
 #[derive(Debug)]
 pub struct Life {
     clock: &'static Choice,
-    /// Its hooks come before ours, so that one reading of the clock serves both.
+    /// It is registered before this PMU, so it has the lower place unless the program has unregistered a PMU of its own in between. A
+    /// switch then calls its hooks first, and ours take the time that those have read. Where there is no such time, ours read the clock.
     cpu_time: PmuHandle<CpuTime>,
 }
 

@@ -1,8 +1,8 @@
 //! The global allocator that counts, around the one that the program would have without it.
 //!
 //! It may be called at any moment of a thread: under any lock, before the thread's first line and in its last destructor, in the
-//! core's own code, and in a child after `fork`. So it calls nothing but the allocator that it wraps, one load, and what `place.rs`
-//! does.
+//! core's own code, and in a child after `fork`. So it calls the allocator that it wraps, and beside that loads the epoch, and while
+//! threads count finds the thread's meter (`place.rs`) and adds to it. None of that allocates, locks, waits or panics.
 
 use super::meter::Meter;
 use super::{Memory, epoch, place};
@@ -62,7 +62,9 @@ fn allocated(memory: *mut u8, layout: Layout) -> *mut u8 {
     memory
 }
 
-// SAFETY: all memory is the inner allocator's, for which the caller's contract holds as it stands.
+// SAFETY: each call goes to the inner allocator once, with the caller's arguments, and returns what that returns, so its contract is
+// kept because the inner one keeps it. What is done beside it does not touch the memory, does not unwind, and does not allocate, so it
+// does not call this allocator again.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
