@@ -149,9 +149,11 @@ impl<'a> Samples<'a> {
         };
         self.sum = (add(self.sum.0, sample.count)?, add(self.sum.1, sample.time_ns)?);
         if parts.is_cut {
-            self.lost.stacks_cut += sample.count.max(1);
-            let is_new = sample.complete && sample.state == State::OnCpu;
-            self.lost.stacks_incomplete += if is_new { sample.count } else { 0 };
+            // What is lost is counted in samples, and waits are none.
+            if sample.state == State::OnCpu {
+                self.lost.stacks_cut += sample.count.max(1);
+                self.lost.stacks_incomplete += if sample.complete { sample.count } else { 0 };
+            }
             sample.complete = false;
         }
         Ok(())

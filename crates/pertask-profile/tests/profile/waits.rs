@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use pertask_profile::{
-    Bounds, Comparison, Filter, Function, GroupBy, Line, Location, LocationId, Part, PprofFile,
-    Profile, ProfileBuilder, RootBy, Sample, State, Subject, SummaryStyle, Times,
+    Bounds, Comparison, Filter, Function, GroupBy, Line, Location, LocationId, Lost, Part,
+    PprofFile, Profile, ProfileBuilder, ReadLimits, RootBy, Sample, State, Subject, SummaryStyle,
+    TaskRef, Times,
 };
 
 use crate::example::{amount, builder, pprof, task};
@@ -215,6 +216,59 @@ fn a_full_profile_keeps_the_state_of_what_it_folds() {
         // Waits are no samples.
         assert_eq!(profile.lost.stacks_incomplete, 1);
     }
+}
+
+#[test]
+fn a_wait_without_room_keeps_who_ended_it() {
+    let bounds = Bounds { samples: 0, ..Bounds::default() };
+    let mut builder = ProfileBuilder::with_bounds("by hand", 1, bounds);
+    let [waits, wakes] = [(1, "GET /", 80), (2, "writer", 81)]
+        .map(|(id, name, line)| task(&mut builder, id, name, line));
+    builder.add(Sample {
+        state: State::Waiting,
+        task: Some(waits),
+        woken_by: Some(wakes.clone()),
+        ..amount(1)
+    });
+    let profile = builder.finish(Duration::ZERO);
+    let expected = TaskRef { id: None, ..wakes };
+    assert_eq!(profile.off_cpu[0].woken_by, Some(expected), "by name and site");
+    let rows = profile.in_state(State::Waiting).summary(&GroupBy::Waker).rows;
+    assert_eq!(rows[0].subject.to_string(), "GET /, woken by writer");
+}
+
+/// What a profile lacks is counted in samples, and waits are none.
+#[test]
+fn waits_are_not_counted_as_lost_samples() {
+    let bounds = Bounds { samples: 1, depth: 1, labels: 1, ..Bounds::default() };
+    let mut builder = ProfileBuilder::with_bounds("by hand", 1, bounds);
+    let main = place(&mut builder, "app::main", "src/main.rs", 7);
+    let labels = ["a", "b"].map(|key| (builder.text(key), builder.text("1"))).to_vec();
+    for (state, count) in [(State::OnCpu, 5), (State::Waiting, 7), (State::Blocked, 0)] {
+        let sample = Sample { state, stack: vec![main; 2], labels: labels.clone(), ..amount(1) };
+        builder.add(Sample { count, ..sample });
+    }
+    let profile = builder.finish(Duration::ZERO);
+    let lost = Lost { stacks_incomplete: 5, samples_folded: 5, stacks_cut: 5, ..Lost::default() };
+    assert_eq!(profile.lost, lost);
+    // A part of the waits lacks nothing either.
+    let waits = profile.in_state(State::Waiting);
+    let filter = Filter { functions: vec!["main".to_owned()], ..Filter::default() };
+    assert_eq!((waits.samples[0].complete, waits.filtered(&filter).lost), (false, Lost::default()));
+    assert_eq!(profile.filtered(&filter).lost, lost);
+}
+
+#[test]
+fn waits_that_a_reader_cuts_are_not_lost_samples() {
+    let file = pprof(&profile());
+    let read = |depth| {
+        let limits = ReadLimits { depth, ..ReadLimits::default() };
+        Profile::from_pprof_within(&file[..], &limits).expect("it is cut")
+    };
+    let waits = read(2);
+    assert_eq!(waits.lost, Lost::default(), "samples have stacks of two");
+    assert!(waits.off_cpu.iter().any(|sample| !sample.complete));
+    assert_eq!(read(1).lost, Lost { stacks_cut: 5, stacks_incomplete: 5, ..Lost::default() });
 }
 
 #[test]
