@@ -271,7 +271,8 @@ fn use_it(read: Result<Profile, ReadError>) {
 fn compare(comparison: &Comparison<'_>) {
     let style = SummaryStyle { width: Some(60), max_rows: usize::MAX, ..SummaryStyle::default() };
     let wholes = [comparison.before, comparison.after].map(|side| side.whole.whole());
-    for by in [GroupBy::Site, GroupBy::Function, GroupBy::Thread] {
+    use GroupBy::{Function, Place, Site, Thread, Waker};
+    for by in [Site, Function, Place, Thread, Waker] {
         let difference = comparison.difference(&by, Part::Own);
         let sum = |of: fn(&DifferenceRow) -> Amount| {
             difference.rows.iter().map(of).fold(Amount::default(), Amount::plus)
@@ -289,8 +290,8 @@ fn compare(comparison: &Comparison<'_>) {
 
 /// Its summaries add up, and are text for a terminal.
 fn add_up(profile: &Profile) {
-    use GroupBy::{Function, Place, Scope, Site, Task, Thread};
-    let mut groups = vec![Site, Task, Function, Place, Thread, Scope];
+    use GroupBy::{Function, Place, Scope, Site, Task, Thread, Waker};
+    let mut groups = vec![Site, Task, Function, Place, Waker, Thread, Scope];
     groups.extend(profile.label_keys().into_iter().map(GroupBy::Label));
     let style = SummaryStyle { width: Some(60), ..SummaryStyle::default() };
     for by in groups {

@@ -14,8 +14,8 @@ use crate::go;
 const TOKIO: &str = "/r/registry/src/index-1/tokio-1.54.1/src/sync.rs";
 const LOCK: &str = "tokio::sync::Mutex<T>::lock";
 
-/// `GET /render` computes for 50 ms, and waits for a lock 30 times, 600 ms in all, after which it is ready for 20 ms. `GET /hash` waits
-/// for that lock 10 times, for 300 ms, sleeps twice, for 100 ms, and is blocked for 80 ms.
+/// `GET /render` computes for 50 ms, and waits for a lock 30 times, 600 ms in all, until `GET /hash` ends that, after which it is ready for
+/// 20 ms. `GET /hash` waits for that lock 10 times, for 300 ms, sleeps twice, for 100 ms, and is blocked for 80 ms.
 pub fn profile() -> Profile {
     profile_with(30)
 }
@@ -34,9 +34,11 @@ pub fn profile_with(waits: u64) -> Profile {
         .map(|(id, name, line)| Some(task(&mut builder, id, name, line)));
     let ms = |state, count, ms: u64| Sample { state, count, time_ns: ms * 1_000_000, ..amount(0) };
     let at_lock = vec![lock, query, main];
+    let unlocked = second.clone().map(|task| TaskRef { id: None, ..task });
+    let until_unlocked = Sample { woken_by: unlocked, ..ms(State::Waiting, waits, waits * 20) };
     for (sample, task, stack) in [
         (amount(5), &first, &[render, main][..]),
-        (ms(State::Waiting, waits, waits * 20), &first, &at_lock),
+        (until_unlocked, &first, &at_lock),
         (ms(State::Ready, 0, 20), &first, &at_lock),
         (ms(State::Waiting, 10, 300), &second, &at_lock),
         (ms(State::Waiting, 2, 100), &second, &[sleep, pause, main]),
@@ -69,6 +71,16 @@ WAITING%  WAITING  WAITS  TASK       PLACE                        AT
     let whole = SummaryStyle { whole_names: true, ..SummaryStyle::default() };
     let whole = waiting.summary(&GroupBy::Place).table(whole).to_string();
     assert!(whole.contains("<Sleep as Future>::poll      src/app.rs:52"), "{whole}");
+}
+
+#[test]
+fn wakers_say_who_ends_waits() {
+    let expected = "\
+Who ends waits (% of 1.00 s of waiting time)
+WAITING%  WAITING  WAITS  TASK         WOKEN BY
+   60.0%   600 ms     30  GET /render  GET /hash
+   40.0%   400 ms     12  GET /hash    (no task)";
+    assert_eq!(text(&profile().in_state(State::Waiting), &GroupBy::Waker), expected);
 }
 
 #[test]
@@ -126,7 +138,8 @@ Tasks by site: whole lives (% of each row)
 480 ms       -    16.7%      -    83.3%  ▓▓▓░░░░░░░░░░░░░░░░░  GET /hash    src/service.rs:81
 █ on cpu  ▓ blocked  ▒ ready  ░ waiting";
     assert_eq!(lives.table(SummaryStyle::default()).to_string(), expected);
-    for by in [GroupBy::Site, GroupBy::Task, GroupBy::Function, GroupBy::Place, GroupBy::Thread] {
+    use GroupBy::{Function, Place, Scope, Site, Task, Thread, Waker};
+    for by in [Site, Task, Function, Place, Thread, Waker, Scope] {
         let lives = profile.lives(&by);
         let mut sum = Times::default();
         for row in &lives.rows {
