@@ -181,11 +181,13 @@ impl Profile {
     /// Returns the keys of the users' labels, in alphabetical order.
     #[must_use]
     pub fn label_keys(&self) -> Vec<Arc<str>> {
-        let labels = self.samples.iter().flat_map(|sample| &sample.labels);
-        let keys: HashSet<_> = labels.map(|(key, _)| key).collect();
-        let mut keys: Vec<_> = keys.into_iter().cloned().collect();
-        keys.sort();
-        keys
+        keys(self.samples.iter())
+    }
+
+    /// Returns the keys of the users' labels in all states, in alphabetical order.
+    #[must_use]
+    pub fn label_keys_of_lives(&self) -> Vec<Arc<str>> {
+        keys(self.all_samples())
     }
 
     /// Returns rows of which each sample is in exactly one.
@@ -319,6 +321,14 @@ impl std::fmt::Display for Subject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.name())
     }
+}
+
+fn keys<'a>(samples: impl Iterator<Item = &'a Sample>) -> Vec<Arc<str>> {
+    let labels = samples.flat_map(|sample| &sample.labels);
+    let keys: HashSet<_> = labels.map(|(key, _)| key).collect();
+    let mut keys: Vec<_> = keys.into_iter().cloned().collect();
+    keys.sort();
+    keys
 }
 
 fn site(sample: &Sample) -> Subject {

@@ -155,6 +155,38 @@ Tasks by site: whole lives (% of each row)
     assert_eq!(of_life.lines().next(), Some(first));
 }
 
+/// It tells of all that lived, also where no sample of CPU time has it.
+#[test]
+fn an_overview_of_lives_is_of_the_samples_of_all_states() {
+    let mut builder = builder();
+    let main = place(&mut builder, "app::main", "src/main.rs", 7);
+    let waited = Sample {
+        state: State::Waiting,
+        count: 3,
+        time_ns: 30_000_000,
+        task: Some(task(&mut builder, 1, "GET /", 80)),
+        labels: vec![(builder.text("tenant"), builder.text("acme"))],
+        complete: false,
+        ..Sample::default()
+    };
+    for sample in [amount(1), waited] {
+        builder.add(Sample { stack: vec![main], ..sample });
+    }
+    builder.not_sampled(0, 3_000_000);
+    let profile = builder.finish(Duration::from_millis(2_500));
+    let overview =
+        |profile: &Profile| profile.overview(SummaryStyle::default()).of_whole_life().to_string();
+    assert_eq!(
+        overview(&profile),
+        "40.0 ms in all states (and 3.00 ms of CPU time not in the profile) over 2.50 s: 10.0 ms of CPU time, 30.0 ms of waiting time\n\
+         from 2023-11-14 22:13:20 UTC; by hand; a sample each 10.0 ms of CPU time; 25.0% of the time in whole stacks\n\
+         labels: tenant"
+    );
+    // Nobody asks a table of times for numbers of samples.
+    let uncounted = Profile { has_counts: false, ..profile };
+    assert!(!overview(&uncounted).contains("samples: "), "{}", overview(&uncounted));
+}
+
 /// In a state, the tasks at a place are those of that state. Together they are several.
 #[test]
 fn a_place_is_one_row_whatever_tasks_each_state_has_there() {
