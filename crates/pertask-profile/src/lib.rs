@@ -51,6 +51,7 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+mod called;
 mod compare;
 mod filter;
 #[cfg(feature = "firefox")]
