@@ -39,7 +39,9 @@ fuzz_target!(|file: &[u8]| {
 fn compare(comparison: &Comparison<'_>) {
     let narrow = SummaryStyle { width: Some(60), ..SummaryStyle::default() };
     use GroupBy::{Function, Place, Waker};
-    for (by, part) in [(Function, Part::Own), (Function, Part::Total), (Place, Part::Own), (Waker, Part::Own)] {
+    for (by, part) in
+        [(Function, Part::Own), (Function, Part::Total), (Place, Part::Own), (Waker, Part::Own)]
+    {
         let difference = comparison.difference(&by, part);
         for verdict in difference.rows.iter().flat_map(|row| [row.rate, row.share]).flatten() {
             assert!((0.0..=1.0).contains(&verdict.p), "{verdict:?}");
