@@ -164,7 +164,7 @@ impl ProfileBuilder {
         }
     }
 
-    /// Counts samples that were due and are not in the profile.
+    /// Counts samples of CPU time that were due and are not in the profile.
     pub fn dropped(&mut self, samples: u64) {
         self.lost.samples_dropped = self.lost.samples_dropped.saturating_add(samples);
     }
