@@ -38,8 +38,11 @@ fuzz_target!(|file: &[u8]| {
 
 fn compare(comparison: &Comparison<'_>) {
     let narrow = SummaryStyle { width: Some(60), ..SummaryStyle::default() };
-    for part in [Part::Own, Part::Total] {
-        let difference = comparison.difference(&GroupBy::Function, part);
+    use GroupBy::{Function, Place, Waker};
+    for (by, part) in
+        [(Function, Part::Own), (Function, Part::Total), (Place, Part::Own), (Waker, Part::Own)]
+    {
+        let difference = comparison.difference(&by, part);
         for verdict in difference.rows.iter().flat_map(|row| [row.rate, row.share]).flatten() {
             assert!((0.0..=1.0).contains(&verdict.p), "{verdict:?}");
         }
@@ -66,12 +69,14 @@ fn use_it(profile: &Profile) {
     let of_life = FlamegraphOptions { whole_life: true, ..FlamegraphOptions::default() };
     profile.write_flamegraph(&of_life, io::sink()).expect("memory");
     State::ALL.iter().for_each(|state| add_up(&profile.in_state(*state)));
-    assert_eq!(profile.lives(&GroupBy::Place).whole, profile.times());
+    for by in [GroupBy::Place, GroupBy::Waker] {
+        assert_eq!(profile.lives(&by).whole, profile.times());
+    }
 }
 
 fn add_up(profile: &Profile) {
-    use GroupBy::{Function, Place, Scope, Site, Task, Thread};
-    let mut all = vec![Site, Task, Function, Place, Thread, Scope];
+    use GroupBy::{Function, Place, Scope, Site, Task, Thread, Waker};
+    let mut all = vec![Site, Task, Function, Place, Waker, Thread, Scope];
     all.extend(profile.label_keys().into_iter().map(GroupBy::Label));
     let narrow = SummaryStyle { width: Some(60), ..SummaryStyle::default() };
     for by in all {

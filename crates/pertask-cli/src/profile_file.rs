@@ -76,7 +76,23 @@ impl ProfilePath {
     ///
     /// Returns [`Error::Replace`] if the profile cannot be written as a whole. An old file is then as it was.
     pub fn write(&self, profile: &Profile) -> Result<(), Error> {
-        self.replace(|to| self.format.write(profile, to))
+        self.replace(|to| self.format.write(profile, to))?;
+        if let Some(line) = self.left_out(profile) {
+            note(format_args!("{line}"));
+        }
+        Ok(())
+    }
+
+    /// Returns a line that says which time the file has no place for, if there is any. Readers of folded stacks take all of it for CPU time.
+    fn left_out(&self, profile: &Profile) -> Option<String> {
+        let mut others = profile.times();
+        others.on_cpu_ns = 0;
+        (self.format == Format::Folded && others.sum() > 0).then(|| {
+            format!(
+                "{} has CPU time alone; not in it: {others} (a .pb.gz file keeps that for pertask report --state waiting, or life)",
+                self.path.display()
+            )
+        })
     }
 
     /// Replaces the file with the samples as pprof, without names of functions, and says so on stderr.
@@ -116,7 +132,28 @@ impl Format {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use pertask::profile::{ProfileBuilder, Sample, State};
+
     use super::*;
+
+    #[test]
+    fn folded_stacks_say_what_is_left_out_of_them() {
+        let file = |name: &str| name.parse::<ProfilePath>().expect("a format");
+        let mut builder = ProfileBuilder::new("by hand", 1);
+        let cpu = Sample { time_ns: 5_000_000, ..Sample::default() };
+        builder.add(cpu.clone());
+        let without = builder.finish(Duration::ZERO);
+        let waits = Sample { state: State::Waiting, time_ns: 1_500_000_000, ..cpu };
+        let with = Profile { off_cpu: vec![waits], ..without.clone() };
+        let said = "p.folded has CPU time alone; not in it: 1.50 s of waiting time (a .pb.gz file keeps that for pertask report --state waiting, or life)";
+        assert_eq!(file("p.folded").left_out(&with).as_deref(), Some(said));
+        assert_eq!(file("p.folded").left_out(&without), None);
+        for name in ["p.pb.gz", "p.svg", "p.json", "p.speedscope.json"] {
+            assert_eq!(file(name).left_out(&with), None, "{name}");
+        }
+    }
 
     #[test]
     fn the_ending_says_the_format() {

@@ -199,7 +199,10 @@ fn lives_are_shown_to_those_who_ask() {
     assert!(of("GET /wait", "waiting_ns") > of("GET /wait", "on_cpu_ns"), "{report}");
     assert!(of("GET /blocking", "blocked_ns") > of("GET /blocking", "on_cpu_ns"), "{report}");
     assert_eq!(of("GET /hash", "on_cpu_ns"), number(site(&report, "GET /hash"), "cpu_ns"));
-    let output = demo(3, &["--life"]);
+    let folded = Scratch::new("life.folded");
+    let output = demo(3, &["--life", "-o", folded.text()]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("life.folded has CPU time alone; not in it: "), "{stderr}");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("Lives of tasks by spawn site"), "{text}");
     let waits = text.split("Places").nth(1).expect("where tasks wait");

@@ -19,11 +19,11 @@ const OTHER: &str = "(other)";
 
 /// How large a profile may become.
 ///
-/// [`Lost`] counts what a full profile leaves out. The CPU time of every sample stays in the profile.
+/// [`Lost`] counts what a full profile leaves out. The time of every sample stays in the profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// The most samples that differ. A further sample keeps its stack and its task's name and site. It loses the numbers of
-    /// its task and that task's parent, its thread, its scopes and its labels.
+    /// The most samples that differ. A further sample keeps its stack, its task's name and site, and those of the tasks that ended a
+    /// wait. It loses the numbers of its task and that task's parent, its thread, its scopes and its labels.
     pub samples: usize,
     /// The most samples of that reduced kind that differ. All further samples become one, of which nothing is known.
     pub folded_samples: usize,
@@ -152,20 +152,19 @@ impl ProfileBuilder {
         let trimmed = self.trim(&mut sample);
         let amount =
             Amount { count: mem::take(&mut sample.count), time_ns: mem::take(&mut sample.time_ns) };
-        // What is lost is counted in samples, and waits are none.
-        if !sample.complete && sample.state == State::OnCpu {
-            self.lost.stacks_incomplete = self.lost.stacks_incomplete.saturating_add(amount.count);
-        }
+        let (complete, state) = (sample.complete, sample.state);
         let left = self.samples.add(sample, amount, self.bounds.samples);
-        if trimmed || left.is_some() {
-            self.lost.samples_folded = self.lost.samples_folded.saturating_add(amount.count);
-        }
+        // What is lost is counted in samples, and waits are none.
+        let samples = |lost: bool| if lost && state == State::OnCpu { amount.count } else { 0 };
+        let Lost { stacks_incomplete, samples_folded, .. } = &mut self.lost;
+        *stacks_incomplete = stacks_incomplete.saturating_add(samples(!complete));
+        *samples_folded = samples_folded.saturating_add(samples(trimmed || left.is_some()));
         if let Some(sample) = left {
             self.add_folded(sample, amount);
         }
     }
 
-    /// Counts samples that were due and are not in the profile.
+    /// Counts samples of CPU time that were due and are not in the profile.
     pub fn dropped(&mut self, samples: u64) {
         self.lost.samples_dropped = self.lost.samples_dropped.saturating_add(samples);
     }
@@ -230,7 +229,8 @@ impl ProfileBuilder {
         if sample.stack.len() > depth {
             sample.stack.truncate(depth);
             sample.complete = false;
-            self.lost.stacks_cut = self.lost.stacks_cut.saturating_add(sample.count.max(1));
+            let cut = if sample.state == State::OnCpu { sample.count.max(1) } else { 0 };
+            self.lost.stacks_cut = self.lost.stacks_cut.saturating_add(cut);
         }
         let trimmed = sample.scopes.len() > labels || sample.labels.len() > labels;
         sample.scopes.truncate(labels);
@@ -317,9 +317,10 @@ impl<T: Eq + Hash> Table<T> {
 
 /// Returns the reduced form of a sample: what it keeps if there is no room for the whole.
 fn folded(sample: Sample) -> Sample {
-    let Sample { state, stack, task, runtime, complete, .. } = sample;
-    let task = task.map(|task| TaskRef { id: None, parent: None, ..task });
-    Sample { state, stack, task, runtime, complete, ..Sample::default() }
+    let Sample { state, stack, task, woken_by, runtime, complete, .. } = sample;
+    let [task, woken_by] =
+        [task, woken_by].map(|of| of.map(|task| TaskRef { id: None, parent: None, ..task }));
+    Sample { state, stack, task, woken_by, runtime, complete, ..Sample::default() }
 }
 
 /// Returns the beginning of a text that is longer than `most` bytes.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Profile, Sample, Site, frames};
+use super::{Profile, Sample, Site, State, frames};
 
 /// Conditions that a sample must meet to be selected. The default has none, and selects every sample.
 ///
@@ -68,7 +68,7 @@ impl Profile {
     /// Returns the part of the profile that the filter selects.
     ///
     /// The tables of locations, functions and mappings stay whole. So does [`lost`](Self::lost), because nobody knows how much
-    /// of it belongs to the part. Only the incomplete stacks are counted anew.
+    /// of it belongs to the part. Only the incomplete stacks are counted anew, of samples on the CPU.
     #[must_use]
     pub fn filtered(&self, filter: &Filter) -> Self {
         let places: Vec<_> = filter.functions.iter().map(|name| self.places_in(name)).collect();
@@ -82,7 +82,8 @@ impl Profile {
         let off_cpu = self.off_cpu.iter().filter(wanted).cloned().collect();
         let mut lost = self.lost;
         if !filter.is_empty() {
-            let incomplete = samples.iter().filter(|sample| !sample.complete);
+            let is_sampled = |sample: &&Sample| sample.state == State::OnCpu;
+            let incomplete = samples.iter().filter(is_sampled).filter(|sample| !sample.complete);
             lost.stacks_incomplete = incomplete.fold(0, |sum, it| it.count.saturating_add(sum));
         }
         Self { samples, off_cpu, lost, ..self.without_samples() }

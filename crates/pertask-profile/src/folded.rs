@@ -12,10 +12,10 @@ use super::{Profile, RootBy, Sample};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Weight {
-    /// CPU time in nanoseconds.
+    /// The time in nanoseconds: CPU time, or that of the profile's state.
     #[default]
     Time,
-    /// Numbers of samples.
+    /// Numbers of samples, or of waits.
     Samples,
 }
 

@@ -54,10 +54,28 @@ impl Profile {
         location.lines.iter().map(|line| self.name(line.function)).collect()
     }
 
+    /// Returns the [`names`](Self::names) at a location for rows that keep them. Many functions may have one long name.
+    pub(super) fn shared_names(&self, id: LocationId) -> Vec<Arc<str>> {
+        match self.location(id) {
+            Some(location) if !location.lines.is_empty() => {
+                location.lines.iter().map(|line| self.shared_name(line.function)).collect()
+            }
+            _ => self.names(id).into_iter().map(Arc::from).collect(),
+        }
+    }
+
+    /// Returns a function's name for a row that keeps it.
+    pub(super) fn shared_name(&self, id: FunctionId) -> Arc<str> {
+        self.known_name(id).map_or_else(|| UNKNOWN.into(), Arc::clone)
+    }
+
     fn name(&self, id: FunctionId) -> Cow<'_, str> {
-        let Some(function) = self.function(id) else { return UNKNOWN.into() };
-        let names = [&*function.name, &*function.system_name];
-        names.into_iter().find(|name| !name.is_empty()).unwrap_or(UNKNOWN).into()
+        self.known_name(id).map_or(UNKNOWN.into(), |name| (&**name).into())
+    }
+
+    fn known_name(&self, id: FunctionId) -> Option<&Arc<str>> {
+        let function = self.function(id)?;
+        [&function.name, &function.system_name].into_iter().find(|name| !name.is_empty())
     }
 
     /// Returns a name such as `libc.so.6+0x29d90`, with which the symbol can still be found.

@@ -51,6 +51,7 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+mod called;
 mod compare;
 mod filter;
 #[cfg(feature = "firefox")]
@@ -145,7 +146,7 @@ pub struct TaskRoot {
     pub file: String,
 }
 
-/// One or more samples that are equal in everything: stack, task, thread, scopes and labels.
+/// One or more samples, or waits, that are equal in everything: state, stack, task, waker, thread, scopes and labels.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Sample {
     /// The number of samples, or 0 if [`Profile::has_counts`] is false. Of waiting time, it is about the number of waits.
@@ -154,9 +155,9 @@ pub struct Sample {
     pub time_ns: u64,
     /// What the task did in that time.
     pub state: State,
-    /// The call stack, from the function that ran to its outermost caller.
+    /// The call stack, from the function that ran, or that was awaited, to its outermost caller.
     pub stack: Vec<LocationId>,
-    /// The task that ran, or `None` if none did.
+    /// The task that ran or waited, or `None` if none did.
     pub task: Option<TaskRef>,
     /// The tasks that ended these waits, by name and site; or `None` where no task did (a timer, the network, another thread), or where that
     /// is not known.

@@ -1,6 +1,5 @@
 //! Whole lives: the time of tasks in all states together, added up as a summary adds up one of them.
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt;
 
@@ -126,10 +125,9 @@ impl Profile {
             }
         }
         let mut rows: Vec<_> = rows.into_values().collect();
-        rows.sort_by_cached_key(|row| {
-            let place = row.subject.place();
-            let place = (place.0, place.1.map(|(file, line)| (file.to_owned(), line)));
-            (Reverse((row.own.sum(), row.total.sum())), row.subject.to_string(), place)
+        rows.sort_by(|a, b| {
+            let life = |row: &LifeRow| (row.own.sum(), row.total.sum());
+            life(b).cmp(&life(a)).then_with(|| a.subject.order(&b.subject))
         });
         LifeSummary { by: by.clone(), whole: self.times(), rows }
     }

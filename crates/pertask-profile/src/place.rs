@@ -5,21 +5,23 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::called::Called;
 use super::whose::is_own;
-use super::{Amount, Line, LocationId, Profile, RootBy, Sample, Site, Subject, SummaryRow};
+use super::{Amount, Line, LocationId, Profile, Sample, Site, Subject, SummaryRow};
 
 impl Profile {
     /// Returns a row for each place.
     pub(super) fn by_place(&self) -> Vec<SummaryRow> {
         let own: Vec<_> = self.functions.iter().map(|it| is_own(&it.file)).collect();
+        let mut called = Called::default();
         let mut rows: HashMap<Subject, (Amount, Option<Arc<str>>)> = HashMap::new();
         for sample in &self.samples {
-            let name = RootBy::TaskName.of(sample);
+            let name = called.of(sample);
             let place = self.place_of(sample, &own);
-            let new = || (Amount::default(), Some(Arc::from(&*name)));
+            let new = || (Amount::default(), Some(Arc::clone(&name)));
             let (amount, tasks) = rows.entry(place).or_insert_with(new);
             *amount = amount.plus(Amount::of(sample));
-            if tasks.as_deref().is_some_and(|known| *known != *name) {
+            if tasks.as_ref().is_some_and(|known| *known != name) {
                 *tasks = None;
             }
         }
@@ -37,10 +39,13 @@ impl Profile {
         let Some((innermost, callers)) = sample.stack.split_first() else {
             return Subject::NoStack;
         };
-        let name = Arc::from(&*self.names(*innermost)[0]);
         let (leaf, inlined_into) = match self.lines(*innermost) {
             [leaf, inlined_into @ ..] => (Some(leaf), inlined_into),
             [] => (None, &[][..]),
+        };
+        let name = match leaf {
+            Some(line) => self.shared_name(line.function),
+            None => Arc::from(&*self.names(*innermost)[0]),
         };
         let callers = || inlined_into.iter().chain(callers.iter().flat_map(|id| self.lines(*id)));
         let is_own = |line: &&Line| own.get(line.function.0 as usize).is_some_and(|own| *own);

@@ -33,8 +33,10 @@ impl Profile {
         writer: impl Write,
     ) -> io::Result<()> {
         let mut frames = Frames::default();
-        let groups: Vec<_> =
-            self.states().map(|it| (it, self.grouped(it, root, weight, &mut frames))).collect();
+        let groups: Vec<_> = self
+            .states(weight)
+            .map(|it| (it, self.grouped(it, root, weight, &mut frames)))
+            .collect();
         let mut writer = BufWriter::new(writer);
         let to = &mut writer;
         to.write_all(br#"{"$schema":"https://www.speedscope.app/file-format-schema.json","#)?;
@@ -49,10 +51,12 @@ impl Profile {
         writer.flush()
     }
 
-    /// Returns the state of the profile, and those off the CPU in which there is any time.
-    fn states(&self) -> impl Iterator<Item = State> {
+    /// Returns the state of the profile, and those off the CPU in which there is any weight.
+    fn states(&self, weight: Weight) -> impl Iterator<Item = State> {
         let others = State::OFF_CPU.into_iter().rev();
-        let has = |state: &State| self.off_cpu.iter().any(|sample| sample.state == *state);
+        let has = move |state: &State| {
+            self.off_cpu.iter().any(|it| it.state == *state && weight.of(it) > 0)
+        };
         iter::once(self.state).chain(others.filter(has))
     }
 

@@ -1,12 +1,14 @@
 //! Adds up a profile's time, of whatever state it is, by task, spawn site, function, place, waker, thread, scope or label.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::iter;
 use std::sync::Arc;
 
-use super::{Profile, RootBy, Sample, Site, State, TaskRef, ThreadRef, frames};
+use super::called::Called;
+use super::{Profile, Sample, Site, State, TaskRef, ThreadRef, frames};
 
 /// What a [`Summary`] has a row for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -162,7 +164,7 @@ impl Profile {
             GroupBy::Task => self.each_once(|sample| {
                 sample.task.clone().map_or_else(|| outside(sample), Subject::Task)
             }),
-            GroupBy::Waker => self.each_once(waker),
+            GroupBy::Waker => self.by_waker(),
             GroupBy::Thread => self.each_once(|sample| Subject::Thread(sample.thread.clone())),
             GroupBy::Label(key) => self.by_label(key),
             GroupBy::Scope => self.scopes(),
@@ -181,15 +183,25 @@ impl Profile {
     /// Returns the keys of the users' labels, in alphabetical order.
     #[must_use]
     pub fn label_keys(&self) -> Vec<Arc<str>> {
-        let labels = self.samples.iter().flat_map(|sample| &sample.labels);
-        let keys: HashSet<_> = labels.map(|(key, _)| key).collect();
-        let mut keys: Vec<_> = keys.into_iter().cloned().collect();
-        keys.sort();
-        keys
+        keys(self.samples.iter())
+    }
+
+    /// Returns the keys of the users' labels in all states, in alphabetical order.
+    #[must_use]
+    pub fn label_keys_of_lives(&self) -> Vec<Arc<str>> {
+        keys(self.all_samples())
+    }
+
+    fn by_waker(&self) -> Vec<SummaryRow> {
+        let mut called = Called::default();
+        self.each_once(|sample| Subject::Waker {
+            task: called.of(sample),
+            by: sample.woken_by.as_ref().map(|task| called.task(task)),
+        })
     }
 
     /// Returns rows of which each sample is in exactly one.
-    fn each_once(&self, subject: impl Fn(&Sample) -> Subject) -> Vec<SummaryRow> {
+    fn each_once(&self, mut subject: impl FnMut(&Sample) -> Subject) -> Vec<SummaryRow> {
         let mut rows = Rows::default();
         for sample in &self.samples {
             let row = rows.of(subject(sample));
@@ -231,7 +243,8 @@ impl Profile {
             for id in &sample.stack {
                 let of_location = known.entry(*id).or_insert_with(|| {
                     let files = self.files(*id).chain(iter::repeat(None));
-                    self.names(*id).into_iter().zip(files).map(|it| rows.of(Some(it))).collect()
+                    let names = self.shared_names(*id).into_iter().zip(files);
+                    names.map(|it| rows.of(Some(it))).collect()
                 });
                 stack.extend_from_slice(of_location);
             }
@@ -239,7 +252,7 @@ impl Profile {
             rows.add(innermost, &stack, Amount::of(sample));
         }
         rows.finish(|function| match function {
-            Some((name, file)) => Subject::Function { name: name.into(), file: file.cloned() },
+            Some((name, file)) => Subject::Function { name, file: file.cloned() },
             None => Subject::NoStack,
         })
     }
@@ -299,8 +312,20 @@ impl Subject {
         }
     }
 
+    /// Compares subjects by name, and those of one name by what tells them apart, so that the order of rows is always the same. Names
+    /// are compared in place: rows may have long ones.
+    pub(super) fn order(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            // The name of these is made of two.
+            (Self::Waker { task, by }, Self::Waker { task: other_task, by: other_by }) => {
+                (task, by).cmp(&(other_task, other_by))
+            }
+            _ => (self.name(), self.place()).cmp(&(other.name(), other.place())),
+        }
+    }
+
     /// Returns what tells apart subjects of one name.
-    pub(super) fn place(&self) -> (Option<u64>, Option<(&str, u32)>) {
+    fn place(&self) -> (Option<u64>, Option<(&str, u32)>) {
         fn of(site: Option<&Site>) -> Option<(&str, u32)> {
             site.map(|site| (&*site.file, site.line))
         }
@@ -321,6 +346,14 @@ impl std::fmt::Display for Subject {
     }
 }
 
+fn keys<'a>(samples: impl Iterator<Item = &'a Sample>) -> Vec<Arc<str>> {
+    let labels = samples.flat_map(|sample| &sample.labels);
+    let keys: HashSet<_> = labels.map(|(key, _)| key).collect();
+    let mut keys: Vec<_> = keys.into_iter().cloned().collect();
+    keys.sort();
+    keys
+}
+
 fn site(sample: &Sample) -> Subject {
     match &sample.task {
         Some(task) => Subject::Site { name: task.name.clone(), site: task.site.clone() },
@@ -328,17 +361,11 @@ fn site(sample: &Sample) -> Subject {
     }
 }
 
-fn waker(sample: &Sample) -> Subject {
-    let called = |task: &TaskRef| Arc::from(&*Subject::Task(task.clone()).name());
-    let task = RootBy::TaskName.of(sample);
-    Subject::Waker { task: Arc::from(&*task), by: sample.woken_by.as_ref().map(called) }
-}
-
 fn outside(sample: &Sample) -> Subject {
     sample.runtime.clone().map_or(Subject::OutsideTasks, Subject::Runtime)
 }
 
-type NameAndFile<'a> = (Cow<'a, str>, Option<&'a Arc<str>>);
+type NameAndFile<'a> = (Arc<str>, Option<&'a Arc<str>>);
 
 /// Rows that are being added up, by their keys.
 struct Rows<K> {
@@ -405,9 +432,7 @@ impl<K: Eq + Hash> Rows<K> {
 fn sorted(mut rows: Vec<SummaryRow>) -> Vec<SummaryRow> {
     rows.sort_by(|a, b| {
         let amounts = (b.own, b.total).cmp(&(a.own, a.total));
-        amounts
-            .then_with(|| a.subject.name().cmp(&b.subject.name()))
-            .then_with(|| a.subject.place().cmp(&b.subject.place()))
+        amounts.then_with(|| a.subject.order(&b.subject))
     });
     rows
 }

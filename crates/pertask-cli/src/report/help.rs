@@ -36,6 +36,8 @@ Reading the tables:
     FILE     the function's source file, shown where names alone are ambiguous
     PLACE    the innermost function: of a wait, what is awaited
     AT       the line of the program's own code that called or awaited it
+    WOKEN BY what the tasks are called that ended the waits; (no task) if none did, but a
+             timer, the network or another thread, or if that is not known
   SELF and CPU add up to the whole. Samples in no task, in no scope or without the label
   have a row of their own, such as (outside tasks) or (tokio scheduler). Functions that only
   called others have rows with --top 0.
@@ -69,6 +71,7 @@ Groups (--by, separated by commas):
                program the number is tokio's ID, where it is known
   function     functions, by name and source file
   place        places: the innermost function, and the line of the program that awaited it
+  waker        of waits (--state waiting), the tasks that waited and those that woke them
   thread       threads
   scope        scopes opened with scope!(\"...\"); SELF is its time as the innermost
   label:KEY    the values of the label KEY

@@ -439,6 +439,8 @@ fn help_teaches_to_read_the_tables() {
         "POINTS ",
         "--diff before",
         "--state waiting --by place",
+        "waker ",
+        "WOKEN BY ",
         "(wait not seen)",
         "recursion is counted once",
         "label:KEY",

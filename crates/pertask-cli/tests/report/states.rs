@@ -14,8 +14,8 @@ use crate::{
     task,
 };
 
-/// `GET /render` computes for 50 ms and waits for a lock, 30 times or as often as wanted, 20 ms each; `GET /hash` waits there, too, for
-/// 400 ms, and is blocked for 80 ms.
+/// `GET /render` computes for 50 ms and waits for a lock, 30 times or as often as wanted, 20 ms each, which `GET /hash` ends; `GET /hash`
+/// waits there, too, for 400 ms, in a tenant's request, and is blocked for 80 ms.
 fn profile(waits: u64) -> Profile {
     let mut builder = ProfileBuilder::new("by hand", 10_000_000);
     builder.start(UNIX_EPOCH + Duration::from_secs(1_700_000_000));
@@ -32,10 +32,16 @@ fn profile(waits: u64) -> Profile {
     let [render, hash] = [(11, "GET /render"), (12, "GET /hash")]
         .map(|(id, name)| Some(task(id, Some(name), 80, None)));
     let ms = |state, count, ms: u64| Sample { state, count, time_ns: ms * 1_000_000, ..amount(0) };
+    let woken_by = hash.clone().map(|task| TaskRef { id: None, ..task });
+    let labels = vec![(builder.text("tenant"), builder.text("acme"))];
     for (sample, task, stack) in [
         (amount(5), &render, &[main][..]),
-        (ms(State::Waiting, waits, waits * 20), &render, &[lock, query, main]),
-        (ms(State::Waiting, 12, 400), &hash, &[lock, query, main]),
+        (
+            Sample { woken_by, ..ms(State::Waiting, waits, waits * 20) },
+            &render,
+            &[lock, query, main],
+        ),
+        (Sample { labels, ..ms(State::Waiting, 12, 400) }, &hash, &[lock, query, main]),
         (ms(State::Blocked, 0, 80), &hash, &[words]),
     ] {
         builder.add(Sample { task: task.clone(), stack: stack.to_vec(), ..sample });
@@ -64,6 +70,7 @@ fn waiting_time_is_shown_by_site_and_place() {
     let expected = "\
 1.00 s of waiting time in 42 waits over 2.00 s: 0.50 tasks waiting on average
 from 2023-11-14 22:13:20 UTC; all stacks whole
+labels: tenant
 
 Tasks by site (% of 1.00 s of waiting time)
 WAITING%  WAITING  WAITS  TASK         SITE
@@ -78,6 +85,14 @@ WAITING%  WAITING  WAITS  PLACE                        AT
     let part = text_of(&["-", "--state", "waiting", "--task", "GET /hash"], &file());
     assert!(part.contains("matched: 400 ms (40.0%) in 12 waits: task GET /hash"), "{part}");
     assert!(part.contains("  100.0%   400 ms     12  GET /hash  tokio::sync"), "{part}");
+    let wakers = "\
+Who ends waits (% of 1.00 s of waiting time)
+WAITING%  WAITING  WAITS  TASK         WOKEN BY
+   60.0%   600 ms     30  GET /render  GET /hash
+   40.0%   400 ms     12  GET /hash    (no task)
+";
+    let by_waker = text_of(&["-", "--state", "waiting", "--by", "waker"], &file());
+    assert_eq!(by_waker.split_once("\n\n").map(|(_, table)| table), Some(wakers));
     let functions = text_of(&["-", "--state", "waiting", "--by", "function"], &file());
     assert!(
         functions.contains("100.0%  1.00 s  100.0%  1.00 s     42  tokio::sync::Mutex<T>::lock"),
@@ -104,6 +119,7 @@ fn lives_are_shown_state_by_state() {
     let expected = "\
 1.13 s in all states over 2.00 s: 50.0 ms of CPU time, 80.0 ms of blocked time, 1.00 s of waiting time
 from 2023-11-14 22:13:20 UTC; by hand; a sample each 10.0 ms of CPU time; all stacks whole
+labels: tenant
 
 Tasks by site: whole lives (% of each row)
   LIFE  ON CPU  BLOCKED  READY  WAITING                        TASK         SITE
@@ -186,6 +202,9 @@ fn json_says_what_the_time_is() {
         (&life["state"], &life["time_ns"], &life["cpu_ns"]),
         (&"life".into(), &1_130_000_000.into(), &50_000_000.into())
     );
+    // Only a wait has a label.
+    let keys = [&life, &waiting, &cpu].map(|shown| shown["label_keys"].to_string());
+    assert_eq!(keys, [r#"["tenant"]"#, r#"["tenant"]"#, "[]"]);
     let row = &life["tables"][0]["rows"][1];
     assert_eq!(
         (&row["self_ns"], &row["self_blocked_ns"], &row["total_waiting_ns"]),

@@ -268,12 +268,12 @@ impl Difference {
 
     fn sort(&mut self) {
         let mut rows = std::mem::take(&mut self.rows);
-        rows.sort_by_cached_key(|row| {
-            let change = self.change(row).abs();
-            // The bits of numbers that are not negative are in their order. Names make the order always the same.
-            let place = row.subject.place();
-            let place = (place.0, place.1.map(|(file, line)| (file.to_owned(), line)));
-            (row.is_noise(), std::cmp::Reverse(change.to_bits()), row.subject.to_string(), place)
+        rows.sort_by(|a, b| {
+            let change = |row| self.change(row).abs();
+            let noise = a.is_noise().cmp(&b.is_noise());
+            noise
+                .then_with(|| change(b).total_cmp(&change(a)))
+                .then_with(|| a.subject.order(&b.subject))
         });
         self.rows = rows;
     }

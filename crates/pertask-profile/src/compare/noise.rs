@@ -7,8 +7,8 @@
 //! - [`exceptional`] is the procedure of Benjamini and Hochberg: of the rows that it names, few are there by chance, however many
 //!   rows were looked at.
 //!
-//! Large counts are compared by the normal distribution, with Yates's correction. Chances are of both directions, twice the
-//! smaller one. All of that errs on the side of chance.
+//! Large counts are compared by the normal distribution, with Yates's correction. A chance is that of a difference in either
+//! direction, and is taken to be twice that of the direction that was found. All of that errs on the side of chance.
 
 use std::f64::consts::{PI, SQRT_2};
 

@@ -27,7 +27,7 @@ pub struct FlamegraphOptions {
 }
 
 impl Default for FlamegraphOptions {
-    /// CPU time by task, 1,200 pixels wide, in which a frame has at least a tenth of a pixel.
+    /// The profile's time by task, 1,200 pixels wide, in which a frame has at least a tenth of a pixel.
     fn default() -> Self {
         Self {
             root: RootBy::default(),

@@ -1,4 +1,4 @@
-//! What the values of a sample mean: which one is the count, and which one the CPU time.
+//! What the values of a sample mean: which one is the count, which one the CPU time, and which are times off the CPU.
 //!
 //! The format leaves names and units to its writers, so those that are in use for CPU time and for counts are all taken.
 
@@ -9,12 +9,12 @@ use super::ReadError;
 use super::tables::malformed;
 use super::write::OFF_CPU;
 
-/// Which values of a sample are its count and its CPU time, the latter with its unit in nanoseconds.
+/// Which values of a sample are its counts and its times, the latter with their units in nanoseconds.
 #[derive(Debug)]
 pub(super) struct Columns {
     count: Option<usize>,
     cpu: Option<(usize, u64)>,
-    /// The number of waits.
+    /// The number of waits, in a file of ours.
     waits: Option<usize>,
     /// Time off the CPU, by state, with its unit in nanoseconds.
     off_cpu: Vec<(State, usize, u64)>,
@@ -27,17 +27,22 @@ pub(super) type Type = (Arc<str>, Arc<str>);
 
 impl Columns {
     /// Finds the columns by the names of the types. `period` is the CPU time between two samples, in units of `period_type`.
+    ///
+    /// Time off the CPU is read from our own files alone. Elsewhere, `blocked` and `waiting` may be of threads, or of anything.
     pub(super) fn of(
+        is_ours: bool,
         types: &[Type],
         period_type: Option<&Type>,
         period: u64,
     ) -> Result<Self, ReadError> {
         let period_unit = period_type.and_then(cpu_unit_ns);
+        let is_wait = |of: &Type| is_ours && is(of, "waits") && of.1.starts_with("count");
+        let off_cpu = OFF_CPU.into_iter().filter(|_| is_ours);
         let columns = Self {
             count: count_column(types),
             cpu: (0..).zip(types).find_map(|(at, of)| Some((at, cpu_unit_ns(of)?))),
-            waits: types.iter().position(|of| is(of, "waits") && of.1.starts_with("count")),
-            off_cpu: OFF_CPU.into_iter().filter_map(|state| off_cpu(types, state)).collect(),
+            waits: types.iter().position(is_wait),
+            off_cpu: off_cpu.filter_map(|state| off_cpu_column(types, state)).collect(),
             period_ns: period_unit.map_or(0, |unit| period.saturating_mul(unit)),
         };
         if columns.cpu.is_none() && (columns.count.is_none() || columns.period_ns == 0) {
@@ -94,7 +99,7 @@ fn is((kind, _): &Type, name: &str) -> bool {
     plain(kind) == name
 }
 
-fn off_cpu(types: &[Type], state: State) -> Option<(State, usize, u64)> {
+fn off_cpu_column(types: &[Type], state: State) -> Option<(State, usize, u64)> {
     let at = types.iter().position(|of| is(of, state.name()))?;
     Some((state, at, unit_ns(&types[at].1)?))
 }

@@ -12,7 +12,7 @@ pub struct ReadLimits {
     pub bytes: u64,
     /// The most bytes of one location, function or other such part.
     pub part_bytes: u64,
-    /// The most samples.
+    /// The most samples. One of the file counts as often as there are states in which it has any time.
     pub samples: u64,
     /// The most strings.
     pub strings: u64,
@@ -73,6 +73,32 @@ impl ReadLimits {
             "labels" => &mut self.labels,
             _ => return None,
         })
+    }
+}
+
+/// The samples so far, with the frames of their stacks and their labels.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Held {
+    samples: u64,
+    frames: u64,
+    labels: u64,
+}
+
+impl Held {
+    /// Adds a sample, or returns an error if there is no room for it.
+    pub(super) fn add(
+        &mut self,
+        frames: u64,
+        labels: u64,
+        limits: &ReadLimits,
+    ) -> Result<(), ReadError> {
+        self.samples += 1;
+        self.frames += frames;
+        self.labels += labels;
+        let bound = |what, name, limit| Bound { what, name, limit };
+        bound("samples", "samples", limits.samples).holds(self.samples)?;
+        bound("frames in all stacks", "frames", limits.frames).holds(self.frames)?;
+        bound("labels", "labels", limits.labels).holds(self.labels)
     }
 }
 

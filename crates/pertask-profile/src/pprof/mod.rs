@@ -13,7 +13,7 @@
 //! Its values are the number of samples and the CPU time. A file that has time off the CPU has four more: the number of waits, and the
 //! times of waiting, being ready and being blocked. Each sample has one of the four times.
 //!
-//! A comment says that we wrote the file. Labels have these meanings in such files alone.
+//! A comment says that we wrote the file. Labels have these meanings in such files alone, and so have values that are not CPU time.
 
 mod columns;
 mod difference;

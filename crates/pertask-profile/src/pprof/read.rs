@@ -73,7 +73,7 @@ struct Remarks {
 impl Reader<'_> {
     fn signed(mut self, bytes: &[u8]) -> Result<Signed, ReadError> {
         let origin = Origin::of(self.tables)?;
-        let columns = self.columns()?;
+        let columns = self.columns(origin.is_ours)?;
         let duration_ns = self.unsigned(self.tables.head.duration_nanos, "duration");
         let mut locations = each(&self.tables.locations.items, "location", |it| self.location(it))?;
         let functions = each(&self.tables.functions.items, "function", |it| self.function(it))?;
@@ -103,14 +103,14 @@ impl Reader<'_> {
         Ok(Signed { profile, less })
     }
 
-    fn columns(&mut self) -> Result<Columns, ReadError> {
+    fn columns(&mut self, is_ours: bool) -> Result<Columns, ReadError> {
         let types: Result<Vec<_>, _> =
             self.tables.sample_types.iter().map(|of| self.tables.named(of)).collect();
         let types = types.map_err(|why| malformed("a sample type", &why))?;
         let period_type = self.tables.head.period_type.map(|of| self.tables.named(&of)).transpose();
         let period_type = period_type.map_err(|why| malformed("the period type", &why))?;
         let period = self.unsigned(self.tables.head.period, "period");
-        Columns::of(&types, period_type.as_ref(), period)
+        Columns::of(is_ours, &types, period_type.as_ref(), period)
     }
 
     /// Returns a number that cannot be negative, or 0 for none.

@@ -1,6 +1,7 @@
 //! Reads the samples of a pprof file, field by field, within bounds.
 
 use std::collections::HashMap;
+use std::mem;
 use std::sync::Arc;
 
 use prost::Message;
@@ -9,7 +10,7 @@ use super::super::{Location, LocationId, Lost, Sample, State};
 use super::columns::Columns;
 use super::fields::{Field, Fields};
 use super::labels::{Given, Labels, Taken};
-use super::limits::{Bound, ReadLimits};
+use super::limits::{Held, ReadLimits};
 use super::tables::{Tables, malformed};
 use super::{ReadError, message};
 
@@ -25,8 +26,7 @@ pub(super) struct Samples<'a> {
     labels: Labels,
     /// Stacks that were cut.
     pub(super) lost: Lost,
-    /// Frames so far.
-    frames: u64,
+    held: Held,
     /// Sums of what is read must not overflow.
     sum: (u64, u64),
     /// Texts of some numbers, of which many labels may have the same.
@@ -41,6 +41,7 @@ struct Parts {
     /// Frames of the stack so far, and whether there was no room for one.
     depth: u64,
     is_cut: bool,
+    labels: u64,
 }
 
 impl<'a> Samples<'a> {
@@ -51,8 +52,8 @@ impl<'a> Samples<'a> {
         limits: &'a ReadLimits,
         labels: Labels,
     ) -> Self {
-        let (lost, numbers) = (Lost::default(), HashMap::new());
-        Self { tables, locations, columns, limits, labels, lost, frames: 0, sum: (0, 0), numbers }
+        let (lost, held, numbers) = (Lost::default(), Held::default(), HashMap::new());
+        Self { tables, locations, columns, limits, labels, lost, held, sum: (0, 0), numbers }
     }
 
     /// Returns the samples, and those whose numbers are negative. A sample with numbers of both kinds becomes two.
@@ -70,8 +71,9 @@ impl<'a> Samples<'a> {
                 } else if signs.iter().all(|sign| *sign <= 0) {
                     less.push(sample);
                 } else {
-                    samples.push(only(&sample, signs.map(|sign| sign > 0)));
-                    less.push(only(&sample, signs.map(|sign| sign < 0)));
+                    self.held.add(parts.depth, parts.labels, self.limits)?;
+                    samples.push(only(sample.clone(), signs.map(|sign| sign > 0)));
+                    less.push(only(sample, signs.map(|sign| sign < 0)));
                 }
             }
         }
@@ -93,25 +95,32 @@ impl<'a> Samples<'a> {
             let why = format!("it needs a value for each sample type ({types}), and has {values}");
             return Err(wrong(&why));
         }
-        let on_cpu = self.columns.values(at, &parts.values)?;
-        let mut states = self.columns.off_cpu_values(at, &parts.values)?;
-        // A sample without any time is one of no CPU time.
-        if states.is_empty() || on_cpu != [0, 0] {
-            states.insert(0, (State::OnCpu, on_cpu));
-        }
-        self.frames += parts.depth;
-        let limit = self.limits.frames;
-        Bound { what: "frames in all stacks", name: "frames", limit }.holds(self.frames)?;
+        let states = self.states(at, &parts.values)?;
         sample.stack = parts.stack.as_slice().into();
         let mut samples = Vec::with_capacity(states.len());
-        for (state, values) in states {
+        let last = states.len() - 1;
+        for (nth, (state, values)) in states.into_iter().enumerate() {
+            self.held.add(parts.depth, parts.labels, self.limits)?;
             let size = |value: i128| u64::try_from(value.unsigned_abs()).unwrap_or(u64::MAX);
             let [count, time_ns] = values.map(size);
-            let mut of_state = Sample { state, count, time_ns, ..sample.clone() };
+            // The last one, most often the only one, takes the stack and the labels.
+            let sample = if nth == last { mem::take(&mut sample) } else { sample.clone() };
+            let mut of_state = Sample { state, count, time_ns, ..sample };
             self.count(&mut of_state, parts).map_err(wrong)?;
             samples.push((of_state, values.map(i128::signum)));
         }
         Ok(samples)
+    }
+
+    /// Returns the states in which a sample has any count or time, with those. There is at least one.
+    fn states(&self, at: usize, values: &[i64]) -> Result<Vec<(State, [i128; 2])>, ReadError> {
+        let on_cpu = self.columns.values(at, values)?;
+        let mut states = self.columns.off_cpu_values(at, values)?;
+        // A sample without any time is one of no CPU time.
+        if states.is_empty() || on_cpu != [0, 0] {
+            states.insert(0, (State::OnCpu, on_cpu));
+        }
+        Ok(states)
     }
 
     /// Reads the fields of a sample: its labels, and its numbers as parts.
@@ -127,6 +136,7 @@ impl<'a> Samples<'a> {
                 (1, field) => numbers(field, |id| self.frame(parts, id)),
                 (2, field) => numbers(field, |value| parts.value(value)),
                 (3, Field::Bytes(label)) => self.label(label).map(|label| {
+                    parts.labels += 1;
                     if let Some((key, value)) = label {
                         self.labels.take(&mut sample, &mut given, &key, value);
                     }
@@ -149,9 +159,11 @@ impl<'a> Samples<'a> {
         };
         self.sum = (add(self.sum.0, sample.count)?, add(self.sum.1, sample.time_ns)?);
         if parts.is_cut {
-            self.lost.stacks_cut += sample.count.max(1);
-            let is_new = sample.complete && sample.state == State::OnCpu;
-            self.lost.stacks_incomplete += if is_new { sample.count } else { 0 };
+            // What is lost is counted in samples, and waits are none.
+            if sample.state == State::OnCpu {
+                self.lost.stacks_cut += sample.count.max(1);
+                self.lost.stacks_incomplete += if sample.complete { sample.count } else { 0 };
+            }
             sample.complete = false;
         }
         Ok(())
@@ -222,7 +234,7 @@ impl Parts {
     fn clear(&mut self) {
         self.values.clear();
         self.stack.clear();
-        (self.depth, self.is_cut) = (0, false);
+        (self.depth, self.is_cut, self.labels) = (0, false, 0);
     }
 
     /// Adds a value. There are no more sample types than that, so that one more is enough to find what is wrong.
@@ -234,12 +246,10 @@ impl Parts {
     }
 }
 
-/// Returns the sample with its count, its CPU time, both or neither.
-fn only(sample: &Sample, [count, cpu]: [bool; 2]) -> Sample {
-    let mut only = sample.clone();
-    only.count *= u64::from(count);
-    only.time_ns *= u64::from(cpu);
-    only
+/// Returns the sample with its count, its time, both or neither.
+fn only(sample: Sample, [count, time]: [bool; 2]) -> Sample {
+    let (count, time_ns) = (sample.count * u64::from(count), sample.time_ns * u64::from(time));
+    Sample { count, time_ns, ..sample }
 }
 
 /// Calls `take` with each number of a field that is packed or not.

@@ -7,7 +7,7 @@ use prost::Message;
 
 use super::columns::Type;
 use super::fields::{Field, Fields};
-use super::limits::{Bound, ReadLimits};
+use super::limits::{Bound, Held, ReadLimits};
 use super::{ReadError, message};
 
 /// The most sample types, and the most comments that are looked at. No program writes as many.
@@ -17,9 +17,8 @@ const MOST_COMMENTS: usize = 4_096;
 pub(super) struct Tables<'a> {
     bytes: &'a [u8],
     limits: &'a ReadLimits,
-    /// The numbers of samples and of their labels so far.
-    samples: u64,
-    labels: u64,
+    /// The samples and their labels so far.
+    held: Held,
     strings: Vec<Arc<str>>,
     /// The indices of strings that were cut.
     pub(super) cut: Vec<usize>,
@@ -53,8 +52,7 @@ impl<'a> Tables<'a> {
         let mut tables = Self {
             bytes,
             limits,
-            samples: 0,
-            labels: 0,
+            held: Held::default(),
             strings: Vec::new(),
             cut: Vec::new(),
             sample_types: Vec::new(),
@@ -117,12 +115,8 @@ impl<'a> Tables<'a> {
 
     /// Counts samples and labels, so that a file with too many is refused before they are in memory.
     fn count_sample(&mut self, part: &[u8]) -> Result<(), ReadError> {
-        let ReadLimits { samples, labels, .. } = *self.limits;
-        self.samples += 1;
-        Bound { what: "samples", name: "samples", limit: samples }.holds(self.samples)?;
         let is_label = |field: &Result<_, _>| matches!(field, Ok((3, Field::Bytes(_))));
-        self.labels += Fields(part).filter(is_label).count() as u64;
-        Bound { what: "labels", name: "labels", limit: labels }.holds(self.labels)
+        self.held.add(0, Fields(part).filter(is_label).count() as u64, self.limits)
     }
 
     fn sample_type(&mut self, part: &[u8]) -> Result<(), ReadError> {

@@ -61,7 +61,7 @@ impl fmt::Display for Overview<'_> {
     }
 }
 
-impl Overview<'_> {
+impl<'a> Overview<'a> {
     /// Returns what there is to say of one of two profiles, after a heading.
     pub(super) fn facts(&self, heading: &str) -> Vec<String> {
         let totals = format!("{heading}{}", self.totals());
@@ -103,10 +103,7 @@ impl Overview<'_> {
         let duration_ns = self.whole.duration_ns;
         let mut sampled = format!("{} of {}", human::duration_ns(time_ns), self.whole.state.time());
         sampled += &self.in_samples(samples);
-        let unsampled_ns = self.whole.lost.unsampled_cpu_ns;
-        if unsampled_ns > 0 {
-            sampled += &format!(" (and {} not in the profile)", human::duration_ns(unsampled_ns));
-        }
+        sampled += &self.unsampled("");
         match duration_ns {
             0 => sampled,
             _ => format!(
@@ -124,12 +121,32 @@ impl Overview<'_> {
             0 => String::new(),
             ns => format!(" over {}", human::duration_ns(ns)),
         };
-        format!("{} in all states{over}: {times}", human::duration_ns(times.sum()))
+        let unsampled = self.unsampled(" of CPU time");
+        format!("{} in all states{unsampled}{over}: {times}", human::duration_ns(times.sum()))
+    }
+
+    /// Returns ` (and 3.00 ms not in the profile)`, with what that is time of, or nothing if there is none.
+    fn unsampled(&self, of: &str) -> String {
+        match self.whole.lost.unsampled_cpu_ns {
+            0 => String::new(),
+            ns => format!(" (and {}{of} not in the profile)", human::duration_ns(ns)),
+        }
+    }
+
+    /// Returns the samples of the time that is described.
+    fn samples(&self) -> impl Iterator<Item = &'a Sample> {
+        let off_cpu = if self.is_of_life { &self.whole.off_cpu[..] } else { &[] };
+        self.whole.samples.iter().chain(off_cpu)
+    }
+
+    /// Returns what is counted, in the singular. Samples and waits are no sum, so of whole lives nothing is.
+    fn counted(&self) -> Option<&'static str> {
+        self.whole.state.counted().filter(|_| !self.is_of_life)
     }
 
     /// Returns ` in 12 samples`, or nothing if the number is not known.
     fn in_samples(&self, samples: u64) -> String {
-        match self.whole.state.counted().filter(|_| self.whole.has_counts) {
+        match self.counted().filter(|_| self.whole.has_counts) {
             Some(noun) => format!(" in {}", counted(samples, noun)),
             None => String::new(),
         }
@@ -155,10 +172,11 @@ impl Overview<'_> {
         if matches!(self.whole.state, State::Ready | State::Blocked) {
             return None;
         }
+        let sum = |amount: Amount, sample| amount.plus(Amount::of(sample));
         let is_whole = |sample: &&Sample| sample.complete && !sample.stack.is_empty();
-        let whole = self.whole.samples.iter().filter(is_whole).map(Amount::of);
-        let (whole, all) = (whole.fold(Amount::default(), Amount::plus), self.whole.whole());
-        let (part, all, what) = match self.whole.has_counts {
+        let whole = self.samples().filter(is_whole).fold(Amount::default(), sum);
+        let all = self.samples().fold(Amount::default(), sum);
+        let (part, all, what) = match self.whole.has_counts && self.counted().is_some() {
             true => (whole.samples, all.samples, "the stacks whole"),
             false => (whole.time_ns, all.time_ns, "the time in whole stacks"),
         };
@@ -170,27 +188,29 @@ impl Overview<'_> {
 
     /// Says which tasks and labels there are to ask for.
     fn hints(&self) -> Vec<String> {
-        let samples = &self.whole.samples;
         let mut hints = Vec::new();
-        if !samples.is_empty() && samples.iter().all(|sample| sample.task.is_none()) {
+        let has_samples = self.samples().next().is_some();
+        if has_samples && self.samples().all(|sample| sample.task.is_none()) {
             hints.push(
                 "tasks: the profile names none; its recorder knew none, or no task ran".to_owned(),
             );
         }
         let by_type =
             |sample: &Sample| sample.task.as_ref().is_some_and(|task| task.future.is_some());
-        if samples.iter().any(by_type) {
+        if self.samples().any(by_type) {
             hints.push(
                 "~ marks the type of tasks without a name, read from their stacks; their CPU time is estimated from samples"
                     .to_owned(),
             );
         }
         hints.extend(self.advice.map(str::to_owned));
-        let is_counted = self.whole.state.counted().is_some();
-        if is_counted && !self.whole.has_counts && !samples.is_empty() {
+        if self.counted().is_some() && !self.whole.has_counts && has_samples {
             hints.push("samples: the profile does not say how many there are".to_owned());
         }
-        let keys = self.whole.label_keys();
+        let keys = match self.is_of_life {
+            true => self.whole.label_keys_of_lives(),
+            false => self.whole.label_keys(),
+        };
         let shown: Vec<_> = keys.iter().take(MAX_KEYS).map(|key| &**key).collect();
         if let Some(more) = keys.len().checked_sub(shown.len())
             && !keys.is_empty()

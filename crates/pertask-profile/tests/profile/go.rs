@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs, io};
 
 use pertask_profile::State;
@@ -116,7 +117,10 @@ fn go_pprof_in(test: &str, files: &[(&str, &[u8])], arguments: &[&str]) -> Optio
             writeln!(io::stderr(), "SKIPPED: go_{test}: there is no `go` here to read our pprof");
         return None;
     }
-    let dir = env::temp_dir().join(format!("pertask-go-{test}-{}", std::process::id()));
+    // Tests run side by side, and some have helpers of one name. Each run has a directory that nobody else removes.
+    static RUNS: AtomicU32 = AtomicU32::new(0);
+    let run = RUNS.fetch_add(1, Ordering::Relaxed);
+    let dir = env::temp_dir().join(format!("pertask-go-{test}-{}-{run}", std::process::id()));
     fs::create_dir_all(&dir).expect("a directory");
     for (name, file) in files {
         fs::write(dir.join(name), file).expect("a file");

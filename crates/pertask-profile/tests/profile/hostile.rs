@@ -89,6 +89,38 @@ fn each_limit_holds() {
     }
 }
 
+/// A few bytes of a file are up to four samples in memory, one for each state, and eight in a difference. Each has its stack and its
+/// labels, and so each counts.
+#[test]
+fn limits_count_the_samples_that_one_of_a_file_becomes() {
+    let types = ["cpu", "waiting", "ready", "blocked"].map(|name| format!("{name}/nanoseconds"));
+    let types = ["samples/count", &types[0], &types[1], &types[2], &types[3]];
+    let limits =
+        |samples, frames, labels| ReadLimits { samples, frames, labels, ..ReadLimits::default() };
+    for (values, copies) in [([1, 7, 0, 0, 0], 1), ([1, 7, 7, 7, 7], 4), ([-1, 7, 7, 7, 7], 5)] {
+        let mut file = File::of(&types);
+        file.text(13, "written by pertask");
+        let stack = [file.location(&["work"]), file.location(&["main"])];
+        file.sample(
+            &stack,
+            &values,
+            &[("a", Value::Text("1")), ("b", Value::Text("2")), ("c", Value::Text("3"))],
+        );
+        let file = file.written();
+        let read = |limits| PprofFile::read_within(&file[..], &limits);
+        read(limits(copies, 2 * copies, 3 * copies)).expect("they are within the limits");
+        let less = [
+            ("too many samples", limits(copies - 1, 99, 99)),
+            ("too many frames in all stacks", limits(99, 2 * copies - 1, 99)),
+            ("too many labels", limits(99, 99, 3 * copies - 1)),
+        ];
+        for (what, limits) in less {
+            let said = read(limits).expect_err(what).to_string();
+            assert!(said.contains(what), "{values:?}: {what}: {said}");
+        }
+    }
+}
+
 #[test]
 fn what_is_not_cpu_time_says_what_it_is() {
     let strings = ["", "alloc_space", "bytes"].map(|string| bytes(6, string)).concat();
@@ -271,7 +303,8 @@ fn use_it(read: Result<Profile, ReadError>) {
 fn compare(comparison: &Comparison<'_>) {
     let style = SummaryStyle { width: Some(60), max_rows: usize::MAX, ..SummaryStyle::default() };
     let wholes = [comparison.before, comparison.after].map(|side| side.whole.whole());
-    for by in [GroupBy::Site, GroupBy::Function, GroupBy::Thread] {
+    use GroupBy::{Function, Place, Site, Thread, Waker};
+    for by in [Site, Function, Place, Thread, Waker] {
         let difference = comparison.difference(&by, Part::Own);
         let sum = |of: fn(&DifferenceRow) -> Amount| {
             difference.rows.iter().map(of).fold(Amount::default(), Amount::plus)
@@ -289,8 +322,8 @@ fn compare(comparison: &Comparison<'_>) {
 
 /// Its summaries add up, and are text for a terminal.
 fn add_up(profile: &Profile) {
-    use GroupBy::{Function, Place, Scope, Site, Task, Thread};
-    let mut groups = vec![Site, Task, Function, Place, Thread, Scope];
+    use GroupBy::{Function, Place, Scope, Site, Task, Thread, Waker};
+    let mut groups = vec![Site, Task, Function, Place, Waker, Thread, Scope];
     groups.extend(profile.label_keys().into_iter().map(GroupBy::Label));
     let style = SummaryStyle { width: Some(60), ..SummaryStyle::default() };
     for by in groups {

@@ -1,7 +1,7 @@
 //! Files of other programs: their names for CPU time, their labels, and what is wrong beside their samples.
 
 use pertask_profile::{
-    Filter, GroupBy, Profile, ReadError, ReadLimits, Subject, SummaryStyle, Weight,
+    Filter, GroupBy, Profile, ReadError, ReadLimits, State, Subject, SummaryStyle, Weight,
 };
 
 use crate::example::{self, pprof};
@@ -125,6 +125,20 @@ fn our_files_are_known_by_a_comment() {
     silent.mechanism.clear();
     silent.lost = Default::default();
     assert_eq!(read_bytes(&pprof(&silent)), silent);
+}
+
+/// What another program calls blocked or waiting may be of threads, or of anything: it is not what a task of ours does.
+#[test]
+fn time_off_the_cpu_is_read_from_our_files_alone() {
+    for (comment, is_ours) in [("written by pertask", true), ("made by hand", false)] {
+        let types = ["cpu/nanoseconds", "samples/count", "waiting/nanoseconds", "waits/count"];
+        let mut file = one_sample(&types, &[7, 3, 40, 2]);
+        file.text(13, comment);
+        let profile = read(&file);
+        assert_eq!((profile.whole().time_ns, profile.whole().samples), (7, 3), "{comment}");
+        let waiting = profile.amount_in(State::Waiting);
+        assert_eq!((waiting.time_ns, waiting.samples), if is_ours { (40, 2) } else { (0, 0) });
+    }
 }
 
 #[test]

@@ -9,12 +9,13 @@ use std::time::Duration;
 use crate::example::{self, amount};
 
 fn every_group() -> Vec<GroupBy> {
-    use GroupBy::{Function, Label, Place, Scope, Site, Task, Thread};
+    use GroupBy::{Function, Label, Place, Scope, Site, Task, Thread, Waker};
     vec![
         Site,
         Task,
         Function,
         Place,
+        Waker,
         Thread,
         Scope,
         Label("tenant".into()),

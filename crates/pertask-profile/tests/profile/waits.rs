@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use pertask_profile::{
-    Bounds, Comparison, Filter, Function, GroupBy, Line, Location, LocationId, Part, PprofFile,
-    Profile, ProfileBuilder, RootBy, Sample, State, Subject, SummaryStyle, Times,
+    Bounds, Comparison, Filter, Function, GroupBy, Line, Location, LocationId, Lost, Part,
+    PprofFile, Profile, ProfileBuilder, ReadLimits, RootBy, Sample, State, Subject, SummaryStyle,
+    TaskRef, Times,
 };
 
 use crate::example::{amount, builder, pprof, task};
@@ -13,8 +14,8 @@ use crate::go;
 const TOKIO: &str = "/r/registry/src/index-1/tokio-1.54.1/src/sync.rs";
 const LOCK: &str = "tokio::sync::Mutex<T>::lock";
 
-/// `GET /render` computes for 50 ms, and waits for a lock 30 times, 600 ms in all, after which it is ready for 20 ms. `GET /hash` waits
-/// for that lock 10 times, for 300 ms, sleeps twice, for 100 ms, and is blocked for 80 ms.
+/// `GET /render` computes for 50 ms, and waits for a lock 30 times, 600 ms in all, until `GET /hash` ends that, after which it is ready for
+/// 20 ms. `GET /hash` waits for that lock 10 times, for 300 ms, sleeps twice, for 100 ms, and is blocked for 80 ms.
 pub fn profile() -> Profile {
     profile_with(30)
 }
@@ -33,9 +34,11 @@ pub fn profile_with(waits: u64) -> Profile {
         .map(|(id, name, line)| Some(task(&mut builder, id, name, line)));
     let ms = |state, count, ms: u64| Sample { state, count, time_ns: ms * 1_000_000, ..amount(0) };
     let at_lock = vec![lock, query, main];
+    let unlocked = second.clone().map(|task| TaskRef { id: None, ..task });
+    let until_unlocked = Sample { woken_by: unlocked, ..ms(State::Waiting, waits, waits * 20) };
     for (sample, task, stack) in [
         (amount(5), &first, &[render, main][..]),
-        (ms(State::Waiting, waits, waits * 20), &first, &at_lock),
+        (until_unlocked, &first, &at_lock),
         (ms(State::Ready, 0, 20), &first, &at_lock),
         (ms(State::Waiting, 10, 300), &second, &at_lock),
         (ms(State::Waiting, 2, 100), &second, &[sleep, pause, main]),
@@ -68,6 +71,16 @@ WAITING%  WAITING  WAITS  TASK       PLACE                        AT
     let whole = SummaryStyle { whole_names: true, ..SummaryStyle::default() };
     let whole = waiting.summary(&GroupBy::Place).table(whole).to_string();
     assert!(whole.contains("<Sleep as Future>::poll      src/app.rs:52"), "{whole}");
+}
+
+#[test]
+fn wakers_say_who_ends_waits() {
+    let expected = "\
+Who ends waits (% of 1.00 s of waiting time)
+WAITING%  WAITING  WAITS  TASK         WOKEN BY
+   60.0%   600 ms     30  GET /render  GET /hash
+   40.0%   400 ms     12  GET /hash    (no task)";
+    assert_eq!(text(&profile().in_state(State::Waiting), &GroupBy::Waker), expected);
 }
 
 #[test]
@@ -125,7 +138,8 @@ Tasks by site: whole lives (% of each row)
 480 ms       -    16.7%      -    83.3%  ▓▓▓░░░░░░░░░░░░░░░░░  GET /hash    src/service.rs:81
 █ on cpu  ▓ blocked  ▒ ready  ░ waiting";
     assert_eq!(lives.table(SummaryStyle::default()).to_string(), expected);
-    for by in [GroupBy::Site, GroupBy::Task, GroupBy::Function, GroupBy::Place, GroupBy::Thread] {
+    use GroupBy::{Function, Place, Scope, Site, Task, Thread, Waker};
+    for by in [Site, Task, Function, Place, Thread, Waker, Scope] {
         let lives = profile.lives(&by);
         let mut sum = Times::default();
         for row in &lives.rows {
@@ -139,6 +153,38 @@ Tasks by site: whole lives (% of each row)
     let of_life = profile.overview(SummaryStyle::default()).of_whole_life().to_string();
     let first = "1.15 s in all states over 2.50 s: 50.0 ms of CPU time, 80.0 ms of blocked time, 20.0 ms of ready time, 1.00 s of waiting time";
     assert_eq!(of_life.lines().next(), Some(first));
+}
+
+/// It tells of all that lived, also where no sample of CPU time has it.
+#[test]
+fn an_overview_of_lives_is_of_the_samples_of_all_states() {
+    let mut builder = builder();
+    let main = place(&mut builder, "app::main", "src/main.rs", 7);
+    let waited = Sample {
+        state: State::Waiting,
+        count: 3,
+        time_ns: 30_000_000,
+        task: Some(task(&mut builder, 1, "GET /", 80)),
+        labels: vec![(builder.text("tenant"), builder.text("acme"))],
+        complete: false,
+        ..Sample::default()
+    };
+    for sample in [amount(1), waited] {
+        builder.add(Sample { stack: vec![main], ..sample });
+    }
+    builder.not_sampled(0, 3_000_000);
+    let profile = builder.finish(Duration::from_millis(2_500));
+    let overview =
+        |profile: &Profile| profile.overview(SummaryStyle::default()).of_whole_life().to_string();
+    assert_eq!(
+        overview(&profile),
+        "40.0 ms in all states (and 3.00 ms of CPU time not in the profile) over 2.50 s: 10.0 ms of CPU time, 30.0 ms of waiting time\n\
+         from 2023-11-14 22:13:20 UTC; by hand; a sample each 10.0 ms of CPU time; 25.0% of the time in whole stacks\n\
+         labels: tenant"
+    );
+    // Nobody asks a table of times for numbers of samples.
+    let uncounted = Profile { has_counts: false, ..profile };
+    assert!(!overview(&uncounted).contains("samples: "), "{}", overview(&uncounted));
 }
 
 /// In a state, the tasks at a place are those of that state. Together they are several.
@@ -215,6 +261,59 @@ fn a_full_profile_keeps_the_state_of_what_it_folds() {
         // Waits are no samples.
         assert_eq!(profile.lost.stacks_incomplete, 1);
     }
+}
+
+#[test]
+fn a_wait_without_room_keeps_who_ended_it() {
+    let bounds = Bounds { samples: 0, ..Bounds::default() };
+    let mut builder = ProfileBuilder::with_bounds("by hand", 1, bounds);
+    let [waits, wakes] = [(1, "GET /", 80), (2, "writer", 81)]
+        .map(|(id, name, line)| task(&mut builder, id, name, line));
+    builder.add(Sample {
+        state: State::Waiting,
+        task: Some(waits),
+        woken_by: Some(wakes.clone()),
+        ..amount(1)
+    });
+    let profile = builder.finish(Duration::ZERO);
+    let expected = TaskRef { id: None, ..wakes };
+    assert_eq!(profile.off_cpu[0].woken_by, Some(expected), "by name and site");
+    let rows = profile.in_state(State::Waiting).summary(&GroupBy::Waker).rows;
+    assert_eq!(rows[0].subject.to_string(), "GET /, woken by writer");
+}
+
+/// What a profile lacks is counted in samples, and waits are none.
+#[test]
+fn waits_are_not_counted_as_lost_samples() {
+    let bounds = Bounds { samples: 1, depth: 1, labels: 1, ..Bounds::default() };
+    let mut builder = ProfileBuilder::with_bounds("by hand", 1, bounds);
+    let main = place(&mut builder, "app::main", "src/main.rs", 7);
+    let labels = ["a", "b"].map(|key| (builder.text(key), builder.text("1"))).to_vec();
+    for (state, count) in [(State::OnCpu, 5), (State::Waiting, 7), (State::Blocked, 0)] {
+        let sample = Sample { state, stack: vec![main; 2], labels: labels.clone(), ..amount(1) };
+        builder.add(Sample { count, ..sample });
+    }
+    let profile = builder.finish(Duration::ZERO);
+    let lost = Lost { stacks_incomplete: 5, samples_folded: 5, stacks_cut: 5, ..Lost::default() };
+    assert_eq!(profile.lost, lost);
+    // A part of the waits lacks nothing either.
+    let waits = profile.in_state(State::Waiting);
+    let filter = Filter { functions: vec!["main".to_owned()], ..Filter::default() };
+    assert_eq!((waits.samples[0].complete, waits.filtered(&filter).lost), (false, Lost::default()));
+    assert_eq!(profile.filtered(&filter).lost, lost);
+}
+
+#[test]
+fn waits_that_a_reader_cuts_are_not_lost_samples() {
+    let file = pprof(&profile());
+    let read = |depth| {
+        let limits = ReadLimits { depth, ..ReadLimits::default() };
+        Profile::from_pprof_within(&file[..], &limits).expect("it is cut")
+    };
+    let waits = read(2);
+    assert_eq!(waits.lost, Lost::default(), "samples have stacks of two");
+    assert!(waits.off_cpu.iter().any(|sample| !sample.complete));
+    assert_eq!(read(1).lost, Lost { stacks_cut: 5, stacks_incomplete: 5, ..Lost::default() });
 }
 
 #[test]

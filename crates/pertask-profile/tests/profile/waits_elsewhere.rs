@@ -176,6 +176,12 @@ fn speedscope_has_profiles_of_each_state_behind_those_of_cpu_time() {
     assert_eq!(one["profiles"][0]["name"], "All tasks (waiting)");
     assert_eq!(one["name"], "app (waiting time)");
     assert_eq!(one["profiles"].as_array().map(Vec::len), Some(3));
+    // What is measured and not counted has no profiles of its numbers.
+    let mut json = Vec::new();
+    let to = &mut json;
+    profile().write_speedscope("app", RootBy::TaskName, Weight::Samples, to).expect("memory");
+    let json = String::from_utf8(json).expect("UTF-8");
+    assert!(json.contains("All tasks (waiting)") && !json.contains("All tasks (ready)"), "{json}");
 }
 
 fn speedscope(profile: &Profile) -> Value {

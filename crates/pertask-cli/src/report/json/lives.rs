@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use pertask::profile::{GroupBy, LifeSummary, Times};
 
-use super::{Report, SCHEMA, Shown, Table, group, head, row, write};
+use super::{Report, SCHEMA, Shown, Table, group, head, row, texts, write};
 
 /// Writes the tables of all states as indented JSON, each with at most `most_rows` rows. `states` is what the file has in each state.
 ///
@@ -22,6 +22,7 @@ pub fn report(
     let tables = lives.iter().map(|lives| table(lives, most_rows)).collect();
     let mut head = head(shown, states);
     (head.state, head.time_ns) = ("life", shown.whole.times().sum());
+    head.label_keys = texts(shown.whole.label_keys_of_lives());
     // Samples and waits are no sum.
     (head.samples, head.samples_whole) = (None, None);
     if let (Some(matched), Some((part, _))) = (&mut head.matched, shown.part) {

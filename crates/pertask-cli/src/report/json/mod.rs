@@ -5,6 +5,7 @@ mod lives;
 
 use std::{
     io::{self, Write},
+    sync::Arc,
     time::UNIX_EPOCH,
 };
 
@@ -162,9 +163,13 @@ fn head<'a>(shown: &Shown<'a>, states: Times) -> Head<'a> {
             samples: known(whole, part.whole().samples),
             conditions: filter.conditions().iter().map(ToString::to_string).collect(),
         }),
-        label_keys: whole.label_keys().iter().map(ToString::to_string).collect(),
+        label_keys: texts(whole.label_keys()),
         states: in_states(states),
     }
+}
+
+fn texts(names: Vec<Arc<str>>) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
 }
 
 /// Returns what a file has in each state.

@@ -202,12 +202,8 @@ impl State {
         let is_used = |column: Column| {
             column != Column::WakeP99 || (0..rows.len()).any(|at| rows.value(at, column).is_known())
         };
-        let kind = self.page().kind();
-        let columns = match self.shown().has_lives() {
-            true => kind.columns_with_lives(),
-            false => kind.columns(),
-        };
-        columns.iter().copied().filter(|column| is_used(*column)).collect()
+        let columns = self.page().kind().columns(self.shown().has_lives());
+        columns.filter(|column| is_used(*column)).collect()
     }
 
     /// Sorts as at first where the column to sort by came or went with the lives.

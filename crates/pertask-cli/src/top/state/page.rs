@@ -67,28 +67,16 @@ impl Kind {
         Self::Subject,
     ];
 
-    /// Returns the columns, from left to right, where lives are not measured.
-    pub fn columns(self) -> &'static [Column] {
-        use Column::*;
-        match self {
-            Self::Sites => &[
-                Cpu, History, Polls, CpuPerPoll, MaxPoll, Blocked, Started, Live, WakeP99, Name,
-                Place,
-            ],
-            Self::Paths => &[
-                Inclusive, Cpu, History, Polls, CpuPerPoll, MaxPoll, Blocked, Started, Live, Name,
-                Place,
-            ],
-            Self::Labels => &[Cpu, TotalCpu, Name],
-            Self::Threads => &[Cpu, InTasks, TotalCpu, Kind, Tid, Name],
-            Self::Types => &[Cpu, History, TotalCpu, Samples, Name],
-            Self::Tasks => &[Id, Parent, Cpu, TotalCpu, Polls, MaxPoll, WakeP99, Name],
-            Self::Subject => &[Share, Name],
-        }
+    /// Returns the columns, from left to right. Where lives are measured, their columns are there, and say more than that of blocked polls.
+    pub fn columns(self, has_lives: bool) -> impl Iterator<Item = Column> {
+        let is_there = move |column: &Column| match column {
+            Column::Blocked => !has_lives,
+            column => has_lives || !column.is_of_lives(),
+        };
+        self.all_columns().iter().copied().filter(is_there)
     }
 
-    /// Returns the columns, from left to right, where lives are measured.
-    pub fn columns_with_lives(self) -> &'static [Column] {
+    fn all_columns(self) -> &'static [Column] {
         use Column::*;
         match self {
             Self::Sites => &[
@@ -101,6 +89,7 @@ impl Kind {
                 Polls,
                 CpuPerPoll,
                 MaxPoll,
+                Blocked,
                 Started,
                 Live,
                 WakeP99,
@@ -118,11 +107,15 @@ impl Kind {
                 Polls,
                 CpuPerPoll,
                 MaxPoll,
+                Blocked,
                 Started,
                 Live,
                 Name,
                 Place,
             ],
+            Self::Labels => &[Cpu, TotalCpu, Name],
+            Self::Threads => &[Cpu, InTasks, TotalCpu, Kind, Tid, Name],
+            Self::Types => &[Cpu, History, TotalCpu, Samples, Name],
             Self::Tasks => &[
                 Id,
                 Parent,
@@ -137,7 +130,7 @@ impl Kind {
                 WakeP99,
                 Name,
             ],
-            Self::Labels | Self::Threads | Self::Types | Self::Subject => self.columns(),
+            Self::Subject => &[Share, Name],
         }
     }
 
