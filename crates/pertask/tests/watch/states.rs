@@ -49,26 +49,52 @@ fn a_poll_that_computes_is_told_as_computing() {
 fn a_poll_without_a_cpu_is_told_as_not_scheduled() {
     let _alone = alone();
     let done = AtomicBool::new(false);
-    let row = thread::scope(|scope| {
+    let is_told = thread::scope(|scope| {
+        // Also if an assertion fails.
+        let _at_the_end = AtTheEnd(&done);
         scope.spawn(|| {
             stay_on_one_cpu();
             while !done.load(Ordering::Relaxed) {
                 black_box(0);
             }
         });
-        let row = caught(
-            "starves",
-            |_| true,
-            |over| {
-                stay_on_one_cpu();
-                leave_the_cpu_to_others();
-                compute(over);
-            },
-        );
-        done.store(true, Ordering::Relaxed);
-        row
+        (0..100).any(|_| starves())
     });
-    assert_eq!((row.state, row.call.as_deref()), (BlockedState::NotScheduled, None), "{row:#?}");
+    if !is_told {
+        loudly("NOT TESTED: this machine leaves each poll its CPU for five milliseconds");
+    }
+}
+
+/// Catches a poll that wants a CPU. Returns whether it had none until then, and has checked what is told of it.
+fn starves() -> bool {
+    let had_none = Cell::new(false);
+    let first_seen = |row: &BlockedRow| {
+        had_none.set(row.cpu_ns * 10 <= row.max_ns);
+        true
+    };
+    let row = caught("starves", first_seen, |over| {
+        stay_on_one_cpu();
+        leave_the_cpu_to_others();
+        // It has just come to this CPU, and may have it for some milliseconds.
+        thread::yield_now();
+        compute(over);
+    });
+    if had_none.get() {
+        assert_eq!(
+            (row.state, row.call.as_deref()),
+            (BlockedState::NotScheduled, None),
+            "{row:#?}"
+        );
+    }
+    had_none.get()
+}
+
+struct AtTheEnd<'a>(&'a AtomicBool);
+
+impl Drop for AtTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[inline(never)]
