@@ -80,6 +80,12 @@ impl ProfilePath {
         if let Some(line) = self.left_out(profile) {
             note(format_args!("{line}"));
         }
+        if self.format != Format::Pprof && !profile.allocations.is_empty() {
+            note(format_args!(
+                "{} has no allocations; a .pb.gz file keeps them for go tool pprof -sample_index=alloc_space",
+                self.path.display()
+            ));
+        }
         Ok(())
     }
 

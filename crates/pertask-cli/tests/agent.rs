@@ -277,6 +277,32 @@ fn it_is_recorded_by_its_agent_and_from_outside() {
 }
 
 #[test]
+fn where_tasks_allocate_is_recorded_for_those_who_ask() {
+    let demo = Demo::start("allocations");
+    let mut record =
+        Running::start(&mut demo.command(&["record", "--pid", "PID", "--allocations"]));
+    record.wait_for("recording process");
+    for _ in 0..20 {
+        ask(&demo.service, "GET /render");
+    }
+    record.signal(libc::SIGINT);
+    let output = record.finish();
+    let (stdout, stderr) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if stderr.contains("cannot sample threads") {
+        return loudly(&format!("SKIPPED: {stderr}"));
+    }
+    let table = stdout.split("\n\n").find(|it| it.starts_with("Places of allocations"));
+    let table = table.unwrap_or_else(|| panic!("{stdout} {stderr}"));
+    assert!(table.lines().any(|line| line.contains("GET /render") && line.contains("routes.rs:")));
+    // Go's tools have it, too.
+    let (head, profile) = demo.get("/debug/pprof/allocs?seconds=0.3");
+    assert!(head.starts_with("HTTP/1.1 200 ") && profile.starts_with(b"\x1f\x8b"), "{head}");
+    let output = demo.run(&["record", "--pid", "PID", "-d", "1s", "--allocations", "--outside"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--outside"), "{output:?}");
+}
+
+#[test]
 fn go_tools_find_their_paths() {
     let demo = Demo::start("pprof");
     let (head, index) = demo.get("/debug/pprof/");

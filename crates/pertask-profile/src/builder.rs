@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::{
-    Function, FunctionId, Line, Location, LocationId, Lost, Mapping, MappingId, Profile, Sample,
-    State, TaskRef,
+    Allocation, Function, FunctionId, Line, Location, LocationId, Lost, Mapping, MappingId,
+    Profile, Sample, State, TaskRef,
 };
 
 /// The most remarks of a profile.
@@ -62,6 +62,8 @@ pub struct ProfileBuilder {
     period_ns: u64,
     bounds: Bounds,
     samples: Samples,
+    /// Their bytes are in place of a time.
+    allocations: Samples,
     locations: Table<Location>,
     functions: Table<Function>,
     mappings: Table<Mapping>,
@@ -89,6 +91,7 @@ impl ProfileBuilder {
             period_ns,
             bounds,
             samples: Samples::default(),
+            allocations: Samples::default(),
             locations: Table::default(),
             functions: Table::default(),
             mappings: Table::default(),
@@ -164,6 +167,25 @@ impl ProfileBuilder {
         }
     }
 
+    /// Adds allocations to the profile.
+    pub fn add_allocation(&mut self, allocation: Allocation) {
+        let Allocation { bytes, mut sample } = allocation;
+        let amount = Amount { count: mem::take(&mut sample.count), time_ns: bytes };
+        let Bounds { depth, labels, samples: room, .. } = self.bounds;
+        sample.complete &= sample.stack.len() <= depth;
+        sample.stack.truncate(depth);
+        sample.labels.truncate(labels);
+        if let Some(sample) = self.allocations.add(sample, amount, room)
+            && self
+                .allocations
+                .add(folded(sample), amount, room + self.bounds.folded_samples)
+                .is_some()
+        {
+            let unknown = Sample { complete: false, ..Sample::default() };
+            self.allocations.add(unknown, amount, usize::MAX);
+        }
+    }
+
     /// Counts samples of CPU time that were due and are not in the profile.
     pub fn dropped(&mut self, samples: u64) {
         self.lost.samples_dropped = self.lost.samples_dropped.saturating_add(samples);
@@ -190,6 +212,10 @@ impl ProfileBuilder {
     #[must_use]
     pub fn finish(self, duration: Duration) -> Profile {
         let (samples, off_cpu) = Profile::by_cpu(self.samples.into_vec());
+        let allocations = self.allocations.into_vec().into_iter().map(|sample| Allocation {
+            bytes: sample.time_ns,
+            sample: Sample { time_ns: 0, ..sample },
+        });
         Profile {
             start: self.start,
             duration_ns: u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX),
@@ -198,6 +224,7 @@ impl ProfileBuilder {
             samples,
             state: State::OnCpu,
             off_cpu,
+            allocations: allocations.collect(),
             has_counts: true,
             locations: self.locations.into_vec(),
             functions: self.functions.into_vec(),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Profile, Sample, Site, State, frames};
+use super::{Allocation, Profile, Sample, Site, State, frames};
 
 /// Conditions that a sample must meet to be selected. The default has none, and selects every sample.
 ///
@@ -80,13 +80,15 @@ impl Profile {
         };
         let samples: Vec<_> = self.samples.iter().filter(wanted).cloned().collect();
         let off_cpu = self.off_cpu.iter().filter(wanted).cloned().collect();
+        let of_wanted = |allocation: &&Allocation| wanted(&&allocation.sample);
+        let allocations = self.allocations.iter().filter(of_wanted).cloned().collect();
         let mut lost = self.lost;
         if !filter.is_empty() {
             let is_sampled = |sample: &&Sample| sample.state == State::OnCpu;
             let incomplete = samples.iter().filter(is_sampled).filter(|sample| !sample.complete);
             lost.stacks_incomplete = incomplete.fold(0, |sum, it| it.count.saturating_add(sum));
         }
-        Self { samples, off_cpu, lost, ..self.without_samples() }
+        Self { samples, off_cpu, allocations, lost, ..self.without_samples() }
     }
 
     /// Returns for each location whether a function there has this text in its name.

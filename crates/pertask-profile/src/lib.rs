@@ -50,6 +50,7 @@
 
 #![forbid(unsafe_code)]
 
+mod allocation;
 mod builder;
 mod called;
 mod compare;
@@ -77,6 +78,7 @@ mod whose;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+pub use allocation::{Allocation, AllocationRow};
 pub use builder::{Bounds, ProfileBuilder};
 pub use compare::{
     Comparison, Difference, DifferenceRow, FALSE_DISCOVERIES, Growth, Measure, Part, Side, Verdict,
@@ -90,7 +92,7 @@ pub use frames::RootBy;
 pub use life::{LifeRow, LifeSummary, Times};
 pub use lost::Lost;
 #[cfg(feature = "pprof")]
-pub use pprof::{PprofDifference, PprofFile, PprofWriter, ReadError, ReadLimits};
+pub use pprof::{PprofDifference, PprofFile, PprofTypes, PprofWriter, ReadError, ReadLimits};
 pub use state::State;
 pub use summary::{Amount, GroupBy, Subject, Summary, SummaryRow};
 #[cfg(feature = "table")]
@@ -119,6 +121,8 @@ pub struct Profile {
     pub state: State,
     /// Samples of time off the CPU, in whatever state. [`in_state`](Self::in_state) makes profiles of them.
     pub off_cpu: Vec<Sample>,
+    /// Memory that was allocated. Files of pprof keep it; summaries and pictures are of time alone.
+    pub allocations: Vec<Allocation>,
     /// Whether the number of samples is known. Some programs write their CPU time alone; the `count` of each sample is 0 then.
     pub has_counts: bool,
     /// Places in the code, indexed by [`LocationId`].

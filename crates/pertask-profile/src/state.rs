@@ -90,6 +90,7 @@ impl Profile {
             samples: Vec::new(),
             state: self.state,
             off_cpu: Vec::new(),
+            allocations: Vec::new(),
             has_counts: self.has_counts,
             locations: self.locations.clone(),
             functions: self.functions.clone(),

@@ -31,7 +31,8 @@ pub fn profile(
         .with("id", &id)
         .with("seconds", &time.as_secs_f64().to_string())
         .with("hz", &options.frequency.to_string())
-        .with_flag("waits", options.waits);
+        .with_flag("waits", options.waits)
+        .with_flag("allocations", options.allocations);
     let ended = AtomicBool::new(false);
     let bytes = thread::scope(|scope| {
         scope.spawn(|| watch(agent, &id, asked, &ended));

@@ -75,10 +75,15 @@ pub fn run_until(options: &RecordOptions, asked: &AtomicI32) -> Result<ExitCode,
         finish(inside::profile(&agent, options, asked)?, &files, options)?;
         return Ok(ExitCode::SUCCESS);
     }
-    if options.waits {
-        return Err(Error::Agent(format!(
-            "process {process} has no agent, and from outside nobody sees where its tasks wait: call pertask::init() in its main, or leave out --waits"
-        )));
+    for (is_asked, what, option) in [
+        (options.waits, "where its tasks wait", "--waits"),
+        (options.allocations, "where its tasks allocate", "--allocations"),
+    ] {
+        if is_asked {
+            return Err(Error::Agent(format!(
+                "process {process} has no agent, and from outside nobody sees {what}: call pertask::init() in its main, or leave out {option}"
+            )));
+        }
     }
     let (mut recorder, child) = start(options)?;
     record(&mut recorder, options.duration, asked)?;
@@ -177,6 +182,9 @@ fn show(profile: Profile, files: &Files, options: &RecordOptions) -> Result<(), 
     let shown = Shown { whole: &profile, part: None };
     print(&shown.text(&group_by(&options.by, &profile), style))?;
     if let Some(table) = places::of_waits(&profile, style) {
+        print(&format!("\n{table}\n"))?;
+    }
+    if let Some(table) = places::of_allocations(&profile, style) {
         print(&format!("\n{table}\n"))?;
     }
     // One file that fails does not keep the others from being written.

@@ -45,6 +45,7 @@ Examples:
   pertask record --pid $(pidof server) -d 5s
   pertask record --pid 4711 -d 5s --by task        the tasks of a type one by one
   pertask record --pid 4711 -d 5s --waits          where tasks wait, too (with an agent)
+  pertask record --pid 4711 -d 5s --allocations    where tasks allocate, too (with an agent)
   pertask record -F 999 -o profile.pb.gz -o flame.svg -d 30s --pid 4711
   pertask record -- ./target/release/server --port 80
   pertask record --pid 4711 -d 5s --unresolved -o profile.pb.gz   find the names later
@@ -85,6 +86,10 @@ pub struct RecordOptions {
     /// See where tasks wait, too, and how long; the program needs an agent
     #[arg(long, conflicts_with_all = ["outside", "program"])]
     pub waits: bool,
+
+    /// See where tasks allocate memory, too; the program needs an agent, and pertask::Alloc as its global allocator
+    #[arg(long, conflicts_with_all = ["outside", "program"])]
+    pub allocations: bool,
 
     /// Bytes of stack copied with each sample; raise it if stacks are cut off
     #[arg(long, value_name = "BYTES", default_value_t = 32 << 10, value_parser = clap::value_parser!(u32).range(1_024..=65_528))]
@@ -128,6 +133,7 @@ impl RecordOptions {
             frequency: demo.frequency.unwrap_or(199),
             outside: true,
             waits: false,
+            allocations: false,
             stack_size: 32 << 10,
             output: demo.output.clone(),
             unresolved: demo.unresolved,

@@ -17,7 +17,7 @@ use std::{collections::HashMap, path::Path, sync::Arc};
 
 use pertask::profile::{FlamegraphOptions, PprofFile, Profile};
 
-use crate::error::Error;
+use crate::{error::Error, places};
 use output::{Pictures, tables};
 use state::StateOption;
 
@@ -66,7 +66,11 @@ fn of_one(options: &ReportOptions, mut whole: Profile) -> Result<(), Error> {
     let by = group_by(&options.by, profile);
     tables(
         options,
-        |to, style| to.write_all(shown.text(&by, style).as_bytes()),
+        |to, style| {
+            to.write_all(shown.text(&by, style).as_bytes())?;
+            let allocations = places::of_allocations(profile, style);
+            allocations.map_or(Ok(()), |table| writeln!(to, "\n{table}"))
+        },
         |to, most_rows| json::report(to, &shown, states, &by, most_rows),
     )?;
     Pictures::of(options).draw(profile, FlamegraphOptions::default())

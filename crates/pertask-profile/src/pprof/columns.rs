@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::super::State;
 use super::ReadError;
 use super::tables::malformed;
-use super::write::OFF_CPU;
+use super::write::{ALLOCATIONS, OFF_CPU};
 
 /// Which values of a sample are its counts and its times, the latter with their units in nanoseconds.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(super) struct Columns {
     waits: Option<usize>,
     /// Time off the CPU, by state, with its unit in nanoseconds.
     off_cpu: Vec<(State, usize, u64)>,
+    /// The number of allocations and their bytes, in a file of ours.
+    allocations: Option<[usize; 2]>,
     /// The CPU time between two samples, or 0.
     pub(super) period_ns: u64,
 }
@@ -38,7 +40,12 @@ impl Columns {
         let period_unit = period_type.and_then(cpu_unit_ns);
         let is_wait = |of: &Type| is_ours && is(of, "waits") && of.1.starts_with("count");
         let off_cpu = OFF_CPU.into_iter().filter(|_| is_ours);
+        let is_type = |(kind, unit): (&str, &str)| {
+            types.iter().position(|of| is_ours && (&*of.0, &*of.1) == (kind, unit))
+        };
+        let [objects, space] = ALLOCATIONS.map(is_type);
         let columns = Self {
+            allocations: objects.zip(space).map(|(objects, space)| [objects, space]),
             count: count_column(types),
             cpu: (0..).zip(types).find_map(|(at, of)| Some((at, cpu_unit_ns(of)?))),
             waits: types.iter().position(is_wait),
@@ -85,6 +92,21 @@ impl Columns {
             }
         }
         Ok(found)
+    }
+}
+
+impl Columns {
+    /// Returns the number and the bytes of a sample's allocations, if it has any.
+    pub(super) fn allocated(
+        &self,
+        at: usize,
+        values: &[i64],
+    ) -> Result<Option<[u64; 2]>, ReadError> {
+        let Some([objects, space]) = self.allocations else { return Ok(None) };
+        // In a difference, fewer are none.
+        let number = |column| value(at, values, column).map(|it| u64::try_from(it).unwrap_or(0));
+        let numbers = [number(objects)?, number(space)?];
+        Ok(Some(numbers).filter(|numbers| *numbers != [0, 0]))
     }
 }
 

@@ -11,7 +11,8 @@
 //!   an empty key is left out.
 //!
 //! Its values are the number of samples and the CPU time. A file that has time off the CPU has four more: the number of waits, and the
-//! times of waiting, being ready and being blocked. Each sample has one of the four times.
+//! times of waiting, being ready and being blocked. Each sample has one of the four times. A file that has allocations has their number and
+//! their bytes, under the names that Go gives them.
 //!
 //! A comment says that we wrote the file. Labels have these meanings in such files alone, and so have values that are not CPU time.
 
@@ -39,7 +40,7 @@ use super::{Location, MappingId, Profile, State};
 pub use difference::{PprofDifference, PprofFile};
 pub use limits::ReadLimits;
 pub use read_error::ReadError;
-pub use write::PprofWriter;
+pub use write::{PprofTypes, PprofWriter};
 
 /// The comment by which the reader knows a file of ours.
 const OURS: &str = "written by pertask";
@@ -58,7 +59,8 @@ impl Profile {
     pub fn write_pprof(&self, writer: impl Write) -> io::Result<()> {
         let all = || self.samples.iter().chain(&self.off_cpu);
         let has_off_cpu = all().any(|sample| sample.state != State::OnCpu);
-        let mut writer = PprofWriter::begin(writer, self.has_counts, has_off_cpu)?;
+        let types = PprofTypes { off_cpu: has_off_cpu, allocations: !self.allocations.is_empty() };
+        let mut writer = PprofWriter::begin(writer, self.has_counts, types)?;
         let named = |location: &Location| location.mapping.filter(|_| !location.lines.is_empty());
         let named: HashSet<_> = self.locations.iter().filter_map(named).collect();
         for (id, mapping) in (0..).zip(&self.mappings) {
@@ -70,6 +72,7 @@ impl Profile {
         self.functions.iter().try_for_each(|it| writer.function(it).map(drop))?;
         self.locations.iter().try_for_each(|it| writer.location(it).map(drop))?;
         all().try_for_each(|it| writer.sample(it))?;
+        self.allocations.iter().try_for_each(|it| writer.allocation(it))?;
         writer.finish(self).map(drop)
     }
 }

@@ -4,6 +4,7 @@
 //! What is wrong beside the samples is a remark. What leaves their figures in doubt is an error.
 
 use std::io::Read;
+use std::mem;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::super::builder::MOST_REMARKS;
@@ -81,6 +82,7 @@ impl Reader<'_> {
         let labels = Labels::of_file(origin.is_ours);
         let mut reader = Samples::new(self.tables, &locations, &columns, self.limits, labels);
         let (mut samples, mut less) = reader.read(bytes)?;
+        let allocations = mem::take(&mut reader.allocations);
         let lost = lost(origin.lost, reader.lost, self.tables.cut.len() as u64);
         self.drop_frames(&mut locations, &functions, [&mut samples, &mut less])?;
         let (samples, off_cpu) = Profile::by_cpu(samples);
@@ -92,6 +94,7 @@ impl Reader<'_> {
             samples,
             state: State::OnCpu,
             off_cpu,
+            allocations,
             has_counts: columns.has_counts(),
             locations,
             functions,

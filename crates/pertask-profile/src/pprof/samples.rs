@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use prost::Message;
 
-use super::super::{Location, LocationId, Lost, Sample, State};
+use super::super::{Allocation, Location, LocationId, Lost, Sample, State};
 use super::columns::Columns;
 use super::fields::{Field, Fields};
 use super::labels::{Given, Labels, Taken};
@@ -27,6 +27,7 @@ pub(super) struct Samples<'a> {
     /// Stacks that were cut.
     pub(super) lost: Lost,
     held: Held,
+    pub(super) allocations: Vec<Allocation>,
     /// Sums of what is read must not overflow.
     sum: (u64, u64),
     /// Texts of some numbers, of which many labels may have the same.
@@ -52,8 +53,18 @@ impl<'a> Samples<'a> {
         limits: &'a ReadLimits,
         labels: Labels,
     ) -> Self {
-        let (lost, held, numbers) = (Lost::default(), Held::default(), HashMap::new());
-        Self { tables, locations, columns, limits, labels, lost, held, sum: (0, 0), numbers }
+        Self {
+            tables,
+            locations,
+            columns,
+            limits,
+            labels,
+            lost: Lost::default(),
+            held: Held::default(),
+            allocations: Vec::new(),
+            sum: (0, 0),
+            numbers: HashMap::new(),
+        }
     }
 
     /// Returns the samples, and those whose numbers are negative. A sample with numbers of both kinds becomes two.
@@ -95,8 +106,18 @@ impl<'a> Samples<'a> {
             let why = format!("it needs a value for each sample type ({types}), and has {values}");
             return Err(wrong(&why));
         }
-        let states = self.states(at, &parts.values)?;
         sample.stack = parts.stack.as_slice().into();
+        let states = self.states(at, &parts.values)?;
+        if let Some([count, bytes]) = self.columns.allocated(at, &parts.values)? {
+            self.held.add(parts.depth, parts.labels, self.limits)?;
+            let complete = sample.complete && !parts.is_cut;
+            let sample = Sample { count, complete, ..sample.clone() };
+            self.allocations.push(Allocation { bytes, sample });
+            // Without any time, that is all it is.
+            if matches!(states[..], [(State::OnCpu, [0, 0])]) {
+                return Ok(Vec::new());
+            }
+        }
         let mut samples = Vec::with_capacity(states.len());
         let last = states.len() - 1;
         for (nth, (state, values)) in states.into_iter().enumerate() {

@@ -8,10 +8,24 @@ use flate2::{Compression, write::GzEncoder};
 use prost::Message;
 
 use super::super::{
-    Function, FunctionId, Line, Location, LocationId, Mapping, MappingId, Profile, Sample, State,
+    Allocation, Function, FunctionId, Line, Location, LocationId, Mapping, MappingId, Profile,
+    Sample, State,
 };
 use super::labels::{self, Value};
 use super::{LOST, MECHANISM, OURS, REMARK, TASK_ROOT, message};
+
+/// What a file's samples have beside their number and their CPU time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PprofTypes {
+    /// Time off the CPU: waiting, being ready and being blocked, and the number of waits.
+    pub off_cpu: bool,
+    /// Allocations, and their bytes.
+    pub allocations: bool,
+}
+
+/// The types of allocations, as Go calls them: their number, and their bytes.
+pub(super) const ALLOCATIONS: [(&str, &str); 2] =
+    [("alloc_objects", "count"), ("alloc_space", "bytes")];
 
 /// The states off the CPU, in the order of their values.
 pub(super) const OFF_CPU: [State; 3] = [State::Waiting, State::Ready, State::Blocked];
@@ -40,7 +54,9 @@ pub struct PprofWriter<W: Write> {
     gzip: GzEncoder<W>,
     strings: HashMap<Box<str>, i64>,
     has_counts: bool,
-    has_off_cpu: bool,
+    types: PprofTypes,
+    /// Whether a sample of time has been written.
+    has_time: bool,
     mappings: u32,
     functions: u32,
     locations: u32,
@@ -55,25 +71,26 @@ impl<W: Write> PprofWriter<W> {
     ///
     /// Returns the errors of `writer`, as all methods do.
     pub fn new(writer: W) -> io::Result<Self> {
-        Self::begin(writer, true, false)
+        Self::begin(writer, true, PprofTypes::default())
     }
 
-    /// Begins a file that has samples of time off the CPU, too.
+    /// Begins a file that has more than CPU time.
     ///
     /// # Errors
     ///
     /// Returns the errors of `writer`.
-    pub fn with_off_cpu(writer: W) -> io::Result<Self> {
-        Self::begin(writer, true, true)
+    pub fn with_types(writer: W, types: PprofTypes) -> io::Result<Self> {
+        Self::begin(writer, true, types)
     }
 
-    /// Begins a file whose samples have numbers or not, and time off the CPU or not.
-    pub(super) fn begin(writer: W, has_counts: bool, has_off_cpu: bool) -> io::Result<Self> {
+    /// Begins a file whose samples have numbers or not.
+    pub(super) fn begin(writer: W, has_counts: bool, types: PprofTypes) -> io::Result<Self> {
         let mut new = Self {
             gzip: GzEncoder::new(writer, Compression::default()),
             strings: HashMap::new(),
             has_counts,
-            has_off_cpu,
+            types,
+            has_time: false,
             mappings: 0,
             functions: 0,
             locations: 0,
@@ -84,10 +101,15 @@ impl<W: Write> PprofWriter<W> {
         let count = has_counts.then(|| new.value_type("samples", "count")).transpose()?;
         let cpu = new.value_type("cpu", "nanoseconds")?;
         let mut sample_type: Vec<_> = count.into_iter().chain([cpu]).collect();
-        if has_off_cpu {
+        if types.off_cpu {
             sample_type.push(new.value_type("waits", "count")?);
             for state in OFF_CPU {
                 sample_type.push(new.value_type(state.name(), "nanoseconds")?);
+            }
+        }
+        if types.allocations {
+            for (kind, unit) in ALLOCATIONS {
+                sample_type.push(new.value_type(kind, unit)?);
             }
         }
         new.write(&message::Profile { sample_type, ..message::Profile::default() })?;
@@ -158,11 +180,26 @@ impl<W: Write> PprofWriter<W> {
     ///
     /// Returns the errors of the underlying writer.
     pub fn sample(&mut self, sample: &Sample) -> io::Result<()> {
+        self.has_time = true;
+        self.write_sample(sample, self.values(sample, [0, 0]))
+    }
+
+    /// Writes allocations that are equal in everything.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of the underlying writer.
+    pub fn allocation(&mut self, allocation: &Allocation) -> io::Result<()> {
+        let Allocation { bytes, sample } = allocation;
+        let values = self.values(&Sample::default(), [signed(sample.count), signed(*bytes)]);
+        self.write_sample(sample, values)
+    }
+
+    fn write_sample(&mut self, sample: &Sample, value: Vec<i64>) -> io::Result<()> {
         let known = |id: &&LocationId| id.0 < self.locations;
         let location_id = sample.stack.iter().filter(known).map(|id| u64::from(id.0) + 1).collect();
         let labels = labels::of(sample).into_iter();
         let label = labels.map(|(key, value)| self.label(&key, value)).collect::<Result<_, _>>()?;
-        let value = self.values(sample);
         let sample = vec![message::Sample { location_id, value, label }];
         self.write(&message::Profile { sample, ..message::Profile::default() })
     }
@@ -174,7 +211,9 @@ impl<W: Write> PprofWriter<W> {
     /// Returns the errors of the underlying writer.
     pub fn finish(mut self, head: &Profile) -> io::Result<W> {
         let cpu = self.value_type("cpu", "nanoseconds")?;
+        let has_only_allocations = self.types.allocations && !self.has_time;
         let shown = match head.state {
+            _ if has_only_allocations => self.string(ALLOCATIONS[1].0)?,
             State::OnCpu => cpu.kind,
             state => self.string(state.name())?,
         };
@@ -194,15 +233,18 @@ impl<W: Write> PprofWriter<W> {
     }
 
     /// The values of a sample. In a file of CPU time alone, a sample of another state has none.
-    fn values(&self, sample: &Sample) -> Vec<i64> {
+    fn values(&self, sample: &Sample, allocated: [i64; 2]) -> Vec<i64> {
         let (count, time_ns) = (signed(sample.count), signed(sample.time_ns));
         let of = |state: State, value: i64| if sample.state == state { value } else { 0 };
-        let mut values = Vec::with_capacity(6);
+        let mut values = Vec::with_capacity(8);
         values.extend(self.has_counts.then(|| of(State::OnCpu, count)));
         values.push(of(State::OnCpu, time_ns));
-        if self.has_off_cpu {
+        if self.types.off_cpu {
             values.push(of(State::Waiting, count));
             values.extend(OFF_CPU.map(|state| of(state, time_ns)));
+        }
+        if self.types.allocations {
+            values.extend(allocated);
         }
         values
     }

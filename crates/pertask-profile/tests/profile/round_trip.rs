@@ -4,8 +4,8 @@ use std::io::Read;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pertask_profile::{
-    Function, FunctionId, Line, Location, LocationId, Lost, Mapping, MappingId, Profile, RootBy,
-    Sample, Site, State, TaskRef, TaskRoot, ThreadRef, Weight,
+    Allocation, Function, FunctionId, Line, Location, LocationId, Lost, Mapping, MappingId,
+    Profile, RootBy, Sample, Site, State, TaskRef, TaskRoot, ThreadRef, Weight,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -154,6 +154,7 @@ fn profiles() -> impl Strategy<Value = Profile> {
                 period_ns: period.into(),
                 samples: tables.0.iter().cloned().map(|it| counted(it, has_counts)).collect(),
                 state: State::OnCpu,
+                allocations: tables.0.iter().filter_map(allocation).collect(),
                 off_cpu: tables.0.into_iter().filter_map(off_cpu).collect(),
                 has_counts,
                 locations: tables.1,
@@ -164,6 +165,12 @@ fn profiles() -> impl Strategy<Value = Profile> {
                 task_root: root.map(|(functions, file)| TaskRoot { functions, file }),
             },
         )
+}
+
+/// Allocations. None are of nothing.
+fn allocation(sample: &Sample) -> Option<Allocation> {
+    let (bytes, sample) = (sample.time_ns, Sample { time_ns: 0, ..sample.clone() });
+    (bytes > 0 && sample.count > 0).then_some(Allocation { bytes, sample })
 }
 
 /// A sample of waiting, being ready or being blocked. Only waits have numbers, and no sample is of no time.

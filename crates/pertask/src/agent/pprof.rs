@@ -3,9 +3,10 @@
 use super::asked::{Asked, Parameter, Refusal};
 use super::limits::MOST_SECONDS;
 use super::measure::Measuring;
-use super::profile::Wanted;
+use super::profile::{ALLOCATIONS, Wanted};
 use super::running::Running;
 use crate::sampler::SamplerOptions;
+use crate::sessions::MemorySource;
 use pertask_agent::Answer;
 
 /// What is where.
@@ -16,9 +17,11 @@ profile?seconds=30&hz=199   where the CPU time goes, by task: gzip'd pprof
                             go tool pprof 'http://HOST:PORT/debug/pprof/profile?seconds=10'
 profile?waits=true          the same, and where tasks wait and how long: waiting, waits, ready, blocked
                             go tool pprof -sample_index=waiting 'http://HOST:PORT/debug/pprof/profile?seconds=10&waits=true'
+allocs?seconds=30           where tasks allocate in that time, if the program has pertask::Alloc: gzip'd pprof
+                            go tool pprof 'http://HOST:PORT/debug/pprof/allocs?seconds=10'
 tasks?seconds=1             CPU time, polls and longest polls by spawn site; text, or JSON with format=json
 
-There is no heap, block, mutex, goroutine, allocs or trace: pertask makes no such profiles.
+There is no heap, block, mutex, goroutine or trace: pertask makes no such profiles.
 ";
 
 pub(super) const OF_PROFILE: &[Parameter] = &[
@@ -31,7 +34,11 @@ pub(super) const OF_PROFILE: &[Parameter] = &[
         name: "waits",
         meaning: "true: also see where tasks wait, and how long: waiting, waits, ready, blocked [default: false]",
     },
+    ALLOCATIONS,
 ];
+
+pub(super) const OF_ALLOCS: &[Parameter] =
+    &[Parameter { name: "seconds", meaning: "how long to sample [default: 30]" }];
 
 pub(super) const OF_TASKS: &[Parameter] = &[
     Parameter { name: "seconds", meaning: "how long to measure [default: 1]" },
@@ -49,6 +56,25 @@ pub(super) fn profile(asked: &Asked<'_>) -> Result<Answer, Refusal> {
         time: asked.seconds(30.0, &(0.001..=MOST_SECONDS))?,
         frequency_hz: asked.number("hz", default_hz, &(1..=SamplerOptions::HIGHEST_HZ))?,
         waits: asked.flag("waits", false)?,
+        allocations: asked.flag("allocations", false)?,
+        only_allocations: false,
+        resolved: true,
+    };
+    wanted.get(asked)
+}
+
+/// Where tasks allocate, as Go's `allocs` says it of a program: here of the time for which it was asked.
+pub(super) fn allocs(asked: &Asked<'_>) -> Result<Answer, Refusal> {
+    if let Some(why) = MemorySource::open(true)?.refused() {
+        return Err(Refusal::new(503, why));
+    }
+    let wanted = Wanted {
+        time: asked.seconds(30.0, &(0.001..=MOST_SECONDS))?,
+        // These have no part in it.
+        frequency_hz: 1,
+        waits: false,
+        allocations: true,
+        only_allocations: true,
         resolved: true,
     };
     wanted.get(asked)

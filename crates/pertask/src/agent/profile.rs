@@ -17,11 +17,17 @@ pub(super) const PARAMETERS: &[Parameter] = &[
         meaning: "samples for each second of a thread's CPU time [default: 199]",
     },
     Parameter { name: "waits", meaning: "true: also see where tasks wait [default: false]" },
+    ALLOCATIONS,
     Parameter {
         name: "resolved",
         meaning: "true: with the names of functions, which costs this process CPU time and memory [default: false]",
     },
 ];
+
+pub(super) const ALLOCATIONS: Parameter = Parameter {
+    name: "allocations",
+    meaning: "true: also see where tasks allocate: -sample_index=alloc_space; needs pertask::Alloc [default: false]",
+};
 
 /// The memory for the samples of one profile.
 const MEMORY_BYTES: usize = 64 << 20;
@@ -41,6 +47,9 @@ pub(super) struct Wanted {
     pub(super) time: Duration,
     pub(super) frequency_hz: u32,
     pub(super) waits: bool,
+    pub(super) allocations: bool,
+    /// Whether allocations are all that is wanted.
+    pub(super) only_allocations: bool,
     pub(super) resolved: bool,
 }
 
@@ -51,6 +60,8 @@ pub(super) fn profile(asked: &Asked<'_>) -> Result<Answer, Refusal> {
         time: asked.seconds(10.0, &(0.001..=MOST_SECONDS))?,
         frequency_hz: asked.number("hz", default_hz, &(1..=SamplerOptions::HIGHEST_HZ))?,
         waits: asked.flag("waits", false)?,
+        allocations: asked.flag("allocations", false)?,
+        only_allocations: false,
         resolved: asked.flag("resolved", false)?,
     };
     wanted.get(asked)
@@ -63,6 +74,7 @@ impl Wanted {
         let mut options = SamplerOptions::with_frequency(self.frequency_hz);
         options.memory_bytes = MEMORY_BYTES;
         options.waits = self.waits;
+        options.allocations = self.allocations;
         running.keep(Sampler::start(options)?);
         running.wait(self.time, asked.caller());
         let Some(profile) = running.take().map(Sampler::stop) else {
@@ -76,9 +88,19 @@ impl Wanted {
 
     fn answer(&self, profile: &RawProfile) -> Result<Answer, Refusal> {
         match self.resolved {
-            true => as_pprof(|bytes| resolved(profile).write_pprof(bytes)),
+            true => as_pprof(|bytes| self.named(profile).write_pprof(bytes)),
             false => as_pprof(|bytes| profile.write_pprof_unresolved(bytes)),
         }
+    }
+}
+
+impl Wanted {
+    fn named(&self, profile: &RawProfile) -> Profile {
+        let mut named = resolved(profile);
+        if self.only_allocations {
+            named.samples.clear();
+        }
+        named
     }
 }
 

@@ -96,6 +96,14 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         method: "GET",
+        path: "/debug/pprof/allocs",
+        what: "where tasks allocate, with the names of functions",
+        parameters: &[pprof::OF_ALLOCS],
+        is_lenient: true,
+        answer: pprof::allocs,
+    },
+    Route {
+        method: "GET",
         path: "/debug/pprof/tasks",
         what: "a report as text",
         parameters: &[pprof::OF_TASKS],

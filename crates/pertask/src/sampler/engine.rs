@@ -5,7 +5,7 @@ use super::arms::{Armed, Arms};
 use super::bell;
 use super::cannot_sample;
 use super::census::Census;
-use super::handler::{HEAD, LATE, MOST_WORDS, WAIT};
+use super::handler::{ALLOCATION, HEAD, LATE, MOST_WORDS, WAIT};
 use super::modules::{Changes, Modules};
 use super::next_search::NextSearch;
 use super::options::SamplerOptions;
@@ -33,7 +33,7 @@ pub(super) const TURN: Duration = Duration::from_millis(10);
 const LONGEST_TURN: Duration = Duration::from_millis(100);
 
 /// The longest turn while waits are sampled. A ring of the default size then has room for all, though half of it is for samples.
-const LONGEST_TURN_WITH_WAITS: Duration = Duration::from_millis(25);
+const LONGEST_TURN_WITH_MORE: Duration = Duration::from_millis(25);
 
 /// The number of samples that a busy thread takes in a turn. A ring of the default size has room for four times as many.
 const SAMPLES_A_TURN: u32 = 25;
@@ -259,8 +259,9 @@ impl Engine {
 
     /// The time until the collector's next turn. A change of the rate wakes the collector.
     pub(super) fn turn_time(&self) -> Duration {
-        let has_waits = self.sessions.iter().any(|session| session.has_waits);
-        let longest = if has_waits { LONGEST_TURN_WITH_WAITS } else { LONGEST_TURN };
+        let has_more = |session: &Session| session.has_waits || session.has_allocations;
+        let longest =
+            if self.sessions.iter().any(has_more) { LONGEST_TURN_WITH_MORE } else { LONGEST_TURN };
         (Duration::from_nanos(self.arms.period_ns()) * SAMPLES_A_TURN).clamp(TURN, longest)
     }
 
@@ -488,6 +489,11 @@ impl Engine {
             if self.words.first().is_some_and(|flags| flags & WAIT != 0) {
                 let with_waits = self.sessions.iter_mut().filter(|session| session.has_waits);
                 with_waits.for_each(|session| session.add_wait(&self.words));
+                continue;
+            }
+            if self.words.first().is_some_and(|flags| flags & ALLOCATION != 0) {
+                let with = self.sessions.iter_mut().filter(|session| session.has_allocations);
+                with.for_each(|session| session.add_allocation(&self.words));
                 continue;
             }
             let last_cpu_ns = sampled.cpu_ns;

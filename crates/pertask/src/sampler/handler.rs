@@ -38,6 +38,8 @@ pub(super) const FIBER: u64 = 8;
 pub(super) const NO_GROUND: u64 = 16;
 /// A flag in a record's first word: it is no sample, but a wait, with the number of polls that it stands for in the upper half.
 pub(super) const WAIT: u64 = 32;
+/// A flag in a record's first word: it is an allocation, with its bytes in place of the thread's CPU time. The rest is as in a sample.
+pub(super) const ALLOCATION: u64 = 64;
 /// The place in a sample's first word of the nanoseconds that the handler took.
 pub(super) const TOOK_SHIFT: u32 = 8;
 /// The most nanoseconds that have room there.
@@ -245,7 +247,7 @@ unsafe fn take(notice: &Notice, context: *const libc::c_void) {
 
 /// Writes the task that runs on this thread: its number, its parent's number, and its spawn path's number plus one, each 0 if
 /// there is none. The upper half of the path's word has the tag of the labels. Then this writes the scopes.
-fn push_task(record: &Record, sample: &mut Writing<'_>) {
+pub(super) fn push_task(record: &Record, sample: &mut Writing<'_>) {
     let cpu = record.cpu().filter(|cpu| cpu.thread().is_some_and(|thread| record.is_of(thread)));
     let numbers = cpu.map(|cpu| {
         let of_task = |task: Option<&Task>| match task {

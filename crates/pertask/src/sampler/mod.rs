@@ -37,6 +37,10 @@
 )))]
 compile_error!("the feature `sampler` is for Linux on x86_64 and aarch64");
 
+mod allocation_table;
+mod allocations;
+#[cfg(feature = "profiler")]
+mod allocator;
 #[allow(unsafe_code)]
 mod area;
 mod arms;
@@ -47,6 +51,7 @@ mod collector;
 mod descriptors;
 #[allow(unsafe_code)]
 mod disposition;
+mod division;
 mod engine;
 #[allow(unsafe_code)]
 mod errno;
@@ -95,6 +100,7 @@ mod waits;
 mod walker;
 mod way;
 mod weigh;
+mod weigh_allocations;
 mod weigh_waits;
 mod workers;
 
@@ -102,15 +108,16 @@ pub(crate) use catcher::{Asked, Catcher, Stack, leave_signals};
 pub use mechanism::Mechanism;
 pub use options::SamplerOptions;
 pub use pertask_symbols::{Module, ModuleRange};
-pub use profile::{RawProfile, RawSample, RawWait, SampleLosses, Unmet};
+pub use profile::{RawAllocation, RawProfile, RawSample, RawWait, SampleLosses, Unmet};
 #[cfg(feature = "profiler")]
 pub use resolve::{ResolveOptions, resolve};
 
 use crate::error::Error;
 use crate::pmus::call_stack::{CallStack, CallStacks};
 use crate::pmus::cpu_time::CpuTime;
+use crate::pmus::memory;
 use crate::pmus::waits::Sampled;
-use crate::sessions::{Clocked, Session, SessionOptions};
+use crate::sessions::{Clocked, MemorySource, Session, SessionOptions};
 
 /// A sampling session, which samples all threads from its start until it is stopped or dropped.
 #[derive(Debug)]
@@ -124,10 +131,16 @@ pub struct Sampler {
 #[derive(Debug)]
 struct Beside {
     _scopes: Option<CallStacks>,
+    /// Dropped before `clock`, which counts.
+    allocations: Option<memory::sampling::Sampled>,
     clock: Option<Session>,
     /// The waits that were dropped before the session.
     dropped_waits: u64,
     waits: Option<Sampled>,
+    /// The sampled allocations that were dropped before the session.
+    dropped_allocations: u64,
+    /// Why allocations are not sampled, if they were asked for.
+    no_allocations: Option<String>,
 }
 
 impl Sampler {
@@ -144,17 +157,36 @@ impl Sampler {
     pub fn start(options: SamplerOptions) -> Result<Self, Error> {
         let _scopes = options.scopes.then(CallStack::record).transpose()?;
         let (clocked, sees_waits) = (options.clocked, options.waits);
+        let memory = MemorySource::open(options.allocations)?;
+        let sees_allocations = memory.handle().is_some();
+        let clocked = clocked || sees_allocations;
         if clocked {
             // The first call finds the clock by trying.
             CpuTime::handle()?;
         }
         // The session on tasks starts last and stops first. So its CPU time is never more than the sampling session's.
         let mut sampler = Self { ticket: collector::join(options)?, beside: None };
-        let measured = SessionOptions { life: sees_waits, ..SessionOptions::default() };
+        let measured = SessionOptions {
+            life: sees_waits,
+            memory: sees_allocations,
+            ..SessionOptions::default()
+        };
         let clock = (clocked || sees_waits).then(|| measured.start()).transpose()?;
         let sampled = sees_waits.then(waits::begin);
         let dropped_waits = waits::dropped();
-        sampler.beside = Some(Beside { _scopes, clock, dropped_waits, waits: sampled });
+        let dropped_allocations = allocations::dropped();
+        let allocations = sees_allocations.then(allocations::begin);
+        let no_allocations = memory.refused();
+        let waits = sampled;
+        sampler.beside = Some(Beside {
+            _scopes,
+            allocations,
+            clock,
+            dropped_waits,
+            waits,
+            dropped_allocations,
+            no_allocations,
+        });
         Ok(sampler)
     }
 
@@ -169,6 +201,7 @@ impl Sampler {
                 scopes: false,
                 clocked: false,
                 waits: false,
+                allocations: false,
                 ..SamplerOptions::default()
             };
             (mechanism, Self::start(alone).err())
@@ -197,11 +230,16 @@ impl Sampler {
         self.with_losses(profile)
     }
 
-    /// Says how many waits were dropped while this sampler was there.
+    /// Says how many waits and allocations were dropped while this sampler was there.
     fn with_losses(&self, mut profile: RawProfile) -> RawProfile {
         let before = self.beside.as_ref().filter(|beside| beside.waits.is_some());
         let dropped = before.map(|beside| waits::dropped() - beside.dropped_waits);
         profile.lost.dropped_waits += dropped.unwrap_or(0);
+        let before = self.beside.as_ref().filter(|beside| beside.allocations.is_some());
+        let dropped = before.map(|beside| allocations::dropped() - beside.dropped_allocations);
+        profile.lost.dropped_allocations += dropped.unwrap_or(0);
+        let why = self.beside.as_ref().and_then(|beside| beside.no_allocations.as_ref());
+        profile.remarks.extend(why.map(|why| format!("no allocations: {why}")));
         profile
     }
 
@@ -219,6 +257,7 @@ fn weighed(profile: Option<RawProfile>, clocked: Option<Clocked>) -> RawProfile 
         weigh_waits::weigh(&mut profile.waits, &clocked.lives, &clocked.labeled_lives);
         let blocked = clocked.lives.iter().map(|(path, life)| (*path, life.blocked_ns));
         profile.blocked_ns = blocked.filter(|(_, ns)| *ns > 0).collect();
+        weigh_allocations::weigh(&mut profile.allocations, &clocked.memory);
     }
     profile
 }

@@ -5,11 +5,12 @@
 //!
 //! A sample of no tracked task gets the type of the task that its stack shows.
 
+use super::allocator::is_allocator;
 use super::types::{Mark, Owner, Type, Types};
 use pertask_executors::is_primitive;
 use pertask_profile::{
-    Bounds, FunctionId, Line, Location, LocationId, MappingId, Profile, ProfileBuilder, Sample,
-    Site, State, TaskRef, TaskRoot,
+    Allocation, Bounds, FunctionId, Line, Location, LocationId, MappingId, Profile, ProfileBuilder,
+    Sample, Site, State, TaskRef, TaskRoot,
 };
 use pertask_symbols::{Declaration, Frame, Symbolizer};
 use std::sync::Arc;
@@ -42,6 +43,8 @@ struct Place {
     marks: Vec<Mark>,
     /// Whether each line is a function of a runtime's, or of a library of primitives, where its name says it.
     primitive: Vec<Option<bool>>,
+    /// Whether each line is a function of the allocator, or of ours within it.
+    allocator: Vec<bool>,
     /// The location in the new profile, if it has been needed whole.
     whole: Option<LocationId>,
 }
@@ -70,6 +73,7 @@ impl<'a> Naming<'a> {
             lines: Vec::new(),
             marks: Vec::new(),
             primitive: Vec::new(),
+            allocator: Vec::new(),
             whole: None,
         });
         naming.places = places.collect();
@@ -116,8 +120,30 @@ impl<'a> Naming<'a> {
         self.add_whole(&Sample { stack, ..sample.clone() }, line);
     }
 
+    /// Adds allocations. Their stack begins at what called the allocator.
+    pub(super) fn add_allocation(&mut self, allocation: &Allocation) {
+        let Allocation { bytes, sample } = allocation;
+        let lines = |(at, id): (usize, &LocationId)| {
+            let place = self.places.get(id.0 as usize);
+            let allocator = place.map_or(&[][..], |place| &place.allocator);
+            allocator.iter().copied().enumerate().map(move |(line, is)| (at, line, is))
+        };
+        let mut frames = sample.stack.iter().enumerate().flat_map(lines);
+        // Where nothing but the allocator is known, that is where it was.
+        let (at, line) = frames.find(|(.., is)| !is).map_or((0, 0), |(at, line, _)| (at, line));
+        let stack = sample.stack[at..].to_vec();
+        let sample = self.named(&Sample { stack, ..sample.clone() }, line);
+        self.builder.add_allocation(Allocation { bytes: *bytes, sample });
+    }
+
     /// Adds a sample, without the first lines of its innermost location.
     fn add_whole(&mut self, sample: &Sample, without: usize) {
+        let named = self.named(sample, without);
+        self.builder.add(named);
+    }
+
+    /// Names a sample, without the first lines of its innermost location.
+    fn named(&mut self, sample: &Sample, without: usize) -> Sample {
         let tracked = !is_untyped(sample) && self.tables.task_root.is_some();
         let root = tracked.then(|| self.tracked_root(sample)).flatten();
         let (mut task, mut runtime) = (sample.task.clone(), sample.runtime.clone());
@@ -153,7 +179,7 @@ impl<'a> Naming<'a> {
         {
             stack[0] = self.without(*leaf, without);
         }
-        self.builder.add(Sample { stack, task, runtime, complete, ..sample.clone() });
+        Sample { stack, task, runtime, complete, ..sample.clone() }
     }
 
     /// Returns a location without its first lines.
@@ -234,6 +260,8 @@ impl<'a> Naming<'a> {
                 self.places[at].marks = self.marks(location.address, &frames, symbolizer);
                 let primitive = frames.iter().map(|frame| is_primitive(&frame.function));
                 self.places[at].primitive = primitive.collect();
+                let allocator = frames.iter().map(|frame| is_allocator(&frame.function));
+                self.places[at].allocator = allocator.collect();
             } else {
                 let lines = location.lines.iter().filter_map(|line| self.same_line(*line));
                 self.places[at].lines = lines.collect();
@@ -241,6 +269,8 @@ impl<'a> Naming<'a> {
                 let name = |line: &Line| self.tables.function(line.function).map(|it| &it.name);
                 let primitive = |line| name(line).and_then(|name| is_primitive(name));
                 self.places[at].primitive = location.lines.iter().map(primitive).collect();
+                let allocator = |line| name(line).is_some_and(|name| is_allocator(name));
+                self.places[at].allocator = location.lines.iter().map(allocator).collect();
             }
         }
     }

@@ -41,6 +41,13 @@ pub struct SamplerOptions {
     /// By default this is off. If it is on, the lives of tasks are measured as with [`SessionOptions::life`](crate::SessionOptions::life),
     /// and so is their CPU time by the clock. The waits of a spawn path share the time that its tasks waited.
     pub waits: bool,
+    /// Whether to see where tasks allocate memory.
+    ///
+    /// By default this is off. If it is on, what tasks allocate is counted as with
+    /// [`SessionOptions::memory`](crate::SessionOptions::memory), which needs [`Alloc`](crate::Alloc), and their CPU time is measured by
+    /// the clock. About one allocation for each 512 KiB is seen, on threads that run tasks. Those of a spawn path share what its tasks have
+    /// allocated.
+    pub allocations: bool,
 }
 
 impl Default for SamplerOptions {
@@ -53,6 +60,7 @@ impl Default for SamplerOptions {
             scopes: true,
             clocked: true,
             waits: false,
+            allocations: false,
         }
     }
 }

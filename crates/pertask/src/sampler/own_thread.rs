@@ -1,7 +1,7 @@
 //! What a thread does with its own record outside of a handler: it walks its stack, and writes into its ring.
 
 use super::errno::Errno;
-use super::handler::{self, MOST_FRAMES};
+use super::handler::{self, MOST_FRAMES, MOST_WORDS};
 use super::record::{Own, Record};
 use super::unwind::Interrupted;
 use pertask_core::Cpu;
@@ -22,9 +22,17 @@ thread_local! {
 }
 
 impl OwnRecord {
-    /// The record of the calling thread, which runs tasks, if the thread is sampled.
+    /// The record of the calling thread, which runs tasks or is about to, if the thread is sampled.
     pub(super) fn get() -> Option<Self> {
-        let thread = Cpu::with(|cpu| cpu.record().thread())?;
+        Self::of(Cpu::with(|cpu| cpu.record().thread())?)
+    }
+
+    /// The record of the calling thread, if it has run tasks and is sampled. The allocator may call this.
+    pub(super) fn of_worker() -> Option<Self> {
+        Self::of(Cpu::record_here()?.thread()?)
+    }
+
+    fn of(thread: u32) -> Option<Self> {
         let known = KNOWN.get().filter(|record| record.is_of(thread));
         let record = known.or_else(|| Record::of_thread(thread));
         KNOWN.set(record);
@@ -53,6 +61,32 @@ impl OwnRecord {
         // Without this function itself.
         let callers = words.get(2..=good).unwrap_or_default();
         Some([flags].into_iter().chain(callers.iter().copied()).collect())
+    }
+
+    /// Writes a record of this kind into the thread's ring, half of which is left to samples: it has the words of a sample, with `number` in
+    /// place of the thread's CPU time. `None` if there is no room, or the stack is not known.
+    ///
+    /// The allocator may call this.
+    #[inline(never)]
+    pub(super) fn write_sample(self, kind: u64, number: u64) -> Option<()> {
+        // The code that allocates may look at it later.
+        let _errno = Errno::keep();
+        let from = Interrupted::here();
+        let write = |own: &mut Own| {
+            let mut sample = self.record.ring.begin_in_half(MOST_WORDS)?;
+            [kind, 0, number].into_iter().for_each(|word| sample.push(word));
+            handler::push_task(self.record, &mut sample);
+            let start = sample.length();
+            // SAFETY: the registers are those of this function, which goes on.
+            let (flags, good) =
+                unsafe { handler::walk(self.record, own, from, |address| sample.push(address)) }?;
+            sample.cut(start + good as u64);
+            sample.set(1, kind | flags);
+            sample.finish();
+            Some(())
+        };
+        // SAFETY: the thread has the record, by the invariant, and nothing of this panics.
+        unsafe { self.record.enter_outside(write) }?
     }
 
     /// Writes a record of at most so many words into the thread's ring, half of which is left to samples. `None` if there is no room.

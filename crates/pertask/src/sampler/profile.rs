@@ -93,6 +93,51 @@ pub struct RawWait {
     pub fiber: bool,
 }
 
+/// Allocations at one place, by the tasks of one spawn path with the same labels, or by workers outside tasks.
+///
+/// Some of them are seen, about one for each 512 KiB. These stand for all, and all of a spawn path have what the path's tasks have
+/// allocated, which was counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RawAllocation {
+    /// The number of the tasks' spawn path, or `None` outside tasks. Those are estimates: a worker's other code is not counted by itself.
+    pub path: Option<u32>,
+    /// The labels that held.
+    pub labels: Labels,
+    /// About how many allocations these are.
+    pub count: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many of them were seen.
+    pub seen: u64,
+    /// Where memory was asked for, as addresses of code, from the innermost function, which is one of the allocator. Empty where the tasks
+    /// of a path have allocated, and none of it was seen.
+    pub stack: Arc<[u64]>,
+    /// Whether the stack reaches the thread's root, or that of a [`fiber`](Self::fiber).
+    pub complete: bool,
+    /// Whether the stack had more frames than there is room for.
+    pub truncated: bool,
+    /// Whether the stack ends at the root of a fiber.
+    pub fiber: bool,
+}
+
+impl RawAllocation {
+    /// Allocations of a path of which none was seen.
+    pub(super) fn without_place(path: u32) -> Self {
+        Self {
+            path: Some(path),
+            labels: Labels::default(),
+            count: 0,
+            bytes: 0,
+            seen: 0,
+            stack: [].into(),
+            complete: true,
+            truncated: false,
+            fiber: false,
+        }
+    }
+}
+
 /// What a sampling session has missed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -121,6 +166,8 @@ pub struct SampleLosses {
     pub unknown_stacks: u64,
     /// Waits that were to be seen, and of which there is nothing: there was no room, or the thread is not sampled.
     pub dropped_waits: u64,
+    /// Allocations that were to be seen, and of which there is nothing, because there was no room.
+    pub dropped_allocations: u64,
     /// Threads that could not be sampled, or that block the signal. [`RawProfile::remarks`] says why.
     pub threads_not_sampled: u64,
     /// CPU time of the process that is nowhere in the profile.
@@ -186,6 +233,8 @@ pub struct RawProfile {
     pub samples: Vec<RawSample>,
     /// Where tasks waited, by place, the longest first. Empty without [`waits`](super::SamplerOptions::waits).
     pub waits: Vec<RawWait>,
+    /// Where tasks allocated, by place, most bytes first. Empty without [`allocations`](super::SamplerOptions::allocations).
+    pub allocations: Vec<RawAllocation>,
     /// How long tasks were polled without the CPU, by the number of their spawn path. Empty without
     /// [`waits`](super::SamplerOptions::waits).
     pub blocked_ns: BTreeMap<u32, u64>,
@@ -240,6 +289,7 @@ impl RawProfile {
             duration: Duration::ZERO,
             samples: Vec::new(),
             waits: Vec::new(),
+            allocations: Vec::new(),
             blocked_ns: BTreeMap::new(),
             unmet: Vec::new(),
             cut_short: false,

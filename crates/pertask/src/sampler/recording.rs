@@ -1,13 +1,13 @@
 //! A sampling session in the words of a profile: tasks and threads have their names, and code has addresses only.
 
 use super::RawProfile;
-use super::profile::{RawSample, RawWait, Unmet};
+use super::profile::{RawAllocation, RawSample, RawWait, Unmet};
 use crate::tasks::label_set::Labels;
 use crate::tasks::tracked;
 use pertask_core::System;
 use pertask_profile::{
-    Function, FunctionId, Line, Location, LocationId, Mapping, MappingId, Profile, ProfileBuilder,
-    Sample, Site, State, TaskRef, TaskRoot, ThreadRef,
+    Allocation, Function, FunctionId, Line, Location, LocationId, Mapping, MappingId, Profile,
+    ProfileBuilder, Sample, Site, State, TaskRef, TaskRoot, ThreadRef,
 };
 use pertask_symbols::{GeneratedCode, Module, Symbolizer};
 use std::collections::HashMap;
@@ -35,8 +35,11 @@ const WAIT_NOT_SEEN: &str = "(wait not seen)";
 /// And of time in polls off the CPU.
 const OFF_CPU_IN_POLL: &str = "(off the CPU in a poll)";
 
+/// And of memory of which nobody saw where it was allocated.
+const ALLOCATION_NOT_SEEN: &str = "(allocation not seen)";
+
 /// The locations that stand for no code. Their names say why. They come before all others.
-const WORDS: [&str; 7] = [
+const WORDS: [&str; 8] = [
     NOT_SAMPLED_YET,
     NO_SAMPLE,
     IN_KERNEL,
@@ -44,6 +47,7 @@ const WORDS: [&str; 7] = [
     FIBER_ROOT,
     WAIT_NOT_SEEN,
     OFF_CPU_IN_POLL,
+    ALLOCATION_NOT_SEEN,
 ];
 
 /// A session that is being described.
@@ -171,6 +175,24 @@ impl<'a> Recording<'a> {
         }
     }
 
+    /// Describes allocations.
+    pub(super) fn allocation(&mut self, raw: &RawAllocation) -> Allocation {
+        let (stack, complete) = match raw.stack.is_empty() {
+            true => (vec![word(ALLOCATION_NOT_SEEN)], true),
+            false => (self.stack(&raw.stack), raw.complete && !self.has_generated(&raw.stack)),
+        };
+        let root = raw.fiber.then(|| word(FIBER_ROOT));
+        let sample = Sample {
+            count: raw.count,
+            stack: stack.into_iter().chain(root).collect(),
+            task: raw.path.map(|path| self.task(None, None, Some(path))),
+            labels: self.labels(&raw.labels),
+            complete,
+            ..Sample::default()
+        };
+        Allocation { bytes: raw.bytes, sample }
+    }
+
     fn stack(&self, addresses: &[u64]) -> Vec<LocationId> {
         let place = |address| self.addresses.binary_search(&address).ok();
         let places = places(addresses).filter_map(place);
@@ -226,6 +248,7 @@ fn addresses(raw: &RawProfile) -> Vec<u64> {
     // Twice what was left the last time, so that sorting takes no more than the logarithm of the addresses for each.
     let mut most = MOST;
     raw.waits.iter().for_each(|wait| all.extend(places(&wait.stack)));
+    raw.allocations.iter().for_each(|allocation| all.extend(places(&allocation.stack)));
     for samples in raw.samples.chunks(MOST) {
         stacks.extend(samples.iter().map(|sample| &sample.stack));
         stacks.sort_unstable_by_key(|stack| stack.as_ptr());

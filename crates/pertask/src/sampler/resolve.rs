@@ -4,7 +4,7 @@ use super::RawProfile;
 use super::naming::Naming;
 use super::recording::Recording;
 use super::{Module, ModuleRange};
-use pertask_profile::{Bounds, Mapping, PprofWriter, Profile, Sample};
+use pertask_profile::{Bounds, Mapping, PprofTypes, PprofWriter, Profile, Sample};
 use pertask_symbols::{Symbolizer, SymbolizerOptions};
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -65,6 +65,8 @@ impl RawProfile {
         self.samples.iter().for_each(|raw| naming.add(&recording.sample(raw)));
         self.unmet.iter().for_each(|unmet| naming.add(&recording.unmet(unmet)));
         self.off_cpu(&mut recording).for_each(|sample| naming.add(&sample));
+        let allocations = self.allocations.iter();
+        allocations.for_each(|raw| naming.add_allocation(&recording.allocation(raw)));
         naming.finish()
     }
 
@@ -94,11 +96,9 @@ impl RawProfile {
     pub fn write_pprof_unresolved(&self, writer: impl Write) -> io::Result<()> {
         let mut recording = Recording::of(self);
         let mut head = recording.take_tables();
-        let has_off_cpu = !self.waits.is_empty() || !self.blocked_ns.is_empty();
-        let mut writer = match has_off_cpu {
-            true => PprofWriter::with_off_cpu(writer)?,
-            false => PprofWriter::new(writer)?,
-        };
+        let off_cpu = !self.waits.is_empty() || !self.blocked_ns.is_empty();
+        let types = PprofTypes { off_cpu, allocations: !self.allocations.is_empty() };
+        let mut writer = PprofWriter::with_types(writer, types)?;
         head.mappings.iter().try_for_each(|it| writer.mapping(it).map(drop))?;
         head.functions.iter().try_for_each(|it| writer.function(it).map(drop))?;
         head.locations.iter().try_for_each(|it| writer.location(it).map(drop))?;
@@ -112,6 +112,9 @@ impl RawProfile {
         }
         for sample in self.off_cpu(&mut recording) {
             writer.sample(&sample)?;
+        }
+        for allocation in &self.allocations {
+            writer.allocation(&recording.allocation(allocation))?;
         }
         head.lost.stacks_incomplete = incomplete;
         writer.finish(&head).map(drop)
@@ -171,6 +174,7 @@ pub fn resolve(profile: &Profile, options: &ResolveOptions) -> Profile {
     let samples = || profile.samples.iter().chain(&profile.off_cpu);
     samples().for_each(|sample| naming.look(sample));
     samples().for_each(|sample| naming.add(sample));
+    profile.allocations.iter().for_each(|allocation| naming.add_allocation(allocation));
     naming.finish()
 }
 
@@ -178,7 +182,9 @@ pub fn resolve(profile: &Profile, options: &ResolveOptions) -> Profile {
 fn bounds(profile: &Profile) -> Bounds {
     let default = Bounds::default();
     Bounds {
-        samples: default.samples.max(profile.samples.len() + profile.off_cpu.len()),
+        samples: default
+            .samples
+            .max(profile.samples.len() + profile.off_cpu.len() + profile.allocations.len()),
         locations: default.locations.max(profile.locations.len().saturating_mul(2)),
         texts: usize::MAX,
         text_bytes: usize::MAX,

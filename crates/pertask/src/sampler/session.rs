@@ -1,5 +1,6 @@
 //! A sampling session as the engine has it: the samples so far.
 
+use super::allocation_table::{self, Allocations};
 use super::handler::{
     COMPLETE, DEEPER_SHIFT, FIBER, HEAD, MOST_TOOK_NS, NO_GROUND, OVERRUN_SHIFT, TAG_SHIFT,
     TOOK_SHIFT, TRUNCATED,
@@ -45,6 +46,7 @@ pub(super) struct Session {
     pub(super) number: u64,
     pub(super) frequency_hz: u32,
     pub(super) has_waits: bool,
+    pub(super) has_allocations: bool,
     room_bytes: usize,
     start: (SystemTime, Instant),
     /// When the session began. All the time of threads that were born since belongs to it.
@@ -59,6 +61,7 @@ pub(super) struct Session {
     samples: Vec<RawSample>,
     /// The waits that have ended, and when the session began by their clock.
     waits: Waits,
+    allocations: Allocations,
     /// The CPU time of each thread for which an interruption is missing, because it fell into the kernel.
     kernel_ns: BTreeMap<u32, u64>,
     /// The CPU time that threads have used without samples, because they blocked the signal to the end.
@@ -73,6 +76,7 @@ impl Session {
             number,
             frequency_hz: options.frequency_hz,
             has_waits: options.waits,
+            has_allocations: options.allocations,
             room_bytes: options.memory_bytes,
             start: (SystemTime::now(), Instant::now()),
             since: Birth::now(),
@@ -83,6 +87,7 @@ impl Session {
             scopes: HashMap::new(),
             samples: Vec::new(),
             waits: Waits::since(Choice::of_process().wall_ns()),
+            allocations: Allocations::default(),
             kernel_ns: BTreeMap::new(),
             deaf_ns: BTreeMap::new(),
             threads: BTreeMap::new(),
@@ -170,6 +175,19 @@ impl Session {
         }
     }
 
+    /// Adds an allocation that was sampled.
+    pub(super) fn add_allocation(&mut self, words: &[u64]) {
+        let Some(seen) = allocation_table::seen(words) else { return };
+        // They are added up, so only a new place takes room.
+        let known = self.stacks.get(seen.addresses);
+        let is_known = known.is_some_and(|stack| self.allocations.knows(&seen, stack));
+        let place_bytes = if is_known { 0 } else { Allocations::PLACE_BYTES };
+        match self.stack(seen.addresses, place_bytes) {
+            Some(stack) => self.allocations.add(&seen, stack),
+            None => self.lost.dropped_allocations += 1,
+        }
+    }
+
     /// The stack with these addresses, which is kept now if it is new. Takes room for the stack and for so many bytes of what has it, or
     /// returns `None` if there is not enough.
     fn stack(&mut self, addresses: &[u64], bytes: usize) -> Option<Arc<[u64]>> {
@@ -228,6 +246,7 @@ impl Session {
             duration: self.start.1.elapsed(),
             samples: self.samples,
             waits: self.waits.finish(),
+            allocations: self.allocations.finish(),
             blocked_ns: BTreeMap::new(),
             unmet: kernel.chain(deaf).filter(|unmet| unmet.cpu_ns > 0).collect(),
             cut_short: halted || self.lost.dropped_memory_full > 0,

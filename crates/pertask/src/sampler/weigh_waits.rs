@@ -3,44 +3,12 @@
 //! path's time for their waits to be seen often, those share the time that the labels had, and the path's other waits the rest. Where
 //! no wait was seen, the time is known and the place is not.
 
+use super::division::Division;
 use super::profile::RawWait;
 use crate::report::LifeReport;
 use crate::tasks::label_set::Labels;
 use std::cmp::Reverse;
 use std::collections::HashMap;
-
-/// A time that is divided into parts, which stand in the same proportion as others and add up to the whole.
-#[derive(Clone, Copy, Default)]
-struct Division {
-    whole_ns: u64,
-    all: u128,
-    so_far: u128,
-}
-
-impl Division {
-    fn next(&mut self, part: u64) -> u64 {
-        let before = self.up_to();
-        self.so_far += u128::from(part);
-        self.up_to() - before
-    }
-
-    fn up_to(&self) -> u64 {
-        let part = u128::from(self.whole_ns) * self.so_far / self.all.max(1);
-        u64::try_from(part).unwrap_or(u64::MAX)
-    }
-
-    /// Takes so much of the whole away, or what there is. The time of labels may have been read a moment after that of their path.
-    fn take(&mut self, ns: u64) -> u64 {
-        let taken_ns = ns.min(self.whole_ns);
-        self.whole_ns -= taken_ns;
-        taken_ns
-    }
-
-    /// What has no parts.
-    fn rest_ns(&self) -> u64 {
-        if self.all == 0 { self.whole_ns } else { 0 }
-    }
-}
 
 /// Waits that are weighed together: those of a spawn path with some labels, or `None` for the rest of the path.
 type Stratum = (u32, Option<Labels>);
@@ -77,7 +45,7 @@ pub(super) fn weigh(
         }
     }
     let unseen = strata.into_iter().filter_map(|((path, labels), Both { waiting, ready })| {
-        let (waiting_ns, ready_ns) = (waiting.rest_ns(), ready.rest_ns());
+        let (waiting_ns, ready_ns) = (waiting.rest(), ready.rest());
         let labels = labels.unwrap_or_default();
         (waiting_ns + ready_ns > 0).then(|| unseen(path, labels, waiting_ns, ready_ns))
     });
@@ -91,10 +59,9 @@ fn strata(
     lives: &HashMap<u32, LifeReport>,
     labeled: &HashMap<(u32, Labels), LifeReport>,
 ) -> HashMap<Stratum, Both> {
-    let division = |whole_ns| Division { whole_ns, ..Division::default() };
     let both = |life: &LifeReport| Both {
-        waiting: division(life.waiting_ns),
-        ready: division(life.ready_ns),
+        waiting: Division::of(life.waiting_ns),
+        ready: Division::of(life.ready_ns),
     };
     let mut strata: HashMap<Stratum, Both> =
         lives.iter().map(|(path, life)| ((*path, None), both(life))).collect();
@@ -109,8 +76,8 @@ fn strata(
         let rest = strata.get_mut(&(*path, None)).filter(|_| is_enough && outside_ns(life) > 0);
         if let Some(Both { waiting, ready }) = rest {
             let own = Both {
-                waiting: division(waiting.take(life.waiting_ns)),
-                ready: division(ready.take(life.ready_ns)),
+                waiting: Division::of(waiting.take(life.waiting_ns)),
+                ready: Division::of(ready.take(life.ready_ns)),
             };
             strata.insert((*path, Some(labels.clone())), own);
         }

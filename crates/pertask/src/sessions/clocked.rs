@@ -1,5 +1,6 @@
 //! CPU time by the clock during a session, and lives, divided in the same way as samples can be.
 
+use crate::pmus::memory::count::MemoryCount;
 use crate::report::LifeReport;
 use crate::tasks::label_set::Labels;
 use crate::tasks::past::Key;
@@ -17,6 +18,8 @@ pub(crate) struct Clocked {
     pub(crate) lives: HashMap<u32, LifeReport>,
     /// The part of those lives that those tasks had with these labels.
     pub(crate) labeled_lives: HashMap<(u32, Labels), LifeReport>,
+    /// What the tasks of each spawn path have allocated and freed, where that was counted.
+    pub(crate) memory: HashMap<u32, MemoryCount>,
     /// The CPU time in tasks of which it is not known in which task it was.
     pub(crate) unknown_ns: u64,
     /// The CPU time of each live thread outside tasks, or `None` for a thread that is no worker: all its time is outside tasks.

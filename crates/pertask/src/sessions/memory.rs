@@ -51,6 +51,12 @@ impl MemorySource {
         }
     }
 
+    /// Why nothing counts, and the remedy, if it was asked for.
+    #[cfg(feature = "sampler")]
+    pub(crate) fn refused(self) -> Option<String> {
+        matches!(self, Self::NoAllocator).then(|| self.text()).flatten()
+    }
+
     /// What counts, or why nothing does, and the remedy. `None` if nobody has asked.
     pub(super) fn text(self) -> Option<String> {
         let text = match self {
@@ -95,6 +101,13 @@ impl MemorySince<'_> {
 
     pub(super) fn of_task(&self, task: TaskId) -> MemoryCount {
         self.now.rows.task_since(task, &self.base.rows)
+    }
+
+    /// What the tasks of each spawn path have counted, by the path's number.
+    #[cfg(feature = "sampler")]
+    pub(super) fn by_path(&self) -> HashMap<u32, MemoryCount> {
+        let paths = self.now.rows.paths.keys();
+        paths.map(|path| (*path, self.now.rows.path_since(*path, &self.base.rows))).collect()
     }
 
     /// Fills in what a report has of the process and of the tree. The report has its sites.

@@ -16,6 +16,8 @@ mod tree;
 
 #[cfg(feature = "sampler")]
 pub(crate) use clocked::Clocked;
+#[cfg(feature = "sampler")]
+pub(crate) use memory::MemorySource;
 #[cfg(feature = "agent")]
 pub(crate) use reading::TaskUsage;
 #[cfg(feature = "sampler")]

@@ -248,6 +248,7 @@ impl Reading {
             .filter_map(|thread| Some((thread.tid?, thread.worker.then(|| outside(&thread)))));
         let ended = self.ended_since(base).chain(rows(ending));
         Clocked {
+            memory: self.memory_since(base).map(|memory| memory.by_path()).unwrap_or_default(),
             lives,
             labeled_lives: clocked::labeled_lives(&labeled),
             labeled_ns: clocked::labeled(labeled, &paths),

@@ -151,6 +151,7 @@ pub fn rounds(count: usize) -> usize {
 
 pub fn options(mechanism: Mechanism, frequency_hz: u32) -> SamplerOptions {
     let mut options = SamplerOptions::with_frequency(frequency_hz);
+    options.allocations = true;
     options.mechanism = Some(mechanism);
     options
 }

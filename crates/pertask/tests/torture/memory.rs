@@ -1,6 +1,7 @@
 //! Heaps: the process's own allocator has a lock that is not to be taken twice, and all threads want it all the time.
 
 use crate::harness::{Random, rounds, start, stop, torture};
+use pertask::TaskExt;
 use std::alloc::{GlobalAlloc, Layout, System as Heap};
 use std::hint::{black_box, spin_loop};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,8 +13,9 @@ struct Locking {
     owner: AtomicU32,
 }
 
+/// Around it, the allocator by which allocations are sampled.
 #[global_allocator]
-static HEAP: Locking = Locking { owner: AtomicU32::new(0) };
+static HEAP: pertask::Alloc<Locking> = pertask::Alloc::new(Locking { owner: AtomicU32::new(0) });
 
 impl Locking {
     fn locked<R>(&self, f: impl FnOnce() -> R) -> R {
@@ -56,6 +58,11 @@ unsafe impl GlobalAlloc for Locking {
     }
 }
 
+/// Does something in a task, so that its allocations are sampled.
+fn in_a_task(f: impl FnOnce()) {
+    futures::executor::block_on(async { f() }.task("storm"));
+}
+
 /// Allocates, grows, shrinks and frees, and checks that what was written is still there.
 fn storm(seed: u64, calls: usize) {
     let mut random = Random(seed);
@@ -88,10 +95,11 @@ fn allocation_storms_with_a_lock() {
         let Some(sampler) = start(mechanism) else { return };
         thread::scope(|scope| {
             for seed in 1..=4 {
-                scope.spawn(move || storm(seed * 7919, rounds(4_000)));
+                scope.spawn(move || in_a_task(|| storm(seed * 7919, rounds(4_000))));
             }
         });
-        stop(sampler);
+        let allocations = stop(sampler).allocations;
+        assert!(allocations.iter().any(|it| it.seen > 0), "{allocations:#?}");
     });
 }
 
@@ -101,9 +109,10 @@ fn allocation_storms_without() {
         let Some(sampler) = start(mechanism) else { return };
         thread::scope(|scope| {
             for seed in 1..=4 {
-                scope.spawn(move || storm(seed * 104_729, rounds(8_000)));
+                scope.spawn(move || in_a_task(|| storm(seed * 104_729, rounds(8_000))));
             }
         });
-        stop(sampler);
+        let allocations = stop(sampler).allocations;
+        assert!(allocations.iter().any(|it| it.seen > 0), "{allocations:#?}");
     });
 }

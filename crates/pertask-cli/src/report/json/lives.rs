@@ -28,7 +28,7 @@ pub fn report(
     if let (Some(matched), Some((part, _))) = (&mut head.matched, shown.part) {
         (matched.time_ns, matched.samples) = (part.times().sum(), None);
     }
-    write(to, &Report { schema: SCHEMA, head, tables })
+    write(to, &Report { schema: SCHEMA, head, tables, allocations: Vec::new() })
 }
 
 fn table(lives: &LifeSummary, most_rows: usize) -> Table<'_> {

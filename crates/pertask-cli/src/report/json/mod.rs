@@ -10,11 +10,12 @@ use std::{
 };
 
 use pertask::profile::{
-    Amount, GroupBy, Lost, Profile, State, Subject, Summary, SummaryRow, Times,
+    AllocationRow, Amount, GroupBy, Lost, Profile, State, Subject, Summary, SummaryRow, Times,
 };
 use serde::Serialize;
 
 use super::{Shown, harmless_json::Harmless};
+use crate::places;
 pub use difference::report as difference;
 pub use lives::report as lives;
 
@@ -27,6 +28,18 @@ struct Report<'a> {
     #[serde(flatten)]
     head: Head<'a>,
     tables: Vec<Table<'a>>,
+    allocations: Vec<Allocated<'a>>,
+}
+
+/// What was allocated at a place.
+#[derive(Serialize)]
+struct Allocated<'a> {
+    name: Option<&'a str>,
+    file: Option<&'a str>,
+    line: Option<u32>,
+    task_name: Option<&'a str>,
+    bytes: u64,
+    calls: u64,
 }
 
 /// What a profile says of itself.
@@ -131,7 +144,14 @@ pub fn report(
     let summaries: Vec<_> = by.iter().map(|by| shown.profile().summary(by)).collect();
     let of = |summary| table(shown, summary, most_rows);
     let tables = summaries.iter().map(of).collect();
-    write(to, &Report { schema: SCHEMA, head: head(shown, states), tables })
+    let places = places::allocations(shown.profile());
+    let allocations = places.iter().take(most_rows).map(allocated).collect();
+    write(to, &Report { schema: SCHEMA, head: head(shown, states), tables, allocations })
+}
+
+fn allocated(row: &AllocationRow) -> Allocated<'_> {
+    let Named { name, file, line, task_name, .. } = named(&row.place);
+    Allocated { name, file, line, task_name, bytes: row.bytes, calls: row.count }
 }
 
 fn write(to: &mut dyn Write, report: &impl Serialize) -> io::Result<()> {

@@ -2,7 +2,8 @@
 //!
 //! It may be called at any moment of a thread: under any lock, before the thread's first line and in its last destructor, in the
 //! core's own code, and in a child after `fork`. So it calls the allocator that it wraps, and beside that loads the epoch, and while
-//! threads count finds the thread's meter (`place.rs`) and adds to it. None of that allocates, locks, waits or panics.
+//! threads count finds the thread's meter (`place.rs`) and adds to it; and an allocation that is sampled (`sampling.rs`) has its stack written
+//! down. None of that allocates, locks, waits or panics.
 
 use super::meter::Meter;
 use super::{Memory, epoch, place};
@@ -51,12 +52,21 @@ fn count(call: impl FnOnce(&Meter)) {
     }
 }
 
+#[inline(always)]
+fn count_allocation(meter: &Meter, bytes: usize) {
+    let _is_reached = meter.count_allocation(bytes);
+    #[cfg(feature = "sampler")]
+    if _is_reached {
+        super::sampling::reached(meter, bytes);
+    }
+}
+
 /// Counts an allocation, unless it was refused.
 #[inline(always)]
 fn allocated(memory: *mut u8, layout: Layout) -> *mut u8 {
     count(|meter| {
         if !memory.is_null() {
-            meter.count_allocation(layout.size());
+            count_allocation(meter, layout.size());
         }
     });
     memory
@@ -92,7 +102,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
         count(|meter| {
             if !moved.is_null() {
                 meter.count_free(layout.size());
-                meter.count_allocation(new_size);
+                count_allocation(meter, new_size);
             }
         });
         moved

@@ -23,6 +23,8 @@ unsafe impl Zeroable for Sums {}
 #[repr(align(64))]
 pub(super) struct Meter {
     sums: Sums,
+    /// The byte, by `allocated_bytes`, whose allocation is sampled (`sampling.rs`); 0 if none was chosen yet.
+    chosen: AtomicU64,
     /// Whether several threads count here.
     is_shared: bool,
 }
@@ -70,12 +72,12 @@ impl Sums {
 impl Meter {
     /// A meter of one thread at a time.
     pub(super) const fn new() -> Self {
-        Self { sums: Sums::new(), is_shared: false }
+        Self { sums: Sums::new(), chosen: AtomicU64::new(0), is_shared: false }
     }
 
     /// A meter of several threads, which is slower.
     pub(super) const fn shared() -> Self {
-        Self { sums: Sums::new(), is_shared: true }
+        Self { sums: Sums::new(), chosen: AtomicU64::new(u64::MAX), is_shared: true }
     }
 
     #[inline(always)]
@@ -83,9 +85,33 @@ impl Meter {
         self.sums.read()
     }
 
+    /// Returns whether the chosen byte is reached.
     #[inline(always)]
-    pub(super) fn count_allocation(&self, bytes: usize) {
+    pub(super) fn count_allocation(&self, bytes: usize) -> bool {
         self.count([&self.sums.allocated_bytes, &self.sums.allocations], bytes);
+        // Relaxed, both: the thread that counts has written the first, and the second is a figure.
+        self.sums.allocated_bytes.load(Ordering::Relaxed) >= self.chosen.load(Ordering::Relaxed)
+    }
+
+    #[cfg(feature = "sampler")]
+    pub(super) fn chosen(&self) -> u64 {
+        // Relaxed: a figure.
+        self.chosen.load(Ordering::Relaxed)
+    }
+
+    /// Chooses the next byte, unless somebody has chosen since it was `before`.
+    #[cfg(feature = "sampler")]
+    pub(super) fn choose(&self, before: u64, next: u64) {
+        let (now, failed) = (Ordering::Relaxed, Ordering::Relaxed);
+        // Relaxed, both: a figure. If another thread asks for a new choice meanwhile, the next allocation finds that.
+        let _ = self.chosen.compare_exchange(before, next, now, failed);
+    }
+
+    /// Has the next allocation choose a byte.
+    #[cfg(feature = "sampler")]
+    pub(super) fn choose_anew(&self) {
+        // Relaxed: a figure, which the meter's thread finds soon.
+        self.chosen.store(0, Ordering::Relaxed);
     }
 
     #[inline(always)]

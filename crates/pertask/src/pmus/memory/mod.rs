@@ -10,6 +10,8 @@ pub(crate) mod count;
 pub(crate) mod epoch;
 mod meter;
 mod place;
+#[cfg(feature = "sampler")]
+pub(crate) mod sampling;
 pub(crate) mod tag_counts;
 
 use self::count::MemoryCount;
@@ -168,6 +170,17 @@ impl Memory {
         // Relaxed: this thread has written it, or its former owner and whoever registered the PMU, before they let it go.
         let ran_tasks = cpu.switches() > data.online_at.load(Ordering::Relaxed);
         data.meter().filter(|_| ran_tasks)
+    }
+
+    /// Calls `f` with the meter of each CPU.
+    #[cfg(feature = "sampler")]
+    fn for_each_meter(mut f: impl FnMut(&Meter)) {
+        let Some(handle) = Self::registered() else { return };
+        System::global().for_each_cpu(|cpu| {
+            if let Some(meter) = handle.cpu_data(cpu).and_then(MemoryCpu::meter) {
+                f(meter);
+            }
+        });
     }
 
     /// What the whole process has allocated and freed.

@@ -1,0 +1,134 @@
+//! Where tasks allocate: the stacks of allocations that are sampled, and what they stand for.
+
+#![cfg(feature = "profiler")]
+
+mod support;
+
+use pertask::profile::{Allocation, Profile};
+use pertask::sampler::{Sampler, SamplerOptions};
+use pertask::{LabelExt, SessionOptions, TaskExt};
+use std::alloc::System;
+use std::hint::black_box;
+use support::{alone, row, run, wait_until};
+
+#[global_allocator]
+static ALLOC: pertask::Alloc<System> = pertask::Alloc::new(System);
+
+fn sampling() -> Sampler {
+    let mut options = SamplerOptions::with_frequency(99);
+    options.allocations = true;
+    Sampler::start(options).expect("a mechanism works")
+}
+
+#[inline(never)]
+fn small() {
+    drop(black_box(Box::new([0_u8; 100])));
+}
+
+#[inline(never)]
+fn large() {
+    drop(black_box(Vec::<u8>::with_capacity(200_000)));
+}
+
+/// The functions of an allocation's stack, from the innermost.
+fn functions(profile: &Profile, allocation: &Allocation) -> Vec<String> {
+    let locations = allocation.sample.stack.iter().filter_map(|id| profile.location(*id));
+    let lines = locations.flat_map(|location| &location.lines);
+    lines.filter_map(|line| Some(profile.function(line.function)?.name.to_string())).collect()
+}
+
+fn is_of(allocation: &Allocation, name: &str) -> bool {
+    let task = allocation.sample.task.as_ref();
+    task.is_some_and(|task| task.name.as_deref() == Some(name))
+}
+
+#[test]
+fn allocations_stand_at_what_asked_for_memory_and_add_up_to_the_byte() {
+    let _alone = alone();
+    let session = SessionOptions { memory: true, ..SessionOptions::default() }.start().unwrap();
+    let sampler = sampling();
+    let is_seen = |path_has: &str| {
+        let profile = sampler.snapshot().resolve();
+        let of = profile.allocations.iter().filter(|it| it.sample.count > 0);
+        of.into_iter().any(|it| functions(&profile, it).iter().any(|name| name.contains(path_has)))
+    };
+    let mut rounds = 0;
+    wait_until("both are seen", || {
+        rounds += 1;
+        let work = async {
+            for _ in 0..10_000 {
+                small();
+            }
+            for _ in 0..10 {
+                large();
+            }
+        };
+        run(work.task("allocates"));
+        run(async { drop(black_box(Box::new(7))) }.task("hardly allocates"));
+        is_seen("::small") && is_seen("::large")
+    });
+    let profile = sampler.stop().resolve();
+    let report = session.stop();
+    for name in ["allocates", "hardly allocates"] {
+        let of = || profile.allocations.iter().filter(|it| is_of(it, name));
+        let exact = row(&report, name).memory.unwrap();
+        assert_eq!(of().map(|it| it.bytes).sum::<u64>(), exact.allocated_bytes, "{name}");
+        assert_eq!(of().map(|it| it.sample.count).sum::<u64>(), exact.allocations, "{name}");
+    }
+    let of = |part: &str| {
+        let has = |it: &&Allocation| functions(&profile, it).iter().any(|it| it.contains(part));
+        let found = profile.allocations.iter().filter(|it| is_of(it, "allocates")).filter(has);
+        found.map(|it| it.bytes).sum::<u64>()
+    };
+    let all = f64::from(rounds) * (10_000.0 * 100.0 + 10.0 * 200_000.0);
+    for (part, share) in [("::small", 1.0 / 3.0), ("::large", 2.0 / 3.0)] {
+        let found = of(part) as f64 / all;
+        // There are some six samples a round.
+        assert!((share / 3.0..1.0).contains(&found), "{part}: {found} of {share}");
+    }
+    let hardly = profile.allocations.iter().find(|it| is_of(it, "hardly allocates")).unwrap();
+    assert_eq!(functions(&profile, hardly), ["(allocation not seen)"]);
+    // The allocator itself is not shown.
+    let innermost =
+        profile.allocations.iter().filter_map(|it| functions(&profile, it).first().cloned());
+    for function in innermost {
+        assert!(!function.contains("pertask::pmus") && !function.contains("__rust"), "{function}");
+    }
+}
+
+#[test]
+fn allocations_have_labels_and_go_through_files() {
+    let _alone = alone();
+    let sampler = sampling();
+    wait_until("the label is seen", || {
+        let work = async { (0..20).for_each(|_| large()) };
+        run(work.labels([("tenant", "acme")]).task("labelled"));
+        let profile = sampler.snapshot();
+        profile.allocations.iter().any(|it| it.labels.iter().any(|it| it == ("tenant", "acme")))
+    });
+    let raw = sampler.stop();
+    let resolved = raw.resolve();
+    let mut file = Vec::new();
+    resolved.write_pprof(&mut file).unwrap();
+    assert_eq!(Profile::from_pprof(&file[..]).unwrap().allocations, resolved.allocations);
+    let mut file = Vec::new();
+    raw.write_pprof_unresolved(&mut file).unwrap();
+    let read = Profile::from_pprof(&file[..]).unwrap();
+    let later = pertask::sampler::resolve(&read, &Default::default());
+    let bytes = |profile: &Profile| {
+        let labelled = profile.allocations.iter().filter(|it| is_of(it, "labelled"));
+        let seen = labelled.filter(|it| !it.sample.labels.is_empty());
+        let has = |it: &&Allocation| functions(profile, it).iter().any(|it| it.contains("large"));
+        seen.filter(has).map(|it| it.bytes).sum::<u64>()
+    };
+    assert!(bytes(&resolved) > 0, "{:#?}", resolved.allocations);
+    assert_eq!(bytes(&later), bytes(&resolved), "{:#?}", later.allocations);
+}
+
+#[test]
+fn who_does_not_ask_has_none() {
+    let _alone = alone();
+    let sampler = Sampler::start(SamplerOptions::with_frequency(99)).expect("a mechanism works");
+    run(async { (0..100).for_each(|_| large()) }.task("allocates"));
+    assert!(sampler.stop().allocations.is_empty());
+}
