@@ -178,7 +178,7 @@ impl ProfileBuilder {
         if let Some(sample) = self.allocations.add(sample, amount, room)
             && self
                 .allocations
-                .add(folded(sample), amount, room + self.bounds.folded_samples)
+                .add(folded(sample), amount, room.saturating_add(self.bounds.folded_samples))
                 .is_some()
         {
             let unknown = Sample { complete: false, ..Sample::default() };
@@ -212,6 +212,7 @@ impl ProfileBuilder {
     #[must_use]
     pub fn finish(self, duration: Duration) -> Profile {
         let (samples, off_cpu) = Profile::by_cpu(self.samples.into_vec());
+        let has_allocations = !self.allocations.0.is_empty();
         let allocations = self.allocations.into_vec().into_iter().map(|sample| Allocation {
             bytes: sample.time_ns,
             sample: Sample { time_ns: 0, ..sample },
@@ -224,6 +225,7 @@ impl ProfileBuilder {
             samples,
             state: State::OnCpu,
             off_cpu,
+            has_allocations,
             allocations: allocations.collect(),
             has_counts: true,
             locations: self.locations.into_vec(),

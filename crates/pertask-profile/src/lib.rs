@@ -123,6 +123,8 @@ pub struct Profile {
     pub off_cpu: Vec<Sample>,
     /// Memory that was allocated. Files of pprof keep it; summaries and pictures are of time alone.
     pub allocations: Vec<Allocation>,
+    /// Whether allocations were recorded, be there any or not.
+    pub has_allocations: bool,
     /// Whether the number of samples is known. Some programs write their CPU time alone; the `count` of each sample is 0 then.
     pub has_counts: bool,
     /// Places in the code, indexed by [`LocationId`].

@@ -68,6 +68,7 @@ impl Profile {
         let mut one = self.without_samples();
         if state == self.state {
             one.samples.clone_from(&self.samples);
+            one.allocations.clone_from(&self.allocations);
             return one;
         }
         let of_state = |sample: &&Sample| sample.state == state;
@@ -91,6 +92,7 @@ impl Profile {
             state: self.state,
             off_cpu: Vec::new(),
             allocations: Vec::new(),
+            has_allocations: self.has_allocations,
             has_counts: self.has_counts,
             locations: self.locations.clone(),
             functions: self.functions.clone(),

@@ -54,6 +54,7 @@ fn of_one(options: &ReportOptions, mut whole: Profile) -> Result<(), Error> {
     if let Some(part) = &part
         && part.samples.is_empty()
         && (!is_life || part.off_cpu.is_empty())
+        && places::allocations(part).is_empty()
     {
         let searched = if is_life { lives::as_one(&whole) } else { whole.clone() };
         return Err(Error::NothingMatched { place, why: near::why(&searched, part, &filter) });
@@ -79,7 +80,8 @@ fn of_one(options: &ReportOptions, mut whole: Profile) -> Result<(), Error> {
 /// Names tasks that are known by their types after the whole type.
 pub fn show_types(profile: &mut Profile) {
     let mut names: HashMap<Arc<str>, Arc<str>> = HashMap::new();
-    let samples = profile.samples.iter_mut().chain(&mut profile.off_cpu);
+    let of_allocations = profile.allocations.iter_mut().map(|it| &mut it.sample);
+    let samples = profile.samples.iter_mut().chain(&mut profile.off_cpu).chain(of_allocations);
     for task in samples.filter_map(|sample| sample.task.as_mut()) {
         if let Some(future) = &task.future {
             let whole =

@@ -6,7 +6,9 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use pertask::profile::{Function, Line, Location, Profile, ProfileBuilder, Sample, State, TaskRef};
+use pertask::profile::{
+    Allocation, Function, Line, Location, Profile, ProfileBuilder, Sample, State, TaskRef,
+};
 
 use crate::{
     GO, amount, pprof,
@@ -51,6 +53,22 @@ fn profile(waits: u64) -> Profile {
 
 fn file() -> Vec<u8> {
     pprof(&profile(30))
+}
+
+#[test]
+fn allocations_are_shown_and_filtered_though_there_is_no_cpu_time() {
+    let mut builder = ProfileBuilder::new("by hand", 10_000_000);
+    for (id, name, bytes) in [(1, "GET /a", 5_000), (2, "GET /b", 3_000)] {
+        let task = Some(task(id, Some(name), 80, None));
+        builder.add_allocation(Allocation { bytes, sample: Sample { task, ..amount(2) } });
+    }
+    let file = pprof(&builder.finish(Duration::from_secs(2)));
+    let report = text_of(&["-", "--task", "GET /b"], &file);
+    assert!(report.contains("Places of allocations (% of 2.93 KiB)"), "{report}");
+    let json = json(&on(&file, &["-", "--json"]));
+    let bytes: Vec<_> =
+        json["allocations"].as_array().unwrap().iter().map(|row| &row["bytes"]).collect();
+    assert_eq!(bytes, [8_000]);
 }
 
 #[test]

@@ -96,16 +96,19 @@ impl Columns {
 }
 
 impl Columns {
-    /// Returns the number and the bytes of a sample's allocations, if it has any.
+    /// Returns whether the file is of allocations, too.
+    pub(super) fn has_allocations(&self) -> bool {
+        self.allocations.is_some()
+    }
+
+    /// Returns the number and the bytes of a sample's allocations, if it has any. In a difference they may be negative.
     pub(super) fn allocated(
         &self,
         at: usize,
         values: &[i64],
-    ) -> Result<Option<[u64; 2]>, ReadError> {
+    ) -> Result<Option<[i128; 2]>, ReadError> {
         let Some([objects, space]) = self.allocations else { return Ok(None) };
-        // In a difference, fewer are none.
-        let number = |column| value(at, values, column).map(|it| u64::try_from(it).unwrap_or(0));
-        let numbers = [number(objects)?, number(space)?];
+        let numbers = [value(at, values, objects)?, value(at, values, space)?];
         Ok(Some(numbers).filter(|numbers| *numbers != [0, 0]))
     }
 }

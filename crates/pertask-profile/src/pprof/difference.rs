@@ -52,11 +52,13 @@ impl PprofFile {
     ///
     /// Returns an error if the file cannot be read, is damaged, exceeds a limit, or does not contain CPU time.
     pub fn read_within(reader: impl Read, limits: &ReadLimits) -> Result<Self, ReadError> {
-        let Signed { profile, less } = read::signed(reader, limits)?;
-        if less.is_empty() {
-            return Ok(Self::Profile(Box::new(profile)));
+        let signed = read::signed(reader, limits)?;
+        let is_difference = signed.is_difference();
+        let Signed { profile, less, .. } = signed;
+        match is_difference {
+            true => Ok(Self::Difference(Box::new(PprofDifference::of(profile, less)))),
+            false => Ok(Self::Profile(Box::new(profile))),
         }
-        Ok(Self::Difference(Box::new(PprofDifference::of(profile, less))))
     }
 }
 
@@ -75,6 +77,8 @@ impl PprofDifference {
         after.start = UNIX_EPOCH;
         let lasted_ns = std::mem::take(&mut after.duration_ns);
         let lost = std::mem::take(&mut after.lost);
+        after.allocations.clear();
+        let has_allocations = std::mem::take(&mut after.has_allocations);
         let (less, less_off_cpu) = Profile::by_cpu(less);
         let mut before =
             Profile { samples: less, off_cpu: less_off_cpu, remarks: Vec::new(), ..after.clone() };
@@ -84,6 +88,8 @@ impl PprofDifference {
             sample.labels.retain(|(key, value)| (&**key, &**value) != BASE);
         }
         after.remarks.extend(of_both(lasted_ns, lost));
+        let of_allocations = "what has changed in allocations is not shown; go tool pprof -sample_index=alloc_space shows it";
+        after.remarks.extend(has_allocations.then(|| of_allocations.to_owned()));
         Self { before, after, is_net }
     }
 }

@@ -59,7 +59,7 @@ impl Profile {
     pub fn write_pprof(&self, writer: impl Write) -> io::Result<()> {
         let all = || self.samples.iter().chain(&self.off_cpu);
         let has_off_cpu = all().any(|sample| sample.state != State::OnCpu);
-        let types = PprofTypes { off_cpu: has_off_cpu, allocations: !self.allocations.is_empty() };
+        let types = PprofTypes { off_cpu: has_off_cpu, allocations: self.has_allocations };
         let mut writer = PprofWriter::begin(writer, self.has_counts, types)?;
         let named = |location: &Location| location.mapping.filter(|_| !location.lines.is_empty());
         let named: HashSet<_> = self.locations.iter().filter_map(named).collect();

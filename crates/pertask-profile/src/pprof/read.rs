@@ -37,8 +37,8 @@ impl Profile {
     /// Returns an error if the file cannot be read, is damaged, exceeds a limit, does not contain CPU time, or is the difference of two
     /// profiles, which [`PprofFile`](super::super::PprofFile) reads.
     pub fn from_pprof_within(reader: impl Read, limits: &ReadLimits) -> Result<Self, ReadError> {
-        let Signed { profile, less } = signed(reader, limits)?;
-        if less.is_empty() { Ok(profile) } else { Err(ReadError::Difference) }
+        let signed = signed(reader, limits)?;
+        if signed.is_difference() { Err(ReadError::Difference) } else { Ok(signed.profile) }
     }
 }
 
@@ -47,6 +47,14 @@ pub(super) struct Signed {
     pub(super) profile: Profile,
     /// These samples, with numbers that are not negative. They use the profile's tables.
     pub(super) less: Vec<Sample>,
+    /// Whether there are allocations whose numbers are negative.
+    has_less_allocations: bool,
+}
+
+impl Signed {
+    pub(super) fn is_difference(&self) -> bool {
+        !self.less.is_empty() || self.has_less_allocations
+    }
 }
 
 /// Reads a profile or a difference of two.
@@ -83,6 +91,7 @@ impl Reader<'_> {
         let mut reader = Samples::new(self.tables, &locations, &columns, self.limits, labels);
         let (mut samples, mut less) = reader.read(bytes)?;
         let allocations = mem::take(&mut reader.allocations);
+        let has_less_allocations = reader.has_less_allocations;
         let lost = lost(origin.lost, reader.lost, self.tables.cut.len() as u64);
         self.drop_frames(&mut locations, &functions, [&mut samples, &mut less])?;
         let (samples, off_cpu) = Profile::by_cpu(samples);
@@ -95,6 +104,7 @@ impl Reader<'_> {
             state: State::OnCpu,
             off_cpu,
             allocations,
+            has_allocations: columns.has_allocations(),
             has_counts: columns.has_counts(),
             locations,
             functions,
@@ -103,7 +113,7 @@ impl Reader<'_> {
             remarks: self.remarks.before(origin.remarks),
             task_root: origin.task_root.filter(|_| origin.is_ours),
         };
-        Ok(Signed { profile, less })
+        Ok(Signed { profile, less, has_less_allocations })
     }
 
     fn columns(&mut self, is_ours: bool) -> Result<Columns, ReadError> {

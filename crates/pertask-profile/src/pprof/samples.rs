@@ -28,6 +28,8 @@ pub(super) struct Samples<'a> {
     pub(super) lost: Lost,
     held: Held,
     pub(super) allocations: Vec<Allocation>,
+    /// Whether there are allocations whose numbers are negative.
+    pub(super) has_less_allocations: bool,
     /// Sums of what is read must not overflow.
     sum: (u64, u64),
     /// Texts of some numbers, of which many labels may have the same.
@@ -62,6 +64,7 @@ impl<'a> Samples<'a> {
             lost: Lost::default(),
             held: Held::default(),
             allocations: Vec::new(),
+            has_less_allocations: false,
             sum: (0, 0),
             numbers: HashMap::new(),
         }
@@ -108,11 +111,16 @@ impl<'a> Samples<'a> {
         }
         sample.stack = parts.stack.as_slice().into();
         let states = self.states(at, &parts.values)?;
-        if let Some([count, bytes]) = self.columns.allocated(at, &parts.values)? {
+        if let Some(numbers) = self.columns.allocated(at, &parts.values)? {
             self.held.add(parts.depth, parts.labels, self.limits)?;
-            let complete = sample.complete && !parts.is_cut;
-            let sample = Sample { count, complete, ..sample.clone() };
-            self.allocations.push(Allocation { bytes, sample });
+            match numbers.map(u64::try_from) {
+                [Ok(count), Ok(bytes)] => {
+                    let complete = sample.complete && !parts.is_cut;
+                    let sample = Sample { count, complete, ..sample.clone() };
+                    self.allocations.push(Allocation { bytes, sample });
+                }
+                _ => self.has_less_allocations = true,
+            }
             // Without any time, that is all it is.
             if matches!(states[..], [(State::OnCpu, [0, 0])]) {
                 return Ok(Vec::new());

@@ -1,5 +1,6 @@
 //! Profiles: what a user reads in each format, what comes back from a file, and what a bad file does.
 
+mod allocations;
 mod builder;
 mod compare;
 mod difference;

@@ -154,6 +154,7 @@ fn profiles() -> impl Strategy<Value = Profile> {
                 period_ns: period.into(),
                 samples: tables.0.iter().cloned().map(|it| counted(it, has_counts)).collect(),
                 state: State::OnCpu,
+                has_allocations: has_counts || tables.0.iter().any(|it| allocation(it).is_some()),
                 allocations: tables.0.iter().filter_map(allocation).collect(),
                 off_cpu: tables.0.into_iter().filter_map(off_cpu).collect(),
                 has_counts,

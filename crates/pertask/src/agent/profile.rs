@@ -3,7 +3,7 @@
 use super::asked::{Asked, Parameter, Refusal};
 use super::limits::{self, MOST_SECONDS};
 use super::running::{self, Running};
-use crate::profile::Profile;
+use crate::profile::{Lost, Profile};
 use crate::sampler::{RawProfile, ResolveOptions, Sampler, SamplerOptions};
 use pertask_agent::Answer;
 use std::io;
@@ -98,7 +98,9 @@ impl Wanted {
     fn named(&self, profile: &RawProfile) -> Profile {
         let mut named = resolved(profile);
         if self.only_allocations {
+            // Nothing of these was asked for.
             named.samples.clear();
+            named.lost = Lost::default();
         }
         named
     }

@@ -5,9 +5,10 @@
 use super::handler::ALLOCATION;
 use super::own_thread::OwnRecord;
 use crate::pmus::memory::sampling::Sampled;
+use pertask_core::Cpu;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The samples that are lost, because there was no room in their thread's ring.
+/// The samples that are lost, because there was no room in their thread's ring, the stack was not known, or the thread is not sampled.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// Begins to sample allocations. Somebody counts memory as long as the result lives.
@@ -22,9 +23,12 @@ pub(super) fn dropped() -> u64 {
 }
 
 fn take(bytes: u64) {
-    // A thread that runs no tasks has none. So has a worker that the sampler has not found yet: that is what it knows nothing of.
-    let Some(own) = OwnRecord::of_worker() else { return };
-    if own.write_sample(ALLOCATION, bytes).is_none() {
+    // Threads that run no tasks are not sampled.
+    if Cpu::record_here().is_none() {
+        return;
+    }
+    let written = OwnRecord::of_worker().and_then(|own| own.write_sample(ALLOCATION, bytes));
+    if written.is_none() {
         // Relaxed: a figure.
         DROPPED.fetch_add(1, Ordering::Relaxed);
     }

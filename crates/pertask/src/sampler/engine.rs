@@ -32,7 +32,8 @@ pub(super) const TURN: Duration = Duration::from_millis(10);
 /// The longest turn.
 const LONGEST_TURN: Duration = Duration::from_millis(100);
 
-/// The longest turn while waits are sampled. A ring of the default size then has room for all, though half of it is for samples.
+/// The longest turn while waits or allocations are sampled. Half of a ring of the default size then has room for the waits of a thread, and
+/// for some gigabyte a second of small allocations.
 const LONGEST_TURN_WITH_MORE: Duration = Duration::from_millis(25);
 
 /// The number of samples that a busy thread takes in a turn. A ring of the default size has room for four times as many.

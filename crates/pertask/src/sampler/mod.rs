@@ -172,12 +172,12 @@ impl Sampler {
             ..SessionOptions::default()
         };
         let clock = (clocked || sees_waits).then(|| measured.start()).transpose()?;
-        let sampled = sees_waits.then(waits::begin);
+        let sees = sees_waits.then(waits::begin);
         let dropped_waits = waits::dropped();
         let dropped_allocations = allocations::dropped();
         let allocations = sees_allocations.then(allocations::begin);
         let no_allocations = memory.refused();
-        let waits = sampled;
+        let waits = sees;
         sampler.beside = Some(Beside {
             _scopes,
             allocations,
@@ -238,6 +238,16 @@ impl Sampler {
         let before = self.beside.as_ref().filter(|beside| beside.allocations.is_some());
         let dropped = before.map(|beside| allocations::dropped() - beside.dropped_allocations);
         profile.lost.dropped_allocations += dropped.unwrap_or(0);
+        for (lost, what) in [
+            (profile.lost.dropped_waits, "a wait that was to be seen was"),
+            (profile.lost.dropped_allocations, "an allocation that was to be seen was"),
+        ] {
+            if lost > 0 {
+                profile
+                    .remarks
+                    .push(format!("{what} lost {lost} times: what others stand for has its share"));
+            }
+        }
         let why = self.beside.as_ref().and_then(|beside| beside.no_allocations.as_ref());
         profile.remarks.extend(why.map(|why| format!("no allocations: {why}")));
         profile

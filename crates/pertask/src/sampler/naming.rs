@@ -125,7 +125,9 @@ impl<'a> Naming<'a> {
         let Allocation { bytes, sample } = allocation;
         let lines = |(at, id): (usize, &LocationId)| {
             let place = self.places.get(id.0 as usize);
+            // A location without names may be anybody's.
             let allocator = place.map_or(&[][..], |place| &place.allocator);
+            let allocator = if allocator.is_empty() { &[false][..] } else { allocator };
             allocator.iter().copied().enumerate().map(move |(line, is)| (at, line, is))
         };
         let mut frames = sample.stack.iter().enumerate().flat_map(lines);
@@ -227,6 +229,7 @@ impl<'a> Naming<'a> {
         let tables = self.tables;
         let mut named = self.builder.finish(std::time::Duration::from_nanos(tables.duration_ns));
         named.has_counts = tables.has_counts;
+        named.has_allocations = tables.has_allocations;
         let (now, before) = (named.lost, tables.lost);
         named.lost = pertask_profile::Lost {
             // All samples were added again, so what is counted with them is counted again.

@@ -166,7 +166,8 @@ pub struct SampleLosses {
     pub unknown_stacks: u64,
     /// Waits that were to be seen, and of which there is nothing: there was no room, or the thread is not sampled.
     pub dropped_waits: u64,
-    /// Allocations that were to be seen, and of which there is nothing, because there was no room.
+    /// Allocations that were to be seen, and of which there is nothing: there was no room, the stack was not known, or the thread is not
+    /// sampled.
     pub dropped_allocations: u64,
     /// Threads that could not be sampled, or that block the signal. [`RawProfile::remarks`] says why.
     pub threads_not_sampled: u64,
@@ -246,6 +247,8 @@ pub struct RawProfile {
     pub unmet: Vec<Unmet>,
     /// What the session has missed.
     pub lost: SampleLosses,
+    /// Whether allocations were asked for, and could be seen.
+    pub(super) has_allocations: bool,
     /// Whether samples are missing from some moment on.
     pub(super) cut_short: bool,
     /// The mechanism that interrupted the threads, its rate, and why no better one could be used.
@@ -290,6 +293,7 @@ impl RawProfile {
             samples: Vec::new(),
             waits: Vec::new(),
             allocations: Vec::new(),
+            has_allocations: false,
             blocked_ns: BTreeMap::new(),
             unmet: Vec::new(),
             cut_short: false,

@@ -247,8 +247,11 @@ fn addresses(raw: &RawProfile) -> Vec<u64> {
     const MOST: usize = 1 << 14;
     // Twice what was left the last time, so that sorting takes no more than the logarithm of the addresses for each.
     let mut most = MOST;
-    raw.waits.iter().for_each(|wait| all.extend(places(&wait.stack)));
-    raw.allocations.iter().for_each(|allocation| all.extend(places(&allocation.stack)));
+    let mut off_cpu: Vec<_> = raw.waits.iter().map(|wait| &wait.stack).collect();
+    off_cpu.extend(raw.allocations.iter().map(|allocation| &allocation.stack));
+    off_cpu.sort_unstable_by_key(|stack| stack.as_ptr());
+    off_cpu.dedup_by_key(|stack| stack.as_ptr());
+    off_cpu.iter().for_each(|stack| all.extend(places(stack)));
     for samples in raw.samples.chunks(MOST) {
         stacks.extend(samples.iter().map(|sample| &sample.stack));
         stacks.sort_unstable_by_key(|stack| stack.as_ptr());
@@ -277,7 +280,8 @@ fn head(raw: &RawProfile) -> Profile {
     raw.remarks.iter().for_each(|remark| builder.remark(remark.as_str()));
     let root =
         TaskRoot { functions: tracked::FUNCTIONS.to_owned(), file: tracked::FILE.to_owned() };
-    Profile { task_root: Some(root), ..builder.finish(raw.duration) }
+    let has_allocations = raw.has_allocations;
+    Profile { task_root: Some(root), has_allocations, ..builder.finish(raw.duration) }
 }
 
 fn word(word: &str) -> LocationId {

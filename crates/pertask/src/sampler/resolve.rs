@@ -97,7 +97,7 @@ impl RawProfile {
         let mut recording = Recording::of(self);
         let mut head = recording.take_tables();
         let off_cpu = !self.waits.is_empty() || !self.blocked_ns.is_empty();
-        let types = PprofTypes { off_cpu, allocations: !self.allocations.is_empty() };
+        let types = PprofTypes { off_cpu, allocations: self.has_allocations };
         let mut writer = PprofWriter::with_types(writer, types)?;
         head.mappings.iter().try_for_each(|it| writer.mapping(it).map(drop))?;
         head.functions.iter().try_for_each(|it| writer.function(it).map(drop))?;

@@ -247,6 +247,7 @@ impl Session {
             samples: self.samples,
             waits: self.waits.finish(),
             allocations: self.allocations.finish(),
+            has_allocations: self.has_allocations,
             blocked_ns: BTreeMap::new(),
             unmet: kernel.chain(deaf).filter(|unmet| unmet.cpu_ns > 0).collect(),
             cut_short: halted || self.lost.dropped_memory_full > 0,

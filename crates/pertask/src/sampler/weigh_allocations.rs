@@ -38,7 +38,9 @@ pub(super) fn weigh(allocations: &mut Vec<RawAllocation>, counted: &HashMap<u32,
         bytes: bytes.rest(),
         ..RawAllocation::without_place(path)
     });
-    allocations.extend(unseen.filter(|allocation| allocation.count > 0));
+    allocations.extend(unseen);
+    // Of what was seen before the counting began, or after it ended, there is nothing to share.
+    allocations.retain(|allocation| allocation.count > 0 || allocation.bytes > 0);
     allocations.sort_by_key(|allocation| Reverse(allocation.bytes));
 }
 

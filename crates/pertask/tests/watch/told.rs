@@ -1,10 +1,10 @@
 //! How the program is told of a poll.
 
 use super::support::{self, alone};
-use super::{options, rows};
+use super::{THRESHOLD, options, rows};
 use pertask::watch::{BlockingPoll, Watch};
 use pertask::{BlockedState, TaskExt};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -58,18 +58,23 @@ fn the_program_is_told_while_the_poll_lasts_and_when_it_is_over() {
 #[test]
 fn a_panic_of_the_programs_function_ends_there_and_is_counted() {
     let _alone = alone();
-    let told = Arc::new(AtomicBool::new(false));
+    let told = Arc::new(AtomicU64::new(0));
     let tell = {
         let told = Arc::clone(&told);
         move |_: &BlockingPoll| {
-            told.store(true, Ordering::Relaxed);
+            told.fetch_add(1, Ordering::Relaxed);
             panic!("on purpose");
         }
     };
     let watch = Watch::start_with(options(), tell).unwrap();
-    for _ in 0..2 {
-        told.store(false, Ordering::Relaxed);
-        support::run(async { block_until_told(&told) }.task("panics"));
+    // Each poll is told of twice, of its end perhaps while the next one lasts.
+    for first in [1, 3] {
+        let lasts = async {
+            while told.load(Ordering::Relaxed) < first {
+                thread::sleep(THRESHOLD);
+            }
+        };
+        support::run(lasts.task("panics"));
     }
     let report = watch.stop();
     assert_eq!(rows(&report, "panics").iter().map(|row| row.polls).sum::<u64>(), 2);

@@ -9,7 +9,7 @@ use super::Memory;
 use super::meter::Meter;
 use crate::os::clock::Choice;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 /// The bytes between two samples, on average.
 pub(crate) const INTERVAL_BYTES: u64 = 512 << 10;
@@ -33,10 +33,12 @@ impl Sampled {
     /// The first call decides who takes in the samples. Somebody counts memory as long as this lives.
     pub(crate) fn begin(take: Take) -> Self {
         TAKE.get_or_init(|| take);
-        // Relaxed: a worker that does not know of it yet learns it by what follows.
-        if WANTED.fetch_add(1, Ordering::Relaxed) == 0 {
-            Memory::for_each_meter(Meter::choose_anew);
-        }
+        // Relaxed: the fence orders it.
+        WANTED.fetch_add(1, Ordering::Relaxed);
+        // SeqCst: pairs with the fence in `reached`. If this fence comes first, a worker that has chosen no byte finds that one is wanted.
+        // If the worker's comes first, its choice is undone here.
+        fence(Ordering::SeqCst);
+        Memory::for_each_meter(Meter::choose_anew);
         Self(())
     }
 }
@@ -58,6 +60,14 @@ pub(super) fn reached(meter: &Meter, bytes: usize) {
     let so_far = meter.read().allocated_bytes;
     let next = if is_wanted { so_far.saturating_add(distance(so_far)) } else { NEVER };
     meter.choose(chosen, next);
+    if !is_wanted {
+        // SeqCst: pairs with the fence in `begin`.
+        fence(Ordering::SeqCst);
+        // Relaxed: the fence orders it.
+        if WANTED.load(Ordering::Relaxed) != 0 {
+            meter.choose_anew();
+        }
+    }
     // The first byte was not chosen by chance.
     if is_wanted
         && chosen != 0

@@ -1,9 +1,12 @@
 //! What the tasks of all CPUs have allocated and freed, by tag.
 
 use super::count::MemoryCount;
-use super::{Memory, MemoryCpu, TRIES};
+use super::{Memory, MemoryCpu};
 use crate::pmus::by_tag;
 use pertask_core::{CpuRecord, System};
+
+/// How often a reading tries to read a CPU without a switch in between.
+const TRIES: usize = 4;
 
 /// The amounts of a tag, in this order.
 pub(super) const AMOUNTS: usize = 4;

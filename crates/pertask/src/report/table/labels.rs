@@ -65,7 +65,7 @@ pub(super) fn lives(
     lines
 }
 
-/// The lines of the memory of one key, with at most `most` values: those that have allocated most. None where memory was not counted.
+/// The lines of the memory of one key, with at most `most` of the values that the report has: those that have allocated most. None where memory was not counted.
 pub(super) fn memory(
     label: &LabelReport,
     process: &MemoryCount,
