@@ -27,7 +27,10 @@ fn take(bytes: u64) {
     if Cpu::record_here().is_none() {
         return;
     }
-    let written = OwnRecord::of_worker().and_then(|own| own.write_sample(ALLOCATION, bytes));
+    let written = match OwnRecord::of_worker() {
+        Some(own) => own.write_sample(ALLOCATION, bytes),
+        None => None,
+    };
     if written.is_none() {
         // Relaxed: a figure.
         DROPPED.fetch_add(1, Ordering::Relaxed);

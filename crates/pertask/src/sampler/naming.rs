@@ -5,7 +5,7 @@
 //!
 //! A sample of no tracked task gets the type of the task that its stack shows.
 
-use super::allocator::is_allocator;
+use super::allocator::Layer;
 use super::types::{Mark, Owner, Type, Types};
 use pertask_executors::is_primitive;
 use pertask_profile::{
@@ -20,6 +20,9 @@ const CUT: &str = "stack incomplete, task not known";
 
 /// The executor whose tasks a recorder can tell apart.
 const NUMBERED: &str = "tokio";
+
+/// The most frames that our own functions and the allocator's take at the beginning of an allocation's stack.
+const MOST_OF_ALLOCATOR: usize = 32;
 
 /// What people should know where tasks have no names and no types.
 const UNKNOWN_TYPES: &str = "types of some tasks are not known; build with debug = \"limited\", or at least \"line-tables-only\", or with -C symbol-mangling-version=v0";
@@ -43,8 +46,8 @@ struct Place {
     marks: Vec<Mark>,
     /// Whether each line is a function of a runtime's, or of a library of primitives, where its name says it.
     primitive: Vec<Option<bool>>,
-    /// Whether each line is a function of the allocator, or of ours within it.
-    allocator: Vec<bool>,
+    /// What each line is to an allocation.
+    layers: Vec<Layer>,
     /// The location in the new profile, if it has been needed whole.
     whole: Option<LocationId>,
 }
@@ -73,7 +76,7 @@ impl<'a> Naming<'a> {
             lines: Vec::new(),
             marks: Vec::new(),
             primitive: Vec::new(),
-            allocator: Vec::new(),
+            layers: Vec::new(),
             whole: None,
         });
         naming.places = places.collect();
@@ -126,13 +129,18 @@ impl<'a> Naming<'a> {
         let lines = |(at, id): (usize, &LocationId)| {
             let place = self.places.get(id.0 as usize);
             // A location without names may be anybody's.
-            let allocator = place.map_or(&[][..], |place| &place.allocator);
-            let allocator = if allocator.is_empty() { &[false][..] } else { allocator };
-            allocator.iter().copied().enumerate().map(move |(line, is)| (at, line, is))
+            let layers = place.map_or(&[][..], |place| &place.layers);
+            let layers = if layers.is_empty() { &[Layer::Caller][..] } else { layers };
+            layers.iter().copied().enumerate().map(move |(line, layer)| (at, line, layer))
         };
-        let mut frames = sample.stack.iter().enumerate().flat_map(lines);
+        let frames = || sample.stack.iter().enumerate().flat_map(lines);
+        // Our own functions come first, and may call others.
+        let of_ours = frames().take(MOST_OF_ALLOCATOR);
+        let ours = of_ours.enumerate().filter(|(_, (.., layer))| *layer == Layer::Ours).last();
+        let mut others = frames().skip(ours.map_or(0, |(nth, _)| nth + 1));
         // Where nothing but the allocator is known, that is where it was.
-        let (at, line) = frames.find(|(.., is)| !is).map_or((0, 0), |(at, line, _)| (at, line));
+        let first = others.find(|(.., layer)| *layer == Layer::Caller);
+        let (at, line) = first.map_or((0, 0), |(at, line, _)| (at, line));
         let stack = sample.stack[at..].to_vec();
         let sample = self.named(&Sample { stack, ..sample.clone() }, line);
         self.builder.add_allocation(Allocation { bytes: *bytes, sample });
@@ -263,8 +271,8 @@ impl<'a> Naming<'a> {
                 self.places[at].marks = self.marks(location.address, &frames, symbolizer);
                 let primitive = frames.iter().map(|frame| is_primitive(&frame.function));
                 self.places[at].primitive = primitive.collect();
-                let allocator = frames.iter().map(|frame| is_allocator(&frame.function));
-                self.places[at].allocator = allocator.collect();
+                let layers = frames.iter().map(|frame| Layer::of(&frame.function));
+                self.places[at].layers = layers.collect();
             } else {
                 let lines = location.lines.iter().filter_map(|line| self.same_line(*line));
                 self.places[at].lines = lines.collect();
@@ -272,8 +280,8 @@ impl<'a> Naming<'a> {
                 let name = |line: &Line| self.tables.function(line.function).map(|it| &it.name);
                 let primitive = |line| name(line).and_then(|name| is_primitive(name));
                 self.places[at].primitive = location.lines.iter().map(primitive).collect();
-                let allocator = |line| name(line).is_some_and(|name| is_allocator(name));
-                self.places[at].allocator = location.lines.iter().map(allocator).collect();
+                let layer = |line| name(line).map_or(Layer::Caller, |name| Layer::of(name));
+                self.places[at].layers = location.lines.iter().map(layer).collect();
             }
         }
     }
