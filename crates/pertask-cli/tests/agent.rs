@@ -367,7 +367,14 @@ fn engines_that_pull_get_profiles() {
         let mut tasks = profile.samples.iter().filter_map(|sample| sample.task.as_ref());
         assert!(tasks.any(is_named), "{engine}");
     }
-    for path in ["allocs", "block", "goroutine", "mutex", "heap"] {
+    // They ask for no time, and expect what was allocated before.
+    let (head, why) = demo.get("/debug/pprof/allocs");
+    let why = String::from_utf8_lossy(&why).into_owned();
+    assert!(
+        head.starts_with("HTTP/1.1 400 ") && why.contains("seconds is missing"),
+        "{head} {why}"
+    );
+    for path in ["block", "goroutine", "mutex", "heap"] {
         let (head, why) = demo.get(&format!("/debug/pprof/{path}"));
         let why = String::from_utf8_lossy(&why).into_owned();
         assert!(head.starts_with("HTTP/1.1 404 ") && why.contains(path), "{head} {why}");

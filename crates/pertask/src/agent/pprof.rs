@@ -17,7 +17,7 @@ profile?seconds=30&hz=199   where the CPU time goes, by task: gzip'd pprof
                             go tool pprof 'http://HOST:PORT/debug/pprof/profile?seconds=10'
 profile?waits=true          the same, and where tasks wait and how long: waiting, waits, ready, blocked
                             go tool pprof -sample_index=waiting 'http://HOST:PORT/debug/pprof/profile?seconds=10&waits=true'
-allocs?seconds=30           where tasks allocate in that time, if the program has pertask::Alloc: gzip'd pprof
+allocs?seconds=10           where tasks allocate in that time, if the program has pertask::Alloc: gzip'd pprof
                             go tool pprof 'http://HOST:PORT/debug/pprof/allocs?seconds=10'
 tasks?seconds=1             CPU time, polls and longest polls by spawn site; text, or JSON with format=json
 
@@ -38,7 +38,7 @@ pub(super) const OF_PROFILE: &[Parameter] = &[
 ];
 
 pub(super) const OF_ALLOCS: &[Parameter] =
-    &[Parameter { name: "seconds", meaning: "how long to sample [default: 30]" }];
+    &[Parameter { name: "seconds", meaning: "how long to sample; it must be there" }];
 
 pub(super) const OF_TASKS: &[Parameter] = &[
     Parameter { name: "seconds", meaning: "how long to measure [default: 1]" },
@@ -63,8 +63,13 @@ pub(super) fn profile(asked: &Asked<'_>) -> Result<Answer, Refusal> {
     wanted.get(asked)
 }
 
-/// Where tasks allocate, as Go's `allocs` says it of a program: here of the time for which it was asked.
+/// Where tasks allocate, as Go's `allocs` says it of a program; here of some seconds, for which it must be asked: Go's tools and continuous
+/// profilers that ask for no time expect an answer at once, of all the time before.
 pub(super) fn allocs(asked: &Asked<'_>) -> Result<Answer, Refusal> {
+    if asked.text("seconds").is_none() {
+        let why = "seconds is missing: what tasks have allocated so far nobody has looked at";
+        return Err(Refusal::bad(why));
+    }
     if let Some(why) = MemorySource::open(true)?.refused() {
         return Err(Refusal::new(503, why));
     }
