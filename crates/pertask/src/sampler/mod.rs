@@ -132,15 +132,24 @@ pub struct Sampler {
 struct Beside {
     _scopes: Option<CallStacks>,
     /// Dropped before `clock`, which counts.
-    allocations: Option<memory::sampling::Sampled>,
+    allocations: Option<Seen<memory::sampling::Sampled>>,
     clock: Option<Session>,
-    /// The waits that were dropped before the session.
-    dropped_waits: u64,
-    waits: Option<Sampled>,
-    /// The sampled allocations that were dropped before the session.
-    dropped_allocations: u64,
+    waits: Option<Seen<Sampled>>,
     /// Why allocations are not sampled, if they were asked for.
     no_allocations: Option<String>,
+}
+
+/// What is seen beside the samples, as long as this lives, and how many of it had been dropped before.
+#[derive(Debug)]
+struct Seen<T> {
+    _sampled: T,
+    dropped_before: u64,
+}
+
+impl<T> Seen<T> {
+    fn begin(begin: fn() -> T, dropped: fn() -> u64) -> Self {
+        Self { dropped_before: dropped(), _sampled: begin() }
+    }
 }
 
 impl Sampler {
@@ -154,13 +163,13 @@ impl Sampler {
     /// # Errors
     /// Returns [`Error::CannotSample`] if no mechanism works, with the reason for each, and [`Error::Attach`] if scopes or the
     /// CPU time of tasks are wanted and the core refuses the attach.
-    pub fn start(options: SamplerOptions) -> Result<Self, Error> {
+    pub fn start(mut options: SamplerOptions) -> Result<Self, Error> {
         let _scopes = options.scopes.then(CallStack::record).transpose()?;
-        let (clocked, sees_waits) = (options.clocked, options.waits);
-        let memory = MemorySource::open(options.allocations)?;
-        let sees_allocations = memory.handle().is_some();
-        let clocked = clocked || sees_allocations;
-        if clocked {
+        let source = MemorySource::open(options.allocations)?;
+        options.allocations = source.handle().is_some();
+        let (sees_waits, sees_allocations) = (options.waits, options.allocations);
+        let is_clocked = options.clocked || sees_allocations;
+        if is_clocked {
             // The first call finds the clock by trying.
             CpuTime::handle()?;
         }
@@ -171,22 +180,12 @@ impl Sampler {
             memory: sees_allocations,
             ..SessionOptions::default()
         };
-        let clock = (clocked || sees_waits).then(|| measured.start()).transpose()?;
-        let sees = sees_waits.then(waits::begin);
-        let dropped_waits = waits::dropped();
-        let dropped_allocations = allocations::dropped();
-        let allocations = sees_allocations.then(allocations::begin);
-        let no_allocations = memory.refused();
-        let waits = sees;
-        sampler.beside = Some(Beside {
-            _scopes,
-            allocations,
-            clock,
-            dropped_waits,
-            waits,
-            dropped_allocations,
-            no_allocations,
-        });
+        let clock = (is_clocked || sees_waits).then(|| measured.start()).transpose()?;
+        let waits = sees_waits.then(|| Seen::begin(waits::begin, waits::dropped));
+        let allocations =
+            sees_allocations.then(|| Seen::begin(allocations::begin, allocations::dropped));
+        let no_allocations = source.refused();
+        sampler.beside = Some(Beside { _scopes, allocations, clock, waits, no_allocations });
         Ok(sampler)
     }
 
@@ -230,26 +229,21 @@ impl Sampler {
         self.with_losses(profile)
     }
 
-    /// Says how many waits and allocations were dropped while this sampler was there.
+    /// Says how many waits and allocations were dropped while this sampler was there, and why there are no allocations.
     fn with_losses(&self, mut profile: RawProfile) -> RawProfile {
-        let before = self.beside.as_ref().filter(|beside| beside.waits.is_some());
-        let dropped = before.map(|beside| waits::dropped() - beside.dropped_waits);
-        profile.lost.dropped_waits += dropped.unwrap_or(0);
-        let before = self.beside.as_ref().filter(|beside| beside.allocations.is_some());
-        let dropped = before.map(|beside| allocations::dropped() - beside.dropped_allocations);
-        profile.lost.dropped_allocations += dropped.unwrap_or(0);
-        for (lost, what) in [
-            (profile.lost.dropped_waits, "a wait that was to be seen was"),
-            (profile.lost.dropped_allocations, "an allocation that was to be seen was"),
-        ] {
-            if lost > 0 {
-                profile
-                    .remarks
-                    .push(format!("{what} lost {lost} times: what others stand for has its share"));
-            }
-        }
-        let why = self.beside.as_ref().and_then(|beside| beside.no_allocations.as_ref());
-        profile.remarks.extend(why.map(|why| format!("no allocations: {why}")));
+        let Some(Beside { waits, allocations, no_allocations, .. }) = &self.beside else {
+            return profile;
+        };
+        let lost = &mut profile.lost;
+        lost.dropped_waits += waits.as_ref().map_or(0, |it| waits::dropped() - it.dropped_before);
+        lost.dropped_allocations +=
+            allocations.as_ref().map_or(0, |it| allocations::dropped() - it.dropped_before);
+        let lost = [(lost.dropped_waits, "a wait"), (lost.dropped_allocations, "an allocation")];
+        let lost = lost.into_iter().filter(|(times, _)| *times > 0);
+        profile.remarks.extend(lost.map(|(times, what)| {
+            format!("{what} that was to be seen was lost {times} times: others stand for it, too")
+        }));
+        profile.remarks.extend(no_allocations.iter().map(|why| format!("no allocations: {why}")));
         profile
     }
 
