@@ -248,7 +248,7 @@ pub struct RawProfile {
     /// What the session has missed.
     pub lost: SampleLosses,
     /// Whether allocations were asked for, and could be seen.
-    pub(super) has_allocations: bool,
+    pub has_allocations: bool,
     /// Whether samples are missing from some moment on.
     pub(super) cut_short: bool,
     /// The mechanism that interrupted the threads, its rate, and why no better one could be used.
