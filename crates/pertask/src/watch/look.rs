@@ -53,6 +53,8 @@ enum Age {
     New,
     /// It was seen to go on. Its times at that look, and its thread, if that was asked for its stack.
     Older(Times, Option<Asked>),
+    /// It has lasted too long, and there were too many others to look for its task.
+    PassedOver,
     Caught(Box<Caught>),
     /// It may take as long as it likes, or is none of ours.
     Ignored,
@@ -102,6 +104,7 @@ impl Looks {
                     kept.set_under_way(cpu, &caught);
                 }
                 Age::Older(_, Some(asked)) => owing.push(asked.thread()),
+                Age::PassedOver => kept.count_passed_over(),
                 _ => {}
             }
         }
@@ -116,9 +119,13 @@ impl Looks {
             return;
         };
         if seen.switches != switches {
-            if let Age::Caught(mut caught) = std::mem::replace(seen, fresh).age {
-                caught.end(&self.catcher);
-                kept.end(cpu.index(), &mut caught);
+            match std::mem::replace(seen, fresh).age {
+                Age::Caught(mut caught) => {
+                    caught.end(&self.catcher);
+                    kept.end(cpu.index(), &mut caught);
+                }
+                Age::PassedOver => kept.count_passed_over(),
+                _ => {}
             }
             return;
         }
@@ -146,7 +153,7 @@ impl Looks {
                     older => older,
                 }
             }
-            Age::New => self.catch((None, None), stint, place, kept),
+            Age::New | Age::PassedOver => self.catch((None, None), stint, place, kept),
             Age::Older(then, asked) => self.catch((Some(then), asked), stint, place, kept),
             Age::Caught(mut caught) => {
                 caught.note(stint);
@@ -176,8 +183,8 @@ impl Looks {
         let now_ns = clock::monotonic_ns();
         let id = place.cpu.current_id();
         if !self.searches.take(now_ns) {
-            kept.count_passed_over();
-            return Age::Ignored;
+            // There will be room in another second.
+            return Age::PassedOver;
         }
         // If the poll has just ended, another task may run there.
         let id = id.filter(|_| !place.is_over());
