@@ -47,13 +47,9 @@ fn allocations_stand_at_what_asked_for_memory_and_add_up_to_the_byte() {
     let _alone = alone();
     let session = SessionOptions { memory: true, ..SessionOptions::default() }.start().unwrap();
     let sampler = sampling();
-    let is_seen = |path_has: &str| {
-        let profile = sampler.snapshot().resolve();
-        let of = profile.allocations.iter().filter(|it| it.sample.count > 0);
-        of.into_iter().any(|it| functions(&profile, it).iter().any(|name| name.contains(path_has)))
-    };
     let mut rounds = 0;
-    wait_until("both are seen", || {
+    // With so many, chance decides little.
+    wait_until("a hundred are seen", || {
         rounds += 1;
         let work = async {
             for _ in 0..10_000 {
@@ -65,7 +61,7 @@ fn allocations_stand_at_what_asked_for_memory_and_add_up_to_the_byte() {
         };
         run(work.task("allocates"));
         run(async { drop(black_box(Box::new(7))) }.task("hardly allocates"));
-        is_seen("::small") && is_seen("::large")
+        sampler.snapshot().allocations.iter().map(|it| it.seen).sum::<u64>() > 100
     });
     let profile = sampler.stop().resolve();
     let report = session.stop();
@@ -83,8 +79,7 @@ fn allocations_stand_at_what_asked_for_memory_and_add_up_to_the_byte() {
     let all = f64::from(rounds) * (10_000.0 * 100.0 + 10.0 * 200_000.0);
     for (part, share) in [("::small", 1.0 / 3.0), ("::large", 2.0 / 3.0)] {
         let found = of(part) as f64 / all;
-        // There are some six samples a round.
-        assert!((share / 3.0..1.0).contains(&found), "{part}: {found} of {share}");
+        assert!((share / 2.0..share * 1.6).contains(&found), "{part}: {found} of {share}");
     }
     let hardly = profile.allocations.iter().find(|it| is_of(it, "hardly allocates")).unwrap();
     assert_eq!(functions(&profile, hardly), ["(allocation not seen)"]);
