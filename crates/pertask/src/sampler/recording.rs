@@ -104,16 +104,12 @@ impl<'a> Recording<'a> {
 
     /// Describes a sample.
     pub(super) fn sample(&mut self, raw: &RawSample) -> Sample {
-        let (stack, complete) = match raw.stack.is_empty() {
-            true => (vec![word(NOT_SAMPLED_YET)], true),
-            false => (self.stack(&raw.stack), raw.complete && !self.has_generated(&raw.stack)),
-        };
-        let root = raw.fiber.then(|| word(FIBER_ROOT));
+        let (stack, complete) = self.stack(&raw.stack, raw.complete, raw.fiber, NOT_SAMPLED_YET);
         Sample {
             count: 1,
             time_ns: raw.cpu_ns,
             state: State::OnCpu,
-            stack: stack.into_iter().chain(root).collect(),
+            stack,
             task: raw.task.map(|id| self.task(Some(id), raw.parent, raw.path)),
             woken_by: None,
             runtime: None,
@@ -143,16 +139,12 @@ impl<'a> Recording<'a> {
 
     /// Describes waits: the time of waiting, and that of being ready, at the same place.
     pub(super) fn waits(&mut self, raw: &RawWait) -> impl Iterator<Item = Sample> + use<> {
-        let (stack, complete) = match raw.stack.is_empty() {
-            true => (vec![word(WAIT_NOT_SEEN)], true),
-            false => (self.stack(&raw.stack), raw.complete && !self.has_generated(&raw.stack)),
-        };
-        let root = raw.fiber.then(|| word(FIBER_ROOT));
+        let (stack, complete) = self.stack(&raw.stack, raw.complete, raw.fiber, WAIT_NOT_SEEN);
         let waiting = Sample {
             count: raw.count,
             time_ns: raw.waiting_ns,
             state: State::Waiting,
-            stack: stack.into_iter().chain(root).collect(),
+            stack,
             task: Some(self.task(None, None, Some(raw.path))),
             woken_by: raw.woken_by.map(|path| self.task(None, None, Some(path))),
             labels: self.labels(&raw.labels),
@@ -177,14 +169,11 @@ impl<'a> Recording<'a> {
 
     /// Describes allocations.
     pub(super) fn allocation(&mut self, raw: &RawAllocation) -> Allocation {
-        let (stack, complete) = match raw.stack.is_empty() {
-            true => (vec![word(ALLOCATION_NOT_SEEN)], true),
-            false => (self.stack(&raw.stack), raw.complete && !self.has_generated(&raw.stack)),
-        };
-        let root = raw.fiber.then(|| word(FIBER_ROOT));
+        let (stack, complete) =
+            self.stack(&raw.stack, raw.complete, raw.fiber, ALLOCATION_NOT_SEEN);
         let sample = Sample {
             count: raw.count,
-            stack: stack.into_iter().chain(root).collect(),
+            stack,
             task: raw.path.map(|path| self.task(None, None, Some(path))),
             labels: self.labels(&raw.labels),
             complete,
@@ -193,10 +182,22 @@ impl<'a> Recording<'a> {
         Allocation { bytes: raw.bytes, sample }
     }
 
-    fn stack(&self, addresses: &[u64]) -> Vec<LocationId> {
+    /// The locations of a stack, or the words that say why there is none; and whether it is whole.
+    fn stack(
+        &self,
+        addresses: &[u64],
+        complete: bool,
+        fiber: bool,
+        missing: &str,
+    ) -> (Vec<LocationId>, bool) {
+        if addresses.is_empty() {
+            return (vec![word(missing)], true);
+        }
         let place = |address| self.addresses.binary_search(&address).ok();
         let places = places(addresses).filter_map(place);
-        places.map(|at| LocationId((WORDS.len() + at) as u32)).collect()
+        let locations = places.map(|at| LocationId((WORDS.len() + at) as u32));
+        let root = fiber.then(|| word(FIBER_ROOT));
+        (locations.chain(root).collect(), complete && !self.has_generated(addresses))
     }
 
     fn labels(&mut self, labels: &Labels) -> Vec<(Arc<str>, Arc<str>)> {

@@ -92,7 +92,7 @@ pub(super) fn memory(
     let rows = rows.into_iter().map(cells).collect();
     let title = format!("Memory by label {} (% of bytes)", key(label));
     let mut lines = vec![ink.paint(&title, Tint::Title)];
-    lines.extend(Grid::new(&memory::label_columns(VALUE), rows).lines(width, ink));
+    lines.extend(Grid::new(&memory::columns(VALUE), rows).lines(width, ink));
     lines
 }
 

@@ -11,18 +11,11 @@ use pertask_text::ink::Tint;
 pub(super) const PARTS: &str = "Memory allocated and freed (% of bytes allocated)";
 
 /// The columns of a list of parts.
-pub(super) const PART_COLUMNS: &[Column<'static>] = &[
-    Column::Number { title: "ALLOC%", rank: None },
-    Column::Number { title: "ALLOCATED", rank: None },
-    Column::Number { title: "CALLS", rank: None },
-    Column::Number { title: "AVERAGE", rank: Some(1) },
-    Column::Number { title: "FREED", rank: None },
-    Column::Number { title: "FREES", rank: Some(0) },
-    Column::Text { title: "", least: 10, most: MAX_NAME },
-];
+pub(super) const PART_COLUMNS: &[Column<'static>] =
+    &columns(Column::Text { title: "", least: 10, most: MAX_NAME });
 
-/// The columns of a list by label.
-pub(super) const fn label_columns(value: Column<'static>) -> [Column<'static>; 7] {
+/// The columns of [`numbers`], and whose they are.
+pub(super) const fn columns(whose: Column<'static>) -> [Column<'static>; 7] {
     [
         Column::Number { title: "ALLOC%", rank: None },
         Column::Number { title: "ALLOCATED", rank: None },
@@ -30,7 +23,7 @@ pub(super) const fn label_columns(value: Column<'static>) -> [Column<'static>; 7
         Column::Number { title: "AVERAGE", rank: Some(1) },
         Column::Number { title: "FREED", rank: None },
         Column::Number { title: "FREES", rank: Some(0) },
-        value,
+        whose,
     ]
 }
 
