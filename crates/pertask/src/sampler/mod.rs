@@ -238,10 +238,10 @@ impl Sampler {
         lost.dropped_waits += waits.as_ref().map_or(0, |it| waits::dropped() - it.dropped_before);
         lost.dropped_allocations +=
             allocations.as_ref().map_or(0, |it| allocations::dropped() - it.dropped_before);
-        let lost = [(lost.dropped_waits, "a wait"), (lost.dropped_allocations, "an allocation")];
-        let lost = lost.into_iter().filter(|(times, _)| *times > 0);
-        profile.remarks.extend(lost.map(|(times, what)| {
-            format!("{what} that was to be seen was lost {times} times: others stand for it, too")
+        let lost = [(lost.dropped_waits, "waits"), (lost.dropped_allocations, "allocations")];
+        let lost = lost.into_iter().filter(|(number, _)| *number > 0);
+        profile.remarks.extend(lost.map(|(number, what)| {
+            format!("{what} that were to be seen and were lost: {number}; those that were seen stand for them, too")
         }));
         profile.remarks.extend(no_allocations.iter().map(|why| format!("no allocations: {why}")));
         profile
