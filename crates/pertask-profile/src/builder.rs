@@ -346,10 +346,10 @@ impl<T: Eq + Hash> Table<T> {
 
 /// Returns the reduced form of a sample: what it keeps if there is no room for the whole.
 fn folded(sample: Sample) -> Sample {
-    let Sample { state, stack, task, woken_by, runtime, complete, .. } = sample;
-    let [task, woken_by] =
-        [task, woken_by].map(|of| of.map(|task| TaskRef { id: None, parent: None, ..task }));
-    Sample { state, stack, task, woken_by, runtime, complete, ..Sample::default() }
+    let Sample { state, stack, task, woken_by, held_by, runtime, complete, .. } = sample;
+    let [task, woken_by, held_by] = [task, woken_by, held_by]
+        .map(|of| of.map(|task| TaskRef { id: None, parent: None, ..task }));
+    Sample { state, stack, task, woken_by, held_by, runtime, complete, ..Sample::default() }
 }
 
 /// Returns the beginning of a text that is longer than `most` bytes.

@@ -168,6 +168,9 @@ pub struct Sample {
     /// The tasks that ended these waits, by name and site; or `None` where no task did (a timer, the network, another thread), or where that
     /// is not known.
     pub woken_by: Option<TaskRef>,
+    /// Of waits that went on at the end, the tasks that held the lock that was waited for, by name and site; or `None` where that is not
+    /// known.
+    pub held_by: Option<TaskRef>,
     /// The part of a runtime that ran outside tasks, as in `tokio scheduler`, or `None` if that is not known.
     pub runtime: Option<Arc<str>>,
     /// The thread that ran, or `None` if it is not known or the samples are of several threads.
@@ -190,6 +193,7 @@ impl Default for Sample {
             stack: Vec::new(),
             task: None,
             woken_by: None,
+            held_by: None,
             runtime: None,
             thread: None,
             scopes: Vec::new(),

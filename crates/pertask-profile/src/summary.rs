@@ -25,7 +25,7 @@ pub enum GroupBy {
     Place,
     /// Each thread. (A task that waits is on none.)
     Thread,
-    /// Of waits, the tasks of each name and those that woke them.
+    /// Of waits, the tasks of each name and those that woke them, or hold what they wait for.
     Waker,
     /// Each scope.
     Scope,
@@ -106,12 +106,14 @@ pub enum Subject {
         /// What the tasks are called whose place it is, or `None` if they have several names.
         task: Option<Arc<str>>,
     },
-    /// Tasks that waited, and those that woke them.
+    /// Tasks that waited, and those that woke them, or hold what they wait for.
     Waker {
         /// What the tasks are called that waited.
         task: Arc<str>,
         /// What the tasks are called that woke them, or `None` where no task did, or where that is not known.
         by: Option<Arc<str>>,
+        /// Whether these have not woken them, but hold the lock that they wait for.
+        holds: bool,
     },
     /// Samples without a stack.
     NoStack,
@@ -196,7 +198,8 @@ impl Profile {
         let mut called = Called::default();
         self.each_once(|sample| Subject::Waker {
             task: called.of(sample),
-            by: sample.woken_by.as_ref().map(|task| called.task(task)),
+            by: sample.woken_by.as_ref().or(sample.held_by.as_ref()).map(|task| called.task(task)),
+            holds: sample.woken_by.is_none() && sample.held_by.is_some(),
         })
     }
 
@@ -302,7 +305,10 @@ impl Subject {
             Self::Runtime(part) => frames::outside(Some(part)),
             Self::Function { name, .. } | Self::Place { name, .. } => (&**name).into(),
             Self::Scope(name) | Self::Label(name) => (&**name).into(),
-            Self::Waker { task, by } => {
+            Self::Waker { task, by: Some(by), holds: true } => {
+                format!("{task}, waiting for a lock that {by} holds").into()
+            }
+            Self::Waker { task, by, .. } => {
                 format!("{task}, woken by {}", by.as_deref().unwrap_or(NO_TASK)).into()
             }
             Self::NoStack => "(no stack)".into(),
@@ -317,9 +323,10 @@ impl Subject {
     pub(super) fn order(&self, other: &Self) -> Ordering {
         match (self, other) {
             // The name of these is made of two.
-            (Self::Waker { task, by }, Self::Waker { task: other_task, by: other_by }) => {
-                (task, by).cmp(&(other_task, other_by))
-            }
+            (
+                Self::Waker { task, by, holds },
+                Self::Waker { task: other_task, by: other_by, holds: other_holds },
+            ) => (task, by, holds).cmp(&(other_task, other_by, other_holds)),
             _ => (self.name(), self.place()).cmp(&(other.name(), other.place())),
         }
     }

@@ -183,7 +183,7 @@ fn who_wakes_is_told() {
     for profile in [waiting, read] {
         let rows = profile.summary(&GroupBy::Waker).rows;
         let edge = |task: &str, by: Option<&str>| {
-            let edge = Subject::Waker { task: task.into(), by: by.map(Into::into) };
+            let edge = Subject::Waker { task: task.into(), by: by.map(Into::into), holds: false };
             rows.iter().find(|row| row.subject == edge).map_or(0, |row| row.own.time_ns)
         };
         assert!(edge("waits for another", Some("wakes another")) >= 30_000_000, "{rows:#?}");
@@ -234,6 +234,31 @@ fn a_task_that_waits_for_ever_shows_where() {
     assert!(ns > 0, "{:#?}", profile.waits);
     drop(held);
     runtime.block_on(task).unwrap();
+}
+
+/// A future that a poll awaited and dropped is not where the task waits, if it goes on to another.
+#[test]
+fn what_was_given_up_is_not_what_a_task_waits_for() {
+    let _alone = alone();
+    let runtime = runtime();
+    let mutex = Arc::new(tokio::sync::Mutex::new(()));
+    let sampler = sampling();
+    let held = mutex.clone().try_lock_owned().unwrap();
+    let tries = Arc::clone(&mutex);
+    let work = async move {
+        // The poll in which the time is over asks for the lock once more.
+        let _ = tokio::time::timeout(Duration::from_millis(1), locked(&tries)).await;
+        tokio::time::sleep(Duration::from_secs(3_600)).await;
+    };
+    let task = runtime.spawn(work.task("has given up"));
+    let is_seen = || waited_at(&named(&sampler.snapshot()), &["Sleep", "was_given_up_is_not"]) > 0;
+    support::wait_until("it sleeps", is_seen);
+    let at_lock = |profile: &RawProfile| waited_at(&named(profile), &["Mutex", "locked"]);
+    let before = at_lock(&sampler.snapshot());
+    std::thread::sleep(Duration::from_millis(30));
+    assert_eq!(at_lock(&sampler.stop()), before);
+    task.abort();
+    drop(held);
 }
 
 /// A wait that began while waits were sampled, and ended while they were not, is none of a later sampler's.

@@ -14,7 +14,7 @@ pub(super) enum Value<'a> {
 }
 
 /// The keys of our own labels.
-const OURS: [&str; 12] = [
+const OURS: [&str; 14] = [
     "task",
     "task_name",
     "task_type",
@@ -27,6 +27,8 @@ const OURS: [&str; 12] = [
     "stack",
     "woken_by",
     "woken_by_site",
+    "held_by",
+    "held_by_site",
 ];
 /// The prefix of a user's key that would otherwise be one of ours.
 const USER: &str = "user.";
@@ -52,10 +54,15 @@ pub(super) fn of(sample: &Sample) -> Vec<(Cow<'_, str>, Value<'_>)> {
         labels.extend(site.map(|site| ("site".into(), site)));
         labels.extend(task.parent.map(|parent| ("parent".into(), Value::Number(parent))));
     }
-    if let Some(waker) = &sample.woken_by {
-        labels.extend(waker.name.iter().map(|name| ("woken_by".into(), text(name))));
-        let site = waker.site.as_ref().map(|site| Value::Text(frames::place(site).into()));
-        labels.extend(site.map(|site| ("woken_by_site".into(), site)));
+    let others = [
+        (&sample.woken_by, ("woken_by", "woken_by_site")),
+        (&sample.held_by, ("held_by", "held_by_site")),
+    ];
+    for (other, (name_key, site_key)) in others {
+        let Some(other) = other else { continue };
+        labels.extend(other.name.iter().map(|name| (name_key.into(), text(name))));
+        let site = other.site.as_ref().map(|site| Value::Text(frames::place(site).into()));
+        labels.extend(site.map(|site| (site_key.into(), site)));
     }
     labels.extend(sample.runtime.iter().map(|part| ("runtime".into(), text(part))));
     if let Some(thread) = &sample.thread {
@@ -160,6 +167,11 @@ impl Labels {
                 Some(site) => return waker(sample).site = Some(site),
                 None => Taken::Text(text),
             },
+            ("held_by", Taken::Text(name)) => return holder(sample).name = Some(name),
+            ("held_by_site", Taken::Text(text)) => match self.site(&text) {
+                Some(site) => return holder(sample).site = Some(site),
+                None => Taken::Text(text),
+            },
             ("parent", Taken::Number(parent)) => return task(sample).parent = Some(parent),
             ("thread", Taken::Text(name)) => return thread(sample).name = name,
             ("scope", Taken::Text(scope)) => return sample.scopes.push(scope),
@@ -222,6 +234,10 @@ fn task(sample: &mut Sample) -> &mut TaskRef {
 
 fn waker(sample: &mut Sample) -> &mut TaskRef {
     sample.woken_by.get_or_insert_default()
+}
+
+fn holder(sample: &mut Sample) -> &mut TaskRef {
+    sample.held_by.get_or_insert_default()
 }
 
 fn thread(sample: &mut Sample) -> &mut ThreadRef {

@@ -5,6 +5,7 @@
 //! - the numbers `task`, `parent` and `tid`;
 //! - the strings `task_name`, `site` (`file:line`) and `thread`;
 //! - of waits, the strings `woken_by` and `woken_by_site`: the name and the site of the tasks that ended them;
+//! - of waits that went on, the strings `held_by` and `held_by_site`: those of the tasks that held the lock that was waited for;
 //! - a string `scope` for each scope, the outermost first;
 //! - `stack` with the value `incomplete`;
 //! - the user's own labels. If a user's key is one of ours, it is written with `user.` before it, and read without. A label with

@@ -98,8 +98,10 @@ impl<'a> Naming<'a> {
                 let cells = [task, Cell::path(&name), site(at.as_ref())];
                 cells.into_iter().skip(usize::from(!self.with_tasks)).collect()
             }
-            Subject::Waker { task, by } => {
-                let by = by.as_deref().map_or_else(no_task, |it| Cell::new(frames::beginning(it)));
+            Subject::Waker { task, by, holds } => {
+                let holds = if *holds { " (holds the lock)" } else { "" };
+                let named = |by| Cell::new(&format!("{}{holds}", frames::beginning(by)));
+                let by = by.as_deref().map_or_else(no_task, named);
                 vec![Cell::new(frames::beginning(task)), by]
             }
             Subject::NoStack if *self.by == GroupBy::Place => {

@@ -178,11 +178,12 @@ fn allocation(sample: &Sample) -> Option<Allocation> {
 fn off_cpu(sample: Sample) -> Option<Sample> {
     let state = State::OFF_CPU[sample.time_ns as usize % 3];
     let count = if state == State::Waiting { sample.count } else { 0 };
-    // A waker without a name and a site is none.
+    // A waker or a holder without a name and a site is none.
     let woken_by = sample.task.clone().filter(|task| task.name.is_some() || task.site.is_some());
-    let woken_by =
+    let other =
         woken_by.map(|task| TaskRef { name: task.name, site: task.site, ..TaskRef::default() });
-    (sample.time_ns > 0).then_some(Sample { state, count, woken_by, ..sample })
+    let (woken_by, held_by) = if sample.complete { (other, None) } else { (None, other) };
+    (sample.time_ns > 0).then_some(Sample { state, count, woken_by, held_by, ..sample })
 }
 
 fn counted(sample: Sample, has_counts: bool) -> Sample {
@@ -205,6 +206,7 @@ fn samples() -> impl Strategy<Value = Sample> {
             stack,
             task,
             woken_by: None,
+            held_by: None,
             runtime: runtime.map(Into::into),
             thread: thread.map(|(tid, name)| ThreadRef { tid, name: name.into() }),
             scopes,

@@ -83,6 +83,39 @@ WAITING%  WAITING  WAITS  TASK         WOKEN BY
     assert_eq!(text(&profile().in_state(State::Waiting), &GroupBy::Waker), expected);
 }
 
+/// Who holds what a task waits for at the end has not ended the wait, and is no waker.
+#[test]
+fn holders_of_locks_are_told_from_those_that_ended_waits() {
+    let mut builder = builder();
+    let query = place(&mut builder, "app::query::{{closure}}", "src/app.rs", 41);
+    let [first, second] = [(1, "GET /render", 80), (2, "GET /hash", 81)]
+        .map(|(id, name, line)| Some(task(&mut builder, id, name, line)));
+    let other = second.map(|task| TaskRef { id: None, ..task });
+    let wait = Sample {
+        count: 1,
+        time_ns: 40_000_000,
+        state: State::Waiting,
+        stack: vec![query],
+        task: first,
+        ..Sample::default()
+    };
+    builder.add(Sample { woken_by: other.clone(), ..wait.clone() });
+    builder.add(Sample { held_by: other, time_ns: 60_000_000, ..wait });
+    let profile = builder.finish(Duration::from_millis(100)).in_state(State::Waiting);
+    let expected = "\
+Who ends waits (% of 100 ms of waiting time)
+WAITING%  WAITING  WAITS  TASK         WOKEN BY
+   60.0%  60.0 ms      1  GET /render  GET /hash (holds the lock)
+   40.0%  40.0 ms      1  GET /render  GET /hash";
+    assert_eq!(text(&profile, &GroupBy::Waker), expected);
+    let rows = profile.summary(&GroupBy::Waker).rows;
+    let subjects = rows.iter().map(|row| row.subject.to_string()).collect::<Vec<_>>();
+    assert_eq!(
+        subjects,
+        ["GET /render, waiting for a lock that GET /hash holds", "GET /render, woken by GET /hash"]
+    );
+}
+
 #[test]
 fn columns_say_what_the_time_is() {
     let waiting = "\

@@ -10,8 +10,10 @@
 
 use crate::os::clock::Choice;
 use pertask_core::{Cpu, SpawnPath, Task};
+use std::cell::Cell;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// The most leaves of a poll that have stacks.
 const LEAVES: usize = 4;
@@ -81,8 +83,12 @@ pub(crate) struct Wait {
     /// Whether the poll goes on.
     polled: AtomicBool,
     leaves: [OnceLock<Box<[u64]>>; LEAVES],
+    /// For each leaf the lock that the future waits for which left it, by the lock's number, or 0.
+    locks: [AtomicU64; LEAVES],
     /// The number of leaves that were made.
     made: AtomicU32,
+    /// A bit for each leaf of which no waker is left.
+    dropped: AtomicU32,
     /// When the poll ended, or 0.
     since_ns: AtomicU64,
     /// When the task was first woken, or 0.
@@ -98,6 +104,9 @@ pub(crate) struct Course<'a> {
     pub(crate) woken_ns: Option<u64>,
     /// The number of the spawn path of the task that woke it, if one did.
     pub(crate) woken_by: Option<u32>,
+    /// The lock that the task waits for there, if the runtime says so.
+    #[cfg_attr(not(feature = "tracing"), expect(dead_code, reason = "only spans tell of locks"))]
+    pub(crate) lock: Option<NonZeroU64>,
     /// Where the task waited: empty where nothing is known.
     pub(crate) stack: &'a [u64],
 }
@@ -115,7 +124,9 @@ impl Wait {
             poller: Cpu::with(|cpu| cpu.record().index()),
             polled: AtomicBool::new(true),
             leaves: Default::default(),
+            locks: Default::default(),
             made: AtomicU32::new(0),
+            dropped: AtomicU32::new(0),
             since_ns: AtomicU64::new(0),
             woken_ns: AtomicU64::new(0),
             woken_by: AtomicU64::new(0),
@@ -125,10 +136,7 @@ impl Wait {
     /// Makes a leaf of the waker that is being cloned, and returns its number plus one. `None` if it is not cloned in the watched poll,
     /// or is one too many.
     pub(crate) fn make_leaf(&self) -> Option<u32> {
-        // Relaxed: the thread that polls has written it.
-        if !self.polled.load(Ordering::Relaxed)
-            || Cpu::try_with(|cpu| cpu.record().index()) != Some(self.poller)
-        {
+        if !self.is_polled_here() {
             return None;
         }
         // Relaxed: only the thread that polls makes leaves.
@@ -136,6 +144,27 @@ impl Wait {
         let leaf = self.leaves.get(number as usize)?;
         leaf.set((sampling()?.stack)().unwrap_or_default()).ok()?;
         Some(number + 1)
+    }
+
+    /// Whether this thread is in the watched poll.
+    fn is_polled_here(&self) -> bool {
+        // Relaxed: the thread that polls has written it.
+        self.polled.load(Ordering::Relaxed)
+            && Cpu::try_with(|cpu| cpu.record().index()) == Some(self.poller)
+    }
+
+    /// Says that this thread has made a leaf, so that [`note_lock`] finds it. Where a task is within another, the inner one's leaf comes last.
+    pub(crate) fn has_leaf(self: &Arc<Self>) {
+        // Relaxed: if the first lock is made at this moment, nobody waits for it yet.
+        if LOCKS.load(Ordering::Relaxed) {
+            let _ = LAST.try_with(|last| last.set(Arc::downgrade(self)));
+        }
+    }
+
+    /// Notes that no waker is left of a leaf, given by its number plus one: a future has been dropped, or does not wait any more.
+    pub(crate) fn drop_leaf(&self, leaf: u32) {
+        // Relaxed: a figure.
+        self.dropped.fetch_or(1 << (leaf - 1), Ordering::Relaxed);
     }
 
     /// Ends the poll. If the task is pending, its wait begins.
@@ -185,20 +214,56 @@ impl Wait {
         }
     }
 
+    fn is_made(&self, leaf: usize) -> bool {
+        self.leaves.get(leaf).is_some_and(|stack| stack.get().is_some())
+    }
+
     /// What is known of the wait now.
     pub(crate) fn course(&self) -> Course<'_> {
         // Relaxed, all: see where they are stored.
         let since_ns = self.since_ns.load(Ordering::Relaxed);
         let woken_ns = self.woken_ns.load(Ordering::Relaxed);
         let woken_by = self.woken_by.load(Ordering::Relaxed);
-        let leaf = (woken_by as u32 as usize).saturating_sub(1);
-        // Where no leaf is known to have woken it, the task waits for all of them. The first is what it awaited first.
+        let dropped = self.dropped.load(Ordering::Relaxed).trailing_ones() as usize;
+        // Where no leaf is known to have woken it, the task waits for all that are left. The first is what it awaited first.
+        let waits_at = || Some(dropped).filter(|leaf| self.is_made(*leaf)).unwrap_or(0);
+        let leaf = (woken_by as u32).checked_sub(1).map_or_else(waits_at, |leaf| leaf as usize);
         let stack = self.leaves.get(leaf).and_then(OnceLock::get);
+        // Relaxed: the thread that polled has written it before the wait was known.
+        let lock = self.locks.get(leaf).map_or(0, |lock| lock.load(Ordering::Relaxed));
         Course {
             since_ns,
             woken_ns: (woken_ns != 0).then(|| woken_ns.max(since_ns)),
             woken_by: ((woken_by >> 32) as u32).checked_sub(1),
+            lock: NonZeroU64::new(lock),
             stack: stack.map_or(&[], |stack| stack),
         }
+    }
+}
+
+/// Whether the runtime says which locks tasks wait for.
+static LOCKS: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    /// The poll in which this thread has made its latest leaf.
+    static LAST: Cell<Weak<Wait>> = const { Cell::new(Weak::new()) };
+}
+
+/// Says that the runtime tells of locks.
+#[cfg(feature = "tracing")]
+pub(crate) fn expect_locks() {
+    // Relaxed: see `has_leaf`.
+    LOCKS.store(true, Ordering::Relaxed);
+}
+
+/// Notes that the future which has just left its waker waits for a lock.
+#[cfg(feature = "tracing")]
+pub(crate) fn note_lock(lock: NonZeroU64) {
+    let last = LAST.try_with(Cell::take).ok().and_then(|last| last.upgrade());
+    let Some(wait) = last.filter(|wait| wait.is_polled_here()) else { return };
+    // Relaxed, both: only the thread that polls writes them.
+    let leaf = wait.made.load(Ordering::Relaxed).saturating_sub(1);
+    if let Some(of_leaf) = wait.locks.get(leaf as usize) {
+        of_leaf.store(lock.get(), Ordering::Relaxed);
     }
 }

@@ -130,8 +130,21 @@ impl NotingWaker {
         if *leaf != 0 {
             return None;
         }
-        let wait = Some((Arc::clone(wait), wait.make_leaf()?));
-        Some(Arc::new(Self { inner: self.inner.clone(), task: Arc::clone(&self.task), wait }))
+        let own = Some((Arc::clone(wait), wait.make_leaf()?));
+        // The clone may be a leaf of the task around this one.
+        let leaf = Self { inner: self.inner.clone(), task: Arc::clone(&self.task), wait: own };
+        wait.has_leaf();
+        Some(Arc::new(leaf))
+    }
+}
+
+impl Drop for NotingWaker {
+    fn drop(&mut self) {
+        if let Some((wait, leaf)) = &self.wait
+            && *leaf != 0
+        {
+            wait.drop_leaf(*leaf);
+        }
     }
 }
 

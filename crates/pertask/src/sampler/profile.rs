@@ -74,6 +74,9 @@ pub struct RawWait {
     /// The spawn path of the tasks that woke them, or `None` where no task did: a timer, the network, another thread; or where the
     /// wait goes on.
     pub woken_by: Option<u32>,
+    /// Of waits that go on, the spawn path of the task that holds the lock that is waited for, as far as a
+    /// [`LockLayer`](crate::tracing::LockLayer) knows of it.
+    pub held_by: Option<u32>,
     /// About how many waits these are.
     pub count: u64,
     /// How many of them were seen. Each stands for itself and for those between it and the next one that was seen.

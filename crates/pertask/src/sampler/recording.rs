@@ -112,6 +112,7 @@ impl<'a> Recording<'a> {
             stack,
             task: raw.task.map(|id| self.task(Some(id), raw.parent, raw.path)),
             woken_by: None,
+            held_by: None,
             runtime: None,
             thread: Some(self.thread(raw.thread)),
             scopes: raw.scopes.iter().map(|name| self.texts.text(name)).collect(),
@@ -147,6 +148,7 @@ impl<'a> Recording<'a> {
             stack,
             task: Some(self.task(None, None, Some(raw.path))),
             woken_by: raw.woken_by.map(|path| self.task(None, None, Some(path))),
+            held_by: raw.held_by.map(|path| self.task(None, None, Some(path))),
             labels: self.labels(&raw.labels),
             complete,
             ..Sample::default()

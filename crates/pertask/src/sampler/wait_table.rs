@@ -2,7 +2,7 @@
 
 use super::handler::{COMPLETE, FIBER, HEAD, TAG_SHIFT, TRUNCATED};
 use super::profile::RawWait;
-use super::waits::MORE;
+use super::waits::{HOLDS, MORE};
 use crate::tasks::accounts;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,20 +15,20 @@ pub(super) struct Waits {
     all: HashMap<Place, RawWait>,
 }
 
-/// Where tasks of one spawn path waited, and who woke them.
+/// Where tasks of one spawn path waited, and who woke them, or holds what they wait for.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Place {
     /// The address of the stack: equal stacks share their memory.
     stack: usize,
     path: u32,
     tag: u32,
-    woken_by: Option<u32>,
+    by: u64,
 }
 
 impl Place {
     fn of(seen: &Seen<'_>, stack: &[u64]) -> Self {
-        let Seen { path, tag, woken_by, .. } = *seen;
-        Self { stack: stack.as_ptr().addr(), path, tag, woken_by }
+        let Seen { path, tag, by, .. } = *seen;
+        Self { stack: stack.as_ptr().addr(), path, tag, by }
     }
 }
 
@@ -37,7 +37,8 @@ pub(super) struct Seen<'a> {
     flags: u64,
     path: u32,
     tag: u32,
-    woken_by: Option<u32>,
+    /// The task's spawn path, as its number plus one, and whether it [holds](HOLDS) what is waited for.
+    by: u64,
     stands_for: u64,
     waiting_ns: u64,
     ready_ns: u64,
@@ -54,7 +55,7 @@ impl Waits {
 
     /// Reads a wait, as far as it belongs to the session. `None` if nothing of it does.
     pub(super) fn see<'a>(&self, words: &'a [u64]) -> Option<Seen<'a>> {
-        let [flags, _, end_ns, _, _, path, woken_by] = *words.first_chunk::<HEAD>()?;
+        let [flags, _, end_ns, _, _, path, by] = *words.first_chunk::<HEAD>()?;
         let [since_ns, woken_ns] = *words.get(HEAD..)?.first_chunk::<MORE>()?;
         let since_ns = since_ns.max(self.since_ns);
         let woken_ns =
@@ -63,7 +64,7 @@ impl Waits {
             flags,
             path: (path as u32).wrapping_sub(1),
             tag: (path >> TAG_SHIFT) as u32,
-            woken_by: (woken_by as u32).checked_sub(1),
+            by,
             stands_for: flags >> 32,
             waiting_ns: woken_ns - since_ns,
             ready_ns: end_ns - woken_ns,
@@ -77,12 +78,14 @@ impl Waits {
     }
 
     pub(super) fn add(&mut self, seen: &Seen<'_>, stack: Arc<[u64]>) {
-        let Seen { path, tag, woken_by, stands_for, .. } = *seen;
+        let Seen { path, tag, by, stands_for, .. } = *seen;
+        let by_path = |holds| (by as u32).checked_sub(1).filter(|_| (by & HOLDS != 0) == holds);
         let place = Place::of(seen, &stack);
         let new = || RawWait {
             path,
             labels: accounts::labels_of(tag),
-            woken_by,
+            woken_by: by_path(false),
+            held_by: by_path(true),
             count: 0,
             seen: 0,
             waiting_ns: 0,

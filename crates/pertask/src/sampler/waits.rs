@@ -20,6 +20,9 @@ pub(super) const MORE: usize = 2;
 /// The most words of a wait.
 const MOST_WORDS: usize = HEAD + MORE + MOST_FRAMES;
 
+/// The bit of the seventh word that says that the task there has not ended the wait, but holds the lock that is waited for.
+pub(super) const HOLDS: u64 = 1 << 63;
+
 /// How many polls a second are watched on a thread.
 const RATE: u64 = 1_000;
 
@@ -63,7 +66,8 @@ pub(super) fn for_each_open(mut f: impl FnMut(&[u64])) {
             continue;
         }
         let mut words = Vec::with_capacity(MOST_WORDS);
-        write(wait, &course, now_ns, |word| words.push(word));
+        let by = woken_by(&course).or_else(|| Some(of_path(holder(&course)?) | HOLDS));
+        write(wait, &course, by, now_ns, |word| words.push(word));
         f(&words);
     }
 }
@@ -154,7 +158,10 @@ fn forgotten(wait: &Wait) {
 
 fn ended(wait: &Wait, now_ns: u64) {
     forgotten(wait);
-    let write = |push: &mut dyn FnMut(u64)| write(wait, &wait.course(), now_ns, push);
+    let write = |push: &mut dyn FnMut(u64)| {
+        let course = wait.course();
+        write(wait, &course, woken_by(&course), now_ns, push);
+    };
     if OwnRecord::get().and_then(|own| own.write(MOST_WORDS, write)).is_none() {
         // Relaxed: a figure.
         DROPPED.fetch_add(1, Ordering::Relaxed);
@@ -165,19 +172,46 @@ fn number(wait: &Wait) -> NonZeroU64 {
     NonZeroU64::new(TaskId::get(wait.task.id())).unwrap_or(NonZeroU64::MIN)
 }
 
-/// Writes a wait: first the words of a sample, which has the end of the wait in place of the thread's CPU time and the spawn path of
-/// whoever ended it in place of scopes; then when the wait began, and when the task was woken.
-fn write(wait: &Wait, course: &Course<'_>, now_ns: u64, mut push: impl FnMut(u64)) {
+/// The number of a spawn path, as the words of a wait have it.
+fn of_path(path: u32) -> u64 {
+    u64::from(path) + 1
+}
+
+fn woken_by(course: &Course<'_>) -> Option<u64> {
+    course.woken_by.map(of_path)
+}
+
+/// The spawn path of the task that holds the lock that is waited for, if that is known and nobody has woken the task.
+#[cfg(feature = "tracing")]
+fn holder(course: &Course<'_>) -> Option<u32> {
+    let lock = course.lock.filter(|_| course.woken_ns.is_none());
+    crate::tasks::locks::holder(lock?)
+}
+
+#[cfg(not(feature = "tracing"))]
+fn holder(_: &Course<'_>) -> Option<u32> {
+    None
+}
+
+/// Writes a wait: first the words of a sample, which has the end of the wait in place of the thread's CPU time and in place of scopes
+/// who ended it, or holds what is waited for; then when the wait began, and when the task was woken.
+fn write(
+    wait: &Wait,
+    course: &Course<'_>,
+    by: Option<u64>,
+    now_ns: u64,
+    mut push: impl FnMut(u64),
+) {
     let (flags, addresses) = course.stack.split_first().unwrap_or((&0, &[]));
     let task = &wait.task;
-    let path = u64::from(task.path().id()) + 1;
+    let path = of_path(task.path().id());
     push(flags & (COMPLETE | FIBER | TRUNCATED) | WAIT | u64::from(wait.stands_for) << 32);
     push(0);
     push(now_ns);
     push(task.id().get());
     push(task.parent().map_or(0, TaskId::get));
     push(path | u64::from(task.tag()) << TAG_SHIFT);
-    push(course.woken_by.map_or(0, |path| u64::from(path) + 1));
+    push(by.unwrap_or(0));
     push(course.since_ns);
     push(course.woken_ns.unwrap_or(0));
     addresses.iter().for_each(|address| push(*address));

@@ -102,6 +102,7 @@ fn unseen(path: u32, labels: Labels, waiting_ns: u64, ready_ns: u64) -> RawWait 
         path,
         labels,
         woken_by: None,
+        held_by: None,
         count: 0,
         seen: 0,
         waiting_ns,

@@ -5,6 +5,10 @@ pub(crate) mod accounts;
 pub(crate) mod job;
 pub(crate) mod label_set;
 pub(crate) mod labels;
+#[cfg(all(feature = "sampler", feature = "tracing"))]
+mod lock_layer;
+#[cfg(all(feature = "sampler", feature = "tracing"))]
+pub(crate) mod locks;
 pub(crate) mod past;
 pub(crate) mod run;
 pub(crate) mod standing;

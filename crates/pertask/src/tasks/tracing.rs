@@ -1,4 +1,5 @@
-//! Scopes from [`tracing`](https://docs.rs/tracing)'s spans: a program that has spans needs no scopes of its own.
+//! What [`tracing`](https://docs.rs/tracing)'s spans tell: scopes, so that a program that has spans needs no scopes of its own
+//! ([`ScopeLayer`]); and who holds the locks that tasks wait for ([`LockLayer`], with the feature `sampler`).
 //!
 //! ```
 //! use pertask::{CallStack, TaskExt, current_scopes, tracing::ScopeLayer};
@@ -13,9 +14,11 @@
 //! # Ok::<(), pertask::Error>(())
 //! ```
 //!
-//! While nobody records scopes, the layer adds the cost of one load to entering a span. While scopes are recorded, the layer takes
+//! While nobody records scopes, `ScopeLayer` adds the cost of one load to entering a span. While scopes are recorded, the layer takes
 //! no lock and allocates nothing, except when it meets a span of a new place in the source.
 
+#[cfg(feature = "sampler")]
+pub use super::lock_layer::LockLayer;
 use crate::pmus::call_stack::{self, CallStack};
 use papaya::HashMap;
 use std::sync::LazyLock;

@@ -288,8 +288,8 @@ fn named(subject: &Subject) -> Named<'_> {
             out.line = at.as_ref().map(|at| at.line);
             out.task_name = task.as_deref();
         }
-        Subject::Waker { task, by } => {
-            out.kind = "waker";
+        Subject::Waker { task, by, holds } => {
+            out.kind = if *holds { "holder" } else { "waker" };
             out.name = by.as_deref();
             out.task_name = Some(task);
         }
