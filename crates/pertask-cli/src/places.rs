@@ -71,7 +71,10 @@ fn cells(row: &AllocationRow, whole: u64) -> Vec<Cell> {
         Cell::new(&human::bytes(*bytes)),
         Cell::new(&human::count(*count)),
         Cell::new(&bytes.checked_div(*count).map_or(human::NONE.to_owned(), human::bytes)),
-        Cell::new(task.unwrap_or(human::NONE)),
+        match task.unwrap_or(human::NONE) {
+            place if human::is_place(place) => Cell::path(place),
+            name => Cell::new(name),
+        },
         Cell::new(&name),
         Cell::path(&at).tint(Tint::Secondary),
     ]

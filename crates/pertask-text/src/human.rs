@@ -89,6 +89,13 @@ fn three_digits(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
+/// Returns whether a text is a place in the source, such as `src/main.rs:7`.
+#[must_use]
+pub fn is_place(text: &str) -> bool {
+    let line = text.rsplit_once(".rs:").map_or("", |(_, line)| line);
+    !line.is_empty() && line.bytes().all(|digit| digit.is_ascii_digit())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,5 +179,12 @@ mod tests {
         for ((part, whole), shown) in cases {
             assert_eq!(percent(part, whole), shown, "{part} of {whole}");
         }
+    }
+
+    #[test]
+    fn places_are_told_from_names() {
+        let places = ["src/main.rs:7", "/home/build/a.rs:1200"];
+        let names = ["", "GET /:80", "main.rs:", "main.rs:x", "main.rs", "8.rs:7 again"];
+        assert!(places.iter().all(|it| is_place(it)) && !names.iter().any(|it| is_place(it)));
     }
 }

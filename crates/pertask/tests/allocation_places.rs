@@ -4,7 +4,7 @@
 
 mod support;
 
-use pertask::profile::{Allocation, Profile};
+use pertask::profile::{Allocation, Profile, Subject};
 use pertask::sampler::{Sampler, SamplerOptions};
 use pertask::{LabelExt, SessionOptions, TaskExt};
 use std::alloc::System;
@@ -89,6 +89,30 @@ fn allocations_stand_at_what_asked_for_memory_and_add_up_to_the_byte() {
         let is_collection = ["alloc::vec", "alloc::boxed"].iter().any(|it| first.contains(it));
         assert!(is_collection || first.contains("allocation_places"), "{first}");
     }
+}
+
+/// The standard library's functions call each other. The one that the program called says what it did, and the line where.
+#[test]
+fn a_place_is_what_the_program_called() {
+    const LINE: u32 = line!() + 3;
+    #[inline(never)]
+    fn copies(bytes: &[u8]) {
+        drop(black_box(bytes.to_vec()));
+    }
+    let _alone = alone();
+    let sampler = sampling();
+    wait_until("a copy is seen", || {
+        run(async { (0..10).for_each(|_| copies(black_box(&[7; 100_000]))) }.task("copies"));
+        sampler.snapshot().allocations.iter().any(|it| it.seen > 0)
+    });
+    let rows = sampler.stop().resolve().allocations_by_place();
+    let copies = rows.iter().find_map(|row| match &row.place {
+        Subject::Place { name, at: Some(at), .. } if row.bytes > 100_000 => Some((name, at)),
+        _ => None,
+    });
+    let (name, at) = copies.unwrap_or_else(|| panic!("{rows:#?}"));
+    assert!(name.contains("to_vec"), "{name}");
+    assert!(at.file.ends_with("allocation_places.rs") && at.line == LINE, "{at:?}");
 }
 
 #[test]

@@ -123,7 +123,7 @@ impl<'a> Naming<'a> {
         self.add_whole(&Sample { stack, ..sample.clone() }, line);
     }
 
-    /// Adds allocations. Their stack begins at what called the allocator.
+    /// Adds allocations. Their stack begins at what was called to allocate.
     pub(super) fn add_allocation(&mut self, allocation: &Allocation) {
         let Allocation { bytes, sample } = allocation;
         let lines = |(at, id): (usize, &LocationId)| {
@@ -137,10 +137,10 @@ impl<'a> Naming<'a> {
         // Our own functions come first, and may call others.
         let of_ours = frames().take(MOST_OF_ALLOCATOR);
         let ours = of_ours.enumerate().filter(|(_, (.., layer))| *layer == Layer::Ours).last();
-        let mut others = frames().skip(ours.map_or(0, |(nth, _)| nth + 1));
+        let others: Vec<_> = frames().skip(ours.map_or(0, |(nth, _)| nth + 1)).collect();
+        let layers: Vec<_> = others.iter().map(|(.., layer)| *layer).collect();
         // Where nothing but the allocator is known, that is where it was.
-        let first = others.find(|(.., layer)| *layer == Layer::Caller);
-        let (at, line) = first.map_or((0, 0), |(at, line, _)| (at, line));
+        let (at, line, _) = Layer::asked(&layers).map_or((0, 0, Layer::Allocator), |at| others[at]);
         let stack = sample.stack[at..].to_vec();
         let sample = self.named(&Sample { stack, ..sample.clone() }, line);
         self.builder.add_allocation(Allocation { bytes: *bytes, sample });
