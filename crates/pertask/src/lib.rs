@@ -63,6 +63,7 @@ mod error;
 #[allow(unsafe_code)]
 mod interned;
 mod os;
+mod sync;
 
 mod pmus;
 mod tasks;

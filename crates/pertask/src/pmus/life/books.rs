@@ -8,7 +8,7 @@
 
 use super::count::Part;
 use crate::pmus::by_tag::{self, ByTag};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, global};
 
 /// What one CPU has charged to tags.
 #[derive(Debug, Default)]
@@ -17,11 +17,15 @@ pub struct LifeCpu {
     banks: [ByTag<{ Part::COUNT }>; 2],
 }
 
-/// What threads have charged that are no CPUs, such as one that drops a task which ran elsewhere. They share it.
-pub(super) static SHARED: LifeCpu = LifeCpu { banks: [const { ByTag::new() }; 2] };
+global! {
+    /// What threads have charged that are no CPUs, such as one that drops a task which ran elsewhere. They share it.
+    pub(super) static SHARED: LifeCpu = LifeCpu { banks: [ByTag::new(), ByTag::new()] };
+}
 
-/// The number of the latest cut, from 1 on.
-static LATEST: AtomicU32 = AtomicU32::new(1);
+global! {
+    /// The number of the latest cut, from 1 on.
+    static LATEST: AtomicU32 = AtomicU32::new(1);
+}
 
 /// The number of the latest cut.
 ///
@@ -36,7 +40,7 @@ pub(super) fn latest_cut() -> u32 {
 /// Begins a new cut. Once all sections have ended that run now, nobody writes to the bank of the cut before. The caller waits for
 /// them.
 pub(super) fn begin_cut(number: u32) {
-    // Release: pairs with the Acquire in `Cut::note_end`, so that who knows of the cut knows that it is being read.
+    // Release: pairs with the Acquire in `note_end`, so that who knows of the cut knows that it is being read.
     LATEST.store(number, Ordering::Release);
 }
 

@@ -5,14 +5,12 @@
 //! charged since, and the state that goes on: for the tag that it had at the cut. Tasks that end during the walk, and that the walk
 //! may not see, say themselves what that is.
 
-use super::Life;
 use super::books::{LifeCpu, SHARED, begin_cut, latest_cut};
 use super::count::{LifeCount, Part};
 use super::data::Seen;
+use super::{Life, ended};
 use crate::pmus::by_tag::place_of;
 use pertask_core::{Count, Live, PmuHandle, System, TaskId, rcu};
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A cut that is being read.
@@ -23,20 +21,6 @@ pub(crate) struct Cut {
     _reading: Reading,
 }
 
-/// What a task that has ended had not been charged at the cut.
-struct Ended {
-    cut: u32,
-    task: u64,
-    tag: u32,
-    open: LifeCount,
-}
-
-/// The cut that is being read, with the process that reads it above it; or 0. A child that was forked meanwhile does not read it.
-static READ: AtomicU64 = AtomicU64::new(0);
-
-/// The tasks that have ended since the cut that is being read; and of the cut before, those that were about to say so as its reading ended.
-static ENDED: Mutex<Vec<Ended>> = Mutex::new(Vec::new());
-
 /// One thread at a time reads a cut.
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -45,23 +29,14 @@ struct Reading(#[expect(dead_code, reason = "held until the drop")] MutexGuard<'
 
 impl Reading {
     fn begin() -> Self {
-        Self(lock(&TURN))
+        Self(TURN.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        // Relaxed: a task that ends now leaves a line that no reading takes.
-        READ.store(0, Ordering::Relaxed);
+        ended::end_reading();
     }
-}
-
-fn lock<T>(mutex: &'static Mutex<T>) -> MutexGuard<'static, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn read_by_this_process(cut: u32) -> u64 {
-    u64::from(std::process::id()) << u32::BITS | u64::from(cut)
 }
 
 impl Cut {
@@ -74,9 +49,7 @@ impl Cut {
         let mut by_place = Vec::new();
         // Nobody has written there since the cut before.
         add_bank(handle, number, &mut by_place);
-        lock(&ENDED).clear();
-        // Relaxed: the Release in `begin_cut` orders it.
-        READ.store(read_by_this_process(number), Ordering::Relaxed);
+        ended::begin_reading(number);
         begin_cut(number);
         // Where it is refused, what is charged at this moment may be missing, or counted twice.
         let _ = rcu::synchronize();
@@ -93,16 +66,8 @@ impl Cut {
 
     /// The lives of all tags by place, once the walk has ended. `seen` are the tasks that the walk saw.
     pub(crate) fn finish(mut self, seen: impl Iterator<Item = TaskId>) -> Vec<LifeCount> {
-        let ended = std::mem::take(&mut *lock(&ENDED));
-        let of_this = ended.into_iter().filter(|ended| ended.cut == self.number);
-        let mut unseen: HashMap<u64, Ended> = of_this.map(|ended| (ended.task, ended)).collect();
-        if !unseen.is_empty() {
-            for task in seen {
-                unseen.remove(&task.get());
-            }
-        }
-        for Ended { tag, open, .. } in unseen.values() {
-            self.add(*tag, open);
+        for (tag, open) in ended::unseen(self.number, seen.map(TaskId::get)) {
+            self.add(tag, &open);
         }
         let of_place = |parts_ns: &[u64; Part::COUNT]| LifeCount { parts_ns: *parts_ns };
         self.by_place.iter().map(of_place).collect()
@@ -119,18 +84,6 @@ impl Cut {
         let mut sum = LifeCount { parts_ns: self.by_place[place] };
         sum.add(open);
         self.by_place[place] = sum.parts_ns;
-    }
-
-    /// Notes a task that ends, if a cut is being read. `cut` is the latest cut as the task's last change knew it. The caller is in
-    /// the section of that change.
-    pub(super) fn note_end(task: u64, cut: u32, seen: Seen) {
-        // Acquire: pairs with the Release in `begin_cut`. Whoever knows of the cut finds that it is being read.
-        fence(Ordering::Acquire);
-        // Relaxed: the fence orders it.
-        let read = READ.load(Ordering::Relaxed);
-        if read as u32 == cut && seen.tag != 0 && read == read_by_this_process(cut) {
-            lock(&ENDED).push(Ended { cut, task, tag: seen.tag, open: seen.open });
-        }
     }
 }
 
@@ -174,8 +127,7 @@ mod tests {
         const LONG_NS: u64 = 1 << 60;
         let cut = Cut::begin(Life::handle().unwrap());
         let open = LifeCount { parts_ns: [LONG_NS; Part::COUNT] };
-        let late = Ended { cut: cut.number - 1, task: u64::MAX, tag: 1, open };
-        lock(&ENDED).push(late);
+        ended::push(cut.number - 1, u64::MAX, 1, open);
         let lives = cut.finish(std::iter::empty());
         assert!(lives.iter().all(|life| life.life_ns() < LONG_NS), "{lives:?}");
     }

@@ -3,16 +3,16 @@
 use super::books::{Books, latest_cut};
 use super::count::{LifeCount, Part};
 use super::state::{Moment, State};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, before_try, fence};
 use bytemuck::Zeroable;
 use pertask_core::Task;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// What the PMU keeps for a task.
 ///
 /// INVARIANT: whoever switches the task writes `state`, `parts`, `tag`, `cut` and `before`, and changes all but `state` only while
 /// `state` is `Moment::CHANGING`. One exception: any thread may replace the 0 of new data, once it has written `first_tag` and
 /// `task`, which are not used any more once the state has changed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(C)]
 pub struct LifeData {
     /// A [`Moment`]: the task's state, and since when. 0 where neither is known.
@@ -34,7 +34,7 @@ pub struct LifeData {
 }
 
 /// What a task had at its last change before `cut`.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(C)]
 struct Before {
     parts: [AtomicU64; Part::COUNT],
@@ -68,10 +68,8 @@ pub(super) struct Seen {
     pub(super) tag: u32,
 }
 
-/// How often a reader tries to read a task between two changes of its state, and after how many of these it lets other threads run: the
-/// one that changes the state may wait for its CPU. In a forked child it may be gone.
+/// How often a reader tries to read a task between two changes of its state. In a forked child, the thread that changes it may be gone.
 const TRIES: usize = 200;
-const PATIENT_FROM: usize = 16;
 
 impl LifeData {
     pub(super) fn has_begun(&self) -> bool {
@@ -84,7 +82,7 @@ impl LifeData {
         self.begin_as(task.id().get(), task.tag(), state, now_ns);
     }
 
-    fn begin_as(&self, task: u64, tag: u32, state: State, now_ns: u64) {
+    pub(super) fn begin_as(&self, task: u64, tag: u32, state: State, now_ns: u64) {
         if self.has_begun() {
             return;
         }
@@ -200,6 +198,11 @@ impl LifeData {
         Some((self.task.load(Ordering::Relaxed), cut, self.see(now_ns, cut)))
     }
 
+    #[cfg(test)]
+    pub(super) fn cut_of_last_change(&self) -> u32 {
+        self.cut.load(Ordering::Relaxed)
+    }
+
     /// Says that the task's next poll has a waker that notes wakes.
     pub(super) fn expect_wakes(&self) {
         // Relaxed: the same thread reads it when the poll ends.
@@ -245,9 +248,7 @@ impl LifeData {
     pub(super) fn see(&self, now_ns: u64, cut: u32) -> Seen {
         let mut seen = Seen::default();
         for tries in 0..TRIES {
-            if tries >= PATIENT_FROM {
-                std::thread::yield_now();
-            }
+            before_try(tries);
             // Acquire: pairs with the Release in `finish_change` and `begin_as`, so that the rest is that of this state's beginning, or later.
             let word = self.state.load(Ordering::Acquire);
             // Relaxed: the fence orders them.
@@ -289,7 +290,3 @@ fn load(parts: &[AtomicU64; Part::COUNT]) -> [u64; Part::COUNT] {
     // Relaxed: the caller's fence orders them.
     std::array::from_fn(|part| parts[part].load(Ordering::Relaxed))
 }
-
-#[cfg(test)]
-#[path = "tests.rs"]
-mod tests;

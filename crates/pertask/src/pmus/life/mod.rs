@@ -9,14 +9,16 @@ mod count;
 pub(crate) mod cut;
 #[allow(unsafe_code)]
 mod data;
+mod ended;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use self::books::LifeCpu;
 pub use self::count::LifeCount;
 pub use self::data::LifeData;
 
 use self::books::Books;
-use self::cut::Cut;
 use self::data::Change;
 use self::state::State;
 use crate::error::Error;
@@ -77,7 +79,7 @@ impl Pmu for Life {
         match life {
             Some((task, cut, seen)) => {
                 totals.add(&seen.count);
-                Cut::note_end(task, cut, seen);
+                ended::note_end(task, cut, seen);
             }
             // Totals themselves, or a task whose life nobody has begun.
             None => totals.add(&ended.read(now_ns)),

@@ -1,6 +1,10 @@
-use super::*;
+use super::books::{Books, LifeCpu, begin_cut, latest_cut};
+use super::count::{LifeCount, Part};
+use super::data::{Change, LifeData, Seen};
+use super::state::State;
 use crate::pmus::by_tag::want_room;
-use crate::pmus::life::books::{LifeCpu, begin_cut};
+use bytemuck::Zeroable;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 fn data() -> LifeData {
     Zeroable::zeroed()
@@ -202,7 +206,7 @@ fn a_task_remembers_what_it_had_at_the_cut() {
     begin_cut(cut + 1);
     to(State::Polled, 600, 7);
     to(State::Unknown, 700, 7);
-    let (tag, all_ns, open_ns) = open(data.cut.load(Ordering::Relaxed));
+    let (tag, all_ns, open_ns) = open(data.cut_of_last_change());
     assert_eq!(
         (tag, all_ns, open_ns),
         (5, 900, 700),

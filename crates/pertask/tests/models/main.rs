@@ -1,0 +1,37 @@
+//! Models of the races in pertask's own shared data: the files that ship, with loom's atomics in place of the standard library's.
+//!
+//! loom runs every interleaving of a model's threads, with every value that a load may return under the C11 memory model, and at most
+//! [`PREEMPTIONS`] preemptions; `LOOM_MAX_PREEMPTIONS` sets another bound.
+
+#![allow(dead_code, reason = "of each file, the models use a part")]
+#![allow(unsafe_code)]
+
+mod sync;
+
+mod pmus {
+    pub(crate) mod by_tag;
+
+    pub(crate) mod life {
+        #[path = "../../../../src/pmus/life/books.rs"]
+        mod books;
+        #[path = "../../../../src/pmus/life/count.rs"]
+        mod count;
+        #[path = "../../../../src/pmus/life/data.rs"]
+        mod data;
+        #[path = "../../../../src/pmus/life/ended.rs"]
+        mod ended;
+        mod models;
+        #[path = "../../../../src/pmus/life/state.rs"]
+        mod state;
+    }
+}
+
+/// The most preemptions in a run of a model. With two, all models together take some seconds. docs/MUTATIONS.md lists what they catch.
+const PREEMPTIONS: usize = 2;
+
+/// Runs a model.
+fn check(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(Some(PREEMPTIONS));
+    builder.check(model);
+}
