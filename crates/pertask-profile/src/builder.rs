@@ -6,6 +6,8 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use pertask_text::human;
+
 use super::{
     Allocation, Function, FunctionId, Line, Location, LocationId, Lost, Mapping, MappingId,
     Profile, Sample, State, TaskRef,
@@ -71,6 +73,9 @@ pub struct ProfileBuilder {
     other: Arc<str>,
     lost: Lost,
     remarks: Vec<String>,
+    /// How many waits and allocations have been folded, or have lost labels.
+    waits_folded: u64,
+    allocations_folded: u64,
 }
 
 impl ProfileBuilder {
@@ -99,6 +104,8 @@ impl ProfileBuilder {
             other: OTHER.into(),
             lost: Lost::default(),
             remarks: Vec::new(),
+            waits_folded: 0,
+            allocations_folded: 0,
         }
     }
 
@@ -157,8 +164,11 @@ impl ProfileBuilder {
             Amount { count: mem::take(&mut sample.count), time_ns: mem::take(&mut sample.time_ns) };
         let (complete, state) = (sample.complete, sample.state);
         let left = self.samples.add(sample, amount, self.bounds.samples);
-        // What is lost is counted in samples, and waits are none.
+        // What is lost is counted in samples. Waits are none, and a remark tells of them.
         let samples = |lost: bool| if lost && state == State::OnCpu { amount.count } else { 0 };
+        if state != State::OnCpu && (trimmed || left.is_some()) {
+            self.waits_folded = self.waits_folded.saturating_add(amount.count);
+        }
         let Lost { stacks_incomplete, samples_folded, .. } = &mut self.lost;
         *stacks_incomplete = stacks_incomplete.saturating_add(samples(!complete));
         *samples_folded = samples_folded.saturating_add(samples(trimmed || left.is_some()));
@@ -174,12 +184,15 @@ impl ProfileBuilder {
         let Bounds { depth, labels, samples: room, .. } = self.bounds;
         sample.complete &= sample.stack.len() <= depth;
         sample.stack.truncate(depth);
+        let trimmed = sample.labels.len() > labels;
         sample.labels.truncate(labels);
-        if let Some(sample) = self.allocations.add(sample, amount, room)
-            && self
-                .allocations
-                .add(folded(sample), amount, room.saturating_add(self.bounds.folded_samples))
-                .is_some()
+        let left = self.allocations.add(sample, amount, room);
+        if trimmed || left.is_some() {
+            self.allocations_folded = self.allocations_folded.saturating_add(amount.count);
+        }
+        let room = room.saturating_add(self.bounds.folded_samples);
+        if let Some(sample) = left
+            && self.allocations.add(folded(sample), amount, room).is_some()
         {
             let unknown = Sample { complete: false, ..Sample::default() };
             self.allocations.add(unknown, amount, usize::MAX);
@@ -210,7 +223,8 @@ impl ProfileBuilder {
     ///
     /// Its samples are in the order in which they were first added.
     #[must_use]
-    pub fn finish(self, duration: Duration) -> Profile {
+    pub fn finish(mut self, duration: Duration) -> Profile {
+        self.tell_of_folded();
         let (samples, off_cpu) = Profile::by_cpu(self.samples.into_vec());
         let has_allocations = !self.allocations.0.is_empty();
         let allocations = self.allocations.into_vec().into_iter().map(|sample| Allocation {
@@ -235,6 +249,20 @@ impl ProfileBuilder {
             remarks: self.remarks,
             task_root: None,
         }
+    }
+
+    /// Says first how many waits and allocations lack a part of what was known of them. Of CPU time, `lost` has that.
+    fn tell_of_folded(&mut self) {
+        let of = [(self.waits_folded, "wait"), (self.allocations_folded, "allocation")];
+        for (count, what) in of.into_iter().filter(|(count, _)| *count > 0) {
+            let verb = if count == 1 { "lacks" } else { "lack" };
+            let counted = human::counted(count, what);
+            self.remarks.insert(
+                0,
+                format!("about {counted} {verb} labels or stacks, for which there was no room"),
+            );
+        }
+        self.remarks.truncate(MOST_REMARKS);
     }
 
     fn other_function(&mut self) -> FunctionId {

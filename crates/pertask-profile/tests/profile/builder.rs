@@ -1,6 +1,8 @@
 //! Promises to samplers: equal samples become one, and a full profile keeps its sums.
 
-use pertask_profile::{Bounds, Function, Location, Profile, ProfileBuilder, Sample};
+use pertask_profile::{
+    Allocation, Bounds, Function, Location, Profile, ProfileBuilder, Sample, State,
+};
 use std::time::Duration;
 
 use crate::example::{amount, frames, task, worker};
@@ -46,6 +48,30 @@ fn what_finds_no_place_loses_its_task_before_its_name_and_its_name_before_its_ti
     assert_eq!(profile.samples[1].stack, [main]);
     assert_eq!(profile.lost.samples_folded, 3);
     assert_eq!(time_ns(&profile), 40_000_000);
+}
+
+/// Waits and allocations are no samples of CPU time, whose losses are counted.
+#[test]
+fn waits_and_allocations_that_find_no_place_are_told_of() {
+    let bounds = Bounds { samples: 1, folded_samples: 1, ..Bounds::default() };
+    let mut builder = ProfileBuilder::with_bounds("by hand", 1, bounds);
+    let frames = frames(&mut builder);
+    for stack in &frames[..3] {
+        let sample = Sample { count: 4, stack: vec![*stack], ..Sample::default() };
+        builder.add_allocation(Allocation { bytes: 100, sample });
+        let (state, time_ns) = (State::Waiting, 1_000);
+        builder.add(Sample { state, time_ns, count: 1, stack: vec![*stack], ..Sample::default() });
+    }
+    for number in 0..200 {
+        builder.remark(format!("remark {number}"));
+    }
+    let profile = builder.finish(Duration::ZERO);
+    let told = [
+        "about 8 allocations lack labels or stacks, for which there was no room",
+        "about 2 waits lack labels or stacks, for which there was no room",
+    ];
+    assert_eq!((&profile.remarks[..2], profile.remarks.len()), (&told.map(str::to_owned)[..], 100));
+    assert_eq!(profile.allocations.iter().map(|it| it.bytes).sum::<u64>(), 300);
 }
 
 #[test]
