@@ -392,7 +392,7 @@ fn a_pipe_has_the_whole_profile() {
     let pipe = Scratch::new("pipe.folded");
     assert!(Command::new("mkfifo").arg(&pipe.0).status().expect("mkfifo").success());
     let reader = Command::new("timeout")
-        .args(["30", "cat", pipe.text()])
+        .args(["300", "cat", pipe.text()])
         .stdout(Stdio::piped())
         .spawn()
         .expect("cat");

@@ -8,7 +8,7 @@ use std::{
     io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::TcpStream,
     process::{Child, ChildStderr, Command, Output, Stdio},
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -114,8 +114,9 @@ impl Running {
     /// Waits for the end, which every caller has brought about, and fails if it does not come.
     pub fn finish(mut self) -> Output {
         let deadline = Instant::now() + PATIENCE;
-        let (mut stdout, mut stderr) = (Vec::new(), std::mem::take(&mut self.seen));
-        // The reports of these tests fit a pipe, so the streams can be read after the end.
+        let mut stderr = std::mem::take(&mut self.seen);
+        // Read meanwhile: a report may be longer than a pipe has room for.
+        let rest = (self.child.stdout.take().map(read), self.stderr.take().map(read));
         let status = loop {
             if let Some(status) = self.child.try_wait().expect("to wait") {
                 break status;
@@ -127,14 +128,21 @@ impl Running {
             );
             thread::sleep(Duration::from_millis(5));
         };
-        if let Some(mut pipe) = self.child.stdout.take() {
-            pipe.read_to_end(&mut stdout).expect("to read stdout");
-        }
-        if let Some(mut pipe) = self.stderr.take() {
-            pipe.read_to_end(&mut stderr).expect("to read stderr");
-        }
-        Output { status, stdout, stderr }
+        let all = |reads: Option<JoinHandle<Vec<u8>>>| {
+            reads.map(|reads| reads.join().expect("to read")).unwrap_or_default()
+        };
+        stderr.extend(all(rest.1));
+        Output { status, stdout: all(rest.0), stderr }
     }
+}
+
+/// Reads all that comes, on a thread of its own.
+fn read(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).expect("to read");
+        bytes
+    })
 }
 
 impl Drop for Running {
