@@ -14,6 +14,8 @@ pub(super) struct Stat {
     pub(super) birth: Birth,
     /// The signals from 1 to 31 that the thread blocks, as bits. Ours are among them.
     blocked: u64,
+    /// Whether the thread is ending in the kernel: whoever waits for it may know already that it has ended.
+    pub(super) is_ending: bool,
 }
 
 impl Birth {
@@ -55,13 +57,17 @@ impl Stat {
 
     fn parse(line: &str) -> Option<Self> {
         // The places of the words after the name, which may contain any character.
+        const FLAGS: usize = 6;
         const BIRTH: usize = 19;
         const BLOCKED: usize = 29;
         let (_, rest) = line.rsplit_once(')')?;
         let mut words = rest.split_whitespace();
-        let birth = Birth(words.nth(BIRTH)?.parse().ok()?);
+        // The kernel's PF_EXITING.
+        const ENDING: u64 = 4;
+        let flags: u64 = words.nth(FLAGS)?.parse().ok()?;
+        let birth = Birth(words.nth(BIRTH - FLAGS - 1)?.parse().ok()?);
         let blocked = words.nth(BLOCKED - BIRTH - 1)?.parse().ok()?;
-        Some(Self { birth, blocked })
+        Some(Self { birth, blocked, is_ending: flags & ENDING != 0 })
     }
 }
 
@@ -98,7 +104,8 @@ mod tests {
         let thread = std::thread::spawn(move || tell.send((me(), Stat::of(me()).unwrap().birth)));
         let (number, birth) = told.recv().unwrap();
         thread.join().unwrap().unwrap();
-        assert!(birth.has_ended(number) || Stat::of(number).is_some());
+        let is_gone = |stat: Stat| stat.is_ending || stat.birth != birth;
+        assert!(Stat::of(number).is_none_or(is_gone), "the kernel may be at it still");
         let mine = Stat::of(me()).unwrap().birth;
         assert!(!mine.has_ended(me()) && Birth(mine.0 + 1).has_ended(me()));
         assert!(!Birth::UNKNOWN.has_ended(me()), "that is not known");

@@ -122,8 +122,12 @@ fn unfit(mechanism: Mechanism, options: &SamplerOptions, budget: Budget) -> Opti
 /// Whether all threads block a signal, for good: a thread that is making another one blocks all of them for a moment (glibc), and the one that
 /// has made the collector may be just there.
 fn all_block(threads: &[u32], signal: i32) -> bool {
-    let blocks = |thread: &u32| Stat::of(*thread).is_some_and(|stat| stat.blocks(signal));
-    let all = || !threads.is_empty() && threads.iter().all(blocks);
+    let all = || {
+        // One that has ended says nothing of the others, and nor does one that cannot be looked at.
+        let stats = threads.iter().filter_map(|thread| Stat::of(*thread));
+        let mut stats = stats.filter(|stat| !stat.is_ending).peekable();
+        stats.peek().is_some() && stats.all(|stat| stat.blocks(signal))
+    };
     (0..LOOKS).all(|look| {
         if look > 0 {
             thread::sleep(MOMENT);
@@ -138,5 +142,25 @@ pub(super) fn withdraw(signal: i32, threads: impl Iterator<Item = u32>) {
     if !summons::expects(signal) && signals::settle(signal, threads, PATIENCE) {
         handler::forget_closed(signal);
         disposition::restore(signal, handler::on_signal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_that_have_ended_block_nothing_and_let_nothing_through() {
+        let ended = thread::spawn(signals::this_thread).join().unwrap();
+        let in_a_thread = || {
+            signals::block_all_but_faults();
+            let this = signals::this_thread();
+            assert!(all_block(&[this, ended], libc::SIGURG));
+            assert!(all_block(&[ended, this], libc::SIGURG));
+            signals::unblock(libc::SIGURG);
+            assert!(!all_block(&[this, ended], libc::SIGURG));
+            assert!(!all_block(&[ended], libc::SIGURG), "nobody is left");
+        };
+        thread::scope(|scope| scope.spawn(in_a_thread).join().unwrap());
     }
 }
