@@ -21,11 +21,11 @@ const OTHER: &str = "(other)";
 
 /// How large a profile may become.
 ///
-/// [`Lost`] counts what a full profile leaves out. The time of every sample stays in the profile.
+/// [`Lost`] counts what a full profile leaves out of CPU time, and remarks say how many waits and allocations lack something. The time of every sample stays in the profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// The most samples that differ. A further sample keeps its stack, its task's name and site, and those of the tasks that ended a
-    /// wait. It loses the numbers of its task and that task's parent, its thread, its scopes and its labels.
+    /// wait, or held a lock. It loses the numbers of its task and that task's parent, its thread, its scopes and its labels.
     pub samples: usize,
     /// The most samples of that reduced kind that differ. All further samples become one, of which nothing is known.
     pub folded_samples: usize,
@@ -211,7 +211,7 @@ impl ProfileBuilder {
         *unsampled_cpu_ns = unsampled_cpu_ns.saturating_add(time_ns);
     }
 
-    /// Adds a remark for people. The profile keeps the first hundred.
+    /// Adds a remark for people. The profile keeps a hundred: its own, and then the first of these.
     pub fn remark(&mut self, remark: impl Into<String>) {
         if self.remarks.len() < MOST_REMARKS {
             let remark = remark.into();
@@ -251,7 +251,7 @@ impl ProfileBuilder {
         }
     }
 
-    /// Says first how many waits and allocations lack a part of what was known of them. Of CPU time, `lost` has that.
+    /// Puts remarks in front that say how many waits and allocations lack a part of what was known of them. Of CPU time, `lost` has that.
     fn tell_of_folded(&mut self) {
         let of = [(self.waits_folded, "wait"), (self.allocations_folded, "allocation")];
         for (count, what) in of.into_iter().filter(|(count, _)| *count > 0) {
@@ -259,7 +259,9 @@ impl ProfileBuilder {
             let counted = human::counted(count, what);
             self.remarks.insert(
                 0,
-                format!("about {counted} {verb} labels or stacks, for which there was no room"),
+                format!(
+                    "about {counted} {verb} labels, scopes or stacks, for which there was no room"
+                ),
             );
         }
         self.remarks.truncate(MOST_REMARKS);

@@ -13,7 +13,7 @@ pub(crate) fn before_try(number: usize) {
     }
 }
 
-/// A static, which each run of a model makes anew.
+/// A static. In models, each run makes it anew.
 macro_rules! global {
     ($(#[$attribute:meta])* $visible:vis static $name:ident: $of:ty = $value:expr;) => {
         $(#[$attribute])*

@@ -261,6 +261,29 @@ fn what_was_given_up_is_not_what_a_task_waits_for() {
     drop(held);
 }
 
+/// A future that has left no waker is nowhere to be seen, and what was given up before it is not its place.
+#[test]
+fn a_task_that_leaves_no_waker_waits_nowhere() {
+    let _alone = alone();
+    let runtime = runtime();
+    let mutex = Arc::new(tokio::sync::Mutex::new(()));
+    let sampler = sampling();
+    let held = mutex.clone().try_lock_owned().unwrap();
+    let tries = Arc::clone(&mutex);
+    let work = async move {
+        let _ = tokio::time::timeout(Duration::from_millis(1), locked(&tries)).await;
+        std::future::pending::<()>().await;
+    };
+    let task = runtime.spawn(work.task("leaves no waker"));
+    let unseen_ns = || {
+        let waits = sampler.snapshot().waits;
+        waits.iter().filter(|wait| wait.stack.is_empty()).map(|wait| wait.waiting_ns).sum::<u64>()
+    };
+    support::wait_until("it waits for nothing", || unseen_ns() > 100_000_000);
+    task.abort();
+    drop(held);
+}
+
 /// A wait that began while waits were sampled, and ended while they were not, is none of a later sampler's.
 #[test]
 fn a_wait_that_ended_unseen_is_not_taken_for_one_that_goes_on() {

@@ -37,8 +37,8 @@ Reading the tables:
     PLACE    the innermost function: of a wait, what is awaited
     AT       the line of the program's own code that called or awaited it
     WOKEN BY what the tasks are called that ended the waits; (no task) if none did, but a
-             timer, the network or another thread, or if that is not known. (holds the
-             lock): they have not ended them, but hold what was waited for at the end
+             timer, the network or another thread, or if that is not known. holds lock:
+             the wait went on to the end, and these tasks held the lock
   SELF and CPU add up to the whole. Samples in no task, in no scope or without the label
   have a row of their own, such as (outside tasks) or (tokio scheduler). Functions that only
   called others have rows with --top 0.

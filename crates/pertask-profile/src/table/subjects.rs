@@ -92,15 +92,19 @@ impl<'a> Naming<'a> {
     pub(super) fn cells(&self, of: &Subject) -> Vec<Cell> {
         match of {
             Subject::Place { name, at, task } => {
-                let task = task.as_deref().map_or_else(several, |task| called(task, ""));
+                let task = task.as_deref().map_or_else(several, called);
                 let name = if self.whole_names { (&**name).into() } else { frames::short(name) };
                 let cells = [task, Cell::path(&name), site(at.as_ref())];
                 cells.into_iter().skip(usize::from(!self.with_tasks)).collect()
             }
             Subject::Waker { task, by, holds } => {
-                let holds = if *holds { " (holds the lock)" } else { "" };
-                let by = by.as_deref().map_or_else(no_task, |by| called(by, holds));
-                vec![called(task, ""), by]
+                // In front, where no narrow column cuts it off.
+                let holder = |by| Cell::new(&format!("holds lock: {}", frames::beginning(by)));
+                let by = match by.as_deref() {
+                    Some(by) if *holds => holder(by),
+                    by => by.map_or_else(no_task, called),
+                };
+                vec![called(task), by]
             }
             Subject::NoStack if *self.by == GroupBy::Place => {
                 let words = Cell::new(&of.to_string()).tint(Tint::Secondary);
@@ -121,10 +125,10 @@ fn need_files<'s>(mut subjects: impl Iterator<Item = &'s Subject>) -> bool {
 }
 
 /// Returns the cell of what tasks are called: their name, or the place that made them, of which the end says most.
-fn called(text: &str, more: &str) -> Cell {
+fn called(text: &str) -> Cell {
     match human::is_place(text) {
-        true => Cell::path(&format!("{}{more}", frames::end(text))),
-        false => Cell::new(&format!("{}{more}", frames::beginning(text))),
+        true => Cell::path(frames::end(text)),
+        false => Cell::new(frames::beginning(text)),
     }
 }
 

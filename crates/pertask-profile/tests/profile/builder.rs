@@ -67,8 +67,8 @@ fn waits_and_allocations_that_find_no_place_are_told_of() {
     }
     let profile = builder.finish(Duration::ZERO);
     let told = [
-        "about 8 allocations lack labels or stacks, for which there was no room",
-        "about 2 waits lack labels or stacks, for which there was no room",
+        "about 8 allocations lack labels, scopes or stacks, for which there was no room",
+        "about 2 waits lack labels, scopes or stacks, for which there was no room",
     ];
     assert_eq!((&profile.remarks[..2], profile.remarks.len()), (&told.map(str::to_owned)[..], 100));
     assert_eq!(profile.allocations.iter().map(|it| it.bytes).sum::<u64>(), 300);

@@ -105,7 +105,7 @@ fn holders_of_locks_are_told_from_those_that_ended_waits() {
     let expected = "\
 Who ends waits (% of 100 ms of waiting time)
 WAITING%  WAITING  WAITS  TASK         WOKEN BY
-   60.0%  60.0 ms      1  GET /render  GET /hash (holds the lock)
+   60.0%  60.0 ms      1  GET /render  holds lock: GET /hash
    40.0%  40.0 ms      1  GET /render  GET /hash";
     assert_eq!(text(&profile, &GroupBy::Waker), expected);
     let rows = profile.summary(&GroupBy::Waker).rows;

@@ -83,7 +83,7 @@ pub(crate) struct Wait {
     /// Whether the poll goes on.
     polled: AtomicBool,
     leaves: [OnceLock<Box<[u64]>>; LEAVES],
-    /// For each leaf the lock that the future waits for which left it, by the lock's number, or 0.
+    /// For each leaf, the number of the lock that its future waits for, or 0.
     locks: [AtomicU64; LEAVES],
     /// The number of leaves that were made.
     made: AtomicU32,
@@ -154,17 +154,17 @@ impl Wait {
     }
 
     /// Says that this thread has made a leaf, so that [`note_lock`] finds it. Where a task is within another, the inner one's leaf comes last.
-    pub(crate) fn has_leaf(self: &Arc<Self>) {
+    pub(crate) fn note_leaf(self: &Arc<Self>) {
         // Relaxed: if the first lock is made at this moment, nobody waits for it yet.
-        if LOCKS.load(Ordering::Relaxed) {
+        if TELLS_OF_LOCKS.load(Ordering::Relaxed) {
             let _ = LAST.try_with(|last| last.set(Arc::downgrade(self)));
         }
     }
 
     /// Notes that no waker is left of a leaf, given by its number plus one: a future has been dropped, or does not wait any more.
     pub(crate) fn drop_leaf(&self, leaf: u32) {
-        // Relaxed: a figure.
-        self.dropped.fetch_or(1 << (leaf - 1), Ordering::Relaxed);
+        // Release: pairs with the Acquire in `course`. Whoever sees that a leaf is dropped sees that it woke the task before.
+        self.dropped.fetch_or(1 << (leaf - 1), Ordering::Release);
     }
 
     /// Ends the poll. If the task is pending, its wait begins.
@@ -214,20 +214,17 @@ impl Wait {
         }
     }
 
-    fn is_made(&self, leaf: usize) -> bool {
-        self.leaves.get(leaf).is_some_and(|stack| stack.get().is_some())
-    }
-
     /// What is known of the wait now.
     pub(crate) fn course(&self) -> Course<'_> {
+        // Acquire: pairs with the Release in `drop_leaf`.
+        let dropped = self.dropped.load(Ordering::Acquire);
         // Relaxed, all: see where they are stored.
         let since_ns = self.since_ns.load(Ordering::Relaxed);
         let woken_ns = self.woken_ns.load(Ordering::Relaxed);
         let woken_by = self.woken_by.load(Ordering::Relaxed);
-        let dropped = self.dropped.load(Ordering::Relaxed).trailing_ones() as usize;
         // Where no leaf is known to have woken it, the task waits for all that are left. The first is what it awaited first.
-        let waits_at = || Some(dropped).filter(|leaf| self.is_made(*leaf)).unwrap_or(0);
-        let leaf = (woken_by as u32).checked_sub(1).map_or_else(waits_at, |leaf| leaf as usize);
+        let waits_at = || dropped.trailing_ones();
+        let leaf = (woken_by as u32).checked_sub(1).unwrap_or_else(waits_at) as usize;
         let stack = self.leaves.get(leaf).and_then(OnceLock::get);
         // Relaxed: the thread that polled has written it before the wait was known.
         let lock = self.locks.get(leaf).map_or(0, |lock| lock.load(Ordering::Relaxed));
@@ -242,7 +239,7 @@ impl Wait {
 }
 
 /// Whether the runtime says which locks tasks wait for.
-static LOCKS: AtomicBool = AtomicBool::new(false);
+static TELLS_OF_LOCKS: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
     /// The poll in which this thread has made its latest leaf.
@@ -252,8 +249,14 @@ thread_local! {
 /// Says that the runtime tells of locks.
 #[cfg(feature = "tracing")]
 pub(crate) fn expect_locks() {
-    // Relaxed: see `has_leaf`.
-    LOCKS.store(true, Ordering::Relaxed);
+    // Relaxed: see `note_leaf`.
+    TELLS_OF_LOCKS.store(true, Ordering::Relaxed);
+}
+
+/// Says that a future begins to ask for a lock: what this thread's poll has left before is none of it.
+#[cfg(feature = "tracing")]
+pub(crate) fn begin_lock() {
+    let _ = LAST.try_with(Cell::take);
 }
 
 /// Notes that the future which has just left its waker waits for a lock.

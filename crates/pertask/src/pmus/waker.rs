@@ -133,7 +133,7 @@ impl NotingWaker {
         let own = Some((Arc::clone(wait), wait.make_leaf()?));
         // The clone may be a leaf of the task around this one.
         let leaf = Self { inner: self.inner.clone(), task: Arc::clone(&self.task), wait: own };
-        wait.has_leaf();
+        wait.note_leaf();
         Some(Arc::new(leaf))
     }
 }

@@ -1,5 +1,5 @@
-//! What the functions of an allocation's stack are. The first ones are ours and the allocator's, and then come those of the standard library.
-//! People know the function of these that their code called, such as `to_vec`.
+//! What the functions of an allocation's stack are. The first ones are ours and the allocator's. Then come those of the standard library,
+//! which call each other: people know the one that their own code called, such as `to_vec`.
 
 /// What a function is to an allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,14 +29,14 @@ const ALLOCATOR: [&str; 7] = [
 ];
 
 impl Layer {
-    /// Says what a function is, by its name.
-    pub(super) fn of(function: &str) -> Self {
+    /// Says what a function is, by its name and its source file.
+    pub(super) fn of(function: &str, file: Option<&str>) -> Self {
         let name = function.trim_start_matches(['<', '&']);
         let is_one = |beginnings: &[&str]| beginnings.iter().any(|it| name.starts_with(it));
         match () {
             () if is_one(&OURS) => Self::Ours,
             () if is_one(&ALLOCATOR) => Self::Allocator,
-            () if is_of_library(function) => Self::Library,
+            () if is_of_library(function) || file.is_some_and(is_file_of_library) => Self::Library,
             () => Self::Caller,
         }
     }
@@ -52,8 +52,16 @@ impl Layer {
     }
 }
 
-/// Whether a function is the standard library's. By the language's rules a method of one of its traits is, too, if the type is the
-/// library's or the language's, or a parameter: for other types, whoever made the type has written it.
+/// Whether a file is one of the standard library's, or of its hash tables. Its methods for all types, such as `ToString`'s, may have the
+/// name of the program's type, and inlined functions may have no path.
+fn is_file_of_library(file: &str) -> bool {
+    let is_in = |part: &str| file.contains(part);
+    let of_library = ["/library/alloc/src/", "/library/core/src/", "/library/std/src/"];
+    of_library.into_iter().any(is_in) || is_in("/hashbrown-") && is_in("/src/")
+}
+
+/// Whether a function is the standard library's, where its name says so. By the language's rules a method of one of its traits is, too, if
+/// the type is the library's or the language's, or a parameter.
 fn is_of_library(function: &str) -> bool {
     let Some(inner) = function.strip_prefix('<') else { return is_path_of_library(function) };
     let Some((of_type, of_trait)) = type_and_trait(inner) else { return false };
@@ -64,7 +72,9 @@ fn is_of_library(function: &str) -> bool {
 fn is_path_of_library(path: &str) -> bool {
     // With the crate's hash: `alloc[1a2b]::vec`.
     let goes_on = |rest: &str| rest.starts_with("::") || rest.starts_with('[');
-    ["alloc", "core", "std"].iter().any(|it| path.strip_prefix(it).is_some_and(goes_on))
+    ["alloc", "core", "std", "hashbrown"]
+        .iter()
+        .any(|it| path.strip_prefix(it).is_some_and(goes_on))
 }
 
 fn is_type_of_library(name: &str) -> bool {
@@ -143,8 +153,14 @@ mod tests {
             ("malloc", Layer::Caller),
             ("<unended", Layer::Caller),
         ] {
-            assert_eq!(Layer::of(function), layer, "{function}");
+            assert_eq!(Layer::of(function, None), layer, "{function}");
         }
+        let of_all_types = "<shop::Cart as alloc::string::ToString>::to_string";
+        let [library, own] = ["/rustc/1a2b/library/alloc/src/string.rs", "/shop/src/cart.rs"];
+        assert_eq!(Layer::of(of_all_types, Some(library)), Layer::Library);
+        assert_eq!(Layer::of(of_all_types, Some(own)), Layer::Caller);
+        let table = "/root/.cargo/registry/src/index/hashbrown-0.16.1/src/raw.rs";
+        assert_eq!(Layer::of("reserve_rehash<u8>", Some(table)), Layer::Library);
     }
 
     #[test]

@@ -271,7 +271,7 @@ impl<'a> Naming<'a> {
                 self.places[at].marks = self.marks(location.address, &frames, symbolizer);
                 let primitive = frames.iter().map(|frame| is_primitive(&frame.function));
                 self.places[at].primitive = primitive.collect();
-                let layers = frames.iter().map(|frame| Layer::of(&frame.function));
+                let layers = frames.iter().map(|it| Layer::of(&it.function, it.file.as_deref()));
                 self.places[at].layers = layers.collect();
             } else {
                 let lines = location.lines.iter().filter_map(|line| self.same_line(*line));
@@ -280,7 +280,10 @@ impl<'a> Naming<'a> {
                 let name = |line: &Line| self.tables.function(line.function).map(|it| &it.name);
                 let primitive = |line| name(line).and_then(|name| is_primitive(name));
                 self.places[at].primitive = location.lines.iter().map(primitive).collect();
-                let layer = |line| name(line).map_or(Layer::Caller, |name| Layer::of(name));
+                let layer = |line: &Line| {
+                    let function = self.tables.function(line.function);
+                    function.map_or(Layer::Caller, |it| Layer::of(&it.name, Some(&it.file)))
+                };
                 self.places[at].layers = location.lines.iter().map(layer).collect();
             }
         }

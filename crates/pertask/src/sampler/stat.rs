@@ -106,6 +106,9 @@ mod tests {
         thread.join().unwrap().unwrap();
         let is_gone = |stat: Stat| stat.is_ending || stat.birth != birth;
         assert!(Stat::of(number).is_none_or(is_gone), "the kernel may be at it still");
+        while !birth.has_ended(number) {
+            std::thread::yield_now();
+        }
         let mine = Stat::of(me()).unwrap().birth;
         assert!(!mine.has_ended(me()) && Birth(mine.0 + 1).has_ended(me()));
         assert!(!Birth::UNKNOWN.has_ended(me()), "that is not known");

@@ -20,6 +20,10 @@ const POLL: &str = "runtime::resource::poll_op";
 /// Sampled waits that [go on](crate::sampler::RawWait::held_by) then name the task that holds the lock: of a task that waits for ever, that
 /// is the one to look at. A lock whose guard has moved to another task is held by the task that took it.
 ///
+/// Nothing is said of a lock that was made by `const_new`, which tokio does not tell of, and of one that has been handed to a waiting task
+/// which is not polled any more. The layer must see all events from the making of a lock on: one that a filter hides for a while leaves a
+/// holder behind. Locks are told apart by the numbers of their spans, so a process should have this layer in one subscriber.
+///
 /// tokio says so only if the whole program is built with `RUSTFLAGS="--cfg tokio_unstable"` and tokio's feature `tracing`, and then with a
 /// span or an event for each step of each lock and channel, which costs far more than this layer. The layer has to be there before a
 /// lock is made, and sees spans and events of the level `TRACE`; other layers that do not want them need a filter of their own:
@@ -58,6 +62,12 @@ where
             if said.is_lock {
                 locks::made(id.into_non_zero_u64());
             }
+        }
+    }
+
+    fn on_enter(&self, id: &Id, context: Context<'_, S>) {
+        if context.metadata(id).is_some_and(|span| span.name() == RESOURCE) {
+            locks::entered(id.into_non_zero_u64());
         }
     }
 

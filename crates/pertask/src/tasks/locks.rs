@@ -46,11 +46,22 @@ pub(super) fn released(lock: NonZeroU64) {
     change(lock, |word| word - u64::from(word as u32 > 0));
 }
 
-/// Notes that the running task waits for a lock.
+/// Notes that the running task asks for a lock, or does something else with it.
+pub(super) fn entered(lock: NonZeroU64) {
+    if is_lock(lock) {
+        waits::begin_lock();
+    }
+}
+
+/// Notes that the running task waits for the lock that it has asked for.
 pub(super) fn awaited(lock: NonZeroU64) {
-    if can_look_up() && LOCKS.pin().contains_key(&lock) {
+    if is_lock(lock) {
         waits::note_lock(lock);
     }
+}
+
+fn is_lock(number: NonZeroU64) -> bool {
+    can_look_up() && LOCKS.pin().contains_key(&number)
 }
 
 /// The number of the spawn path of the task that holds a lock, if a task does.
@@ -75,10 +86,6 @@ mod tests {
     use super::*;
     use crate::Job;
 
-    fn by(job: &mut Job, f: impl FnOnce()) {
-        job.run(f);
-    }
-
     #[test]
     fn the_last_one_that_took_a_lock_has_it_until_all_guards_are_dropped() {
         let lock = NonZeroU64::MAX;
@@ -87,12 +94,12 @@ mod tests {
         assert_eq!(holder(lock), None, "a new one says that it is free");
         let (mut first, mut second) = (Job::new("first"), Job::new("second"));
         let mut path = 0;
-        by(&mut first, || taken(lock));
-        by(&mut second, || {
+        first.run(|| taken(lock));
+        second.run(|| {
             taken(lock);
             path = Cpu::with(|cpu| cpu.path().map(SpawnPath::id)).unwrap();
         });
-        by(&mut first, || released(lock));
+        first.run(|| released(lock));
         assert_eq!(holder(lock), Some(path), "the first one said late that it has dropped it");
         // The guard may have moved to another task, or to none.
         released(lock);

@@ -1,4 +1,5 @@
-//! Models of the races in pertask's own shared data: the files that ship, with loom's atomics in place of the standard library's.
+//! Models of the races in pertask's own shared data: the files that ship, with loom's atomics in place of the standard library's. (Of a cut,
+//! `Cut::begin` is not among them: `World::cut` takes its steps in the same order.)
 //!
 //! loom runs every interleaving of a model's threads, with every value that a load may return under the C11 memory model, and at most
 //! [`PREEMPTIONS`] preemptions; `LOOM_MAX_PREEMPTIONS` sets another bound.

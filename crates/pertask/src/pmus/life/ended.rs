@@ -61,8 +61,8 @@ pub(super) fn push(cut: u32, task: u64, tag: u32, open: LifeCount) {
     ended().push(Ended { cut, task, tag, open });
 }
 
-/// What the tasks had not been charged at a cut that have ended since, with the tags that they had then, but for those that the walk has
-/// `seen`.
+/// The tasks that have ended since a cut and that the walk has not `seen`: what each had not been charged at the cut, and the tag that it
+/// had then.
 pub(super) fn unseen(
     cut: u32,
     seen: impl Iterator<Item = u64>,

@@ -1,4 +1,4 @@
-//! A table for one tag. Readers and writers use the cells as those of the real one, which only grows otherwise.
+//! A table with room for one tag. Its cells are written and read as those of the real one.
 
 use crate::sync::{AtomicU64, Ordering};
 
