@@ -1,4 +1,4 @@
-//! What code with models shares with other threads: the standard library's here, and loom's in `tests/models`.
+//! What code with models shares with other threads: the standard library's here, and loom's in `pertask-models`.
 
 pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 pub(crate) use std::sync::{Mutex, MutexGuard};

@@ -2,8 +2,9 @@
 //! `Cut::begin` is not among them: `World::cut` takes its steps in the same order.)
 //!
 //! loom runs every interleaving of a model's threads, with every value that a load may return under the C11 memory model, and at most
-//! [`PREEMPTIONS`] preemptions; `LOOM_MAX_PREEMPTIONS` sets another bound.
+//! `PREEMPTIONS` preemptions; `LOOM_MAX_PREEMPTIONS` sets another bound.
 
+#![cfg(test)]
 #![allow(dead_code, reason = "of each file, the models use a part")]
 #![allow(unsafe_code)]
 
@@ -13,16 +14,16 @@ mod pmus {
     pub(crate) mod by_tag;
 
     pub(crate) mod life {
-        #[path = "../../../../src/pmus/life/books.rs"]
+        #[path = "../../../../pertask/src/pmus/life/books.rs"]
         mod books;
-        #[path = "../../../../src/pmus/life/count.rs"]
+        #[path = "../../../../pertask/src/pmus/life/count.rs"]
         mod count;
-        #[path = "../../../../src/pmus/life/data.rs"]
+        #[path = "../../../../pertask/src/pmus/life/data.rs"]
         mod data;
-        #[path = "../../../../src/pmus/life/ended.rs"]
+        #[path = "../../../../pertask/src/pmus/life/ended.rs"]
         mod ended;
         mod models;
-        #[path = "../../../../src/pmus/life/state.rs"]
+        #[path = "../../../../pertask/src/pmus/life/state.rs"]
         mod state;
     }
 }
