@@ -21,7 +21,8 @@ const OTHER: &str = "(other)";
 
 /// How large a profile may become.
 ///
-/// [`Lost`] counts what a full profile leaves out of CPU time, and remarks say how many waits and allocations lack something. The time of every sample stays in the profile.
+/// [`Lost`] counts what a full profile leaves out of CPU time, and remarks say how many waits and allocations lack something. The time of
+/// every sample stays in the profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// The most samples that differ. A further sample keeps its stack, its task's name and site, and those of the tasks that ended a
