@@ -236,29 +236,30 @@ fn a_task_that_waits_for_ever_shows_where() {
     runtime.block_on(task).unwrap();
 }
 
+/// A task that asks for a lock which somebody holds, gives it up in its next poll, and then does something else.
+async fn gives_up(mutex: Arc<tokio::sync::Mutex<()>>, then: impl Future<Output = ()>) {
+    // The poll in which the time is over asks for the lock once more.
+    let _ = tokio::time::timeout(Duration::from_millis(1), locked(&mutex)).await;
+    then.await;
+}
+
 /// A future that a poll awaited and dropped is not where the task waits, if it goes on to another.
 #[test]
 fn what_was_given_up_is_not_what_a_task_waits_for() {
     let _alone = alone();
     let runtime = runtime();
     let mutex = Arc::new(tokio::sync::Mutex::new(()));
+    let _held = mutex.clone().try_lock_owned().unwrap();
     let sampler = sampling();
-    let held = mutex.clone().try_lock_owned().unwrap();
-    let tries = Arc::clone(&mutex);
-    let work = async move {
-        // The poll in which the time is over asks for the lock once more.
-        let _ = tokio::time::timeout(Duration::from_millis(1), locked(&tries)).await;
-        tokio::time::sleep(Duration::from_secs(3_600)).await;
-    };
-    let task = runtime.spawn(work.task("has given up"));
-    let is_seen = || waited_at(&named(&sampler.snapshot()), &["Sleep", "was_given_up_is_not"]) > 0;
+    let sleeps = async { tokio::time::sleep(Duration::from_secs(3_600)).await };
+    let task = runtime.spawn(gives_up(mutex, sleeps).task("has given up"));
+    let is_seen = || waited_at(&named(&sampler.snapshot()), &["Sleep", "gives_up"]) > 0;
     support::wait_until("it sleeps", is_seen);
     let at_lock = |profile: &RawProfile| waited_at(&named(profile), &["Mutex", "locked"]);
     let before = at_lock(&sampler.snapshot());
     std::thread::sleep(Duration::from_millis(30));
     assert_eq!(at_lock(&sampler.stop()), before);
     task.abort();
-    drop(held);
 }
 
 /// A future that has left no waker is nowhere to be seen, and what was given up before it is not its place.
@@ -267,21 +268,15 @@ fn a_task_that_leaves_no_waker_waits_nowhere() {
     let _alone = alone();
     let runtime = runtime();
     let mutex = Arc::new(tokio::sync::Mutex::new(()));
+    let _held = mutex.clone().try_lock_owned().unwrap();
     let sampler = sampling();
-    let held = mutex.clone().try_lock_owned().unwrap();
-    let tries = Arc::clone(&mutex);
-    let work = async move {
-        let _ = tokio::time::timeout(Duration::from_millis(1), locked(&tries)).await;
-        std::future::pending::<()>().await;
-    };
-    let task = runtime.spawn(work.task("leaves no waker"));
+    let task = runtime.spawn(gives_up(mutex, std::future::pending()).task("leaves no waker"));
     let unseen_ns = || {
         let waits = sampler.snapshot().waits;
         waits.iter().filter(|wait| wait.stack.is_empty()).map(|wait| wait.waiting_ns).sum::<u64>()
     };
     support::wait_until("it waits for nothing", || unseen_ns() > 100_000_000);
     task.abort();
-    drop(held);
 }
 
 /// A wait that began while waits were sampled, and ended while they were not, is none of a later sampler's.

@@ -71,6 +71,28 @@ fn allocations_are_shown_and_filtered_though_there_is_no_cpu_time() {
     assert_eq!(bytes, [8_000]);
 }
 
+/// Whoever holds the lock that a wait is for has not ended it.
+#[test]
+fn holders_of_locks_have_rows_of_their_own_kind() {
+    let mut builder = ProfileBuilder::new("by hand", 10_000_000);
+    let [waits, holds] = [(1, "GET /a"), (2, "GET /b")]
+        .map(|(id, name)| Some(TaskRef { id: None, ..task(id, Some(name), 80, None) }));
+    let wait = Sample { task: waits, state: State::Waiting, time_ns: 7_000_000, ..amount(0) };
+    builder.add(Sample { woken_by: holds.clone(), ..wait.clone() });
+    builder.add(Sample { held_by: holds, time_ns: 5_000_000, ..wait });
+    let file = pprof(&builder.finish(Duration::from_secs(2)));
+    let arguments = ["-", "--state", "waiting", "--by", "waker"];
+    let text = text_of(&arguments, &file);
+    assert!(text.contains("GET /a  GET /b\n") && text.contains("holds lock: GET /b"), "{text}");
+    let json = json(&on(&file, &[&arguments[..], &["--json"]].concat()));
+    let rows = json["tables"][0]["rows"].as_array().unwrap().iter();
+    let rows: Vec<_> = rows
+        .map(|row| (row["kind"].as_str(), row["name"].as_str(), row["self_ns"].as_u64()))
+        .collect();
+    let of = |kind, ns| (Some(kind), Some("GET /b"), Some(ns));
+    assert_eq!(rows, [of("waker", 7_000_000), of("holder", 5_000_000)]);
+}
+
 #[test]
 fn a_report_of_cpu_time_says_what_else_there_is() {
     let line = "not shown: 80.0 ms of blocked time, 1.00 s of waiting time; pertask report --state waiting shows where (or ready, blocked, life)";

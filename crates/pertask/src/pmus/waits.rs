@@ -253,6 +253,12 @@ pub(crate) fn expect_locks() {
     TELLS_OF_LOCKS.store(true, Ordering::Relaxed);
 }
 
+/// Whether waits are sampled: only then is it of use to say which locks tasks wait for.
+#[cfg(feature = "tracing")]
+pub(crate) fn are_sampled() -> bool {
+    sampling().is_some()
+}
+
 /// Says that a future begins to ask for a lock: what this thread's poll has left before is none of it.
 #[cfg(feature = "tracing")]
 pub(crate) fn begin_lock() {

@@ -1,6 +1,7 @@
 //! Who holds locks, from the spans and events in which tokio tells what becomes of them.
 
 use super::locks;
+use crate::pmus::waits::are_sampled;
 use std::fmt;
 use tracing_core::field::{Field, Visit};
 use tracing_core::span::{Attributes, Id};
@@ -66,7 +67,7 @@ where
     }
 
     fn on_enter(&self, id: &Id, context: Context<'_, S>) {
-        if context.metadata(id).is_some_and(|span| span.name() == RESOURCE) {
+        if are_sampled() && context.metadata(id).is_some_and(|span| span.name() == RESOURCE) {
             locks::entered(id.into_non_zero_u64());
         }
     }

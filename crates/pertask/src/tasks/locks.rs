@@ -48,20 +48,21 @@ pub(super) fn released(lock: NonZeroU64) {
 
 /// Notes that the running task asks for a lock, or does something else with it.
 pub(super) fn entered(lock: NonZeroU64) {
-    if is_lock(lock) {
+    if is_wanted(lock) {
         waits::begin_lock();
     }
 }
 
 /// Notes that the running task waits for the lock that it has asked for.
 pub(super) fn awaited(lock: NonZeroU64) {
-    if is_lock(lock) {
+    if is_wanted(lock) {
         waits::note_lock(lock);
     }
 }
 
-fn is_lock(number: NonZeroU64) -> bool {
-    can_look_up() && LOCKS.pin().contains_key(&number)
+/// Whether this is a lock, and somebody wants to know who waits for locks.
+fn is_wanted(number: NonZeroU64) -> bool {
+    waits::are_sampled() && can_look_up() && LOCKS.pin().contains_key(&number)
 }
 
 /// The number of the spawn path of the task that holds a lock, if a task does.
