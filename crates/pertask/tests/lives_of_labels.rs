@@ -84,7 +84,10 @@ fn each_value_has_the_parts_of_its_tasks() {
     zeta_ended.to(read).assert_has(of_zeta.waiting_ns, "zeta: waiting");
     assert!(of_zeta.blocked_ns >= 20_000_000 - 100_000, "it slept in a poll: {of_zeta:?}");
     let without = key(&report, "tenant").without_life.clone().unwrap();
-    neither.made.to(neither_begun).assert_has(without.new_ns, "without: new");
+    let mut new = neither.made.to(neither_begun);
+    // The others had no labels either while they were made. The first labels of a process take a tenth of a millisecond.
+    new.most += [acme.made, zeta.made].iter().map(|made| made.before - made.after).sum();
+    new.assert_has(without.new_ns, "without: new");
     neither_ended.to(read).assert_has(without.waiting_ns, "without: waiting");
     assert_eq!(key(&report, "tenant").others_life, Some(LifeReport::default()));
     let text = report.to_string();
