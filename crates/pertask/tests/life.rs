@@ -99,6 +99,31 @@ fn a_session_has_the_time_since_its_start() {
     assert!(life(&first.stop(), "before").life_ns() > since.life_ns());
 }
 
+/// A task that an earlier session has measured is measured again, though wakes were wanted for another task all the while.
+#[test]
+fn a_later_session_knows_of_wakes_from_the_next_poll_on() {
+    let _alone = alone();
+    let (mut task, other) = (by_hand("measured twice"), by_hand("other"));
+    let all_the_while = measuring().start_on([other.task.handle().unwrap()], Inherit::No).unwrap();
+    let of_task = SessionOptions { wake_latency: true, ..measuring() };
+    for session in 0..2 {
+        let begun = of_task.clone().start_on([task.task.handle().unwrap()], Inherit::No).unwrap();
+        task.poll(|| {});
+        sleep();
+        let woken = task.wake();
+        sleep();
+        let (polled, ended) = task.poll(|| {});
+        sleep();
+        let (report, read) = Moment::of(|| begun.stop());
+        let life = life(&report, "measured twice");
+        woken.to(polled).assert_has(life.ready_ns, &format!("session {session}: ready"));
+        assert!(ended.to(read).least < Duration::from_nanos(life.waiting_ns), "{life:?}");
+        let wakes = support::row(&report, "measured twice").wakes.as_ref().unwrap();
+        assert_eq!(wakes.count, 1, "session {session}: {wakes:?}");
+    }
+    drop(all_the_while);
+}
+
 #[test]
 fn a_task_that_never_runs_is_shown_all_the_same() {
     let _alone = alone();

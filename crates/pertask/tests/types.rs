@@ -143,10 +143,16 @@ fn sampled(work: impl FnOnce()) -> Option<Profile> {
     Some(sampler.stop().resolve())
 }
 
-fn on_tokio() {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.unwrap().block_on(async {
+/// A runtime whose threads are there already: samples of new threads begin only when the sampler has found them.
+fn with_threads() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(runtime.spawn_blocking(|| ())).unwrap();
+    runtime
+}
+
+fn on_tokio(runtime: &tokio::runtime::Runtime) {
+    runtime.block_on(async {
         use tracing::Instrument;
         let mut set = tokio::task::JoinSet::new();
         set.spawn(plain());
@@ -209,7 +215,8 @@ fn check(profile: &Profile, wanted: &str, used_ms: u64, code: Option<&str>) {
 #[test]
 fn tokios_tasks_have_the_types_of_their_futures() {
     let _alone = alone();
-    let Some(profile) = sampled(on_tokio) else { return };
+    let runtime = with_threads();
+    let Some(profile) = sampled(|| on_tokio(&runtime)) else { return };
     check(&profile, "~types::plain", SHARE_MS, Some("async fn plain()"));
     check(&profile, "~types::Own", SHARE_MS, Some("fn poll(mut self: Pin"));
     check(&profile, "~types::boxed", SHARE_MS, Some("Box::pin(async {"));

@@ -205,8 +205,13 @@ impl<P: Pmu> PmuHandle<P> {
         if !std::ptr::eq(task.system(), self.0.state.system) {
             return None;
         }
+        let slot = task.slot(self.0.state.index);
+        // Most tasks that are asked for have none, and then no section is needed.
+        if !slot.has_data() {
+            return None;
+        }
         let section = rcu::enter();
-        let view = task.slot(self.0.state.index).data(section.token())?;
+        let view = slot.data(section.token())?;
         Some(f(self.0.own_payload(view)?))
     }
 }

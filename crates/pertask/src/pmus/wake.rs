@@ -28,7 +28,10 @@ pub struct WakeData {
     woken_ns: AtomicU64,
     /// Polls with a waker that notes when it wakes the task. 0 if no session measures the task's waits.
     measured_polls: AtomicU64,
+    /// Whether the task is polled with such wakers: once it is, it stays so as long as this data is there.
+    notes_wakes: AtomicU32,
     buckets: [AtomicU32; BUCKETS],
+    _padding: u32,
 }
 
 // SAFETY: all fields are integers, for which zero is a value.
@@ -59,6 +62,10 @@ impl Pmu for WakeLatency {
 
     fn sched_in(&self, switch: Switch<'_, Self>) {
         let (Some(data), Edge::Turn) = (switch.data, switch.edge) else { return };
+        // Relaxed: this thread has written it, or one that polled the task before.
+        if data.notes_wakes.load(Ordering::Relaxed) != 0 {
+            add(&data.measured_polls, 1);
+        }
         // Relaxed: a time. The executor orders the wake before the poll.
         let woken_ns = data.woken_ns.swap(0, Ordering::Relaxed);
         if woken_ns != 0 {
@@ -112,9 +119,10 @@ impl WakeLatency {
         HANDLE.get_or_init(register).map_err(Error::from)
     }
 
-    /// Says that the task's next poll has a waker that notes wakes. Returns false if no session measures the task's waits.
-    pub(crate) fn begin_measured_poll(task: &Task) -> bool {
-        with_data(task, |_, data| add(&data.measured_polls, 1)).is_some()
+    /// Says that the task is polled with wakers that note wakes from its next poll on. Returns false if no session measures its waits.
+    pub(crate) fn expect_wakes(task: &Task) -> bool {
+        // Relaxed: the same thread reads it when the poll begins, and the executor orders the polls after it.
+        with_data(task, |_, data| data.notes_wakes.store(1, Ordering::Relaxed)).is_some()
     }
 
     pub(crate) fn note_wake(task: &Task) {

@@ -17,6 +17,9 @@ use std::task::{RawWaker, RawWakerVTable, Waker};
 /// The number of sessions that want to know of wakes.
 static WANTED: AtomicU32 = AtomicU32::new(0);
 
+/// How often a session has been attached that wants to know of wakes. Until it happens again, no task is measured that was not.
+static EPOCH: AtomicU32 = AtomicU32::new(0);
+
 /// While a value of this type lives, tracked futures are polled with our waker.
 #[derive(Debug)]
 pub(crate) struct Wanted(());
@@ -26,6 +29,12 @@ impl Wanted {
         // Relaxed: a future that is polled at this moment is measured from this poll on, or from its next.
         WANTED.fetch_add(1, Ordering::Relaxed);
         Self(())
+    }
+
+    /// Says that the session has attached to its tasks. Tasks that have our waker already look again for what is measured of them.
+    pub(crate) fn attached(&self) {
+        // Release: pairs with the Acquire in `noting`, so that whoever looks again finds what was attached.
+        EPOCH.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -50,6 +59,8 @@ pub(crate) fn is_wanted() -> bool {
 pub(crate) struct NotingWaker {
     inner: Waker,
     task: Arc<Task>,
+    /// The epoch in which it was found that the task is measured.
+    epoch: u32,
     /// The wait that is sampled, with the number plus one of its leaf that this waker is, or 0.
     wait: Option<(Arc<Wait>, u32)>,
 }
@@ -69,16 +80,26 @@ pub(crate) fn noting<'a>(
     own: &'a mut Option<Arc<NotingWaker>>,
 ) -> Option<Lent<'a>> {
     end_wait(own.as_ref());
-    let has_latency = WakeLatency::begin_measured_poll(task);
-    if !Life::begin_measured_poll(task) && !has_latency {
+    // Acquire: pairs with the Release in `attached`.
+    let epoch = EPOCH.load(Ordering::Acquire);
+    let is_known = own.as_ref().is_some_and(|noting| noting.epoch == epoch);
+    if !is_known && !expect_wakes(task) {
         return None;
     }
     let wait = Wait::choose(task).map(|wait| (wait, 0));
     // A poll that is watched needs a waker that the future has not seen, and one that is not needs one that notes no wait.
-    let is_plain = |noting: &NotingWaker| wait.is_none() && noting.wait.is_none();
-    let kept = own.take().filter(|noting| is_plain(noting) && noting.inner.will_wake(inner));
-    let new = || NotingWaker { inner: inner.clone(), task: Arc::clone(task), wait };
-    Some(Lent::of(own.insert(kept.unwrap_or_else(|| Arc::new(new())))))
+    let serves = |noting: &Arc<NotingWaker>| noting.wait.is_none() && noting.inner.will_wake(inner);
+    if is_known && wait.is_none() && own.as_ref().is_some_and(serves) {
+        return own.as_ref().map(Lent::of);
+    }
+    let new = NotingWaker { inner: inner.clone(), task: Arc::clone(task), epoch, wait };
+    Some(Lent::of(own.insert(Arc::new(new))))
+}
+
+/// Says that the task's polls have wakers that note wakes from the next one on. Returns false if no session measures the task.
+fn expect_wakes(task: &Task) -> bool {
+    let has_latency = WakeLatency::expect_wakes(task);
+    Life::expect_wakes(task) || has_latency
 }
 
 /// Ends the wait of a task that is polled again, or dropped.
@@ -132,7 +153,8 @@ impl NotingWaker {
         }
         let own = Some((Arc::clone(wait), wait.make_leaf()?));
         // The clone may be a leaf of the task around this one.
-        let leaf = Self { inner: self.inner.clone(), task: Arc::clone(&self.task), wait: own };
+        let (inner, task) = (self.inner.clone(), Arc::clone(&self.task));
+        let leaf = Self { inner, task, epoch: self.epoch, wait: own };
         wait.note_leaf();
         Some(Arc::new(leaf))
     }

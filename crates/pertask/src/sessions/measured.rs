@@ -23,7 +23,7 @@ pub(crate) struct Measured {
     pub(crate) wakes: Option<PmuHandle<WakeLatency>>,
     pub(crate) life: Option<PmuHandle<Life>>,
     /// Present where wakes or lives are measured.
-    pub(crate) _wanted: Option<Wanted>,
+    pub(crate) wanted: Option<Wanted>,
     pub(crate) memory: MemorySource,
     /// Present in a session on all tasks.
     pub(crate) labels: Option<Watch>,

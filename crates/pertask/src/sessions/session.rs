@@ -193,7 +193,7 @@ impl SessionOptions {
             counters: counters.then(|| Counters::open(&self.counters)).transpose()?,
             wakes: self.wake_latency.then(WakeLatency::handle).transpose()?,
             life: self.life.then(Life::handle).transpose()?,
-            _wanted: (self.wake_latency || self.life).then(Wanted::begin),
+            wanted: (self.wake_latency || self.life).then(Wanted::begin),
             memory: MemorySource::open(self.memory)?,
             labels: None,
         })
@@ -276,6 +276,9 @@ impl Session {
         let counting = memory.map(|_| Counting::begin());
         if let Some(memory) = memory {
             adopt_running(memory);
+        }
+        if let Some(wanted) = &measured.wanted {
+            wanted.attached();
         }
         let (base, account) = Reading::first(events.sources(&measured));
         let longest = Mutex::new(LongestPolls::none());

@@ -3,7 +3,7 @@
 //! An RCU section is a read lock here, and a grace period a moment at which nobody has one. All times are before the moment of the
 //! reading, so that whatever has been charged by then, and whatever goes on, add up to the same life.
 
-use super::books::{Books, LifeCpu, begin_cut, latest_cut};
+use super::books::{Banks, Books, begin_cut, latest_cut};
 use super::count::{LifeCount, Part};
 use super::data::{Change, LifeData, Seen};
 use super::ended;
@@ -22,7 +22,7 @@ const NOW_NS: u64 = 100;
 /// A task, and the CPU that runs it.
 struct World {
     data: LifeData,
-    books: LifeCpu,
+    books: Banks,
     sections: RwLock<()>,
 }
 
@@ -32,7 +32,7 @@ impl World {
         // loom orders the first use of a static before all others.
         latest_cut();
         ended::end_reading();
-        let (data, books) = (LifeData::default(), LifeCpu::default());
+        let (data, books) = (LifeData::default(), Banks::default());
         Arc::new(Self { data, books, sections: RwLock::new(()) })
     }
 
@@ -113,12 +113,32 @@ fn a_reading_races_a_wake() {
     check(|| {
         let world = World::new();
         let other = Arc::clone(&world);
-        let wakes = thread::spawn(move || other.data.note_wake(30));
+        let wakes = thread::spawn(move || other.data.note_wake(|| 30));
         let [first, second] = [(); 2].map(|()| world.see(0).count);
         assert_eq!((whole(&first), whole(&second)), (NOW_NS, NOW_NS));
         let ready = Part::Ready as usize;
         assert!(second.parts_ns[ready] >= first.parts_ns[ready], "{first:?}, {second:?}");
         wakes.join().unwrap();
+    });
+}
+
+/// A task is woken by another thread as its poll ends. It is ready from the wake on, or from the end of the poll if that comes later.
+#[test]
+fn a_wake_races_the_end_of_the_poll() {
+    check(|| {
+        let world = World::new();
+        world.change(State::Polled, 20);
+        let other = Arc::clone(&world);
+        let wakes = thread::spawn(move || other.data.note_wake(|| 70));
+        world.change(State::Waiting, 40);
+        let before = world.see(0).count;
+        wakes.join().unwrap();
+        let after = world.see(0).count;
+        assert_eq!((whole(&before), whole(&after)), (NOW_NS, NOW_NS));
+        let ready_ns = after.parts_ns[Part::Ready as usize];
+        assert!([NOW_NS - 70, NOW_NS - 40].contains(&ready_ns), "{after:?}");
+        world.change(State::Polled, 90);
+        assert_eq!(world.data.woken_ns(), 0, "the next poll has taken it");
     });
 }
 

@@ -12,14 +12,14 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering, global};
 
 /// What one CPU has charged to tags.
 #[derive(Debug, Default)]
-pub struct LifeCpu {
+pub struct Banks {
     /// A bank for cuts with even numbers, and one for those with odd numbers.
     banks: [ByTag<{ Part::COUNT }>; 2],
 }
 
 global! {
     /// What threads have charged that are no CPUs, such as one that drops a task which ran elsewhere. They share it.
-    pub(super) static SHARED: LifeCpu = LifeCpu { banks: [ByTag::new(), ByTag::new()] };
+    pub(super) static SHARED: Banks = Banks { banks: [ByTag::new(), ByTag::new()] };
 }
 
 global! {
@@ -49,7 +49,7 @@ pub(super) fn begin_cut(number: u32) {
 /// INVARIANT: [`own`](Self::own) only on the thread of that CPU.
 #[derive(Clone, Copy)]
 pub(super) struct Books<'a> {
-    books: &'a LifeCpu,
+    books: &'a Banks,
     add: fn(&AtomicU64, u64),
 }
 
@@ -63,12 +63,12 @@ pub(super) struct Account<'a> {
 impl<'a> Books<'a> {
     /// The books of the calling thread's CPU.
     #[inline(always)]
-    pub(super) fn own(books: &'a LifeCpu) -> Self {
+    pub(super) fn own(books: &'a Banks) -> Self {
         Self { books, add: by_tag::add }
     }
 
     /// The books of the calling thread: its CPU's, or those that threads share.
-    pub(super) fn here(own: Option<&'a LifeCpu>) -> Self {
+    pub(super) fn here(own: Option<&'a Banks>) -> Self {
         own.map_or(Self { books: &SHARED, add: by_tag::add_shared }, Self::own)
     }
 
@@ -90,7 +90,7 @@ impl Account<'_> {
     }
 }
 
-impl LifeCpu {
+impl Banks {
     pub(super) fn make_all_room(&self) {
         self.banks.iter().for_each(ByTag::make_all_room);
     }

@@ -5,7 +5,7 @@
 //! charged since, and the state that goes on: for the tag that it had at the cut. Tasks that end during the walk, and that the walk
 //! may not see, say themselves what that is.
 
-use super::books::{LifeCpu, SHARED, begin_cut, latest_cut};
+use super::books::{Banks, SHARED, begin_cut, latest_cut};
 use super::count::{LifeCount, Part};
 use super::data::Seen;
 use super::{Life, ended};
@@ -89,13 +89,13 @@ impl Cut {
 
 /// Adds what all CPUs have in the bank of a cut.
 fn add_bank(handle: PmuHandle<Life>, cut: u32, sums: &mut Vec<[u64; Part::COUNT]>) {
-    for_each_books(handle, |books| books.bank(cut).add_to(sums));
+    for_each_banks(handle, |banks| banks.bank(cut).add_to(sums));
 }
 
-fn for_each_books(handle: PmuHandle<Life>, mut f: impl FnMut(&LifeCpu)) {
+fn for_each_banks(handle: PmuHandle<Life>, mut f: impl FnMut(&Banks)) {
     System::global().for_each_cpu(|cpu| {
-        if let Some(books) = handle.cpu_data(cpu) {
-            f(books);
+        if let Some(data) = handle.cpu_data(cpu) {
+            f(&data.banks);
         }
     });
     f(&SHARED);
@@ -104,7 +104,7 @@ fn for_each_books(handle: PmuHandle<Life>, mut f: impl FnMut(&LifeCpu)) {
 /// Makes the wanted room on each CPU, if the PMU is registered. A CPU that comes now finds what is wanted, or is found here.
 pub(crate) fn make_all_room() {
     if let Some(handle) = Life::registered() {
-        for_each_books(handle, LifeCpu::make_all_room);
+        for_each_banks(handle, Banks::make_all_room);
     }
 }
 
@@ -112,7 +112,7 @@ pub(crate) fn make_all_room() {
 pub(crate) fn of_place(place: usize) -> LifeCount {
     let mut sum = LifeCount::default();
     if let Some(handle) = Life::registered() {
-        for_each_books(handle, |books| sum.add(&LifeCount { parts_ns: books.of_place(place) }));
+        for_each_banks(handle, |banks| sum.add(&LifeCount { parts_ns: banks.of_place(place) }));
     }
     sum
 }

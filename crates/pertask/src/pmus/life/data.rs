@@ -19,7 +19,7 @@ pub struct LifeData {
     state: AtomicU64,
     /// When the task was first woken since its last poll began, or 0.
     woken_ns: AtomicU64,
-    /// Whether the waker of the poll under way notes wakes.
+    /// Whether the task is polled with wakers that note wakes: once it is, it stays so as long as this data is there.
     notes_wakes: AtomicU32,
     /// The tag that the task has in this state.
     tag: AtomicU32,
@@ -67,6 +67,9 @@ pub(super) struct Seen {
     /// The tag that the task had at the cut.
     pub(super) tag: u32,
 }
+
+/// The time of a wake in a poll.
+const LONG_AGO_NS: u64 = 1;
 
 /// How often a reader tries to read a task between two changes of its state. In a forked child, the thread that changes it may be gone.
 const TRIES: usize = 200;
@@ -203,25 +206,33 @@ impl LifeData {
         self.cut.load(Ordering::Relaxed)
     }
 
-    /// Says that the task's next poll has a waker that notes wakes.
+    /// Says that the task is polled with wakers that note wakes, from its next poll on.
     pub(super) fn expect_wakes(&self) {
-        // Relaxed: the same thread reads it when the poll ends.
+        // Relaxed: the same thread reads it when the poll ends, and the executor orders the polls after it.
         self.notes_wakes.store(1, Ordering::Relaxed);
     }
 
     /// The state that begins when a poll ends.
     #[inline(always)]
     pub(super) fn end_poll(&self) -> State {
-        // Relaxed, both: the thread that polls the task has written it.
+        // Relaxed: see `expect_wakes`.
         let notes_wakes = self.notes_wakes.load(Ordering::Relaxed) != 0;
-        self.notes_wakes.store(0, Ordering::Relaxed);
         if notes_wakes { State::Waiting } else { State::Unknown }
     }
 
-    pub(super) fn note_wake(&self, now_ns: u64) {
-        let (at, times) = (&self.woken_ns, Ordering::Relaxed);
-        // Only the first wake counts. Relaxed: a time.
-        let _ = at.compare_exchange(0, now_ns.max(1), times, times);
+    /// Notes that the task is being woken. Only the first wake since its last poll began counts.
+    pub(super) fn note_wake(&self, now_ns: impl FnOnce() -> u64) {
+        // Relaxed, all: times, and whoever finds a state that has just ended comes just before its end.
+        if self.woken_ns.load(Ordering::Relaxed) != 0 {
+            return;
+        }
+        if Moment::of(self.state.load(Ordering::Relaxed)).is_in_a_poll() {
+            // It is ready from the end of the poll on, so any time before that will do, without a look at the clock.
+            self.woken_ns.store(LONG_AGO_NS, Ordering::Relaxed);
+            return;
+        }
+        let (woken_ns, times) = (now_ns().max(LONG_AGO_NS), Ordering::Relaxed);
+        let _ = self.woken_ns.compare_exchange(0, woken_ns, times, times);
     }
 
     /// When the task was first woken since its last poll began, or 0.

@@ -14,16 +14,15 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use self::books::LifeCpu;
 pub use self::count::LifeCount;
 pub use self::data::LifeData;
 
-use self::books::Books;
+use self::books::{Banks, Books};
 use self::data::Change;
 use self::state::State;
 use crate::error::Error;
 use crate::os::clock::Choice;
-use crate::pmus::cpu_time::CpuTime;
+use crate::pmus::cpu_time::{CpuTime, CpuTimeCpu};
 use crate::pmus::stint::Stints;
 use pertask_core::{Cpu, CpuRecord, Edge, Pmu, PmuHandle, Switch, System, Task, TaskId};
 use std::collections::HashSet;
@@ -38,6 +37,15 @@ pub struct Life {
     /// It is registered before this PMU, so it has the lower place unless the program has unregistered a PMU of its own in between. A
     /// switch then calls its hooks first, and ours take the time that those have read. Where there is no such time, ours read the clock.
     cpu_time: PmuHandle<CpuTime>,
+}
+
+/// What the PMU keeps for a CPU.
+#[derive(Debug, Default)]
+pub struct LifeCpu {
+    banks: Banks,
+    /// The data of the CPU-time PMU for this CPU, which knows when the switch under way is. Found once, because finding it takes 1.5 ns at
+    /// each switch.
+    times: OnceLock<&'static CpuTimeCpu>,
 }
 
 static HANDLE: OnceLock<Result<PmuHandle<Life>, pertask_core::Error>> = OnceLock::new();
@@ -65,8 +73,8 @@ impl Pmu for Life {
         self.change(&switch, data, state, 0);
     }
 
-    fn cpu_online(&self, _: &CpuRecord, books: &LifeCpu) {
-        books.make_all_room();
+    fn cpu_online(&self, _: &CpuRecord, data: &LifeCpu) {
+        data.banks.make_all_room();
     }
 
     fn read(&self, data: &LifeData) -> LifeCount {
@@ -75,7 +83,7 @@ impl Pmu for Life {
 
     fn fold(&self, ended: &LifeData, totals: &LifeData) -> bool {
         let now_ns = self.clock.wall_ns();
-        let life = ended.end(now_ns, Books::here(own_books()));
+        let life = ended.end(now_ns, Books::here(own_banks()));
         match life {
             Some((task, cut, seen)) => {
                 totals.add(&seen.count);
@@ -133,13 +141,13 @@ impl Life {
         with_data(task, |life, data| data.begin(task, State::New, life.clock.wall_ns()));
     }
 
-    /// Says that the task's next poll has a waker that notes wakes. Returns false if no session measures the task's life.
-    pub(crate) fn begin_measured_poll(task: &Task) -> bool {
+    /// Says that the task is polled with wakers that note wakes from its next poll on. Returns false if no session measures its life.
+    pub(crate) fn expect_wakes(task: &Task) -> bool {
         with_data(task, |_, data| data.expect_wakes()).is_some()
     }
 
     pub(crate) fn note_wake(task: &Task) {
-        with_data(task, |life, data| data.note_wake(life.clock.wall_ns()));
+        with_data(task, |life, data| data.note_wake(|| life.clock.wall_ns()));
     }
 
     /// Gives a task that nobody runs another tag. Its life so far is that of the tag that it has.
@@ -149,32 +157,42 @@ impl Life {
                 return;
             }
             let now_ns = life.clock.wall_ns();
-            data.change_tag(tag, now_ns, Books::here(own_books()));
+            data.change_tag(tag, now_ns, Books::here(own_banks()));
         });
         task.set_tag(tag);
     }
 
     #[inline(always)]
     fn change(&self, switch: &Switch<'_, Self>, data: &LifeData, state: State, woken_ns: u64) {
-        let now_ns = self.now_ns(switch.cpu);
+        let now_ns = self.now_ns(switch);
         if !data.has_begun() {
             data.begin(switch.task, state, now_ns);
         }
         let change = Change { state, now_ns, woken_ns, tag: switch.task.tag() };
-        data.change(change, Books::own(switch.cpu_data));
+        data.change(change, Books::own(&switch.cpu_data.banks));
     }
 
     /// The time of the switch that is under way.
     #[inline(always)]
-    fn now_ns(&self, cpu: &CpuRecord) -> u64 {
-        let told = self.cpu_time.cpu_data(cpu).and_then(|data| data.switch_wall_ns(cpu.switches()));
+    fn now_ns(&self, switch: &Switch<'_, Self>) -> u64 {
+        let times = switch.cpu_data.times.get().copied();
+        let told = times
+            .or_else(|| self.find_times(switch))
+            .and_then(|times| times.switch_wall_ns(switch.cpu.switches()));
         told.unwrap_or_else(|| self.clock.wall_ns())
+    }
+
+    #[cold]
+    fn find_times(&self, switch: &Switch<'_, Self>) -> Option<&'static CpuTimeCpu> {
+        let cpu = Cpu::record_here().filter(|cpu| std::ptr::eq(*cpu, switch.cpu))?;
+        let times = self.cpu_time.cpu_data(cpu)?;
+        Some(switch.cpu_data.times.get_or_init(|| times))
     }
 }
 
-/// The books of the calling thread's CPU, if it is one.
-fn own_books() -> Option<&'static LifeCpu> {
-    Life::registered()?.cpu_data(Cpu::record_here()?)
+/// The banks of the calling thread's CPU, if it is one.
+fn own_banks() -> Option<&'static Banks> {
+    Some(&Life::registered()?.cpu_data(Cpu::record_here()?)?.banks)
 }
 
 fn with_data<R>(task: &Task, f: impl FnOnce(&Life, &LifeData) -> R) -> Option<R> {

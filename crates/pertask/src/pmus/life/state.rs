@@ -50,6 +50,11 @@ impl Moment {
         Self { state, since_ns: word >> STATE_BITS }
     }
 
+    /// Whether the task is polled.
+    pub(super) fn is_in_a_poll(self) -> bool {
+        matches!(self.state, State::Polled | State::Inside)
+    }
+
     /// Calls `add` with the parts of a life to which the time from this moment to `now_ns` belongs. `woken_ns` is the time of the
     /// first wake, or 0.
     #[inline(always)]
