@@ -10,6 +10,10 @@
 
 mod sync;
 
+mod os {
+    pub(crate) mod clock;
+}
+
 mod pmus {
     pub(crate) mod by_tag;
 
@@ -25,6 +29,27 @@ mod pmus {
         mod models;
         #[path = "../../../../pertask/src/pmus/life/state.rs"]
         mod state;
+    }
+
+    pub(crate) mod memory {
+        mod meter;
+        mod models;
+        #[path = "../../../../pertask/src/pmus/memory/sampling.rs"]
+        mod sampling;
+
+        loom::lazy_static! {
+            /// The meter of the one worker.
+            static ref METER: meter::Meter = meter::Meter::new();
+        }
+
+        /// The PMU.
+        struct Memory;
+
+        impl Memory {
+            fn for_each_meter(f: impl FnOnce(&meter::Meter)) {
+                f(&METER);
+            }
+        }
     }
 }
 

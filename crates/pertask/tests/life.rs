@@ -124,6 +124,31 @@ fn a_later_session_knows_of_wakes_from_the_next_poll_on() {
     drop(all_the_while);
 }
 
+/// A poll while the session attaches to the next task.
+#[test]
+fn a_poll_amid_an_attach_has_a_waker_that_notes_wakes() {
+    let _alone = alone();
+    let (mut task, other) = (by_hand("measured twice"), by_hand("other"));
+    let [handle, others] = [&task, &other].map(|it| Arc::clone(it.task.handle().unwrap()));
+    let all_the_while = measuring().start_on([&others], Inherit::No).unwrap();
+    let first = measuring().start_on([&handle], Inherit::No).unwrap();
+    task.poll(|| {});
+    drop(first);
+    let polls_at_the_second = [&handle, &others].into_iter().enumerate().map(|(place, handle)| {
+        if place == 1 {
+            task.poll(|| {});
+        }
+        handle
+    });
+    let (second, begun) = Moment::of(|| measuring().start_on(polls_at_the_second, Inherit::No));
+    sleep();
+    let (report, read) = Moment::of(|| second.unwrap().stop());
+    let life = life(&report, "measured twice");
+    begun.to(read).assert_has(life.waiting_ns, "waiting");
+    assert_eq!(life.unknown_ns, 0, "{life:?}");
+    drop(all_the_while);
+}
+
 #[test]
 fn a_task_that_never_runs_is_shown_all_the_same() {
     let _alone = alone();

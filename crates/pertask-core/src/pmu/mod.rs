@@ -142,8 +142,10 @@ impl<P: Pmu> PmuHandle<P> {
     }
 
     /// The PMU's data for a CPU; `None` if the CPU belongs to another system.
+    ///
+    /// It stays where it is, and what it is for, also when the CPU's thread has ended.
     #[must_use]
-    pub fn cpu_data(self, cpu: &CpuRecord) -> Option<&P::CpuData> {
+    pub fn cpu_data(self, cpu: &CpuRecord) -> Option<&'static P::CpuData> {
         if !cpu.is_of(self.0.state.system) {
             return None;
         }
@@ -206,7 +208,7 @@ impl<P: Pmu> PmuHandle<P> {
             return None;
         }
         let slot = task.slot(self.0.state.index);
-        // Most tasks that are asked for have none, and then no section is needed.
+        // A task without data needs no section.
         if !slot.has_data() {
             return None;
         }

@@ -119,7 +119,7 @@ impl WakeLatency {
         HANDLE.get_or_init(register).map_err(Error::from)
     }
 
-    /// Says that the task is polled with wakers that note wakes from its next poll on. Returns false if no session measures its waits.
+    /// Says that the task is polled with wakers that note wakes, from its next poll on. Returns false if no session measures its waits.
     pub(crate) fn expect_wakes(task: &Task) -> bool {
         // Relaxed: the same thread reads it when the poll begins, and the executor orders the polls after it.
         with_data(task, |_, data| data.notes_wakes.store(1, Ordering::Relaxed)).is_some()

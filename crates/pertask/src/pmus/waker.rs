@@ -2,7 +2,7 @@
 //!
 //! It is around the executor's waker. It notes the time of a wake for the PMUs that want it, and then wakes the task. Executors and
 //! futures may compare wakers, or look into them, so tracked futures have this waker only while a session wants it, and keep it
-//! from poll to poll.
+//! from poll to poll until another session is attached.
 
 use super::life::Life;
 use super::waits::Wait;
@@ -17,7 +17,10 @@ use std::task::{RawWaker, RawWakerVTable, Waker};
 /// The number of sessions that want to know of wakes.
 static WANTED: AtomicU32 = AtomicU32::new(0);
 
-/// How often a session has been attached that wants to know of wakes. Until it happens again, no task is measured that was not.
+/// The number of sessions that want to know of wakes and are being attached. Meanwhile each poll asks what is measured of its task.
+static ATTACHING: AtomicU32 = AtomicU32::new(0);
+
+/// How many attaches of such sessions have ended. A task that was found to be measured is asked for again only when this has changed.
 static EPOCH: AtomicU32 = AtomicU32::new(0);
 
 /// While a value of this type lives, tracked futures are polled with our waker.
@@ -31,10 +34,24 @@ impl Wanted {
         Self(())
     }
 
-    /// Says that the session has attached to its tasks. Tasks that have our waker already look again for what is measured of them.
-    pub(crate) fn attached(&self) {
-        // Release: pairs with the Acquire in `noting`, so that whoever looks again finds what was attached.
+    /// Says that the session begins to attach to its tasks.
+    pub(crate) fn attach(&self) -> Attaching {
+        // Relaxed: a poll that begins at this moment may find that its task is not measured yet.
+        ATTACHING.fetch_add(1, Ordering::Relaxed);
+        Attaching(())
+    }
+}
+
+/// While a value of this type lives, a session is being attached.
+#[derive(Debug)]
+pub(crate) struct Attaching(());
+
+impl Drop for Attaching {
+    fn drop(&mut self) {
+        // Release: pairs with the Acquire in `noting`, so that whoever asks again finds what was attached.
         EPOCH.fetch_add(1, Ordering::Release);
+        // Release: pairs with the Acquire in `noting`. Whoever finds that the attach is over finds its epoch.
+        ATTACHING.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -54,7 +71,8 @@ pub(crate) fn is_wanted() -> bool {
 
 /// A waker that notes the time, and then wakes the task by the executor's waker.
 ///
-/// A tracked future keeps one as long as the executor's waker stays the same, because futures may compare wakers.
+/// A tracked future keeps one as long as the executor's waker stays the same and no session is attached, because futures may compare
+/// wakers.
 #[derive(Debug)]
 pub(crate) struct NotingWaker {
     inner: Waker,
@@ -72,7 +90,8 @@ pub(crate) struct Lent<'a> {
     keeper: &'a NotingWaker,
 }
 
-/// A waker that notes when it wakes `task`, kept in `own`, or `None` if no session measures the task.
+/// A waker that notes when it wakes `task`, kept in `own`, or `None` if no session measures the task. A task that was found to be measured
+/// counts as such until another session is attached.
 #[cold]
 pub(crate) fn noting<'a>(
     task: &Arc<Task>,
@@ -80,23 +99,25 @@ pub(crate) fn noting<'a>(
     own: &'a mut Option<Arc<NotingWaker>>,
 ) -> Option<Lent<'a>> {
     end_wait(own.as_ref());
-    // Acquire: pairs with the Release in `attached`.
+    // Acquire, both: pair with the Releases of `Attaching`.
+    let is_settled = ATTACHING.load(Ordering::Acquire) == 0;
     let epoch = EPOCH.load(Ordering::Acquire);
-    let is_known = own.as_ref().is_some_and(|noting| noting.epoch == epoch);
+    let is_current = own.as_ref().is_some_and(|noting| noting.epoch == epoch);
+    let is_known = is_current && is_settled;
     if !is_known && !expect_wakes(task) {
         return None;
     }
     let wait = Wait::choose(task).map(|wait| (wait, 0));
     // A poll that is watched needs a waker that the future has not seen, and one that is not needs one that notes no wait.
     let serves = |noting: &Arc<NotingWaker>| noting.wait.is_none() && noting.inner.will_wake(inner);
-    if is_known && wait.is_none() && own.as_ref().is_some_and(serves) {
+    if is_current && wait.is_none() && own.as_ref().is_some_and(serves) {
         return own.as_ref().map(Lent::of);
     }
     let new = NotingWaker { inner: inner.clone(), task: Arc::clone(task), epoch, wait };
     Some(Lent::of(own.insert(Arc::new(new))))
 }
 
-/// Says that the task's polls have wakers that note wakes from the next one on. Returns false if no session measures the task.
+/// Says that the task's polls have wakers that note wakes, from the next one on. Returns false if no session measures the task.
 fn expect_wakes(task: &Task) -> bool {
     let has_latency = WakeLatency::expect_wakes(task);
     Life::expect_wakes(task) || has_latency

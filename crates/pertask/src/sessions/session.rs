@@ -148,6 +148,7 @@ impl SessionOptions {
     pub fn start(self) -> Result<Session, Error> {
         let measured = self.measured()?;
         let measured = Measured { labels: Some(Watch::begin()), ..measured };
+        let attaching = measured.wanted.as_ref().map(Wanted::attach);
         let cpu_time = measured.cpu_time.attach_global()?;
         let counters = measured.counters.as_ref().map(|counters| counters.handle().attach_global());
         let wakes = measured.wakes.map(PmuHandle::attach_global);
@@ -160,6 +161,7 @@ impl SessionOptions {
             _life: life.transpose()?,
             _memory: memory.transpose()?,
         };
+        drop(attaching);
         Ok(Session::begin(measured, events, self.most()))
     }
 
@@ -175,6 +177,7 @@ impl SessionOptions {
         inherit: Inherit,
     ) -> Result<Session, Error> {
         let measured = self.measured()?;
+        let attaching = measured.wanted.as_ref().map(Wanted::attach);
         let mut attached = Vec::new();
         for task in tasks {
             match measured.attach(task, inherit) {
@@ -183,6 +186,7 @@ impl SessionOptions {
                 Err(refused) => return Err(refused.into()),
             }
         }
+        drop(attaching);
         Ok(Session::begin(measured, Events::Tasks(attached), self.most()))
     }
 
@@ -276,9 +280,6 @@ impl Session {
         let counting = memory.map(|_| Counting::begin());
         if let Some(memory) = memory {
             adopt_running(memory);
-        }
-        if let Some(wanted) = &measured.wanted {
-            wanted.attached();
         }
         let (base, account) = Reading::first(events.sources(&measured));
         let longest = Mutex::new(LongestPolls::none());

@@ -12,7 +12,7 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering, global};
 
 /// What one CPU has charged to tags.
 #[derive(Debug, Default)]
-pub struct Banks {
+pub(super) struct Banks {
     /// A bank for cuts with even numbers, and one for those with odd numbers.
     banks: [ByTag<{ Part::COUNT }>; 2],
 }

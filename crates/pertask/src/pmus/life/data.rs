@@ -222,7 +222,8 @@ impl LifeData {
 
     /// Notes that the task is being woken. Only the first wake since its last poll began counts.
     pub(super) fn note_wake(&self, now_ns: impl FnOnce() -> u64) {
-        // Relaxed, all: times, and whoever finds a state that has just ended comes just before its end.
+        // Relaxed, all: these are times. A wake that still finds the poll that has just ended counts as one in that poll, also if another
+        // thread has noted its own wake meanwhile.
         if self.woken_ns.load(Ordering::Relaxed) != 0 {
             return;
         }

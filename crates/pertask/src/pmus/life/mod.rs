@@ -43,7 +43,7 @@ pub struct Life {
 #[derive(Debug, Default)]
 pub struct LifeCpu {
     banks: Banks,
-    /// The data of the CPU-time PMU for this CPU, which knows when the switch under way is. Found once, because finding it takes 1.5 ns at
+    /// The data of the CPU-time PMU for this CPU, which has the time of the switch under way. Found once, because finding it takes 1.5 ns at
     /// each switch.
     times: OnceLock<&'static CpuTimeCpu>,
 }
@@ -141,7 +141,7 @@ impl Life {
         with_data(task, |life, data| data.begin(task, State::New, life.clock.wall_ns()));
     }
 
-    /// Says that the task is polled with wakers that note wakes from its next poll on. Returns false if no session measures its life.
+    /// Says that the task is polled with wakers that note wakes, from its next poll on. Returns false if no session measures its life.
     pub(crate) fn expect_wakes(task: &Task) -> bool {
         with_data(task, |_, data| data.expect_wakes()).is_some()
     }
@@ -184,8 +184,7 @@ impl Life {
 
     #[cold]
     fn find_times(&self, switch: &Switch<'_, Self>) -> Option<&'static CpuTimeCpu> {
-        let cpu = Cpu::record_here().filter(|cpu| std::ptr::eq(*cpu, switch.cpu))?;
-        let times = self.cpu_time.cpu_data(cpu)?;
+        let times = self.cpu_time.cpu_data(switch.cpu)?;
         Some(switch.cpu_data.times.get_or_init(|| times))
     }
 }

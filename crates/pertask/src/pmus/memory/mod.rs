@@ -12,6 +12,8 @@ mod meter;
 mod place;
 #[cfg(feature = "sampler")]
 pub(crate) mod sampling;
+#[cfg(all(test, feature = "sampler"))]
+mod sampling_tests;
 pub(crate) mod tag_counts;
 
 use self::count::MemoryCount;

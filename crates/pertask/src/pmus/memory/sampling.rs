@@ -8,22 +8,24 @@
 use super::Memory;
 use super::meter::Meter;
 use crate::os::clock::Choice;
+use crate::sync::{AtomicU32, Ordering, fence, global};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 /// The bytes between two samples, on average.
 pub(crate) const INTERVAL_BYTES: u64 = 512 << 10;
 
 /// A byte that no meter reaches.
-const NEVER: u64 = u64::MAX;
+pub(super) const NEVER: u64 = u64::MAX;
 
 /// Takes in an allocation of so many bytes, which the calling thread has just made.
 type Take = fn(bytes: u64);
 
 static TAKE: OnceLock<Take> = OnceLock::new();
 
-/// The number of sessions that sample allocations.
-static WANTED: AtomicU32 = AtomicU32::new(0);
+global! {
+    /// The number of sessions that sample allocations.
+    static WANTED: AtomicU32 = AtomicU32::new(0);
+}
 
 /// While a value of this type lives, allocations of workers are sampled.
 #[derive(Debug)]
@@ -78,7 +80,7 @@ pub(super) fn reached(meter: &Meter, bytes: usize) {
 }
 
 /// A distance to the next chosen byte, from an exponential distribution: where the last one was says nothing of the next.
-fn distance(so_far: u64) -> u64 {
+pub(super) fn distance(so_far: u64) -> u64 {
     let mut x = Choice::of_process().wall_ns() ^ so_far.rotate_left(32);
     // Steele et al., Fast splittable pseudorandom number generators, 2014: the mixing of SplitMix64.
     x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -95,42 +97,4 @@ pub(crate) fn stands_for(bytes: u64) -> (f64, f64) {
     let missed = (-(bytes as f64) / INTERVAL_BYTES as f64).exp();
     let count = 1.0 / (1.0 - missed).max(f64::MIN_POSITIVE);
     (count, count * bytes as f64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_samples_stand_for_adds_up_to_what_was_allocated() {
-        for bytes in [16_u64, 1_000, 100_000, INTERVAL_BYTES, 10 * INTERVAL_BYTES] {
-            let (mut allocated, mut chosen) = (0_u64, distance(bytes));
-            let (mut count, mut sum, mut seen) = (0.0, 0.0, 0_u64);
-            let rounds = 4_000 * INTERVAL_BYTES.div_ceil(bytes);
-            for _ in 0..rounds {
-                allocated += bytes;
-                if allocated >= chosen {
-                    chosen = allocated + distance(allocated);
-                    let (more, bytes) = stands_for(bytes);
-                    (count, sum, seen) = (count + more, sum + bytes, seen + 1);
-                }
-            }
-            // About 4,000 samples, so the error is some 1.6 %.
-            let off = (sum / allocated as f64 - 1.0).abs().max((count / rounds as f64 - 1.0).abs());
-            assert!(off < 0.1, "{bytes} bytes: {off} with {seen} samples");
-        }
-    }
-
-    #[test]
-    fn a_meter_chooses_its_first_byte_when_it_is_reached() {
-        static METER: Meter = Meter::new();
-        assert!(METER.count_allocation(10), "the first allocation asks");
-        METER.choose(0, 100);
-        assert!(!METER.count_allocation(80));
-        assert!(METER.count_allocation(20) && METER.count_allocation(1));
-        METER.choose(99, 7);
-        assert_eq!(METER.chosen(), 100, "somebody else has chosen meanwhile");
-        METER.choose_anew();
-        assert!(METER.count_allocation(1));
-    }
 }
