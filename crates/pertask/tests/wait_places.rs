@@ -121,6 +121,18 @@ async fn takes_from_unordered() {
     while all.next().await.is_some() {}
 }
 
+/// Most of them are ready in one poll, in which each call of `next` leaves a waker.
+async fn takes_many_at_once() {
+    use futures::StreamExt;
+    let now = tokio::time::Instant::now();
+    let mut all: futures::stream::FuturesUnordered<_> = (0..20)
+        .map(|number| {
+            Box::pin(tokio::time::sleep_until(now + TIME * if number > 0 { 1 } else { 3 }))
+        })
+        .collect();
+    while all.next().await.is_some() {}
+}
+
 async fn receives_from_futures() {
     use futures::StreamExt;
     let (send, mut receive) = futures::channel::mpsc::unbounded::<u32>();
@@ -154,6 +166,7 @@ fn in_tokio() {
         place("Notified", "is_notified", is_notified()),
         place("JoinAll", "joins_all", joins_all()),
         place("Next", "takes_from_unordered", takes_from_unordered()),
+        place("Next", "takes_many_at_once", takes_many_at_once()),
         place("Next", "receives_from_futures", receives_from_futures()),
         place("Receiver", "watches_a_value", watches_a_value()),
         place("JoinHandle", "waits_for_blocking_work", waits_for_blocking_work()),

@@ -10,13 +10,19 @@
 
 use crate::os::clock::Choice;
 use pertask_core::{Cpu, SpawnPath, Task};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-/// The most leaves of a poll that have stacks.
+/// The most leaves of a poll that have stacks at a time. One of which no waker is left makes room for another.
 const LEAVES: usize = 4;
+
+/// The most stacks that are taken in a poll. A future that is ready a thousand times in a poll may leave a waker each time.
+const MOST_STACKS: u32 = 64;
+
+/// The most leaves of polls that go on on a thread.
+const MOST_MADE: usize = 256;
 
 /// What the sampler does for waits.
 pub(crate) struct Sampling {
@@ -82,11 +88,14 @@ pub(crate) struct Wait {
     poller: u32,
     /// Whether the poll goes on.
     polled: AtomicBool,
+    /// The stacks of the leaves that are left when the poll ends, from then on: until then, this thread alone has them, as [`MADE`].
     leaves: [OnceLock<Box<[u64]>>; LEAVES],
     /// For each leaf, the number of the lock that its future waits for, or 0.
     locks: [AtomicU64; LEAVES],
-    /// The number of leaves that were made.
-    made: AtomicU32,
+    /// The leaves that are left when the poll ends, from the oldest: the number plus one of each, in four bits.
+    order: AtomicU32,
+    /// The number of stacks that were taken.
+    taken: AtomicU32,
     /// A bit for each leaf of which no waker is left.
     dropped: AtomicU32,
     /// When the poll ended, or 0.
@@ -116,7 +125,7 @@ impl Wait {
     pub(crate) fn choose(task: &Arc<Task>) -> Option<Arc<Self>> {
         let sampling = sampling()?;
         let stands_for = (sampling.choose)(Choice::of_process().wall_ns())?;
-        Some(Arc::new(Self {
+        let wait = Arc::new(Self {
             task: Arc::clone(task),
             stands_for,
             // Relaxed: see `Sampled::begin`.
@@ -125,12 +134,16 @@ impl Wait {
             polled: AtomicBool::new(true),
             leaves: Default::default(),
             locks: Default::default(),
-            made: AtomicU32::new(0),
+            order: AtomicU32::new(0),
+            taken: AtomicU32::new(0),
             dropped: AtomicU32::new(0),
             since_ns: AtomicU64::new(0),
             woken_ns: AtomicU64::new(0),
             woken_by: AtomicU64::new(0),
-        }))
+        });
+        // Of a poll that was moved to another thread before it ended, there may be some left.
+        wait.forget_made();
+        Some(wait)
     }
 
     /// Makes a leaf of the waker that is being cloned, and returns its number plus one. `None` if it is not cloned in the watched poll,
@@ -139,11 +152,48 @@ impl Wait {
         if !self.is_polled_here() {
             return None;
         }
-        // Relaxed: only the thread that polls makes leaves.
-        let number = self.made.fetch_add(1, Ordering::Relaxed);
-        let leaf = self.leaves.get(number as usize)?;
-        leaf.set((sampling()?.stack)().unwrap_or_default()).ok()?;
+        MADE.try_with(|made| self.make_leaf_among(&mut *made.try_borrow_mut().ok()?)).ok()?
+    }
+
+    fn make_leaf_among(&self, made: &mut Vec<Made>) -> Option<u32> {
+        // Acquire: pairs with the Release in `drop_leaf`. If a leaf has woken the task and is dropped, the wake is seen below.
+        let dropped = self.dropped.load(Ordering::Acquire);
+        // Relaxed: a time. Who has been woken in the poll will not wait, and the leaf that woke it must stay.
+        if self.woken_ns.load(Ordering::Relaxed) != 0 {
+            return None;
+        }
+        if made.len() >= MOST_MADE {
+            made.clear();
+        }
+        made.retain(|leaf| !leaf.is_of(self) || dropped & 1 << leaf.number == 0);
+        let is_taken =
+            |number: &u32| made.iter().any(|leaf| leaf.is_of(self) && leaf.number == *number);
+        let number = (0..LEAVES as u32).find(|number| !is_taken(number))?;
+        // Relaxed, all: figures that only the thread that polls writes.
+        let taken = self.taken.load(Ordering::Relaxed);
+        if taken == MOST_STACKS {
+            return None;
+        }
+        self.taken.store(taken + 1, Ordering::Relaxed);
+        let stack = (sampling()?.stack)().unwrap_or_default();
+        self.locks[number as usize].store(0, Ordering::Relaxed);
+        // Relaxed: of the leaf that had this number no waker is left, and of the new one there is none yet.
+        self.dropped.fetch_and(!(1 << number), Ordering::Relaxed);
+        made.push(Made { wait: std::ptr::from_ref(self), number, stack });
         Some(number + 1)
+    }
+
+    /// Takes the leaves that this thread has made in the poll, from the oldest.
+    fn take_made(&self) -> Vec<Made> {
+        let take = |made: &RefCell<Vec<Made>>| {
+            Some(made.try_borrow_mut().ok()?.extract_if(.., |leaf| leaf.is_of(self)).collect())
+        };
+        MADE.try_with(take).ok().flatten().unwrap_or_default()
+    }
+
+    /// Forgets the leaves of a poll that has ended, or panicked.
+    pub(crate) fn forget_made(&self) {
+        drop(self.take_made());
     }
 
     /// Whether this thread is in the watched poll.
@@ -169,8 +219,14 @@ impl Wait {
 
     /// Ends the poll. If the task is pending, its wait begins.
     pub(crate) fn end_poll(self: &Arc<Self>, is_pending: bool) {
-        // Relaxed: see `make_leaf`.
+        // Relaxed: only this thread asks.
         self.polled.store(false, Ordering::Relaxed);
+        for (place, leaf) in self.take_made().into_iter().enumerate() {
+            let order = self.order.load(Ordering::Relaxed);
+            // Relaxed: whoever reads it has found the wait in a table of the sampler's, which orders it, or polls the task next.
+            self.order.store(order | (leaf.number + 1) << (4 * place), Ordering::Relaxed);
+            let _ = self.leaves[leaf.number as usize].set(leaf.stack);
+        }
         if is_pending && let Some(sampling) = sampling() {
             // Relaxed: whoever reads it has found the wait in a table of the sampler's, which orders it.
             self.since_ns.store(Choice::of_process().wall_ns(), Ordering::Relaxed);
@@ -223,11 +279,14 @@ impl Wait {
         let woken_ns = self.woken_ns.load(Ordering::Relaxed);
         let woken_by = self.woken_by.load(Ordering::Relaxed);
         // Where no leaf is known to have woken it, the task waits for all that are left. The first is what it awaited first.
-        let waits_at = || dropped.trailing_ones();
-        let leaf = (woken_by as u32).checked_sub(1).unwrap_or_else(waits_at) as usize;
-        let stack = self.leaves.get(leaf).and_then(OnceLock::get);
+        let order = self.order.load(Ordering::Relaxed);
+        let made = (0..LEAVES).filter_map(|place| (order >> (4 * place) & 0xf).checked_sub(1));
+        let waits_at = || made.clone().find(|leaf| dropped & 1 << leaf == 0);
+        let leaf = (woken_by as u32).checked_sub(1).or_else(waits_at).map(|leaf| leaf as usize);
+        let stack = leaf.and_then(|leaf| self.leaves.get(leaf)?.get());
         // Relaxed: the thread that polled has written it before the wait was known.
-        let lock = self.locks.get(leaf).map_or(0, |lock| lock.load(Ordering::Relaxed));
+        let lock = leaf.and_then(|leaf| self.locks.get(leaf));
+        let lock = lock.map_or(0, |lock| lock.load(Ordering::Relaxed));
         Course {
             since_ns,
             woken_ns: (woken_ns != 0).then(|| woken_ns.max(since_ns)),
@@ -241,7 +300,23 @@ impl Wait {
 /// Whether the runtime says which locks tasks wait for.
 static TELLS_OF_LOCKS: AtomicBool = AtomicBool::new(false);
 
+/// A leaf of a poll that goes on.
+struct Made {
+    wait: *const Wait,
+    number: u32,
+    stack: Box<[u64]>,
+}
+
+impl Made {
+    fn is_of(&self, wait: &Wait) -> bool {
+        std::ptr::eq(self.wait, wait)
+    }
+}
+
 thread_local! {
+    /// The leaves of the watched polls that go on on this thread, from the oldest.
+    static MADE: RefCell<Vec<Made>> = const { RefCell::new(Vec::new()) };
+
     /// The poll in which this thread has made its latest leaf.
     static LAST: Cell<Weak<Wait>> = const { Cell::new(Weak::new()) };
 }
@@ -270,9 +345,11 @@ pub(crate) fn begin_lock() {
 pub(crate) fn note_lock(lock: NonZeroU64) {
     let last = LAST.try_with(Cell::take).ok().and_then(|last| last.upgrade());
     let Some(wait) = last.filter(|wait| wait.is_polled_here()) else { return };
-    // Relaxed, both: only the thread that polls writes them.
-    let leaf = wait.made.load(Ordering::Relaxed).saturating_sub(1);
-    if let Some(of_leaf) = wait.locks.get(leaf as usize) {
-        of_leaf.store(lock.get(), Ordering::Relaxed);
+    let latest = |made: &RefCell<Vec<Made>>| {
+        Some(made.try_borrow().ok()?.iter().rfind(|leaf| leaf.is_of(&wait))?.number)
+    };
+    if let Some(leaf) = MADE.try_with(latest).ok().flatten() {
+        // Relaxed: only the thread that polls writes it.
+        wait.locks[leaf as usize].store(lock.get(), Ordering::Relaxed);
     }
 }

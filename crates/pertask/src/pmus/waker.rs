@@ -147,6 +147,15 @@ impl<'a> Lent<'a> {
     }
 }
 
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        // The poll may have panicked.
+        if let Some((wait, _)) = &self.keeper.wait {
+            wait.forget_made();
+        }
+    }
+}
+
 impl Deref for Lent<'_> {
     type Target = Waker;
 

@@ -23,7 +23,7 @@ const MOST_WORDS: usize = HEAD + MORE + MOST_FRAMES;
 /// The bit of the seventh word that says that the task there has not ended the wait, but holds the lock that is waited for.
 pub(super) const HOLDS: u64 = 1 << 63;
 
-/// How many polls a second are watched on a thread.
+/// How many stacks a second are taken on a thread, and so many polls at most are watched.
 const RATE: u64 = 1_000;
 
 /// How often a thread finds out how many polls it makes.
@@ -79,9 +79,10 @@ struct Choosing {
     every: u32,
     /// The polls until the next one.
     left: u32,
-    /// The polls since `since_ns`, and those among them that were watched.
+    /// The polls since `since_ns`, those among them that were watched, and the stacks that were taken in these.
     polls: u64,
     watched: u64,
+    stacks: u64,
     since_ns: u64,
     /// The state of a xorshift generator.
     random: u64,
@@ -89,7 +90,15 @@ struct Choosing {
 
 thread_local! {
     static CHOOSING: Cell<Choosing> = const {
-        Cell::new(Choosing { every: 1, left: 1, polls: 0, watched: 0, since_ns: 0, random: 0 })
+        Cell::new(Choosing {
+            every: 1,
+            left: 1,
+            polls: 0,
+            watched: 0,
+            stacks: 0,
+            since_ns: 0,
+            random: 0,
+        })
     };
 }
 
@@ -119,13 +128,16 @@ impl Choosing {
     fn adapt(&mut self, now_ns: u64) {
         const ENOUGH: u64 = RATE * LOOK_NS / 1_000_000_000;
         let passed_ns = now_ns.saturating_sub(self.since_ns);
-        if passed_ns < LOOK_NS && self.watched < 2 * ENOUGH {
+        // A poll that leaves many wakers counts as many.
+        let taken = self.stacks.max(self.watched);
+        if passed_ns < LOOK_NS && taken < 2 * ENOUGH {
             return;
         }
         let a_second = self.polls.saturating_mul(1_000_000_000) / passed_ns.max(1);
-        self.every = (a_second / RATE).clamp(1, 1 << 16) as u32;
+        let stacks_a_second = a_second.saturating_mul(taken) / self.watched.max(1);
+        self.every = (stacks_a_second / RATE).clamp(1, 1 << 16) as u32;
         self.left = self.left.min(self.every);
-        (self.polls, self.watched, self.since_ns) = (0, 0, now_ns);
+        (self.polls, self.watched, self.stacks, self.since_ns) = (0, 0, 0, now_ns);
     }
 
     fn random(&mut self, now_ns: u64) -> u64 {
@@ -140,6 +152,8 @@ impl Choosing {
 
 /// The stack of the calling thread: its flags, and then its addresses.
 fn stack() -> Option<Box<[u64]>> {
+    let choosing = CHOOSING.get();
+    CHOOSING.set(Choosing { stacks: choosing.stacks + 1, ..choosing });
     OwnRecord::get()?.stack()
 }
 
