@@ -51,8 +51,11 @@ const CRATES: &[&str] = &[
 /// What takes the stack itself, in a crate whose name a program may have, too.
 const TAKERS: [&str; 2] = ["pertask::pmus::", "pertask::sampler::"];
 
+/// What a future is put into, and what only polls that future, in a crate of primitives.
+const WRAPPERS: [&str; 2] = ["::pin::Pin<", "::boxed::Box<"];
+
 /// Whether a function belongs to a runtime or to a library of primitives, by its name. `None` where the name does not say whose it is: that
-/// of a type parameter's method, of C code, or a name without its path.
+/// of a type parameter's method, of a pointer to a future, of C code, or a name without its path.
 ///
 /// ```
 /// use pertask_executors::is_primitive;
@@ -62,6 +65,7 @@ const TAKERS: [&str; 2] = ["pertask::pmus::", "pertask::sampler::"];
 /// assert_eq!(is_primitive("service::handlers::get_user::{{closure}}"), Some(false));
 /// assert_eq!(is_primitive("<service::Rows<T> as futures_core::stream::Stream>::poll_next"), Some(false));
 /// assert_eq!(is_primitive("<&mut F as core::future::future::Future>::poll"), None);
+/// assert_eq!(is_primitive("<core::pin::Pin<P> as core::future::future::Future>::poll"), None);
 /// assert_eq!(is_primitive("__rust_try"), None);
 /// ```
 #[must_use]
@@ -72,6 +76,10 @@ pub fn is_primitive(function: &str) -> Option<bool> {
     }
     let is_of_name = |c: char| c.is_alphanumeric() || c == '_';
     let (first, rest) = name.split_at(name.find(|c| !is_of_name(c)).unwrap_or(name.len()));
+    let within = rest.find("::").map_or("", |at| &rest[at..]);
+    if function.ends_with("::Future>::poll") && WRAPPERS.iter().any(|it| within.starts_with(it)) {
+        return None;
+    }
     // With the crate's hash: `tokio[1a2b]::time::sleep`.
     (rest.starts_with("::") || rest.starts_with('[')).then(|| CRATES.contains(&first))
 }

@@ -50,7 +50,9 @@ fn check(
             let functions = functions(&profile, sample);
             all += sample.time_ns;
             // A socket also waits until it is connected, and the like.
-            if functions.get(1).is_some_and(|it| it.contains(caller)) {
+            let is_pointer = |it: &&String| it.contains("::pin::Pin<") || it.starts_with("<&mut ");
+            let called_by = functions.iter().skip(1).find(|it| !is_pointer(it));
+            if called_by.is_some_and(|it| it.contains(caller)) {
                 in_caller += sample.time_ns;
                 there += if functions[0].contains(leaf) { sample.time_ns } else { 0 };
             }
@@ -114,6 +116,12 @@ async fn joins_all() {
     futures::future::join_all((0..3).map(|_| tokio::time::sleep(TIME))).await;
 }
 
+/// More than have a stack each, and the last ends the first wait.
+async fn joins_very_many() {
+    let all = (0..20).map(|number| tokio::time::sleep(TIME * if number < 19 { 2 } else { 1 }));
+    futures::future::join_all(all).await;
+}
+
 async fn takes_from_unordered() {
     use futures::StreamExt;
     let mut all: futures::stream::FuturesUnordered<_> =
@@ -131,6 +139,29 @@ async fn takes_many_at_once() {
         })
         .collect();
     while all.next().await.is_some() {}
+}
+
+/// The last of four branches is ready in a poll, so that the others leave wakers once more in it. Then the first ends the wait.
+async fn loops_over_four() {
+    use futures::StreamExt;
+    let now = tokio::time::Instant::now();
+    let (permits, bell) = (tokio::sync::Semaphore::new(0), tokio::sync::Notify::new());
+    let mut late = std::pin::pin!(tokio::time::sleep_until(now + 4 * TIME));
+    let mut permit = std::pin::pin!(permits.acquire());
+    let mut rings = std::pin::pin!(bell.notified());
+    let mut all: futures::stream::FuturesUnordered<_> = [1, 100]
+        .map(|times| Box::pin(tokio::time::sleep_until(now + times * TIME)))
+        .into_iter()
+        .collect();
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut late => return,
+            _ = &mut permit => unreachable!(),
+            () = &mut rings => unreachable!(),
+            _ = all.next() => (),
+        }
+    }
 }
 
 async fn receives_from_futures() {
@@ -165,8 +196,10 @@ fn in_tokio() {
         place("Semaphore::acquire", "acquires_a_permit", acquires_a_permit()),
         place("Notified", "is_notified", is_notified()),
         place("JoinAll", "joins_all", joins_all()),
+        place("JoinAll", "joins_very_many", joins_very_many()),
         place("Next", "takes_from_unordered", takes_from_unordered()),
         place("Next", "takes_many_at_once", takes_many_at_once()),
+        place("Sleep", "loops_over_four", loops_over_four()),
         place("Next", "receives_from_futures", receives_from_futures()),
         place("Receiver", "watches_a_value", watches_a_value()),
         place("JoinHandle", "waits_for_blocking_work", waits_for_blocking_work()),

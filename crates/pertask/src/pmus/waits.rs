@@ -15,13 +15,14 @@ use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-/// The most leaves of a poll that have stacks at a time. One of which no waker is left makes room for another.
-const LEAVES: usize = 4;
+/// The most leaves of a poll that have stacks at a time. One of which no waker is left makes room for another. (A future that is polled again
+/// often makes its new waker before it drops the old one, so four futures need five.)
+const LEAVES: usize = 5;
 
 /// The most stacks that are taken in a poll. A future that is ready a thousand times in a poll may leave a waker each time.
 const MOST_STACKS: u32 = 64;
 
-/// The most leaves of polls that go on on a thread.
+/// The most leaves of a thread's polls, of those that go on and of those that have ended elsewhere.
 const MOST_MADE: usize = 256;
 
 /// What the sampler does for waits.
@@ -96,6 +97,10 @@ pub(crate) struct Wait {
     order: AtomicU32,
     /// The number of stacks that were taken.
     taken: AtomicU32,
+    /// A bit for each number that a leaf has had.
+    made: AtomicU32,
+    /// Whether wakers are left that are no leaves, for want of room.
+    has_more: AtomicBool,
     /// A bit for each leaf of which no waker is left.
     dropped: AtomicU32,
     /// When the poll ended, or 0.
@@ -136,13 +141,15 @@ impl Wait {
             locks: Default::default(),
             order: AtomicU32::new(0),
             taken: AtomicU32::new(0),
+            made: AtomicU32::new(0),
+            has_more: AtomicBool::new(false),
             dropped: AtomicU32::new(0),
             since_ns: AtomicU64::new(0),
             woken_ns: AtomicU64::new(0),
             woken_by: AtomicU64::new(0),
         });
         // Of a poll that was moved to another thread before it ended, there may be some left.
-        wait.forget_made();
+        drop(wait.take_made());
         Some(wait)
     }
 
@@ -158,23 +165,24 @@ impl Wait {
     fn make_leaf_among(&self, made: &mut Vec<Made>) -> Option<u32> {
         // Acquire: pairs with the Release in `drop_leaf`. If a leaf has woken the task and is dropped, the wake is seen below.
         let dropped = self.dropped.load(Ordering::Acquire);
-        // Relaxed: a time. Who has been woken in the poll will not wait, and the leaf that woke it must stay.
-        if self.woken_ns.load(Ordering::Relaxed) != 0 {
+        // Relaxed: a figure. Who has been woken by a leaf in the poll will not wait, and that leaf must stay.
+        if self.woken_by.load(Ordering::Relaxed) as u32 != 0 {
             return None;
         }
         if made.len() >= MOST_MADE {
             made.clear();
         }
         made.retain(|leaf| !leaf.is_of(self) || dropped & 1 << leaf.number == 0);
-        let is_taken =
-            |number: &u32| made.iter().any(|leaf| leaf.is_of(self) && leaf.number == *number);
-        let number = (0..LEAVES as u32).find(|number| !is_taken(number))?;
-        // Relaxed, all: figures that only the thread that polls writes.
-        let taken = self.taken.load(Ordering::Relaxed);
-        if taken == MOST_STACKS {
+        // Relaxed, all: only the thread that polls writes them.
+        let (taken, had) = (self.taken.load(Ordering::Relaxed), self.made.load(Ordering::Relaxed));
+        let is_free = |number: &u32| (had & !dropped) & 1 << number == 0;
+        let free = (0..LEAVES as u32).find(is_free).filter(|_| taken < MOST_STACKS);
+        let Some(number) = free else {
+            self.has_more.store(true, Ordering::Relaxed);
             return None;
-        }
+        };
         self.taken.store(taken + 1, Ordering::Relaxed);
+        self.made.store(had | 1 << number, Ordering::Relaxed);
         let stack = (sampling()?.stack)().unwrap_or_default();
         self.locks[number as usize].store(0, Ordering::Relaxed);
         // Relaxed: of the leaf that had this number no waker is left, and of the new one there is none yet.
@@ -191,8 +199,10 @@ impl Wait {
         MADE.try_with(take).ok().flatten().unwrap_or_default()
     }
 
-    /// Forgets the leaves of a poll that has ended, or panicked.
-    pub(crate) fn forget_made(&self) {
+    /// Says that the poll has ended, or panicked.
+    pub(crate) fn leave(&self) {
+        // Relaxed: the thread that polls asks.
+        self.polled.store(false, Ordering::Relaxed);
         drop(self.take_made());
     }
 
@@ -213,15 +223,15 @@ impl Wait {
 
     /// Notes that no waker is left of a leaf, given by its number plus one: a future has been dropped, or does not wait any more.
     pub(crate) fn drop_leaf(&self, leaf: u32) {
-        // Release: pairs with the Acquire in `course`. Whoever sees that a leaf is dropped sees that it woke the task before.
+        // Release: pairs with the Acquires in `course` and `make_leaf_among`. Whoever sees that a leaf is dropped sees that it woke the task before.
         self.dropped.fetch_or(1 << (leaf - 1), Ordering::Release);
     }
 
     /// Ends the poll. If the task is pending, its wait begins.
     pub(crate) fn end_poll(self: &Arc<Self>, is_pending: bool) {
-        // Relaxed: only this thread asks.
+        // Relaxed: the thread that polls asks.
         self.polled.store(false, Ordering::Relaxed);
-        for (place, leaf) in self.take_made().into_iter().enumerate() {
+        for (place, leaf) in self.take_made().into_iter().take(LEAVES).enumerate() {
             let order = self.order.load(Ordering::Relaxed);
             // Relaxed: whoever reads it has found the wait in a table of the sampler's, which orders it, or polls the task next.
             self.order.store(order | (leaf.number + 1) << (4 * place), Ordering::Relaxed);
@@ -278,21 +288,30 @@ impl Wait {
         let since_ns = self.since_ns.load(Ordering::Relaxed);
         let woken_ns = self.woken_ns.load(Ordering::Relaxed);
         let woken_by = self.woken_by.load(Ordering::Relaxed);
-        // Where no leaf is known to have woken it, the task waits for all that are left. The first is what it awaited first.
+        // Where nobody has woken it, the task waits for all that are left. The first is what it awaited first. Where it was woken by one that is
+        // no leaf, for want of room, the place is theirs only if all of them have one: a loop over many futures of a kind.
         let order = self.order.load(Ordering::Relaxed);
         let made = (0..LEAVES).filter_map(|place| (order >> (4 * place) & 0xf).checked_sub(1));
-        let waits_at = || made.clone().find(|leaf| dropped & 1 << leaf == 0);
-        let leaf = (woken_by as u32).checked_sub(1).or_else(waits_at).map(|leaf| leaf as usize);
-        let stack = leaf.and_then(|leaf| self.leaves.get(leaf)?.get());
+        let stack_of = |leaf: u32| Some(&**self.leaves.get(leaf as usize)?.get()?);
+        let is_one_of_more = woken_ns != 0 && self.has_more.load(Ordering::Relaxed);
+        let waits_at = || match is_one_of_more {
+            false => made.clone().find(|leaf| dropped & 1 << leaf == 0),
+            true => {
+                let first = made.clone().next()?;
+                made.clone().all(|leaf| stack_of(leaf) == stack_of(first)).then_some(first)
+            }
+        };
+        let leaf = (woken_by as u32).checked_sub(1).or_else(waits_at);
+        let stack = leaf.and_then(stack_of);
         // Relaxed: the thread that polled has written it before the wait was known.
-        let lock = leaf.and_then(|leaf| self.locks.get(leaf));
+        let lock = leaf.and_then(|leaf| self.locks.get(leaf as usize));
         let lock = lock.map_or(0, |lock| lock.load(Ordering::Relaxed));
         Course {
             since_ns,
             woken_ns: (woken_ns != 0).then(|| woken_ns.max(since_ns)),
             woken_by: ((woken_by >> 32) as u32).checked_sub(1),
             lock: NonZeroU64::new(lock),
-            stack: stack.map_or(&[], |stack| stack),
+            stack: stack.unwrap_or_default(),
         }
     }
 }

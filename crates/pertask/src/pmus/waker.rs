@@ -151,7 +151,7 @@ impl Drop for Lent<'_> {
     fn drop(&mut self) {
         // The poll may have panicked.
         if let Some((wait, _)) = &self.keeper.wait {
-            wait.forget_made();
+            wait.leave();
         }
     }
 }

@@ -23,7 +23,7 @@ const MOST_WORDS: usize = HEAD + MORE + MOST_FRAMES;
 /// The bit of the seventh word that says that the task there has not ended the wait, but holds the lock that is waited for.
 pub(super) const HOLDS: u64 = 1 << 63;
 
-/// How many stacks a second are taken on a thread, and so many polls at most are watched.
+/// About how many stacks a second are taken on a thread where there are many. Each watched poll counts as one stack at least.
 const RATE: u64 = 1_000;
 
 /// How often a thread finds out how many polls it makes.
@@ -83,6 +83,8 @@ struct Choosing {
     polls: u64,
     watched: u64,
     stacks: u64,
+    /// Stacks, and the watched polls in which they were taken, when there last were any.
+    lately: (u64, u64),
     since_ns: u64,
     /// The state of a xorshift generator.
     random: u64,
@@ -96,6 +98,7 @@ thread_local! {
             polls: 0,
             watched: 0,
             stacks: 0,
+            lately: (1, 1),
             since_ns: 0,
             random: 0,
         })
@@ -134,7 +137,10 @@ impl Choosing {
             return;
         }
         let a_second = self.polls.saturating_mul(1_000_000_000) / passed_ns.max(1);
-        let stacks_a_second = a_second.saturating_mul(taken) / self.watched.max(1);
+        if self.watched > 0 {
+            self.lately = (taken, self.watched);
+        }
+        let stacks_a_second = a_second.saturating_mul(self.lately.0) / self.lately.1;
         self.every = (stacks_a_second / RATE).clamp(1, 1 << 16) as u32;
         self.left = self.left.min(self.every);
         (self.polls, self.watched, self.stacks, self.since_ns) = (0, 0, 0, now_ns);
@@ -254,6 +260,25 @@ mod tests {
         let (watched, stood_for) = of(2_000_000, 1_000);
         assert!((1_000..=2_400).contains(&watched), "{watched}");
         assert!((1_600_000..=2_400_000).contains(&stood_for), "they stand for {stood_for}");
+    }
+
+    /// Polls that leave as many wakers as are looked at.
+    #[test]
+    fn stacks_are_bounded_and_what_they_stand_for_is_right() {
+        const STACKS: u64 = 64;
+        let (polls, apart_ns) = (200_000_u64, 100_000);
+        let mut choosing = Choosing { since_ns: 1, ..CHOOSING.get() };
+        let (mut watched, mut stood_for) = (0, 0);
+        for poll in 0..polls {
+            if let Some(stands_for) = choosing.next(1 + poll * apart_ns) {
+                choosing.stacks += STACKS;
+                watched += 1;
+                stood_for += u64::from(stands_for);
+            }
+        }
+        // Twenty seconds.
+        assert!((20_000 / 2..=20_000 * 2).contains(&(watched * STACKS)), "{watched}");
+        assert!((polls / 10 * 7..=polls / 10 * 13).contains(&stood_for), "{stood_for} of {polls}");
     }
 
     #[test]
