@@ -51,8 +51,8 @@ const CRATES: &[&str] = &[
 /// What takes the stack itself, in a crate whose name a program may have, too.
 const TAKERS: [&str; 2] = ["pertask::pmus::", "pertask::sampler::"];
 
-/// What a future is put into, and what only polls that future, in a crate of primitives.
-const WRAPPERS: [&str; 2] = ["::pin::Pin<", "::boxed::Box<"];
+/// Pointers to futures, each with its crate: as futures they only poll the one that they point to.
+const POINTERS: [(&str, &str); 2] = [("core", "::pin::Pin<"), ("alloc", "::boxed::Box<")];
 
 /// Whether a function belongs to a runtime or to a library of primitives, by its name. `None` where the name does not say whose it is: that
 /// of a type parameter's method, of a pointer to a future, of C code, or a name without its path.
@@ -66,6 +66,8 @@ const WRAPPERS: [&str; 2] = ["::pin::Pin<", "::boxed::Box<"];
 /// assert_eq!(is_primitive("<service::Rows<T> as futures_core::stream::Stream>::poll_next"), Some(false));
 /// assert_eq!(is_primitive("<&mut F as core::future::future::Future>::poll"), None);
 /// assert_eq!(is_primitive("<core::pin::Pin<P> as core::future::future::Future>::poll"), None);
+/// assert_eq!(is_primitive("<alloc[1a2b]::boxed::Box<F> as core[3c4d]::future::future::Future>::poll"), None);
+/// assert_eq!(is_primitive("<service::pin::Pin<P> as core::future::future::Future>::poll"), Some(false));
 /// assert_eq!(is_primitive("__rust_try"), None);
 /// ```
 #[must_use]
@@ -76,8 +78,9 @@ pub fn is_primitive(function: &str) -> Option<bool> {
     }
     let is_of_name = |c: char| c.is_alphanumeric() || c == '_';
     let (first, rest) = name.split_at(name.find(|c| !is_of_name(c)).unwrap_or(name.len()));
-    let within = rest.find("::").map_or("", |at| &rest[at..]);
-    if function.ends_with("::Future>::poll") && WRAPPERS.iter().any(|it| within.starts_with(it)) {
+    let path = rest.find("::").map_or("", |at| &rest[at..]);
+    let is_pointer = POINTERS.iter().any(|(of, name)| first == *of && path.starts_with(name));
+    if is_pointer && function.ends_with("::Future>::poll") {
         return None;
     }
     // With the crate's hash: `tokio[1a2b]::time::sleep`.

@@ -99,7 +99,7 @@ pub(crate) struct Wait {
     taken: AtomicU32,
     /// A bit for each number that a leaf has had.
     made: AtomicU32,
-    /// Whether wakers are left that are no leaves, for want of room.
+    /// Whether the poll has left wakers that are no leaves.
     has_more: AtomicBool,
     /// A bit for each leaf of which no waker is left.
     dropped: AtomicU32,
@@ -154,12 +154,19 @@ impl Wait {
     }
 
     /// Makes a leaf of the waker that is being cloned, and returns its number plus one. `None` if it is not cloned in the watched poll,
-    /// or is one too many.
+    /// or is one too many, or comes after a leaf has woken the task.
     pub(crate) fn make_leaf(&self) -> Option<u32> {
         if !self.is_polled_here() {
             return None;
         }
-        MADE.try_with(|made| self.make_leaf_among(&mut *made.try_borrow_mut().ok()?)).ok()?
+        let make =
+            |made: &RefCell<Vec<Made>>| self.make_leaf_among(&mut *made.try_borrow_mut().ok()?);
+        let leaf = MADE.try_with(make).ok().flatten();
+        if leaf.is_none() {
+            // Relaxed: only this thread writes it before the wait is known.
+            self.has_more.store(true, Ordering::Relaxed);
+        }
+        leaf
     }
 
     fn make_leaf_among(&self, made: &mut Vec<Made>) -> Option<u32> {
@@ -176,11 +183,7 @@ impl Wait {
         // Relaxed, all: only the thread that polls writes them.
         let (taken, had) = (self.taken.load(Ordering::Relaxed), self.made.load(Ordering::Relaxed));
         let is_free = |number: &u32| (had & !dropped) & 1 << number == 0;
-        let free = (0..LEAVES as u32).find(is_free).filter(|_| taken < MOST_STACKS);
-        let Some(number) = free else {
-            self.has_more.store(true, Ordering::Relaxed);
-            return None;
-        };
+        let number = (0..LEAVES as u32).find(is_free).filter(|_| taken < MOST_STACKS)?;
         self.taken.store(taken + 1, Ordering::Relaxed);
         self.made.store(had | 1 << number, Ordering::Relaxed);
         let stack = (sampling()?.stack)().unwrap_or_default();
@@ -201,14 +204,14 @@ impl Wait {
 
     /// Says that the poll has ended, or panicked.
     pub(crate) fn leave(&self) {
-        // Relaxed: the thread that polls asks.
+        // Relaxed: see `is_polled_here`.
         self.polled.store(false, Ordering::Relaxed);
         drop(self.take_made());
     }
 
     /// Whether this thread is in the watched poll.
     fn is_polled_here(&self) -> bool {
-        // Relaxed: the thread that polls has written it.
+        // Relaxed: on the thread that polls, it is what that thread has written. On others the answer is no, whatever they find.
         self.polled.load(Ordering::Relaxed)
             && Cpu::try_with(|cpu| cpu.record().index()) == Some(self.poller)
     }
@@ -229,7 +232,7 @@ impl Wait {
 
     /// Ends the poll. If the task is pending, its wait begins.
     pub(crate) fn end_poll(self: &Arc<Self>, is_pending: bool) {
-        // Relaxed: the thread that polls asks.
+        // Relaxed: see `is_polled_here`.
         self.polled.store(false, Ordering::Relaxed);
         for (place, leaf) in self.take_made().into_iter().take(LEAVES).enumerate() {
             let order = self.order.load(Ordering::Relaxed);
@@ -288,8 +291,8 @@ impl Wait {
         let since_ns = self.since_ns.load(Ordering::Relaxed);
         let woken_ns = self.woken_ns.load(Ordering::Relaxed);
         let woken_by = self.woken_by.load(Ordering::Relaxed);
-        // Where nobody has woken it, the task waits for all that are left. The first is what it awaited first. Where it was woken by one that is
-        // no leaf, for want of room, the place is theirs only if all of them have one: a loop over many futures of a kind.
+        // Where nobody has woken it, the task waits for all that are left. The first is what it awaited first. Where it was woken by a waker that
+        // is no leaf, the place is theirs only if all of them have the same one: a loop over many futures of a kind.
         let order = self.order.load(Ordering::Relaxed);
         let made = (0..LEAVES).filter_map(|place| (order >> (4 * place) & 0xf).checked_sub(1));
         let stack_of = |leaf: u32| Some(&**self.leaves.get(leaf as usize)?.get()?);

@@ -1,4 +1,4 @@
-//! Which allocations are samples, and what they stand for.
+//! Which allocations are samples, and what they stand for. (Not in `sampling.rs`, which the models take whole.)
 
 use super::meter::Meter;
 use super::sampling::{INTERVAL_BYTES, distance, stands_for};
