@@ -79,8 +79,7 @@ while read -r name profile settings; do
     folder=target/builds/$name
     # shellcheck disable=SC2086
     env $settings CARGO_TARGET_DIR="$folder" \
-        cargo build -q --profile "$profile" -p pertask --no-default-features --features sampler \
-        --example native_stacks --example plain
+        cargo build -q --profile "$profile" -p pertask-builds --example native_stacks --example plain
     program=$(find "$folder" -path '*/examples/native_stacks' -type f | head -1)
     printf '\n%s\n' "$name"
     "$program" "$scratch/libapply.so" || { failed=1; echo "NOT WHOLE: $name"; }

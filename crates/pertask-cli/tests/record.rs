@@ -34,7 +34,7 @@ const TASKS: [&str; 9] = [
 fn plain() -> PathBuf {
     let own = std::env::current_exe().expect("a path");
     let plain = own.parent().and_then(Path::parent).expect("two folders").join("examples/plain");
-    assert!(plain.exists(), "build it first: cargo build -p pertask --example plain");
+    assert!(plain.exists(), "build it first: cargo build -p pertask-builds --example plain");
     plain
 }
 

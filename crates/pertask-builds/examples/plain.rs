@@ -2,7 +2,7 @@
 //! same time, on the executors that people use.
 //!
 //! ```text
-//! cargo build --release -p pertask --example plain
+//! cargo build --release -p pertask-builds --example plain
 //! cargo run --release -- record -- target/release/examples/plain
 //! ```
 //!

@@ -1,7 +1,7 @@
 //! Do the stacks of *your* build come out whole? Build this as you build your service, and see.
 //!
 //! ```text
-//! cargo run --release -p pertask --features sampler --example native_stacks
+//! cargo run --release -p pertask-builds --example native_stacks
 //! CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_PANIC=abort cargo run --release ...
 //! ```
 //!
