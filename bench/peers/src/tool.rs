@@ -46,6 +46,10 @@ pub fn start(variant: &Variant, builder: &mut Builder) -> AtWork {
             let mut options =
                 SamplerOptions::with_frequency(variant.frequency_hz().expect("a rate"));
             options.waits = name.contains("waits");
+            if name.contains("lives") {
+                let lives = SessionOptions { life: true, ..SessionOptions::default() };
+                tools.push(Box::new(lives.start().expect("a session")));
+            }
             sampler = Some(Sampler::start(options).expect("something interrupts threads"));
         }
         #[cfg(feature = "peers")]

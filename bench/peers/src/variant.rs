@@ -47,7 +47,7 @@ impl Variant {
 }
 
 /// All of them. The first of each build does nothing.
-pub const VARIANTS: [Variant; 22] = [
+pub const VARIANTS: [Variant; 23] = [
     plain("bare", "nothing"),
     plain("off", "pertask: a task, no session"),
     plain("agent", "pertask: and an agent that nobody calls"),
@@ -59,7 +59,8 @@ pub const VARIANTS: [Variant; 22] = [
     plain("published", "pertask: the same, published by otel"),
     plain("pertask-99", "pertask: samples at 99 Hz"),
     plain("pertask-999", "pertask: samples at 999 Hz"),
-    plain("pertask-waits-99", "pertask: lives, and places of waits, at 99 Hz"),
+    plain("pertask-lives-99", "pertask: lives, and samples at 99 Hz"),
+    plain("pertask-waits-99", "pertask: the same, and places of waits"),
     plain("tokio-metrics", "tokio-metrics"),
     plain("fastrace", "fastrace: a span"),
     plain("tracing", "tracing: a span in a registry"),

@@ -28,7 +28,7 @@ const MOST_MADE: usize = 256;
 /// What the sampler does for waits.
 pub(crate) struct Sampling {
     /// Says whether the poll that begins on this thread is watched, and for how many polls it then stands.
-    pub(crate) choose: fn(now_ns: u64) -> Option<u32>,
+    pub(crate) choose: fn() -> Option<u32>,
     /// The calling thread's stack.
     pub(crate) stack: fn() -> Option<Box<[u64]>>,
     /// Takes in a wait that begins.
@@ -129,7 +129,7 @@ impl Wait {
     /// Begins to watch the poll that begins on this thread, if it is this one's turn.
     pub(crate) fn choose(task: &Arc<Task>) -> Option<Arc<Self>> {
         let sampling = sampling()?;
-        let stands_for = (sampling.choose)(Choice::of_process().wall_ns())?;
+        let stands_for = (sampling.choose)()?;
         let wait = Arc::new(Self {
             task: Arc::clone(task),
             stands_for,

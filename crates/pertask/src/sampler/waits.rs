@@ -6,6 +6,7 @@
 
 use super::handler::{COMPLETE, FIBER, HEAD, MOST_FRAMES, TAG_SHIFT, TRUNCATED, WAIT};
 use super::own_thread::OwnRecord;
+use crate::os::clock::Choice as Clock;
 use crate::pmus::waits::{Course, Sampled, Sampling, Wait};
 use crate::tasks::accounts::can_look_up;
 use pertask_core::TaskId;
@@ -24,10 +25,14 @@ const MOST_WORDS: usize = HEAD + MORE + MOST_FRAMES;
 pub(super) const HOLDS: u64 = 1 << 63;
 
 /// About how many stacks a second are taken on a thread where there are many. Each watched poll counts as one stack at least.
-const RATE: u64 = 1_000;
+const RATE: u64 = 500;
 
 /// How often a thread finds out how many polls it makes.
 const LOOK_NS: u64 = 50_000_000;
+
+/// The most polls in a row that only count down: the others look at the clock, which costs more than all else here. So after a rush it
+/// takes some polls more until each is watched again.
+const MOST_SKIPPED: u32 = 7;
 
 /// The most waits that go on and are known.
 const MOST_OPEN: usize = 1 << 16;
@@ -56,7 +61,7 @@ pub(super) fn for_each_open(mut f: impl FnMut(&[u64])) {
     if !can_look_up() {
         return;
     }
-    let now_ns = crate::os::clock::Choice::of_process().wall_ns();
+    let now_ns = Clock::of_process().wall_ns();
     let open = OPEN.pin();
     for (number, wait) in open.iter().filter(|(_, wait)| wait.is_known()) {
         let course = wait.course();
@@ -79,6 +84,8 @@ struct Choosing {
     every: u32,
     /// The polls until the next one.
     left: u32,
+    /// How many of them only count down before the next look at the clock.
+    skipped: u32,
     /// The polls since `since_ns`, those among them that were watched, and the stacks that were taken in these.
     polls: u64,
     watched: u64,
@@ -91,10 +98,13 @@ struct Choosing {
 }
 
 thread_local! {
+    /// The polls that only count down before the next look at the clock.
+    static SKIP: Cell<u32> = const { Cell::new(0) };
     static CHOOSING: Cell<Choosing> = const {
         Cell::new(Choosing {
             every: 1,
             left: 1,
+            skipped: 0,
             polls: 0,
             watched: 0,
             stacks: 0,
@@ -105,45 +115,63 @@ thread_local! {
     };
 }
 
-fn choose(now_ns: u64) -> Option<u32> {
+fn choose() -> Option<u32> {
+    let left = SKIP.get();
+    if left > 0 {
+        SKIP.set(left - 1);
+        return None;
+    }
     let mut choosing = CHOOSING.get();
-    let chosen = choosing.next(now_ns);
+    let chosen = choosing.look(Clock::of_process().wall_ns());
+    SKIP.set(choosing.skipped);
     CHOOSING.set(choosing);
     chosen
 }
 
 impl Choosing {
-    fn next(&mut self, now_ns: u64) -> Option<u32> {
-        self.polls += 1;
-        self.adapt(now_ns);
-        self.left = self.left.saturating_sub(1);
-        if self.left > 0 {
-            return None;
+    /// Chooses in a poll that looks at the clock. Returns for how many polls it stands if it is watched.
+    fn look(&mut self, now_ns: u64) -> Option<u32> {
+        let passed = self.skipped + 1;
+        self.polls += u64::from(passed);
+        self.left = self.left.saturating_sub(passed);
+        let stands_for = (self.left == 0).then_some(self.every);
+        let has_changed = self.adapt(now_ns);
+        self.watched += u64::from(stands_for.is_some());
+        // What comes does not depend on what came before, so a new rate holds from here on.
+        if has_changed || stands_for.is_some() {
+            self.left = self.draw(now_ns);
         }
-        self.watched += 1;
-        let stands_for = self.every;
-        // As often one more as one less, so that polls which come in turns are all met.
-        self.left = 1 + (self.random(now_ns) % u64::from(2 * self.every - 1)) as u32;
-        Some(stands_for)
+        self.skipped = (self.left - 1).min(MOST_SKIPPED);
+        stands_for
     }
 
-    /// Learns how many polls there are, from time to time, and at once where they have become many.
-    fn adapt(&mut self, now_ns: u64) {
+    /// Learns how many polls there are, from time to time, and at once where they have become many. Returns whether that changes how
+    /// many are watched.
+    fn adapt(&mut self, now_ns: u64) -> bool {
         const ENOUGH: u64 = RATE * LOOK_NS / 1_000_000_000;
         let passed_ns = now_ns.saturating_sub(self.since_ns);
         // A poll that leaves many wakers counts as many.
         let taken = self.stacks.max(self.watched);
         if passed_ns < LOOK_NS && taken < 2 * ENOUGH {
-            return;
+            return false;
         }
         let a_second = self.polls.saturating_mul(1_000_000_000) / passed_ns.max(1);
         if self.watched > 0 {
             self.lately = (taken, self.watched);
         }
         let stacks_a_second = a_second.saturating_mul(self.lately.0) / self.lately.1;
-        self.every = (stacks_a_second / RATE).clamp(1, 1 << 16) as u32;
-        self.left = self.left.min(self.every);
+        let every = (stacks_a_second / RATE).clamp(1, 1 << 16) as u32;
         (self.polls, self.watched, self.stacks, self.since_ns) = (0, 0, 0, now_ns);
+        every != std::mem::replace(&mut self.every, every)
+    }
+
+    /// The polls until one is watched, where each is with a chance of one in `every`. So polls which come in turns are all met, and the
+    /// sum of what the watched ones stand for is right in the mean, however often `every` changes.
+    fn draw(&mut self, now_ns: u64) -> u32 {
+        let chance = self.random(now_ns) as f64 / u64::MAX as f64;
+        let passed_over = chance.ln() / (1.0 - 1.0 / f64::from(self.every)).ln();
+        // With room for the next count.
+        1 + passed_over.min(f64::from(u32::MAX / 2)) as u32
     }
 
     fn random(&mut self, now_ns: u64) -> u64 {
@@ -241,11 +269,24 @@ fn write(
 mod tests {
     use super::*;
 
+    impl Choosing {
+        /// What a poll chooses, whether it looks at the clock or not.
+        fn next(&mut self, skip: &mut u32, now_ns: u64) -> Option<u32> {
+            if *skip > 0 {
+                *skip -= 1;
+                return None;
+            }
+            let chosen = self.look(now_ns);
+            *skip = self.skipped;
+            chosen
+        }
+    }
+
     fn of(polls: u64, apart_ns: u64) -> (u64, u64) {
-        let mut choosing = Choosing { since_ns: 1, ..CHOOSING.get() };
+        let (mut choosing, mut skip) = (Choosing { since_ns: 1, ..CHOOSING.get() }, 0);
         let (mut watched, mut stood_for) = (0, 0);
         for poll in 0..polls {
-            if let Some(stands_for) = choosing.next(1 + poll * apart_ns) {
+            if let Some(stands_for) = choosing.next(&mut skip, 1 + poll * apart_ns) {
                 watched += 1;
                 stood_for += u64::from(stands_for);
             }
@@ -258,7 +299,7 @@ mod tests {
         assert_eq!(of(500, 2_000_000), (500, 500));
         // A million polls a second, for two seconds.
         let (watched, stood_for) = of(2_000_000, 1_000);
-        assert!((1_000..=2_400).contains(&watched), "{watched}");
+        assert!((RATE..=RATE * 12 / 5).contains(&watched), "{watched}");
         assert!((1_600_000..=2_400_000).contains(&stood_for), "they stand for {stood_for}");
     }
 
@@ -267,29 +308,33 @@ mod tests {
     fn stacks_are_bounded_and_what_they_stand_for_is_right() {
         const STACKS: u64 = 64;
         let (polls, apart_ns) = (200_000_u64, 100_000);
-        let mut choosing = Choosing { since_ns: 1, ..CHOOSING.get() };
+        let (mut choosing, mut skip) = (Choosing { since_ns: 1, ..CHOOSING.get() }, 0);
         let (mut watched, mut stood_for) = (0, 0);
         for poll in 0..polls {
-            if let Some(stands_for) = choosing.next(1 + poll * apart_ns) {
+            if let Some(stands_for) = choosing.next(&mut skip, 1 + poll * apart_ns) {
                 choosing.stacks += STACKS;
                 watched += 1;
                 stood_for += u64::from(stands_for);
             }
         }
         // Twenty seconds.
-        assert!((20_000 / 2..=20_000 * 2).contains(&(watched * STACKS)), "{watched}");
+        assert!((20 * RATE / 2..=20 * RATE * 2).contains(&(watched * STACKS)), "{watched}");
         assert!((polls / 10 * 7..=polls / 10 * 13).contains(&stood_for), "{stood_for} of {polls}");
     }
 
     #[test]
     fn after_a_rush_every_poll_is_watched_again() {
-        let mut choosing = Choosing { since_ns: 1, ..CHOOSING.get() };
+        let (mut choosing, mut skip) = (Choosing { since_ns: 1, ..CHOOSING.get() }, 0);
         for poll in 0..1_000_000 {
-            choosing.next(1 + poll * 500);
+            choosing.next(&mut skip, 1 + poll * 500);
         }
         assert!(choosing.every > 100);
         let later = 10_000_000_000;
-        let watched = (0..50).filter(|poll| choosing.next(later + poll * 100_000_000).is_some());
-        assert!(watched.count() >= 48);
+        let mut watched =
+            |poll: &u64| choosing.next(&mut skip, later + poll * 100_000_000).is_some();
+        let first = (0..50).find(&mut watched).unwrap();
+        // Two looks: the first still finds many polls since the one before.
+        assert!(first < 2 * (u64::from(MOST_SKIPPED) + 1), "{first}");
+        assert!((first + 1..50).all(|poll| watched(&poll)));
     }
 }

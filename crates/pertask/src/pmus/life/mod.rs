@@ -56,6 +56,7 @@ impl Pmu for Life {
     type CpuData = LifeCpu;
     type Count = LifeCount;
 
+    #[inline(always)]
     fn sched_in(&self, switch: Switch<'_, Self>) {
         let Some(data) = switch.data else { return };
         // A task that is given its CPU back goes on with its poll, and what woke it meanwhile is for the next one.
@@ -63,6 +64,7 @@ impl Pmu for Life {
         self.change(&switch, data, State::Polled, woken_ns);
     }
 
+    #[inline(always)]
     fn sched_out(&self, switch: Switch<'_, Self>) {
         let Some(data) = switch.data else { return };
         let state = match switch.edge {
