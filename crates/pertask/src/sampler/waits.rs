@@ -169,9 +169,9 @@ impl Choosing {
     /// sum of what the watched ones stand for is right in the mean, however often `every` changes.
     fn draw(&mut self, now_ns: u64) -> u32 {
         let chance = self.random(now_ns) as f64 / u64::MAX as f64;
+        // At most some millions.
         let passed_over = chance.ln() / (1.0 - 1.0 / f64::from(self.every)).ln();
-        // With room for the next count.
-        1 + passed_over.min(f64::from(u32::MAX / 2)) as u32
+        1 + passed_over as u32
     }
 
     fn random(&mut self, now_ns: u64) -> u64 {
