@@ -4,7 +4,9 @@
 //! each task leaves the chain before it ends, so following the chain never reaches a freed task.
 
 mod hooks;
+mod offline;
 mod record;
+mod sites;
 mod strays;
 
 pub use record::CpuRecord;
@@ -12,9 +14,9 @@ pub(crate) use strays::Whereabouts;
 
 use hooks::Hooks;
 use record::IN_HOOKS;
+use sites::SiteCache;
 use strays::{Taken, thread_pointer};
 
-use crate::active::MAX_PMUS;
 use crate::books::Mine;
 use crate::foreign::{Delayed, OnUnwind, quietly};
 use crate::path::SpawnPath;
@@ -29,9 +31,6 @@ use std::ops::Range;
 use std::panic::Location;
 use std::ptr;
 
-/// How many spawn sites a CPU remembers, so that making a task takes no lock.
-const SITE_CACHE: usize = 64;
-
 /// How many task numbers a CPU takes at a time, so that CPUs do not contend for one word each time they make a task.
 const NUMBERS: u64 = 64;
 
@@ -43,7 +42,7 @@ pub struct Cpu {
     /// The [thread pointer](thread_pointer) of its thread.
     home: usize,
     mine: Mine<'static>,
-    sites: [Cell<Option<&'static Site>>; SITE_CACHE],
+    sites: SiteCache,
     /// Task numbers for the tasks that are made here.
     numbers: Cell<(u64, u64)>,
     not_send: PhantomData<*const ()>,
@@ -69,7 +68,7 @@ impl Cpu {
             record,
             home: thread_pointer(),
             mine,
-            sites: [const { Cell::new(None) }; SITE_CACHE],
+            sites: SiteCache::new(),
             numbers: Cell::new((0, 0)),
             not_send: PhantomData,
         }
@@ -117,18 +116,7 @@ impl Cpu {
     /// Takes no lock if this CPU has been asked for the site before.
     #[must_use]
     pub fn site(&self, name: Option<&str>, location: &'static Location<'static>) -> &'static Site {
-        let place = &self.sites[site_place(name, location)];
-        if let Some(site) = place.get()
-            && site.is(name, location)
-        {
-            return site;
-        }
-        let site = self.record.system.site(name, location);
-        // The overflow site is not cached, so that each task without a site of its own is counted.
-        if !site.is_other() {
-            place.set(Some(site));
-        }
-        site
+        self.sites.site(name, location, || self.record.system.site(name, location))
     }
 
     /// Makes a task, as a child of the current task.
@@ -475,58 +463,6 @@ impl Cpu {
     }
 }
 
-impl Cpu {
-    /// Gives back what the thread has as a CPU.
-    ///
-    /// Returns true if it gave back everything, so that this `Cpu` is no longer needed. Returns false if a suspended run may
-    /// still end here; everything that the run could touch then stays as it is, for good.
-    fn go_offline(&self) -> bool {
-        // Tasks that were switched in and left here end now.
-        while self.current_task().is_some_and(Task::is_carried) && !self.is_in_hooks() {
-            quietly(|| self.switch_out());
-        }
-        self.settle();
-        if !self.record.current().is_null() {
-            let last = self.record.strays.close();
-            // In a hook, nobody may leave the chain.
-            if !self.is_in_hooks() {
-                self.bring_home(last);
-            }
-        }
-        for pmu in 0..MAX_PMUS {
-            quietly(|| self.record.tell_offline(pmu));
-        }
-        let is_free = self.record.current().is_null();
-        if is_free {
-            self.mine.release();
-        } else {
-            // From now on no hook is called here.
-            self.record.set_owed(IN_HOOKS);
-        }
-        self.record.go_offline();
-        is_free
-    }
-
-    /// Ends the CPU of an ending thread. The CPU was made by `Box::into_raw`.
-    ///
-    /// # Safety
-    /// Nobody borrows the CPU except runs that are suspended on it.
-    #[cfg(not(any(pertask_loom, pertask_shuttle)))]
-    pub(crate) unsafe fn end_boxed(cpu: ptr::NonNull<Self>) {
-        // SAFETY: the CPU is a live box, by the caller's contract.
-        if unsafe { cpu.as_ref() }.go_offline() {
-            // `go_offline` has done the work of its drop. SAFETY: no run is suspended on the CPU, so nobody borrows it.
-            drop(unsafe { Box::from_raw(cpu.cast::<std::mem::ManuallyDrop<Self>>().as_ptr()) });
-        }
-    }
-}
-
-impl Drop for Cpu {
-    fn drop(&mut self) {
-        self.go_offline();
-    }
-}
-
 /// A `run` in progress, which ends when the closure panics.
 struct Panicking<'a> {
     cpu: &'a Cpu,
@@ -559,15 +495,4 @@ pub(crate) fn leave_stray(record: &CpuRecord, task: *const Task, edge: Edge) {
 #[inline(never)]
 fn unseen<R>(f: impl FnOnce() -> R) -> R {
     f()
-}
-
-/// The index of a site in the cache. The hash is cheap: a collision costs only a lookup in the table.
-fn site_place(name: Option<&str>, location: &'static Location<'static>) -> usize {
-    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-    let name = name.unwrap_or_default().as_bytes();
-    let ends = |eight: Option<&[u8; 8]>| eight.map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    let name =
-        ends(name.first_chunk()) ^ ends(name.last_chunk()).rotate_left(29) ^ name.len() as u64;
-    let place = (ptr::from_ref(location).addr() as u64 >> 3).wrapping_add(name.wrapping_mul(ODD));
-    (place.wrapping_mul(ODD) >> 32) as usize % SITE_CACHE
 }

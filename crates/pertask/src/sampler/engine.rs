@@ -13,6 +13,7 @@ use super::profile::RawProfile;
 use super::record::{MOST, Record};
 use super::ring::Ring;
 use super::roster::Roster;
+use super::sampled::{Sampled, Told};
 use super::session::{Drained, Session};
 use super::shield::Shield;
 use super::stat::{Birth, Stat};
@@ -68,45 +69,6 @@ pub(super) struct Engine {
     next_search: NextSearch,
     words: Vec<u64>,
     pub(super) collector: Option<JoinHandle<()>>,
-}
-
-/// A thread that is armed.
-struct Sampled {
-    record: &'static Record,
-    birth: Birth,
-    armed: Armed,
-    /// The thread's CPU time at its last sample, or when the engine found it.
-    cpu_ns: u64,
-    /// The record's counts that the engine has already told to the sessions.
-    told: Told,
-    /// Whether interruptions may be missing before the next sample that did not fall into the kernel: some were dropped, or the
-    /// rate has changed.
-    gap: bool,
-    /// Whether the thread was seen to block its signal since its last sample.
-    deaf: bool,
-}
-
-/// The counts of a record.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct Told {
-    dropped: u64,
-    nested: u64,
-    no_room: u64,
-}
-
-impl Told {
-    fn of(record: &Record) -> Self {
-        Self { dropped: record.ring.dropped(), nested: record.nested(), no_room: record.no_room() }
-    }
-}
-
-impl Sampled {
-    /// Whether the thread has used the CPU for so long without a sample that it may block the signal. It may also be in the kernel.
-    fn seems_deaf(&self, thread: u32) -> bool {
-        const PERIODS: u64 = 16;
-        let used = clock::cpu_ns_of_thread(thread).map_or(0, |now| now.saturating_sub(self.cpu_ns));
-        !self.deaf && used > PERIODS * self.armed.period_ns
-    }
 }
 
 impl Engine {

@@ -81,6 +81,7 @@ mod resolve;
 mod ring;
 #[allow(unsafe_code)]
 mod roster;
+mod sampled;
 mod session;
 #[allow(unsafe_code)]
 mod shield;

@@ -5,10 +5,12 @@
 
 pub(crate) mod ledger;
 pub(crate) mod longest;
+mod stamp;
 pub(crate) mod tag_times;
 
 use self::ledger::{Ledger, Used};
 use self::longest::{Lengths, Longest};
+use self::stamp::Stamp;
 use crate::os::clock::{self, Choice, OnCpuClock, Reading};
 use crate::pmus::by_tag::ByTag;
 use crate::pmus::stint::Stints;
@@ -81,15 +83,6 @@ pub struct CpuTimeCpu {
     adopted: Stamp,
     /// The CPU's count of switches when the thread became this CPU, or `u64::MAX` while no thread is.
     online_at: AtomicU64,
-}
-
-/// A reading of both clocks, valid for one stint: the time between two switches of a CPU.
-#[derive(Debug, Default)]
-struct Stamp {
-    /// The CPU's count of switches during the stint, plus one; 0 for no stint.
-    stint: AtomicU64,
-    cpu_ns: AtomicU64,
-    wall_ns: AtomicU64,
 }
 
 /// The count that an event of [`CpuTime`] reads.
@@ -480,36 +473,6 @@ impl CpuTimeCpu {
             self.by_tag.add(tag, 0, stint.cpu_ns);
         }
         data.charge(stint, edge);
-    }
-}
-
-impl Stamp {
-    fn set(&self, stint: u64, reading: Reading) {
-        self.set_times(reading);
-        self.begin(stint);
-    }
-
-    #[inline(always)]
-    fn set_times(&self, reading: Reading) {
-        // Relaxed: the Release in `begin` orders both.
-        self.cpu_ns.store(reading.cpu_ns, Ordering::Relaxed);
-        self.wall_ns.store(reading.wall_ns, Ordering::Relaxed);
-    }
-
-    #[inline(always)]
-    fn begin(&self, stint: u64) {
-        // Release: pairs with the Acquire in `get`. A reader has read the times of a stint if it finds the stint's number, and
-        // the stint still runs after it has read them.
-        self.stint.store(stint, Ordering::Release);
-    }
-
-    #[inline(always)]
-    fn get(&self, stint: u64) -> Option<Reading> {
-        // Acquire: pairs with the Release in `begin`.
-        (self.stint.load(Ordering::Acquire) == stint).then(|| Reading {
-            cpu_ns: self.cpu_ns.load(Ordering::Relaxed),
-            wall_ns: self.wall_ns.load(Ordering::Relaxed),
-        })
     }
 }
 
