@@ -47,6 +47,8 @@ pub fn start(variant: &Variant, builder: &mut Builder) -> AtWork {
                 SamplerOptions::with_frequency(variant.frequency_hz().expect("a rate"));
             options.waits = name.contains("waits");
             if name.contains("lives") {
+                // One session, as where waits are sampled.
+                options.clocked = false;
                 let lives = SessionOptions { life: true, ..SessionOptions::default() };
                 tools.push(Box::new(lives.start().expect("a session")));
             }

@@ -126,7 +126,7 @@ pub(crate) struct Course<'a> {
 }
 
 impl Wait {
-    /// Begins to watch the poll that begins on this thread, if it is this one's turn.
+    /// Begins to watch the poll that begins on this thread, if it is chosen.
     pub(crate) fn choose(task: &Arc<Task>) -> Option<Arc<Self>> {
         let sampling = sampling()?;
         let stands_for = (sampling.choose)()?;

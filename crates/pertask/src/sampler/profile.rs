@@ -79,7 +79,7 @@ pub struct RawWait {
     pub held_by: Option<u32>,
     /// About how many waits these are.
     pub count: u64,
-    /// How many of them were seen. Each stands for itself and for those between it and the next one that was seen.
+    /// How many of them were seen. Together they stand for `count`.
     pub seen: u64,
     /// How long the tasks waited until they were woken.
     pub waiting_ns: u64,

@@ -1,4 +1,4 @@
-//! A thread that the engine interrupts, and what it knows of it.
+//! A thread that the engine interrupts, and what the engine knows of it.
 
 use super::arms::Armed;
 use super::record::Record;

@@ -1,4 +1,4 @@
-//! When a stint began, by both clocks.
+//! A reading of both clocks, for one stint.
 
 use crate::os::clock::Reading;
 use std::sync::atomic::{AtomicU64, Ordering};

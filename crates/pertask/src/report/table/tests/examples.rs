@@ -29,7 +29,7 @@ pub(super) fn busy_service() -> Report {
     }
 }
 
-pub(super) fn busy_sites() -> Vec<SiteReport> {
+fn busy_sites() -> Vec<SiteReport> {
     let search = SiteReport {
         tasks_started: 18_233,
         tasks_live: 12,
@@ -56,7 +56,7 @@ pub(super) fn busy_sites() -> Vec<SiteReport> {
 }
 
 /// The tree of spawns of the busy service: a front door, its routes, the tasks that they spawn, and a task deep down.
-pub(super) fn busy_tree() -> Vec<TreeReport> {
+fn busy_tree() -> Vec<TreeReport> {
     vec![
         path(0, "accept", 1_019_335_004, 12_224_086_007),
         path(1, "GET /api/v1/search", 200_000, 11_204_751_003),
@@ -172,13 +172,7 @@ pub(super) fn extreme() -> Report {
     }
 }
 
-pub(super) fn site(
-    name: Option<&str>,
-    file: &str,
-    line: u32,
-    cpu_ns: u64,
-    max: Option<u64>,
-) -> SiteReport {
+fn site(name: Option<&str>, file: &str, line: u32, cpu_ns: u64, max: Option<u64>) -> SiteReport {
     SiteReport {
         site: SpawnSite { name: name.map(str::to_owned), file: file.to_owned(), line },
         tasks_started: 41,
@@ -191,7 +185,7 @@ pub(super) fn site(
     }
 }
 
-pub(super) fn path(depth: u32, name: &str, cpu_ns: u64, inclusive_cpu_ns: u64) -> TreeReport {
+fn path(depth: u32, name: &str, cpu_ns: u64, inclusive_cpu_ns: u64) -> TreeReport {
     TreeReport {
         id: 7,
         parent: None,
@@ -211,7 +205,7 @@ pub(super) fn path(depth: u32, name: &str, cpu_ns: u64, inclusive_cpu_ns: u64) -
     }
 }
 
-pub(super) fn task(
+fn task(
     id: u64,
     name: Option<&str>,
     parent: Option<u64>,
@@ -230,7 +224,7 @@ pub(super) fn task(
     }
 }
 
-pub(super) fn thread(name: &str, tid: Option<u32>, cpu_ns: u64, tasks_cpu_ns: u64) -> ThreadReport {
+fn thread(name: &str, tid: Option<u32>, cpu_ns: u64, tasks_cpu_ns: u64) -> ThreadReport {
     ThreadReport { name: name.to_owned(), tid, worker: tasks_cpu_ns > 0, cpu_ns, tasks_cpu_ns }
 }
 
