@@ -33,10 +33,16 @@ impl LivesNow {
 }
 
 impl Lives {
-    /// Each state by itself: the time in polls is divided by a clock that is read a moment later, so that one part may have a little
-    /// less than before, and another more.
+    /// No state falls, and their sum is the lives all the same. The time in polls is exact, but the clock that divides it is not quite: the
+    /// CPU may have more nanoseconds of a poll than the poll had, and time off the CPU then seems to be less than before. It stays, and the
+    /// CPU has so much less.
     pub(super) fn raise(&mut self, now: &LivesNow) {
-        for (shown, now) in self.0.iter_mut().zip(now.0) {
+        let [on_cpu, blocked, ..] = self.0.map(|shown| shown.get());
+        let mut now = now.0;
+        let polled = now[0] + now[1];
+        now[0] = now[0].max(on_cpu).min(polled.saturating_sub(blocked));
+        now[1] = polled - now[0];
+        for (shown, now) in self.0.iter_mut().zip(now) {
             shown.raise(now);
         }
     }
@@ -83,5 +89,20 @@ mod tests {
         };
         assert_eq!(after(5, 7), [5, 0, 0, 7, 0, 0, 0]);
         assert_eq!(after(4, 9), [5, 0, 0, 9, 0, 0, 0]);
+    }
+
+    #[test]
+    fn the_time_in_polls_is_divided_so_that_neither_part_falls() {
+        let mut shown = Lives::default();
+        let mut after = |on_cpu_ns, blocked_ns| {
+            let mut now = LivesNow::default();
+            now.add(&LifeReport { on_cpu_ns, blocked_ns, ..LifeReport::default() });
+            shown.raise(&now);
+            shown.states().take(2).map(|(_, ns)| ns).collect::<Vec<_>>()
+        };
+        assert_eq!(after(10, 5), [10, 5]);
+        assert_eq!(after(16, 4), [15, 5], "20 ns in polls, and none of the 5 goes");
+        assert_eq!(after(14, 9), [15, 8]);
+        assert_eq!(after(30, 8), [30, 8]);
     }
 }

@@ -11,17 +11,19 @@ use pertask_core::Task;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{RawWaker, RawWakerVTable, Waker};
 
 /// The number of sessions that want to know of wakes.
 static WANTED: AtomicU32 = AtomicU32::new(0);
 
-/// The number of sessions that want to know of wakes and are being attached. Meanwhile each poll asks what is measured of its task.
-static ATTACHING: AtomicU32 = AtomicU32::new(0);
+/// In the lower half the number of sessions that want to know of wakes and are being attached. Meanwhile each poll asks what is measured of
+/// its task. In the upper half, how many of such attaches have ended. A task that was found to be measured is asked for again only when
+/// this has changed.
+static ATTACHES: AtomicU64 = AtomicU64::new(0);
 
-/// How many attaches of such sessions have ended. A task that was found to be measured is asked for again only when this has changed.
-static EPOCH: AtomicU32 = AtomicU32::new(0);
+/// One attach that has ended.
+const ENDED: u64 = 1 << 32;
 
 /// While a value of this type lives, tracked futures are polled with our waker.
 #[derive(Debug)]
@@ -37,7 +39,7 @@ impl Wanted {
     /// Says that the session begins to attach to its tasks.
     pub(crate) fn attach(&self) -> Attaching {
         // Relaxed: a poll that begins at this moment may find that its task is not measured yet.
-        ATTACHING.fetch_add(1, Ordering::Relaxed);
+        ATTACHES.fetch_add(1, Ordering::Relaxed);
         Attaching(())
     }
 }
@@ -48,10 +50,8 @@ pub(crate) struct Attaching(());
 
 impl Drop for Attaching {
     fn drop(&mut self) {
-        // Release: pairs with the Acquire in `noting`, so that whoever asks again finds what was attached.
-        EPOCH.fetch_add(1, Ordering::Release);
-        // Release: pairs with the Acquire in `noting`. Whoever finds that the attach is over finds its epoch.
-        ATTACHING.fetch_sub(1, Ordering::Release);
+        // Release: pairs with the Acquire in `noting`. Whoever finds that the attach has ended finds what was attached.
+        ATTACHES.fetch_add(ENDED - 1, Ordering::Release);
     }
 }
 
@@ -99,9 +99,9 @@ pub(crate) fn noting<'a>(
     own: &'a mut Option<Arc<NotingWaker>>,
 ) -> Option<Lent<'a>> {
     end_wait(own.as_ref());
-    // Acquire, both: pair with the Releases of `Attaching`.
-    let is_settled = ATTACHING.load(Ordering::Acquire) == 0;
-    let epoch = EPOCH.load(Ordering::Acquire);
+    // Acquire: pairs with the Release of `Attaching`.
+    let attaches = ATTACHES.load(Ordering::Acquire);
+    let (is_settled, epoch) = (attaches as u32 == 0, (attaches >> 32) as u32);
     let is_current = own.as_ref().is_some_and(|noting| noting.epoch == epoch);
     let is_known = is_current && is_settled;
     if !is_known && !expect_wakes(task) {
@@ -140,6 +140,7 @@ impl<'a> Lent<'a> {
     }
 
     /// Says that the poll has ended.
+    #[inline(always)]
     pub(crate) fn end_poll(&self, is_pending: bool) {
         if let Some((wait, _)) = &self.keeper.wait {
             wait.end_poll(is_pending);
@@ -148,6 +149,7 @@ impl<'a> Lent<'a> {
 }
 
 impl Drop for Lent<'_> {
+    #[inline(always)]
     fn drop(&mut self) {
         // The poll may have panicked.
         if let Some((wait, _)) = &self.keeper.wait {

@@ -119,14 +119,13 @@ impl<F: Future> Future for Tracked<F> {
         let Some(running) = task else { return future.poll(context) };
         #[cfg(all(tokio_unstable, feature = "tokio"))]
         crate::tasks::tokio::hooks::polled(running.id());
-        let poll = match noting_waker(running, context, waker) {
-            None => run_as(running, || future.poll(context)),
-            Some(waker) => {
-                let poll = run_as(running, || future.poll(&mut Context::from_waker(&waker)));
-                waker.end_poll(poll.is_pending());
-                poll
-            }
-        };
+        let lent = noting_waker(running, context, waker);
+        let ours = lent.as_deref().unwrap_or(context.waker());
+        // The future is polled here alone, so that it can be inlined into the run. A context has nothing but its waker on stable Rust.
+        let poll = run_as(running, || future.poll(&mut Context::from_waker(ours)));
+        if let Some(waker) = lent {
+            waker.end_poll(poll.is_pending());
+        }
         if poll.is_ready() {
             *task = None;
         }
