@@ -25,6 +25,15 @@ pub(super) struct Lives([Shown; STATES.len()]);
 pub(super) struct LivesNow([u64; STATES.len()]);
 
 impl LivesNow {
+    /// The times, with those in polls divided so that neither part is less than what is shown, if there is enough for both.
+    fn divided(&self, shown: &Lives) -> [u64; STATES.len()] {
+        let [shown_on_cpu, shown_blocked, ..] = shown.0.map(Shown::get);
+        let [on_cpu, blocked, ready, waiting, inside, new, unknown] = self.0;
+        let polled = on_cpu + blocked;
+        let on_cpu = on_cpu.max(shown_on_cpu).min(polled.saturating_sub(shown_blocked));
+        [on_cpu, polled - on_cpu, ready, waiting, inside, new, unknown]
+    }
+
     pub(super) fn add(&mut self, report: &LifeReport) {
         for (sum, (_, ns)) in self.0.iter_mut().zip(STATES) {
             *sum += ns(report);
@@ -33,15 +42,11 @@ impl LivesNow {
 }
 
 impl Lives {
-    /// No state falls, and their sum is the lives all the same. The time in polls is exact, but the clock that divides it is not quite: the
-    /// CPU may have more nanoseconds of a poll than the poll had, and time off the CPU then seems to be less than before. It stays, and the
-    /// CPU has so much less.
+    /// No state falls, and as long as the time in polls does not, its two parts add up to it. It is exact, but the clock that divides it is
+    /// not quite: the CPU may have more nanoseconds of a poll than the poll had, and time off the CPU then seems to be less than before. It
+    /// stays, and the CPU has so much less.
     pub(super) fn raise(&mut self, now: &LivesNow) {
-        let [on_cpu, blocked, ..] = self.0.map(|shown| shown.get());
-        let mut now = now.0;
-        let polled = now[0] + now[1];
-        now[0] = now[0].max(on_cpu).min(polled.saturating_sub(blocked));
-        now[1] = polled - now[0];
+        let now = now.divided(self);
         for (shown, now) in self.0.iter_mut().zip(now) {
             shown.raise(now);
         }
@@ -78,31 +83,34 @@ mod tests {
         assert_eq!(states.map(of), [1, 2, 4, 8, 16, 32, 64]);
     }
 
+    /// What is shown once these times have been read, too.
+    fn after(
+        shown: &mut Lives,
+        (on_cpu_ns, blocked_ns, waiting_ns): (u64, u64, u64),
+    ) -> (u64, u64, u64) {
+        let mut now = LivesNow::default();
+        now.add(&LifeReport { on_cpu_ns, blocked_ns, waiting_ns, ..LifeReport::default() });
+        shown.raise(&now);
+        let of = |state| shown.states().find(|(it, _)| *it == state).unwrap().1;
+        (of("on_cpu"), of("blocked"), of("waiting"))
+    }
+
     #[test]
     fn no_state_falls_and_the_others_rise_all_the_same() {
         let mut shown = Lives::default();
-        let mut after = |on_cpu_ns, waiting_ns| {
-            let mut now = LivesNow::default();
-            now.add(&LifeReport { on_cpu_ns, waiting_ns, ..LifeReport::default() });
-            shown.raise(&now);
-            shown.states().map(|(_, ns)| ns).collect::<Vec<_>>()
-        };
-        assert_eq!(after(5, 7), [5, 0, 0, 7, 0, 0, 0]);
-        assert_eq!(after(4, 9), [5, 0, 0, 9, 0, 0, 0]);
+        assert_eq!(after(&mut shown, (5, 0, 7)), (5, 0, 7));
+        assert_eq!(after(&mut shown, (4, 0, 9)), (5, 0, 9));
     }
 
     #[test]
     fn the_time_in_polls_is_divided_so_that_neither_part_falls() {
         let mut shown = Lives::default();
-        let mut after = |on_cpu_ns, blocked_ns| {
-            let mut now = LivesNow::default();
-            now.add(&LifeReport { on_cpu_ns, blocked_ns, ..LifeReport::default() });
-            shown.raise(&now);
-            shown.states().take(2).map(|(_, ns)| ns).collect::<Vec<_>>()
-        };
-        assert_eq!(after(10, 5), [10, 5]);
-        assert_eq!(after(16, 4), [15, 5], "20 ns in polls, and none of the 5 goes");
-        assert_eq!(after(14, 9), [15, 8]);
-        assert_eq!(after(30, 8), [30, 8]);
+        assert_eq!(after(&mut shown, (10, 5, 0)), (10, 5, 0));
+        // 20 ns in polls, and none of the 5 goes.
+        assert_eq!(after(&mut shown, (16, 4, 0)), (15, 5, 0));
+        assert_eq!(after(&mut shown, (14, 9, 0)), (15, 8, 0));
+        assert_eq!(after(&mut shown, (30, 8, 0)), (30, 8, 0));
+        // Less than is shown: each stays.
+        assert_eq!(after(&mut shown, (20, 9, 0)), (30, 8, 0));
     }
 }
